@@ -1,0 +1,1 @@
+"""Audio for calibration and evaluation, and activation ranges taken from warm streams of it."""

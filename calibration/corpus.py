@@ -1,0 +1,107 @@
+"""Audio with transcripts, as NeMo manifests: hashed by what is heard, so that overlap shows however a file is named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nemoport.artifact import digest_json
+from nemoport.audio import read_audio
+from nemoport.errors import CorpusError
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One line of a manifest. `sha256` is of the decoded samples (mono, f32, at the model's rate)."""
+
+    id: str  # the manifest's audio_filepath
+    path: Path
+    text: str
+    seconds: float
+    sha256: str
+    sample_rate_hz: int
+
+    def samples(self) -> np.ndarray:
+        """f32 [n], mono, at `sample_rate_hz`."""
+        return read_audio(self.path, self.sample_rate_hz)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    path: Path
+    utterances: tuple[Utterance, ...]
+
+    @property
+    def digest(self) -> str:
+        """Of the audio and the texts, in order; file names do not matter."""
+        return digest_json([(u.sha256, u.text) for u in self.utterances])
+
+    @property
+    def seconds(self) -> float:
+        return sum(u.seconds for u in self.utterances)
+
+
+def read_corpus(manifest: Path, sample_rate_hz: int) -> Corpus:
+    """Reads a manifest: one JSON object a line with audio_filepath (relative to the manifest) and, optionally, text.
+
+    Raises CorpusError naming all bad lines at once, AudioError for a file that cannot be used.
+    """
+    rows, problems = [], []
+    for number, line in enumerate(_lines(manifest), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            path = manifest.parent / row["audio_filepath"]  # an absolute path stays as it is
+            if not isinstance(row.get("text", ""), str):
+                problems.append(f"line {number}: text is not a string")
+            elif not path.is_file():
+                problems.append(f"line {number}: no file {path}")
+            else:
+                rows.append((row["audio_filepath"], path, row.get("text", "")))
+        except (ValueError, KeyError, TypeError) as error:
+            problems.append(f"line {number}: {type(error).__name__}: {error}")
+    if problems or not rows:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise CorpusError(
+            f"The manifest {manifest} cannot be used.",
+            expected='one JSON object a line: {"audio_filepath": ..., "text": ...}, with files that exist',
+            found=shown or "no utterance",
+            todo="mend these lines",
+        )
+    return Corpus(manifest, tuple(_utterance(*row, sample_rate_hz) for row in rows))
+
+
+def check_disjoint(calibration: Corpus, evaluation: Corpus) -> None:
+    """Raises CorpusError if an utterance is in both: figures measured on calibration audio prove nothing."""
+    seen = {u.sha256: u.id for u in calibration.utterances}
+    both = [f"{seen[u.sha256]} = {u.id}" for u in evaluation.utterances if u.sha256 in seen]
+    if both:
+        raise CorpusError(
+            "Calibration and evaluation audio overlap.",
+            expected=f"no recording of {evaluation.path} in {calibration.path}",
+            found=f"{len(both)} in both, such as {both[0]}",
+            todo="take them out of one manifest",
+        )
+
+
+def _lines(manifest: Path) -> list[str]:
+    try:
+        return manifest.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(
+            f"The manifest {manifest} cannot be read.",
+            expected="a NeMo manifest (JSON lines)",
+            found=str(error),
+            todo="check CORPUS and CALIBRATION",
+        ) from error
+
+
+def _utterance(name: str, path: Path, text: str, sample_rate_hz: int) -> Utterance:
+    samples = read_audio(path, sample_rate_hz)
+    digest = hashlib.sha256(samples.tobytes()).hexdigest()
+    return Utterance(name, path, text, len(samples) / sample_rate_hz, digest, sample_rate_hz)

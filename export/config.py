@@ -1,0 +1,69 @@
+"""config.json: all that a runtime must know, machine-readable, written once for every variant."""
+
+from __future__ import annotations
+
+from nemoport.export.checkpoint import Checkpoint
+
+
+def runtime_config(checkpoint: Checkpoint) -> dict:
+    """The spec itself under `spec`; the rest spells its consequences out for consumers that do not compute them."""
+    spec = checkpoint.spec
+    streaming, frontend, decoding = spec.streaming, spec.frontend, spec.decoding
+    chunks = {
+        str(r): {
+            "latency_ms": streaming.chunk_ms(r, frontend),
+            "first_window_mel_frames": streaming.window_mel_frames(r, first=True),
+            "window_mel_frames": streaming.window_mel_frames(r, first=False),
+            "new_mel_frames": streaming.chunk_mel_frames(r, first=False),
+            "encoder_frames": r + 1,
+        }
+        for r in streaming.lookaheads
+    }
+    return {
+        "spec": spec.to_dict(),
+        "contract": "nemo",
+        "base_model": checkpoint.base_model,
+        "checkpoint": {"name": checkpoint.name, "sha256": checkpoint.sha256},
+        "sample_rate": frontend.sample_rate_hz,
+        "frame_seconds": spec.frame_seconds,
+        "encoder": {
+            "cache_shapes": {name: list(shape) for name, shape in streaming.cache_shapes(1).items()},
+            "cache_initial_value": 0,
+            "cache_rule": "feed each *_next output back as the next window's input",
+            "pre_encode_cache_mel_frames": streaming.pre_encode_cache_mel_frames,
+            "chunks_by_lookahead": chunks,
+            "default_lookahead": default_lookahead(streaming.lookaheads),
+            "first_chunk_rule": (
+                "feed first_window_mel_frames frames with nothing before them; the graph drops nothing. Nine zero "
+                "frames before a window of window_mel_frames also work, as NeMo's pad_and_drop_preencoded, but give "
+                "slightly other frames. An utterance shorter than the first window is zero-padded to it, with `length` "
+                "the valid frames"
+            ),
+            "next_chunk_rule": (
+                "the last pre_encode_cache_mel_frames frames before the new ones (zeros in front where fewer came), "
+                "then new_mel_frames new ones; `length` counts both"
+            ),
+            "last_chunk_rule": (
+                "zero-pad the rest to a full window (or feed it short) with `length` the valid frames, cache included; "
+                "use only the first encoded_lengths frames of `outputs`"
+            ),
+            "flush_rule": (
+                "an utterance of n samples has floor(n / hop_length) mel frames; encode all of them. NeMo's own "
+                "streaming buffer appends one zero frame and drops a rest of fewer than 8 frames"
+            ),
+        },
+        "decoder": {
+            "blank_id": decoding.blank_id,
+            "vocab_size": decoding.vocab_size + 1,
+            "first_target": decoding.blank_id,
+            "state_shape": list(decoding.state_shape(1)),
+            "state_initial_value": 0,
+            "max_symbols_per_frame": decoding.max_symbols_per_frame,
+            "state_rule": "keep the states of the call that emitted a token; discard those of a call that gave blank",
+        },
+    }
+
+
+def default_lookahead(lookaheads: tuple[int, ...]) -> int:
+    """560 ms where the checkpoint was trained for it (the latency that the published packages use)."""
+    return 6 if 6 in lookaheads else max(lookaheads)

@@ -1,0 +1,150 @@
+"""Traces the modules to ONNX: one graph file, one external-data file with a stable name, spec in the metadata."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+
+from nemoport.artifact import DECODER, ENCODER
+from nemoport.errors import CheckpointError
+from nemoport.export.checkpoint import Checkpoint
+from nemoport.export.decoder import DecoderJoint
+from nemoport.export.encoder import StreamingEncoder
+
+OPSET = 17  # the first with LayerNormalization, and loaded by every runtime of the last years
+
+ENCODER_INPUTS = ("audio_signal", "length", "cache_last_channel", "cache_last_time", "cache_last_channel_len")
+ENCODER_OUTPUTS = (
+    "outputs",
+    "encoded_lengths",
+    "cache_last_channel_next",
+    "cache_last_time_next",
+    "cache_last_channel_next_len",
+)
+DECODER_INPUTS = ("encoder_outputs", "targets", "target_length", "input_states_1", "input_states_2")
+DECODER_OUTPUTS = ("outputs", "prednet_lengths", "output_states_1", "output_states_2")
+
+
+def export_graphs(checkpoint: Checkpoint, folder: Path) -> None:
+    """Writes encoder_model.onnx and decoder_model.onnx with their .data files into `folder`."""
+    weights = checkpoint.load_weights()
+    decoder = DecoderJoint(weights, checkpoint.spec.decoding)
+    encoder = StreamingEncoder(weights, checkpoint.spec.streaming)
+    _refuse_unused(checkpoint, encoder.unused + decoder.unused)
+    del weights
+    metadata = {"nemoport.spec": json.dumps(checkpoint.spec.to_dict()), "nemoport.checkpoint_sha256": checkpoint.sha256}
+    _export(encoder, _encoder_example(checkpoint), folder / ENCODER, ENCODER_INPUTS, ENCODER_OUTPUTS, metadata)
+    del encoder
+    _export(decoder, _decoder_example(checkpoint), folder / DECODER, DECODER_INPUTS, DECODER_OUTPUTS, metadata)
+
+
+def _refuse_unused(checkpoint: Checkpoint, unused: list[str]) -> None:
+    if unused:
+        raise CheckpointError(
+            f"{checkpoint.path} holds weights that the exported graph would not use.",
+            expected="only the weights of the published structure",
+            found=", ".join(unused[:8]) + (f" and {len(unused) - 8} more" if len(unused) > 8 else ""),
+            todo="merge adapters into the model, or report this checkpoint",
+        )
+
+
+def _encoder_example(checkpoint: Checkpoint):
+    """Two streams in the middle of their audio: every path is traced, no dimension is 1."""
+    spec, frontend = checkpoint.spec.streaming, checkpoint.spec.frontend
+    frames = spec.window_mel_frames(max(spec.lookaheads), first=False)
+    shapes = spec.cache_shapes(2)
+    return (
+        torch.randn(2, frontend.n_mels, frames),
+        torch.full((2,), frames),
+        torch.randn(shapes["cache_last_channel"]),
+        torch.randn(shapes["cache_last_time"]),
+        torch.full((2,), spec.left_context_enc_frames),
+    )
+
+
+def _decoder_example(checkpoint: Checkpoint):
+    spec = checkpoint.spec.decoding
+    state = torch.zeros(spec.state_shape(2))
+    return (
+        torch.randn(2, checkpoint.spec.streaming.d_model, 3),
+        torch.zeros(2, 2, dtype=torch.int32),
+        torch.full((2,), 2, dtype=torch.int32),
+        state,
+        state.clone(),
+    )
+
+
+DYNAMIC_AXES = {
+    "audio_signal": {0: "batch", 2: "mel_frames"},
+    "length": {0: "batch"},
+    "cache_last_channel": {0: "batch"},
+    "cache_last_time": {0: "batch"},
+    "cache_last_channel_len": {0: "batch"},
+    "encoded_lengths": {0: "batch"},
+    "cache_last_channel_next": {0: "batch"},
+    "cache_last_time_next": {0: "batch"},
+    "cache_last_channel_next_len": {0: "batch"},
+    "encoder_outputs": {0: "batch", 2: "enc_frames"},
+    "targets": {0: "batch", 1: "tokens"},
+    "target_length": {0: "batch"},
+    "prednet_lengths": {0: "batch"},
+    "input_states_1": {1: "batch"},
+    "input_states_2": {1: "batch"},
+    "output_states_1": {1: "batch"},
+    "output_states_2": {1: "batch"},
+}
+
+
+def _export(module: torch.nn.Module, example, path: Path, inputs, outputs, metadata: dict[str, str]) -> None:
+    axes = {name: DYNAMIC_AXES[name] for name in inputs + outputs if name in DYNAMIC_AXES}
+    axes["outputs"] = {0: "batch", 2: "enc_frames"} if path.name == ENCODER else {0: "batch", 1: "enc_frames", 2: "tokens"}
+    # Above 2 GB torch scatters the weights over hundreds of files: let it do so elsewhere, and gather them.
+    with tempfile.TemporaryDirectory(dir=path.parent) as scattered:
+        raw = Path(scattered) / path.name
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tracer warnings on shapes, all of which are meant
+            torch.onnx.export(
+                module,
+                example,
+                raw,
+                input_names=inputs,
+                output_names=outputs,
+                dynamic_axes=axes,
+                opset_version=OPSET,
+                dynamo=False,  # the dynamo exporter cannot keep the time axis dynamic (torch 2.13)
+            )
+        model = onnx.load(raw)
+        _name_static_dims(model)
+        save_model(model, path, metadata)
+    onnx.checker.check_model(str(path))
+
+
+def _name_static_dims(model: onnx.ModelProto) -> None:
+    """A cache goes out as it came in; the tracer cannot know, and invents names for its dimensions."""
+    inputs = {i.name: i for i in model.graph.input}
+    for output in model.graph.output:
+        twin = inputs.get(output.name.removesuffix("_next"))
+        if twin is not None:
+            output.type.CopyFrom(twin.type)
+
+
+def save_model(model: onnx.ModelProto, path: Path, metadata: dict[str, str]) -> None:
+    """Writes `path` and one sidecar `path`.data, replacing what stands there, with `metadata` in metadata_props."""
+    onnx.helper.set_model_props(model, metadata)
+    data = path.with_name(path.name + ".data")
+    data.unlink(missing_ok=True)  # onnx appends to a sidecar that exists
+    onnx.save(
+        model,
+        path,
+        save_as_external_data=True,
+        all_tensors_to_one_file=True,
+        location=data.name,
+        size_threshold=1024,
+        convert_attribute=False,
+    )
+    data.chmod(0o644)  # onnx creates it for its owner only

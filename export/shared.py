@@ -1,0 +1,76 @@
+"""The files that every variant of a checkpoint shares: `shared/` of a build and of a package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from nemoport.artifact import new_folder
+from nemoport.errors import CheckpointError
+from nemoport.export.checkpoint import Checkpoint
+from nemoport.frontend import mel_filterbank
+
+FILTERBANK, TOKENS, TOKENIZER, FRONTEND = "filterbank.bin", "tokens.txt", "tokenizer.model", "frontend.onnx"
+
+
+def write_shared(checkpoint: Checkpoint, folder: Path) -> None:
+    """filterbank.bin (f32 [1, n_mels, n_fft/2 + 1], row major) and .meta, tokens.txt, tokenizer.model,
+    preprocessor.config, and frontend.onnx (audio to log-mel)."""
+    import onnx
+
+    from nemoport.export.frontend_graph import build_frontend_graph
+
+    spec = checkpoint.spec.frontend
+    filterbank = mel_filterbank(spec).astype(np.float32)
+    with new_folder(folder, replace=True) as work:
+        (work / FILTERBANK).write_bytes(filterbank[None].tobytes())
+        (work / "filterbank.meta").write_text(f"1 {spec.n_mels} {spec.n_fft // 2 + 1} float32\n")
+        lines = [f"{piece} {index}\n" for index, piece in enumerate(checkpoint.tokens)]
+        (work / TOKENS).write_text("".join(lines), encoding="utf-8")
+        if checkpoint.tokenizer:
+            (work / TOKENIZER).write_bytes(checkpoint.tokenizer)
+        (work / "preprocessor.config").write_text(_preprocessor_config(checkpoint))
+        onnx.save(build_frontend_graph(spec, filterbank), work / FRONTEND)
+
+
+def read_filterbank(folder: Path, n_mels: int) -> np.ndarray:
+    """f32 [n_mels, n_fft/2 + 1] of a build's or package's shared/."""
+    return np.frombuffer((folder / FILTERBANK).read_bytes(), np.float32).reshape(n_mels, -1)
+
+
+def check_frontend_buffers(checkpoint: Checkpoint, weights: dict) -> None:
+    """NeMo's streaming buffer rebuilds the front end from the config, its offline run uses the checkpoint's buffers:
+    a checkpoint in which they differ has no single front end."""
+    spec = checkpoint.spec.frontend
+    stored = weights.get("preprocessor.featurizer.fb")
+    if stored is None:
+        return
+    difference = np.abs(stored.numpy().reshape(spec.n_mels, -1) - mel_filterbank(spec)).max()
+    if not difference <= 1e-6:
+        raise CheckpointError(
+            f"{checkpoint.path} holds a mel filterbank that its config does not yield.",
+            expected="slaney's filterbank for the config's sizes, to 1e-6",
+            found=f"largest difference {difference:.3g}",
+            todo="restore and save the checkpoint with NeMo 3.0.0",
+        )
+
+
+def _preprocessor_config(checkpoint: Checkpoint) -> str:
+    spec = checkpoint.spec.frontend
+    rows = {
+        "sample_rate": spec.sample_rate_hz,
+        "n_mels": spec.n_mels,
+        "n_fft": spec.n_fft,
+        "win_length": spec.win_samples,
+        "hop_length": spec.hop_samples,
+        "window": "hann_symmetric",
+        "preemphasis": spec.preemphasis,
+        "log_guard": repr(spec.log_guard),
+        "mel_norm": "slaney",
+        "normalize": spec.normalize,
+        "center": "true",
+        "pad_mode": "constant",
+        "layout": "n_mels,frames",
+    }
+    return "".join(f"{key}={value}\n" for key, value in rows.items())

@@ -1,0 +1,251 @@
+"""A build folder on disk: variants, what each is made of, hashes, and directories that appear whole or not at all.
+
+    build/<checkpoint name>/            the same shape as the package that is made of it
+        config.json                     model spec, cache shapes, chunk rules, for every variant
+        shared/                         filterbank, tokens, tokenizer, front-end graph
+        fp32/ fp16/ int8-dynamic/ ...   one folder a variant: graphs, weights, manifest.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from nemoport.errors import ArtifactError, OutputError
+from nemoport.spec import ModelSpec
+
+SCHEMA = 1
+ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a variant is made: its name, the variant it is made from, its parameters. The digest names the build."""
+
+    variant: str
+    parent: str | None
+    parameters: dict = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        return digest_json(asdict(self))
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    path: str  # relative to the variant's folder
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a variant was made from and what it holds; `manifest.json` in its folder."""
+
+    variant: str
+    recipe: Recipe
+    recipe_digest: str
+    checkpoint_sha256: str
+    parent_digest: str | None  # `Manifest.digest` of the parent variant
+    corpus_digest: str | None  # of the calibration audio, where any was used
+    tools: dict[str, str]
+    machine: str  # instruction set the build ran on; calibration figures can depend on it
+    files: dict[str, FileEntry]  # role -> file
+    schema: int = SCHEMA
+
+    @property
+    def digest(self) -> str:
+        """Of everything that names the content: not of tools and machine."""
+        return digest_json({k: v for k, v in asdict(self).items() if k not in ("tools", "machine")})
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / "manifest.json", asdict(self))
+
+    @staticmethod
+    def read(folder: Path) -> Manifest:
+        raw = read_json(folder / "manifest.json", "run `nemoport export` (fp32) or `nemoport quantize` (the others)")
+        try:
+            return Manifest(
+                **{
+                    **raw,
+                    "recipe": Recipe(**raw["recipe"]),
+                    "files": {role: FileEntry(**entry) for role, entry in raw["files"].items()},
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{folder / 'manifest.json'} cannot be read.",
+                expected=f"a manifest of schema {SCHEMA}",
+                found=f"{type(error).__name__}: {error}",
+                todo="build the variant again",
+            ) from error
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One variant on disk, with the files it shares with its siblings."""
+
+    folder: Path
+    manifest: Manifest
+    spec: ModelSpec
+
+    @property
+    def encoder(self) -> Path:
+        return self.folder / ENCODER
+
+    @property
+    def decoder(self) -> Path:
+        return self.folder / DECODER
+
+    @property
+    def shared(self) -> Path:
+        return self.folder.parent / "shared"
+
+    @staticmethod
+    def open(folder: Path | str) -> Artifact:
+        """Reads a variant's folder. Raises ArtifactError if a file is missing; `verify_files` checks the content."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise ArtifactError(
+                f"There is no artifact at {folder}.",
+                expected="a variant's folder such as build/streaming-en/fp32",
+                found="nothing" if not folder.exists() else "a file",
+                todo="run `make export`, or name a folder of a downloaded package",
+            )
+        manifest = Manifest.read(folder)
+        config = read_json(folder.parent / "config.json", "keep the variant's folder beside its config.json")
+        missing = [e.path for e in manifest.files.values() if not (folder / e.path).is_file()]
+        if missing:
+            raise ArtifactError(
+                f"The artifact {folder} is incomplete.",
+                expected=f"{len(manifest.files)} files, as its manifest.json lists",
+                found=f"missing: {', '.join(missing)}",
+                todo="build or download it again",
+            )
+        return Artifact(folder, manifest, ModelSpec.from_dict(config.get("spec", {})))
+
+    def verify_files(self) -> None:
+        """Compares every file with its recorded size and sha256; raises ArtifactError naming all that differ."""
+        verify_entries(self.folder, self.manifest.files.values())
+
+
+def verify_entries(folder: Path, entries) -> None:
+    wrong = []
+    for entry in entries:
+        path = folder / entry.path
+        if not path.is_file():
+            wrong.append(f"{entry.path}: missing")
+        elif path.stat().st_size != entry.bytes:
+            wrong.append(f"{entry.path}: {path.stat().st_size} bytes, expected {entry.bytes}")
+        elif sha256_file(path) != entry.sha256:
+            wrong.append(f"{entry.path}: content differs from its sha256")
+    if wrong:
+        raise ArtifactError(
+            f"{folder} is damaged.",
+            expected="every file as its manifest.json records it",
+            found="; ".join(wrong),
+            todo="build or download it again",
+        )
+
+
+def file_entries(folder: Path, roles: dict[str, str]) -> dict[str, FileEntry]:
+    """roles: role -> path relative to `folder`."""
+    return {
+        role: FileEntry(path, (folder / path).stat().st_size, sha256_file(folder / path))
+        for role, path in roles.items()
+    }
+
+
+def sha256_file(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_json(value) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def read_json(path: Path, todo: str) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing.", expected="a JSON file", found="no file", todo=todo) from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} is not JSON.", expected="a JSON file", found=str(error), todo=todo) from error
+
+
+def write_json(path: Path, value) -> None:
+    """Writes beside the place, syncs, renames."""
+    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yields an empty folder beside `target` that takes its place when the block ends well, and vanishes otherwise.
+
+    Raises OutputError if `target` exists (unless `replace`), or cannot be written.
+    """
+    if target.exists() and not replace:
+        raise OutputError(
+            f"{target} exists already.",
+            expected="a new folder",
+            found="one made by other inputs or an unknown one",
+            todo="remove it, or choose another place",
+        )
+    with _explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        with _explained(target):
+            yield work
+            os.chmod(work, 0o755)
+            for path in sorted(work.rglob("*")):
+                if path.is_file():
+                    with open(path, "rb") as stream:
+                        os.fsync(stream.fileno())
+            if target.exists():
+                old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+                os.replace(target, old / "was")
+                os.replace(work, target)
+                shutil.rmtree(old)
+            else:
+                os.replace(work, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    """Turns what the file system says (full, read-only, not a folder) into an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{target} cannot be written.",
+            expected="a writable place with enough room",
+            found=f"{error.strerror or error}",
+            todo="free space, fix its permissions, or choose another place",
+        ) from error

@@ -1,0 +1,102 @@
+"""Reading audio files as the model wants them, and refusing what it cannot use."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from nemoport.errors import AudioError
+
+_FORMATS = "a WAV, FLAC, OGG (Vorbis, Opus), MP3 or other file that libsndfile reads"
+
+
+def read_audio(path: Path | str, sample_rate_hz: int, min_samples: int | None = None) -> np.ndarray:
+    """The whole file as f32 [samples], mono, full scale 1.0, at `sample_rate_hz`.
+
+    Bit-equal to NeMo's `AudioSegment.from_file(path, target_sr=..., channel_selector="average")`: channels are averaged
+    first, then resampled by soxr "HQ" (the default of `librosa.resample`) to ceil(samples * ratio) samples.
+    `min_samples` at `sample_rate_hz`: one mel frame; by default the 10 ms that is the hop of every NeMo model here.
+
+    Raises AudioError: no such file, a folder, not audio, damaged, empty, too short, not finite.
+    """
+    path = Path(path)
+    samples, rate_hz = _read(path)
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    if not len(mono):
+        raise AudioError(f"{path} is empty.", expected="audio", found="0 samples", todo="record it again")
+    if not np.isfinite(mono).all():
+        raise AudioError(
+            f"{path} holds samples that are not numbers.",
+            expected="finite samples",
+            found=f"{int((~np.isfinite(mono)).sum())} of {len(mono)} are NaN or infinite",
+            todo="convert it again, for example with `ffmpeg -i in out.wav`",
+        )
+    mono = _resample(mono, rate_hz, sample_rate_hz)
+    needed = sample_rate_hz // 100 if min_samples is None else min_samples
+    if len(mono) < needed:
+        raise AudioError(
+            f"{path} is too short.",
+            expected=f"at least {needed} samples at {sample_rate_hz} Hz ({1000 * needed / sample_rate_hz:g} ms)",
+            found=f"{len(mono)} samples ({1000 * len(mono) / sample_rate_hz:g} ms)",
+            todo="leave it out: it is shorter than one mel frame",
+        )
+    return mono
+
+
+def checked_samples(samples: np.ndarray) -> np.ndarray:
+    """f32 [n], mono. Raises AudioError on anything but one dimension of finite floating-point numbers."""
+    samples = np.asarray(samples)
+    if samples.ndim != 1 or samples.dtype.kind != "f":
+        raise AudioError(
+            "The samples have the wrong shape or type.",
+            expected="float32 [n], mono, full scale 1.0",
+            found=f"{samples.dtype} {list(samples.shape)}",
+            todo="average the channels; divide 16-bit integers by 32768",
+        )
+    finite = np.isfinite(samples)
+    if not finite.all():
+        bad = int(finite.argmin())
+        raise AudioError(
+            "The samples are not all numbers.",
+            expected="finite samples",
+            found=f"{samples[bad]} at sample {bad} of {len(samples)}",
+            todo="repair what delivers them",
+        )
+    return samples.astype(np.float32, copy=False)
+
+
+def _read(path: Path) -> tuple[np.ndarray, int]:
+    """f32 [samples, channels] and the rate in Hz."""
+    import soundfile
+
+    if not path.is_file():
+        raise AudioError(
+            f"There is no audio file at {path}.",
+            expected=_FORMATS,
+            found="a folder" if path.is_dir() else "nothing" if not path.exists() else "neither file nor folder",
+            todo="check the path; in a manifest, paths are relative to the manifest's folder",
+        )
+    try:
+        with soundfile.SoundFile(path) as file:
+            return file.read(dtype="float32", always_2d=True), file.samplerate
+    # libsndfile's refusal; a headerless .raw; an absurd length in a damaged header.
+    except (soundfile.SoundFileError, TypeError, ValueError, MemoryError) as error:
+        raise AudioError(
+            f"{path} cannot be read as audio.",
+            expected=_FORMATS,
+            found=f"{path.stat().st_size} bytes; {error}",
+            todo="convert it, for example with `ffmpeg -i in out.wav`",
+        ) from error
+
+
+def _resample(mono: np.ndarray, rate_hz: int, target_hz: int) -> np.ndarray:
+    """f32 [n] -> f32 [ceil(n * target / rate)], as `librosa.resample`: soxr, then cut or padded by a sample."""
+    if rate_hz == target_hz:
+        return mono
+    import soxr
+
+    count = math.ceil(len(mono) * (target_hz / rate_hz))
+    out = soxr.resample(mono, rate_hz, target_hz, quality="HQ")[:count]
+    return np.pad(out, (0, count - len(out)))

@@ -1,0 +1,36 @@
+"""What nemoport tells a user who gave it something it cannot use. The command line prints it and exits with 2."""
+
+
+class NemoportError(Exception):
+    """One clear sentence for each of: what went wrong, what was expected, what was found, what to do."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, expected: str = "", found: str = "", todo: str = ""):
+        self.what, self.expected, self.found, self.todo = what, expected, found, todo
+        parts = [what, f"expected: {expected}", f"found: {found}", f"do: {todo}"]
+        super().__init__("\n  ".join(p for p, v in zip(parts, (what, expected, found, todo), strict=True) if v))
+
+
+class CheckpointError(NemoportError):
+    """The .nemo file cannot be read, or holds a model that is not exported."""
+
+
+class AudioError(NemoportError):
+    """An audio file or packet cannot be used."""
+
+
+class CorpusError(NemoportError):
+    """A NeMo manifest cannot be used: missing, not JSON lines, missing files, wrong columns, overlap."""
+
+
+class ArtifactError(NemoportError):
+    """A build or package folder is incomplete, damaged, or not what was asked for."""
+
+
+class OutputError(NemoportError):
+    """The place to write to is taken, full or not writable."""
+
+
+class UsageError(NemoportError):
+    """An option has a value that does not exist."""

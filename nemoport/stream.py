@@ -1,0 +1,152 @@
+"""The chunk loop: audio in packets of any size -> mel -> chunks -> encoder frames -> tokens, for one stream or many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nemoport.decode import EncoderState, GreedyState, Session, greedy_rnnt
+from nemoport.errors import UsageError
+from nemoport.frontend import LogMelStream
+from nemoport.spec import StreamingSpec
+
+FLUSH_RULES = ("full", "nemo")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """mel: f32 [n_mels, T], zero behind `length`; T is the full window of its kind. `length` counts mel frames."""
+
+    mel: np.ndarray
+    length: int
+    first: bool
+
+
+class Chunker:
+    """Cuts a stream of mel frames into encoder windows, as NeMo's CacheAwareStreamingAudioBuffer does.
+
+    The first window has 1 + 8r frames and nothing before it, later ones 8(r + 1) behind the last 9 frames. Flush rules
+    for what is left at the end:
+
+    - "full": every valid frame is encoded. Equals NeMo's offline run for r >= 1 (measured, see README).
+    - "nemo": NeMo's own streaming buffer: one frame of zeros is appended (its STFT yields one frame more than is
+      valid), and a rest of fewer than 8 frames is dropped.
+    """
+
+    def __init__(self, spec: StreamingSpec, n_mels: int, lookahead: int, flush: str = "full"):
+        if lookahead not in spec.lookaheads:
+            raise UsageError(
+                f"Lookahead {lookahead} is not one of this checkpoint's.",
+                expected=f"one of {', '.join(map(str, spec.lookaheads))}",
+                found=str(lookahead),
+                todo="choose one of these; others were never trained",
+            )
+        if flush not in FLUSH_RULES:
+            raise UsageError("Unknown flush rule.", expected=" or ".join(FLUSH_RULES), found=flush, todo="choose one")
+        self._spec, self._lookahead, self._flush = spec, lookahead, flush
+        self._pending = np.zeros((n_mels, 0), np.float32)  # not yet cut
+        self._cache: np.ndarray | None = None  # the mel frames before them; None before the first window
+
+    def feed(self, mel: np.ndarray) -> list[Chunk]:
+        """mel: f32 [n_mels, k], the next valid frames -> the windows that they complete."""
+        self._pending = np.concatenate([self._pending, mel], 1)
+        return list(self._full_windows())
+
+    def finish(self) -> list[Chunk]:
+        """The last, shorter windows of the stream."""
+        if self._flush == "nemo":
+            self._pending = np.pad(self._pending, ((0, 0), (0, 1)))
+        chunks = list(self._full_windows())
+        rest = self._pending.shape[1]
+        dropped = self._flush == "nemo" and self._cache is not None and rest < self._spec.subsampling_factor
+        if rest and not dropped:
+            chunks.append(self._cut(rest))
+        return chunks
+
+    def _full_windows(self):
+        while self._pending.shape[1] >= (new := self._new_frames()):
+            yield self._cut(new)
+
+    def _new_frames(self) -> int:
+        return self._spec.chunk_mel_frames(self._lookahead, first=self._cache is None)
+
+    def _cut(self, new: int) -> Chunk:
+        first = self._cache is None
+        window = self._pending[:, :new] if first else np.concatenate([self._cache, self._pending[:, :new]], 1)
+        size = self._spec.window_mel_frames(self._lookahead, first=first)
+        # NeMo fills the cache with zeros in front when fewer frames came before (lookahead 0, second chunk).
+        keep = self._spec.pre_encode_cache_mel_frames
+        before = np.pad(window, ((0, 0), (max(0, keep - window.shape[1]), 0)))
+        self._cache = before[:, before.shape[1] - keep :]
+        self._pending = self._pending[:, new:]
+        return Chunk(np.pad(window, ((0, 0), (0, size - window.shape[1]))), window.shape[1], first)
+
+
+class Stream:
+    """One live stream. `feed` and `finish` return the tokens that became certain; greedy tokens are never revised."""
+
+    def __init__(self, session: Session, filterbank: np.ndarray, lookahead: int, flush: str = "full"):
+        spec = session.spec
+        self._session = session
+        self._mel = LogMelStream(spec.frontend, filterbank)
+        self._chunker = Chunker(spec.streaming, spec.frontend.n_mels, lookahead, flush)
+        self.chunks: list[Chunk] = []  # cut, not yet encoded
+        self.encoder_state: EncoderState = session.initial_state(1)
+        self.greedy = GreedyState.initial(spec.decoding)
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.greedy.tokens
+
+    @property
+    def token_seconds(self) -> list[float]:
+        """Start of the encoder frame on which each token came out, in seconds from the start of the stream."""
+        return [frame * self._session.spec.frame_seconds for frame in self.greedy.token_frames]
+
+    def push(self, samples: np.ndarray) -> None:
+        """samples: f32 [n], mono, at the model's rate. Cuts chunks without running them; see `advance`."""
+        self.chunks += self._chunker.feed(self._mel.feed(samples))
+
+    def close(self) -> None:
+        """The end of the audio: cuts the last chunks."""
+        self.chunks += self._chunker.feed(self._mel.finish()) + self._chunker.finish()
+
+    def feed(self, samples: np.ndarray) -> list[int]:
+        self.push(samples)
+        return self._run()
+
+    def finish(self) -> list[int]:
+        self.close()
+        return self._run()
+
+    def _run(self) -> list[int]:
+        before = len(self.tokens)
+        while self.chunks:
+            advance(self._session, [self])
+        return self.tokens[before:]
+
+
+def advance(session: Session, streams: list[Stream]) -> list[np.ndarray]:
+    """Runs the next chunk of each stream, in one batch per window size, and returns each stream's encoder frames.
+
+    Streams in a batch may be at different places and have different amounts of audio left; a first window is shorter
+    than a later one, so streams that have just joined form a batch of their own. Returns f32 [T', d_model] per stream,
+    valid frames only, in the order of `streams`; an empty array for a stream without a chunk.
+    """
+    out = [np.zeros((0, session.spec.streaming.d_model), np.float32) for _ in streams]
+    sizes = {i: s.chunks[0].mel.shape[1] for i, s in enumerate(streams) if s.chunks}
+    for size in sorted(set(sizes.values())):
+        members = [i for i in sizes if sizes[i] == size]
+        batch = [streams[i] for i in members]
+        chunks = [stream.chunks.pop(0) for stream in batch]
+        state = batch[0].encoder_state if len(batch) == 1 else session.stack([s.encoder_state for s in batch])
+        lengths = np.array([chunk.length for chunk in chunks], np.int64)
+        frames, frame_lengths, state = session.encode(np.stack([c.mel for c in chunks]), lengths, state)
+        states = [state] if len(batch) == 1 else session.unstack(state)
+        for stream, new_state in zip(batch, states, strict=True):
+            stream.encoder_state = new_state
+        greedy_rnnt(session, frames, frame_lengths, [stream.greedy for stream in batch])
+        for row, i in enumerate(members):
+            out[i] = frames[row, : frame_lengths[row]]
+    return out

@@ -1,0 +1,115 @@
+"""Runs an artifact in onnxruntime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nemoport.artifact import Artifact
+from nemoport.errors import ArtifactError, UsageError
+from nemoport.spec import ModelSpec
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "dml": "DmlExecutionProvider",
+}
+ENCODER_OUTPUTS = (
+    "outputs",
+    "encoded_lengths",
+    "cache_last_channel_next",
+    "cache_last_time_next",
+    "cache_last_channel_next_len",
+)
+DECODER_OUTPUTS = ("outputs", "output_states_1", "output_states_2")
+
+
+@dataclass(frozen=True)
+class Caches:
+    """Encoder state of a batch: f32 [B, layers, C, d], f32 [B, layers, d, k - 1], i64 [B]."""
+
+    channel: np.ndarray
+    time: np.ndarray
+    length: np.ndarray
+
+
+class OnnxSession:
+    """`nemoport.decode.Session` over the `nemo` contract."""
+
+    def __init__(self, spec: ModelSpec, encoder: Path, decoder: Path, provider: str = "cpu", threads: int = 0):
+        """threads: intra-op threads, 0 for onnxruntime's choice."""
+        self.spec = spec
+        self._encoder = open_graph(encoder, provider, threads)
+        self._decoder = open_graph(decoder, provider, threads)
+
+    @staticmethod
+    def open(artifact: Artifact, provider: str = "cpu", threads: int = 0) -> OnnxSession:
+        return OnnxSession(artifact.spec, artifact.encoder, artifact.decoder, provider, threads)
+
+    def initial_state(self, batch: int) -> Caches:
+        shapes = self.spec.streaming.cache_shapes(batch)
+        return Caches(
+            np.zeros(shapes["cache_last_channel"], np.float32),
+            np.zeros(shapes["cache_last_time"], np.float32),
+            np.zeros(shapes["cache_last_channel_len"], np.int64),
+        )
+
+    def encode(self, mel: np.ndarray, lengths: np.ndarray, state: Caches):
+        feeds = {
+            "audio_signal": mel,
+            "length": lengths,
+            "cache_last_channel": state.channel,
+            "cache_last_time": state.time,
+            "cache_last_channel_len": state.length,
+        }
+        frames, frame_lengths, *caches = self._encoder.run(ENCODER_OUTPUTS, feeds)
+        return frames.transpose(0, 2, 1), frame_lengths, Caches(*caches)
+
+    def step(self, frames: np.ndarray, tokens: np.ndarray, state: tuple[np.ndarray, np.ndarray]):
+        feeds = {
+            "encoder_outputs": np.ascontiguousarray(frames.transpose(0, 2, 1)),
+            "targets": tokens[:, None],
+            "target_length": np.ones(len(tokens), np.int32),
+            "input_states_1": state[0],
+            "input_states_2": state[1],
+        }
+        names = [i.name for i in self._decoder.get_inputs()]  # a graph may have pruned the unused target_length
+        logits, hidden, cell = self._decoder.run(DECODER_OUTPUTS, {n: feeds[n] for n in names})
+        return logits[:, :, 0], (hidden, cell)
+
+    def stack(self, states: list[Caches]) -> Caches:
+        return Caches(*(np.concatenate([getattr(s, f) for s in states]) for f in ("channel", "time", "length")))
+
+    def unstack(self, state: Caches) -> list[Caches]:
+        rows = range(len(state.length))
+        return [Caches(state.channel[i : i + 1], state.time[i : i + 1], state.length[i : i + 1]) for i in rows]
+
+
+def open_graph(path: Path, provider: str = "cpu", threads: int = 0):
+    """An onnxruntime session. Raises UsageError for a provider that is not there, ArtifactError for a bad graph."""
+    import onnxruntime as ort
+
+    if provider not in PROVIDERS or PROVIDERS[provider] not in ort.get_available_providers():
+        here = [name for name, full in PROVIDERS.items() if full in ort.get_available_providers()]
+        raise UsageError(
+            f"The execution provider {provider!r} is not available.",
+            expected=f"one of {', '.join(here)}",
+            found=f"onnxruntime {ort.__version__} with {', '.join(ort.get_available_providers())}",
+            todo="choose one of these, or install an onnxruntime build that has it",
+        )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
+    except Exception as error:  # onnxruntime's own exception classes share no public base
+        raise ArtifactError(
+            f"{path} cannot be loaded.",
+            expected="a graph and its .data file, as they were built",
+            found=str(error).splitlines()[0],
+            todo="check it with `nemoport verify`, then build or download it again",
+        ) from error
