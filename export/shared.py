@@ -34,11 +34,6 @@ def write_shared(checkpoint: Checkpoint, folder: Path) -> None:
         onnx.save(build_frontend_graph(spec, filterbank), work / FRONTEND)
 
 
-def read_filterbank(folder: Path, n_mels: int) -> np.ndarray:
-    """f32 [n_mels, n_fft/2 + 1] of a build's or package's shared/."""
-    return np.frombuffer((folder / FILTERBANK).read_bytes(), np.float32).reshape(n_mels, -1)
-
-
 def check_frontend_buffers(checkpoint: Checkpoint, weights: dict) -> None:
     """NeMo's streaming buffer rebuilds the front end from the config, its offline run uses the checkpoint's buffers:
     a checkpoint in which they differ has no single front end."""

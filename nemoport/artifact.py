@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from nemoport.errors import ArtifactError, OutputError
 from nemoport.spec import ModelSpec
 
@@ -108,6 +110,25 @@ class Artifact:
     def shared(self) -> Path:
         return self.folder.parent / "shared"
 
+    def config(self) -> dict:
+        """config.json: see export/config.py."""
+        return _read_config(self.folder)
+
+    def filterbank(self) -> np.ndarray:
+        """f32 [n_mels, n_fft // 2 + 1], from shared/. Raises ArtifactError."""
+        frontend = self.spec.frontend
+        shape = (frontend.n_mels, frontend.n_fft // 2 + 1)
+        path = self.shared / "filterbank.bin"
+        values = np.fromfile(path, np.float32) if path.is_file() else np.zeros(0, np.float32)
+        if values.size != shape[0] * shape[1]:
+            raise ArtifactError(
+                f"{path} is not this model's filterbank.",
+                expected=f"{shape[0]} x {shape[1]} f32",
+                found=f"{values.size} values" if path.is_file() else "no file",
+                todo="export again, or keep shared/ beside the variants",
+            )
+        return values.reshape(shape)
+
     @staticmethod
     def open(folder: Path | str) -> Artifact:
         """Reads a variant's folder. Raises ArtifactError if a file is missing; `verify_files` checks the content."""
@@ -120,7 +141,7 @@ class Artifact:
                 todo="run `make export`, or name a folder of a downloaded package",
             )
         manifest = Manifest.read(folder)
-        config = read_json(folder.parent / "config.json", "keep the variant's folder beside its config.json")
+        config = _read_config(folder)
         missing = [e.path for e in manifest.files.values() if not (folder / e.path).is_file()]
         if missing:
             raise ArtifactError(
@@ -134,6 +155,10 @@ class Artifact:
     def verify_files(self) -> None:
         """Compares every file with its recorded size and sha256; raises ArtifactError naming all that differ."""
         verify_entries(self.folder, self.manifest.files.values())
+
+
+def _read_config(folder: Path) -> dict:
+    return read_json(folder.parent / "config.json", "keep the variant's folder beside its config.json")
 
 
 def verify_entries(folder: Path, entries) -> None:

@@ -1,12 +1,10 @@
-"""Log-mel features as NeMo's `AudioToMelSpectrogramPreprocessor` computes them in eval mode: at once, or as audio arrives.
+"""Log-mel features equal to NeMo's `AudioToMelSpectrogramPreprocessor` in eval mode: of a whole signal or of a stream.
 
 Conventions (NeMo `parts/preprocessing/features.py`, `FilterbankFeatures`): preemphasis over the whole signal, its first
 sample kept; frames of `n_fft` samples centred on every hop, zeros outside the signal; symmetric Hann window; power; mel
-filterbank; log(energy + guard); samples // hop valid frames.
-
-Preemphasis and windowing are float32 as in NeMo, so that both transform the same numbers; from the Fourier transform on
-this module computes in float64. The difference left is the rounding of NeMo's own float32 transform, in bands that are
-quiet beside loud ones (139 s of speech: at most 4.1e-4, 99.9 % of values within 6.2e-5; see tests/test_frontend.py).
+filterbank; log(energy + guard); samples // hop valid frames. Preemphasis and windowing are float32 as in NeMo, so that
+both transform the same numbers; the rest is float64. What differs is left by the rounding of NeMo's float32 transform,
+in bands that are quiet beside loud ones (139 s of speech: at most 4.1e-4, 99.9 % of values within 6.2e-5).
 """
 
 from __future__ import annotations
@@ -34,8 +32,7 @@ def mel_filterbank(spec: FrontendSpec) -> np.ndarray:
     ramps = edges_hz[:, None] - np.fft.rfftfreq(spec.n_fft, 1.0 / spec.sample_rate_hz)
     widths = np.diff(edges_hz)[:, None]
     bank = np.maximum(0, np.minimum(-ramps[:-2] / widths[:-1], ramps[2:] / widths[1:])).astype(np.float32)
-    bank *= (2.0 / (edges_hz[2:] - edges_hz[:-2]))[:, None]
-    return bank
+    return (bank * (2.0 / (edges_hz[2:] - edges_hz[:-2]))[:, None]).astype(np.float32)
 
 
 def hann_window(win_samples: int) -> np.ndarray:
@@ -45,7 +42,7 @@ def hann_window(win_samples: int) -> np.ndarray:
 
 
 def nemo_extra_frame(n_mels: int) -> np.ndarray:
-    """f32 [n_mels, 1] of zeros: the frame that NeMo yields behind the valid ones; its streaming buffer encodes it."""
+    """f32 [n_mels, 1] of zeros: the frame behind the valid ones in NeMo's output. Its streaming buffer encodes it."""
     return np.zeros((n_mels, 1), np.float32)
 
 
@@ -57,9 +54,9 @@ class LogMel:
     """
 
     def __init__(self, spec: FrontendSpec, filterbank: np.ndarray):
-        shape, hop, win = (spec.n_mels, spec.n_fft // 2 + 1), spec.hop_samples, spec.win_samples
-        known = spec.normalize in ("NA", "per_feature") and hop < win - 1 < spec.n_fft
-        if np.shape(filterbank) != shape or not np.isfinite(filterbank).all() or not known:
+        shape, win = (spec.n_mels, spec.n_fft // 2 + 1), spec.win_samples
+        known = spec.normalize in ("NA", "per_feature") and spec.hop_samples < win - 1 < spec.n_fft
+        if not known or np.shape(filterbank) != shape or not np.isfinite(filterbank).all():
             raise ArtifactError(
                 "The front end cannot be computed.",
                 expected=f'a finite filterbank {list(shape)}, normalize "NA" or "per_feature", hop < window <= n_fft',
@@ -82,8 +79,12 @@ class LogMel:
         """samples: f32 [L], mono, at spec.sample_rate_hz -> f32 [n_mels, L // hop]. Raises AudioError."""
         signal = self.preemphasis(np.pad(checked_samples(samples), (1, 0)))
         padded = np.pad(signal, (self.before_samples, self.after_samples))
-        mel = self.frames(padded, len(signal) // self.spec.hop_samples)
-        return _per_feature(mel) if self.spec.normalize == "per_feature" else mel
+        mel = self.frames(padded, count := len(signal) // self.spec.hop_samples)
+        if self.spec.normalize == "per_feature" and count:  # NeMo `normalize_batch`
+            centred = mel - mel.mean(1, keepdims=True, dtype=np.float64)
+            deviation = np.sqrt((centred**2).sum(1, keepdims=True) / max(count - 1, 1))
+            mel = (centred / (deviation + 1e-5)).astype(np.float32)
+        return mel
 
     def preemphasis(self, samples: np.ndarray) -> np.ndarray:
         """f32 [1 + n] -> f32 [n]. In front is the sample before them: 0 at the start, which keeps the first one."""
@@ -93,13 +94,13 @@ class LogMel:
         """signal: f32 [n] after preemphasis, beginning `before_samples` ahead of a frame's centre -> that frame and
         those after it, f32 [n_mels, count], not normalised."""
         mel = np.empty((self.spec.n_mels, count), np.float32)
-        if count:  # a view needs one whole window
-            windows = np.lib.stride_tricks.sliding_window_view(signal, len(self.window))[:: self.spec.hop_samples]
+        signal = np.ascontiguousarray(signal, np.float32)  # because the next line reads its bytes
+        windows = np.ndarray((count, len(self.window)), "f4", signal, strides=(4 * self.spec.hop_samples, 4))
         for at in range(0, count, _BLOCK_FRAMES):
-            block = (windows[at : min(at + _BLOCK_FRAMES, count)] * self.window).astype(np.float64)
+            block = (windows[at : at + _BLOCK_FRAMES] * self.window).astype(np.float64)
             spectrum = np.fft.rfft(block, self.spec.n_fft)
             power = spectrum.real**2 + spectrum.imag**2
-            energy = np.add.reduceat(power[:, self._bins] * self._weights, self._band_starts, axis=1)
+            energy = np.add.reduceat(power.take(self._bins, axis=1) * self._weights, self._band_starts, axis=1)
             mel[:, at : at + len(block)] = np.log(energy + self.spec.log_guard).T
         return mel
 
@@ -112,12 +113,9 @@ class LogMelStream:
 
     def __init__(self, spec: FrontendSpec, filterbank: np.ndarray):
         if spec.normalize == "per_feature":
-            raise NemoportError(
-                "This front end cannot be streamed: it normalises over the whole utterance.",
-                expected='a streaming checkpoint, with normalize "NA"',
-                found=f'normalize "{spec.normalize}"',
-                todo="use LogMel.whole on complete recordings",
-            )
+            what = "This front end cannot be streamed: it normalises over the whole utterance."
+            todo = "use LogMel.whole on complete recordings"
+            raise NemoportError(what, expected='normalize "NA"', found='normalize "per_feature"', todo=todo)
         self._mel = LogMel(spec, filterbank)
         self._signal = np.zeros(self._mel.before_samples, np.float32)  # after preemphasis, from the next frame's start
         self._waiting: list[np.ndarray] = []  # packets since the last frame, untouched: small packets cost little
@@ -126,17 +124,15 @@ class LogMelStream:
         self._finished = False
 
     def feed(self, samples: np.ndarray) -> np.ndarray:
-        """samples: f32 [n], any n -> f32 [n_mels, k], the frames that became final. A packet that raises AudioError
-        leaves the stream as it was."""
+        """f32 [n], any n -> f32 [n_mels, k], the frames that became final. A refused packet leaves no trace."""
         if self._finished:
             raise AudioError("Audio came after the end of the stream.", todo="make a new LogMelStream")
         samples = checked_samples(samples)
         if len(samples):
             self._waiting.append(samples.copy())  # the caller may fill its buffer anew
         self._samples += len(samples)
-        hop = self._mel.spec.hop_samples
-        ready = self._samples - max(self._mel.after_samples, hop)  # a frame is valid only if its hop is complete
-        return self._emit(max(0, ready // hop + 1 - self._frames))
+        needed = max(self._mel.after_samples, self._mel.spec.hop_samples)  # a frame is valid once its hop is complete
+        return self._emit(max(0, (self._samples - needed) // self._mel.spec.hop_samples + 1 - self._frames))
 
     def finish(self) -> np.ndarray:
         """The remaining frames, f32 [n_mels, k], with zeros behind the signal. Further calls return none."""
@@ -144,20 +140,11 @@ class LogMelStream:
         return self._emit(self._samples // self._mel.spec.hop_samples - self._frames, self._mel.after_samples)
 
     def _emit(self, count: int, zeros: int = 0) -> np.ndarray:
-        if count:
-            samples = np.concatenate([self._last, *self._waiting])
-            new = np.pad(self._mel.preemphasis(samples), (0, zeros))
-            self._signal = np.concatenate([self._signal, new])
-            self._last, self._waiting = samples[-1:].copy(), []
-        mel = self._mel.frames(self._signal, count)
-        self._signal = self._signal[count * self._mel.spec.hop_samples :].copy()
+        if not count:
+            return np.empty((self._mel.spec.n_mels, 0), np.float32)
+        samples = np.concatenate([self._last, *self._waiting])
+        signal = np.concatenate([self._signal, self._mel.preemphasis(samples), np.zeros(zeros, np.float32)])
+        self._signal = signal[count * self._mel.spec.hop_samples :].copy()
+        self._last, self._waiting = samples[-1:].copy(), []
         self._frames += count
-        return mel
-
-
-def _per_feature(mel: np.ndarray) -> np.ndarray:
-    """Mean 0, deviation 1 per band: NeMo `normalize_batch`, N - 1 in the variance and 1e-5 added to the deviation."""
-    count = max(mel.shape[1], 1)
-    centred = mel - mel.sum(1, keepdims=True, dtype=np.float64) / count
-    deviation = np.sqrt((centred**2).sum(1, keepdims=True) / max(count - 1, 1))
-    return (centred / (deviation + 1e-5)).astype(np.float32)
+        return self._mel.frames(signal, count)

@@ -1,0 +1,85 @@
+# Every verb is one call of the command line; the command line reuses what the same inputs made.
+CHECKPOINT  ?= reference/checkpoints/streaming-en.nemo
+CORPUS      ?= reference/audio/eval.jsonl
+CALIBRATION ?= reference/audio/calibration.jsonl
+NAME        := $(subst @,-,$(patsubst %.nemo,%,$(notdir $(CHECKPOINT))))
+BUILD       ?= build/$(NAME)
+DIST        ?= dist/$(NAME)
+# For the model card. The committed reference checkpoint is the project's own.
+LICENSE_ID  ?= $(if $(filter reference/checkpoints/%,$(CHECKPOINT)),apache-2.0)
+BASE_MODEL  ?= $(if $(findstring /,$(CHECKPOINT)),$(if $(wildcard $(CHECKPOINT)),,$(firstword $(subst @, ,$(CHECKPOINT)))))
+REPO        ?=
+
+PYTHON      ?= python3
+BIN         := .venv/bin
+NEMOPORT    := $(BIN)/nemoport
+export OMP_WAIT_POLICY = passive
+
+.PHONY: help setup demo oracle export fp16 quantize-int8-dynamic quantize-int8-static validate package verify publish \
+        test test-all lint bench reference clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 26
+	@echo "Variables: CHECKPOINT=$(CHECKPOINT) BUILD=$(BUILD) CORPUS=$(CORPUS) CALIBRATION=$(CALIBRATION)"
+
+setup: .venv/installed ## make .venv with every pinned package
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "nemoport needs Python 3.11 or newer, this is " + sys.version)'
+	$(PYTHON) -m venv .venv
+	@echo "Installing the pinned packages (NeMo and torch: about 2 GB, minutes) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+oracle: setup ## record NeMo's own streaming and offline runs of CHECKPOINT on CORPUS
+	$(NEMOPORT) oracle --checkpoint $(CHECKPOINT) --build $(BUILD) --corpus $(CORPUS)
+
+export: setup ## CHECKPOINT -> fp32 ONNX graphs in BUILD
+	$(NEMOPORT) export --checkpoint $(CHECKPOINT) --build $(BUILD)
+
+fp16: export ## fp32 -> fp16 with Cast wrappers
+	$(NEMOPORT) quantize fp16 --build $(BUILD) --calibration $(CALIBRATION)
+
+quantize-int8-dynamic: export ## fp32 -> dynamic INT8
+	$(NEMOPORT) quantize int8-dynamic --build $(BUILD)
+
+quantize-int8-static: export ## fp32 -> static QDQ INT8, calibrated on warm streams of CALIBRATION
+	$(NEMOPORT) quantize int8-static --build $(BUILD) --calibration $(CALIBRATION)
+
+validate: oracle ## hold every built variant to its gates; the exit code is the verdict
+	$(NEMOPORT) validate --checkpoint $(CHECKPOINT) --build $(BUILD) --corpus $(CORPUS) --calibration $(CALIBRATION)
+
+package: ## lay out what passed for the Hub, in DIST
+	$(NEMOPORT) package --build $(BUILD) --dist $(DIST) $(if $(LICENSE_ID),--license $(LICENSE_ID)) $(if $(BASE_MODEL),--base-model $(BASE_MODEL))
+
+verify: ## check DIST against its manifest
+	$(NEMOPORT) verify $(DIST)
+
+publish: ## upload DIST to REPO; prints the plan only where there is no token
+	$(NEMOPORT) publish $(DIST) --repo $(REPO)
+
+demo: ## all of it on the committed checkpoint, in minutes
+	$(MAKE) --no-print-directory setup oracle fp16 quantize-int8-dynamic quantize-int8-static
+	$(MAKE) --no-print-directory validate
+	rm -rf $(DIST)
+	$(MAKE) --no-print-directory package verify
+	@echo; cat $(BUILD)/results/report.md; echo; echo "Package: $(DIST)    Try: $(NEMOPORT) transcribe $(DIST)/int8-static YOUR.wav"
+
+test: setup ## the tests that finish in minutes
+	$(BIN)/python -m pytest
+
+test-all: setup ## and the slow ones
+	$(BIN)/python -m pytest -m ''
+
+lint: setup ## ruff
+	$(BIN)/ruff check .
+
+bench: setup ## speed and memory, interleaved, as ratios; see bench/README.md
+	$(BIN)/python bench/variants.py --build $(BUILD) --corpus $(CORPUS)
+
+reference: setup ## train the reference checkpoint again (hours; needs espeak-ng)
+	$(BIN)/python -m nemoport.reference.train
+
+clean: ## remove builds and packages
+	rm -rf build dist

@@ -1,0 +1,189 @@
+"""The command line: parses and prints, nothing else. Exit code 0: done, 1: a gate failed, 2: unusable input."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from nemoport.errors import NemoportError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except NemoportError as error:
+        print(f"nemoport: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `nemoport transcribe ... | head`
+        return 141
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("nemoport", description="NeMo streaming speech recognisers as proven ONNX packages")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(run, name: str, *options, help: str):
+        sub = commands.add_parser(name, help=help, description=help)
+        for flags, settings in options:
+            sub.add_argument(*flags, **settings)
+        sub.set_defaults(run=run)
+
+    checkpoint = (("--checkpoint",), dict(required=True, help=".nemo file, or Hub id org/name[@revision]"))
+    build = (("--build",), dict(required=True, type=Path, help="build folder of the checkpoint"))
+    corpus = (("--corpus",), dict(required=True, type=Path, help="NeMo manifest of evaluation audio with transcripts"))
+    calibration = (("--calibration",), dict(type=Path, help="NeMo manifest of calibration audio"))
+    variants = (("--variant",), dict(action="append", dest="variants", help="repeat for several; default: all built"))
+    dist = (("--dist",), dict(required=True, type=Path, help="package folder to write"))
+    licence = (("--license",), dict(help="SPDX id of the checkpoint's licence, for the model card"))
+    base_model = (("--base-model",), dict(help="Hub id of the checkpoint, for the model card"))
+    lookahead = (("--lookahead",), dict(type=int, help="right context in encoder frames of 80 ms; default: config.json's"))
+    provider = (("--provider",), dict(default="cpu", help="execution provider: cpu, cuda, tensorrt, coreml, dml"))
+    threads = (("--threads",), dict(type=int, default=0, help="0: the runtime's choice"))
+    streams = (("--streams",), dict(type=int, default=1, help="files transcribed at once, in one batch"))
+    flush = (("--flush",), dict(default="full", help="full: to the last frame; nemo: as NeMo's streaming buffer"))
+    as_json = (("--json",), dict(action="store_true", help="one JSON object a line, with tokens and times"))
+
+    command(_oracle, "oracle", checkpoint, build, corpus, help="record NeMo's own streaming and offline runs")
+    command(_export, "export", checkpoint, build, help="export the checkpoint to fp32 ONNX graphs")
+    command(
+        _quantize,
+        "quantize",
+        (("variant",), dict(help="fp16, int8-dynamic, int8-static")),
+        build,
+        calibration,
+        help="convert the fp32 graphs to another precision",
+    )
+    command(_validate, "validate", checkpoint, build, corpus, calibration, variants, help="hold variants to the gates")
+    command(_package, "package", build, dist, variants, licence, base_model, help="lay out what passed for the Hub")
+    command(_verify, "verify", (("folder",), dict(type=Path)), help="check a package's files against its manifest")
+    command(
+        _publish,
+        "publish",
+        (("folder",), dict(type=Path)),
+        (("--repo",), dict(required=True, help="Hub repository, org/name")),
+        (("--dry-run",), dict(action="store_true", help="print the plan only; the default without a token")),
+        (("--private",), dict(action="store_true")),
+        help="upload a package to the Hub",
+    )
+    command(
+        _transcribe,
+        "transcribe",
+        (("artifact",), dict(type=Path, help="a variant's folder, such as dist/streaming-en/int8-static")),
+        (("audio",), dict(nargs="+", help="audio files; - reads raw 16-bit mono PCM at the model's rate, live")),
+        lookahead,
+        flush,
+        streams,
+        provider,
+        threads,
+        as_json,
+        help="transcribe audio files or a live stream",
+    )
+    return parser
+
+
+def _oracle(options) -> None:
+    from nemoport.calibration.corpus import read_corpus
+    from nemoport.export.checkpoint import read_checkpoint
+    from nemoport.validate.oracle import record_oracle
+
+    checkpoint = read_checkpoint(options.checkpoint)
+    corpus = read_corpus(options.corpus, checkpoint.spec.frontend.sample_rate_hz)
+    record_oracle(checkpoint, corpus, options.build, progress=_progress)
+
+
+def _export(options) -> None:
+    from nemoport.export.build import export_checkpoint
+    from nemoport.export.checkpoint import read_checkpoint
+
+    artifact = export_checkpoint(read_checkpoint(options.checkpoint), options.build)
+    print(artifact.folder)
+
+
+def _quantize(options) -> None:
+    from nemoport.quantize import build_variant
+
+    print(build_variant(options.build, options.variant, options.calibration, progress=_progress).folder)
+
+
+def _validate(options) -> int:
+    from nemoport.validate.run import validate
+
+    passed = validate(
+        options.checkpoint, options.build, options.corpus, options.variants, options.calibration, progress=_progress
+    )
+    return 0 if passed else 1
+
+
+def _package(options) -> None:
+    from nemoport.export.package import package
+
+    folder = package(
+        options.build, options.dist, options.variants, licence=options.license, base_model=options.base_model
+    )
+    print(folder)
+
+
+def _verify(options) -> None:
+    from nemoport.verify import verify
+
+    for line in verify(options.folder):
+        print(line)
+
+
+def _publish(options) -> None:
+    from nemoport.export.hub import publish
+
+    for line in publish(options.folder, options.repo, dry_run=options.dry_run, private=options.private):
+        print(line)
+
+
+def _transcribe(options) -> None:
+    from nemoport.audio import read_audio
+    from nemoport.recognizer import Recognizer
+
+    recognizer = Recognizer.open(
+        options.artifact, options.lookahead, flush=options.flush, provider=options.provider, threads=options.threads
+    )
+    if options.audio == ["-"]:
+        return _transcribe_live(recognizer)
+    files = ((name, read_audio(Path(name), recognizer.sample_rate_hz)) for name in options.audio)
+    for hypothesis in recognizer.transcribe(files, streams=options.streams):
+        if options.json:
+            print(json.dumps(vars(hypothesis)), flush=True)
+        else:
+            print(f"{hypothesis.id}\t{hypothesis.text}", flush=True)
+
+
+def _transcribe_live(recognizer) -> None:
+    import numpy as np
+
+    stream, shown = recognizer.stream(), ""
+
+    def show() -> None:
+        nonlocal shown
+        text = recognizer.text(stream.tokens)
+        sys.stdout.write(text[len(shown) :])
+        sys.stdout.flush()
+        shown = text
+
+    while packet := sys.stdin.buffer.read1(65536):
+        if len(packet) % 2:
+            packet += sys.stdin.buffer.read(1)
+        stream.feed(np.frombuffer(packet[: len(packet) // 2 * 2], "<i2").astype(np.float32) / 32768)
+        show()
+    stream.finish()
+    show()
+    print()
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""The Python API: open an artifact, transcribe files, or feed live audio."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nemoport.artifact import Artifact
+from nemoport.audio import read_audio
+from nemoport.decode import Session
+from nemoport.stream import Stream, advance
+from nemoport.tokens import detokenize, read_tokens
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What was heard. Times are those of the encoder frames on which the tokens came out."""
+
+    id: str
+    text: str
+    tokens: tuple[int, ...]
+    token_seconds: tuple[float, ...]
+    audio_seconds: float
+    work_seconds: float  # computing time of the batch it ran in, shared evenly
+
+
+class Recognizer:
+    """An artifact opened in a runtime. One recognizer serves any number of streams."""
+
+    def __init__(self, session: Session, filterbank: np.ndarray, pieces: list[str], lookahead: int, flush: str = "full"):
+        self.session, self.lookahead, self.flush = session, lookahead, flush
+        self._filterbank, self._pieces = filterbank, pieces
+
+    @staticmethod
+    def open(
+        folder: Path | str,
+        lookahead: int | None = None,
+        *,
+        flush: str = "full",
+        provider: str = "cpu",
+        threads: int = 0,
+    ) -> Recognizer:
+        """folder: a variant of a build or package; lookahead: encoder frames of right context, default config.json's.
+
+        Raises ArtifactError for a damaged folder, UsageError for a lookahead or provider that is not there.
+        """
+        from nemoport.validate.sessions.onnxruntime import OnnxSession
+
+        artifact = Artifact.open(folder)
+        if lookahead is None:
+            lookahead = int(artifact.config()["encoder"]["default_lookahead"])
+        return Recognizer(
+            OnnxSession.open(artifact, provider, threads),
+            artifact.filterbank(),
+            read_tokens(artifact.shared / "tokens.txt"),
+            lookahead,
+            flush,
+        )
+
+    @property
+    def sample_rate_hz(self) -> int:
+        return self.session.spec.frontend.sample_rate_hz
+
+    def stream(self) -> Stream:
+        """A live stream: `feed(samples)` and `finish()` return new token ids; `text(stream.tokens)` spells them."""
+        return Stream(self.session, self._filterbank, self.lookahead, self.flush)
+
+    def text(self, tokens: Iterable[int]) -> str:
+        return detokenize(self._pieces, list(tokens))
+
+    def transcribe_file(self, path: Path | str) -> Hypothesis:
+        """Raises AudioError."""
+        return next(self.transcribe([(str(path), read_audio(Path(path), self.sample_rate_hz))]))
+
+    def transcribe(
+        self, utterances: Iterable[tuple[str, np.ndarray]], *, streams: int = 1, packet_samples: int = 0
+    ) -> Iterator[Hypothesis]:
+        """utterances: (id, f32 [n] at `sample_rate_hz`). Runs up to `streams` at once in one batch: as one ends, the
+        next one joins. packet_samples: how much audio is fed at a time, 0 for all at once. Yields in order of ending.
+        """
+        waiting = iter(utterances)
+        running: list[_Running] = []
+        while True:
+            while len(running) < streams and (following := next(waiting, None)) is not None:
+                running.append(_Running(following[0], following[1], self.stream()))
+            if not running:
+                return
+            started = time.perf_counter()
+            for member in running:
+                member.feed_until_chunk(packet_samples)
+            advance(self.session, [member.stream for member in running])
+            share = (time.perf_counter() - started) / len(running)
+            for member in running:
+                member.work_seconds += share
+            for member in [m for m in running if m.done]:
+                running.remove(member)
+                yield self._hypothesis(member)
+
+    def _hypothesis(self, member: _Running) -> Hypothesis:
+        stream = member.stream
+        return Hypothesis(
+            id=member.id,
+            text=self.text(stream.tokens),
+            tokens=tuple(stream.tokens),
+            token_seconds=tuple(stream.token_seconds),
+            audio_seconds=len(member.samples) / self.sample_rate_hz,
+            work_seconds=member.work_seconds,
+        )
+
+
+@dataclass
+class _Running:
+    id: str
+    samples: np.ndarray
+    stream: Stream
+    position: int = 0
+    closed: bool = False
+    work_seconds: float = 0.0
+
+    @property
+    def done(self) -> bool:
+        return self.closed and not self.stream.chunks
+
+    def feed_until_chunk(self, packet_samples: int) -> None:
+        """Feeds packets until a chunk is cut, or the audio ends."""
+        while not self.stream.chunks and not self.closed:
+            end = self.position + packet_samples if packet_samples else len(self.samples)
+            self.stream.push(self.samples[self.position : end])
+            self.position = end
+            if end >= len(self.samples):
+                self.stream.close()
+                self.closed = True
