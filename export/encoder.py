@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.onnx.operators import shape_as_tensor
 
+from nemoport.errors import CheckpointError
 from nemoport.spec import StreamingSpec
 
 MASKED = -10000.0  # NeMo multi_head_attention.INF_VAL; finite in fp16, and exp(-10000) is 0 in fp32
@@ -24,11 +25,20 @@ class Weights:
     """Hands out a checkpoint's tensors by name and knows which were never asked for."""
 
     def __init__(self, tensors: dict[str, Tensor], prefix: str):
+        self._prefix = prefix
         self._tensors = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         self._unused = set(self._tensors)
 
     def take(self, name: str) -> Tensor:
+        """Raises CheckpointError if there is none of this name."""
         self._unused.discard(name)
+        if name not in self._tensors:
+            raise CheckpointError(
+                "The checkpoint lacks weights that its config asks for.",
+                expected=f"a tensor {self._prefix}{name}",
+                found=f"{len(self._tensors)} tensors below {self._prefix.rstrip('.')}, but not this one",
+                todo="download or save it again; if it stays, report this checkpoint",
+            )
         return self._tensors[name]
 
     def get(self, name: str) -> Tensor | None:

@@ -19,7 +19,8 @@ def read_audio(path: Path | str, sample_rate_hz: int, min_samples: int | None = 
     first, then resampled by soxr "HQ" (the default of `librosa.resample`) to ceil(samples * ratio) samples.
     `min_samples` at `sample_rate_hz`: one mel frame; by default the 10 ms that is the hop of every NeMo model here.
 
-    Raises AudioError: no such file, a folder, not audio, damaged, empty, too short, not finite.
+    Raises AudioError: no such file, a folder, not audio, damaged, empty, too short, not finite. A cut-off WAV or MP3 is
+    read as far as it goes, as NeMo does: libsndfile does not tell; it does for FLAC.
     """
     path = Path(path)
     samples, rate_hz = _read(path)

@@ -1,0 +1,81 @@
+"""manifest.json of a package: what it was made from, what was measured, and every file with its size and hash."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from nemoport.artifact import FileEntry, digest_json, read_json, sha256_file, write_json
+from nemoport.errors import ArtifactError
+
+SCHEMA = 1
+NAME = "manifest.json"
+# What git, the Hub and huggingface_hub put into a folder that they serve or download.
+FOREIGN_FILES, FOREIGN_FOLDERS = {".gitattributes"}, {".git", ".cache"}
+
+
+@dataclass(frozen=True)
+class PackagedVariant:
+    """digest: of the variant's own manifest; gates: its gate results as they were recorded (JSON objects)."""
+
+    digest: str
+    gates: tuple[dict, ...]
+
+
+@dataclass(frozen=True)
+class PackageManifest:
+    name: str  # of the checkpoint
+    layout: str  # module of nemoport.export.layouts that arranged the files
+    checkpoint_sha256: str
+    base_model: str  # Hub id, with @revision where it is known; "" where there is none
+    licence: str
+    variants: dict[str, PackagedVariant]
+    files: tuple[FileEntry, ...] = field(repr=False)  # sorted by path, relative to the package; all but this one
+    schema: int = SCHEMA
+
+    @property
+    def digest(self) -> str:
+        """Of everything in it; written beside it, so that an edit shows."""
+        return digest_json(asdict(self))
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / NAME, {**asdict(self), "digest": self.digest})
+
+    @staticmethod
+    def read(folder: Path) -> PackageManifest:
+        """Raises ArtifactError: missing, not JSON, of another schema, or edited."""
+        raw = read_json(folder / NAME, "name the folder of a package; make one with `nemoport package`")
+        try:
+            recorded = raw.pop("digest")
+            manifest = PackageManifest(
+                **{
+                    **raw,
+                    "variants": {
+                        name: PackagedVariant(variant["digest"], tuple(variant["gates"]))
+                        for name, variant in raw["variants"].items()
+                    },
+                    "files": tuple(FileEntry(**entry) for entry in raw["files"]),
+                }
+            )
+            found = manifest.digest
+        except (KeyError, TypeError, AttributeError) as error:
+            recorded, found = f"a package manifest of schema {SCHEMA}", f"{type(error).__name__}: {error}"
+        if recorded != found:
+            raise ArtifactError(
+                f"{folder / NAME} is damaged, or not of a package.",
+                expected=recorded,
+                found=found,
+                todo="download the package again, or make it again with `nemoport package`",
+            )
+        return manifest
+
+
+def list_files(folder: Path) -> list[str]:
+    """Sorted paths of a package's files, relative to it, without its manifest and what the Hub adds."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
+    own = (path for path in paths if path.parts[0] not in FOREIGN_FOLDERS and path.name not in FOREIGN_FILES)
+    return sorted(path.as_posix() for path in own if path != Path(NAME))
+
+
+def hash_files(folder: Path) -> tuple[FileEntry, ...]:
+    return tuple(FileEntry(p, (folder / p).stat().st_size, sha256_file(folder / p)) for p in list_files(folder))

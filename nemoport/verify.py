@@ -1,0 +1,108 @@
+"""`nemoport verify`: a package is what its manifest says, and every variant in it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nemoport.artifact import Artifact, sha256_file
+from nemoport.errors import ArtifactError, UsageError
+from nemoport.package_manifest import NAME, PackageManifest, list_files
+
+
+def verify(folder: Path, variants: Sequence[str] | None = None) -> list[str]:
+    """Checks files, manifests and graphs and returns what was checked, a line each.
+
+    variants: those to check, by default all; the folders of the others may be absent or anything, as after a download
+    of one precision. Raises ArtifactError naming everything that is wrong with the files, or the first graph
+    that does not run; UsageError for a variant that the package never had.
+    """
+    folder = Path(folder)
+    manifest = PackageManifest.read(folder)
+    wanted = _wanted(folder, manifest, variants)
+    done = [f"{NAME}: schema {manifest.schema}, digest {manifest.digest[:12]}"]
+    done.append(_check_files(folder, manifest, wanted))
+    for variant in wanted:
+        artifact = Artifact.open(folder / variant)
+        recorded = (manifest.variants[variant].digest, manifest.checkpoint_sha256)
+        if (artifact.manifest.digest, artifact.manifest.checkpoint_sha256) != recorded:
+            raise ArtifactError(
+                f"{folder / variant} is not the variant that the package was made with.",
+                expected=f"manifest {recorded[0][:12]} of checkpoint {recorded[1][:12]}",
+                found=f"manifest {artifact.manifest.digest[:12]} of {artifact.manifest.checkpoint_sha256[:12]}",
+                todo="download or make the package again",
+            )
+        done.append(f"{variant}: loads in onnxruntime, {_run_silence(artifact)}")
+    return done
+
+
+def _wanted(folder: Path, manifest: PackageManifest, variants: Sequence[str] | None) -> list[str]:
+    unknown = sorted(set(variants or ()) - set(manifest.variants))
+    if unknown:
+        raise UsageError(
+            f"{folder} has no variant {', '.join(unknown)}.",
+            expected=f"one of {', '.join(sorted(manifest.variants))}",
+            found=", ".join(unknown),
+            todo="name a variant of this package",
+        )
+    return sorted(set(variants or manifest.variants))
+
+
+def _check_files(folder: Path, manifest: PackageManifest, wanted: Sequence[str]) -> str:
+    skipped = set(manifest.variants) - set(wanted)
+    listed = {entry.path: entry for entry in manifest.files if entry.path.partition("/")[0] not in skipped}
+    present = [path for path in list_files(folder) if path.partition("/")[0] not in skipped]
+    problems = [f"{path}: missing" for path in sorted(set(listed) - set(present))]
+    problems += [f"{path}: not in the manifest" for path in sorted(set(present) - set(listed))]
+    for path in sorted(set(present) & set(listed)):
+        entry, size = listed[path], (folder / path).stat().st_size
+        if size != entry.bytes:
+            problems.append(f"{path}: {size} bytes, expected {entry.bytes}")
+        elif sha256_file(folder / path) != entry.sha256:
+            problems.append(f"{path}: content differs from its sha256")
+    if problems:
+        raise ArtifactError(
+            f"The package {folder} is damaged.",
+            expected=f"the {len(listed)} files of its manifest, unchanged, and no others",
+            found="; ".join(problems),
+            todo="download it again, or make it again with `nemoport package`",
+        )
+    return f"{len(listed)} files, {sum(entry.bytes for entry in listed.values())} bytes: sizes and sha256 as recorded"
+
+
+def _run_silence(artifact: Artifact) -> str:
+    """Runs a first chunk of digital silence through encoder and decoder."""
+    from nemoport.validate.sessions.onnxruntime import OnnxSession
+
+    spec = artifact.spec
+    lookahead = max(spec.streaming.lookaheads)
+    size = spec.streaming.window_mel_frames(lookahead, first=True)
+    silence = np.full((1, spec.frontend.n_mels, size), np.log(spec.frontend.log_guard), np.float32)
+    zeros = np.zeros(spec.decoding.state_shape(1), np.float32)
+    try:
+        session = OnnxSession.open(artifact, threads=1)
+        frames, lengths, _ = session.encode(silence, np.array([size]), session.initial_state(1))
+        logits, states = session.step(frames, np.array([spec.decoding.blank_id], np.int32), (zeros, zeros))
+    except ArtifactError:
+        raise
+    except Exception as error:  # onnxruntime's own exception classes share no public base
+        raise _broken(artifact, str(error).splitlines()[0]) from error
+    shapes = (frames.shape, logits.shape)
+    count = lookahead + 1
+    wanted = ((1, count, spec.streaming.d_model), (1, count, spec.decoding.vocab_size + 1))
+    if shapes != wanted or int(lengths[0]) != count:
+        raise _broken(artifact, f"frames and logits of shapes {shapes}, {int(lengths[0])} frames valid, not {wanted}")
+    if not all(np.isfinite(values).all() for values in (frames, logits, *states)):
+        raise _broken(artifact, "values that are not finite")
+    return f"{count} finite frames of a silent first chunk"
+
+
+def _broken(artifact: Artifact, found: str) -> ArtifactError:
+    return ArtifactError(
+        f"{artifact.folder} does not run.",
+        expected="finite frames and logits for a silent first chunk",
+        found=found,
+        todo="download it again, or build it again; if it stays, report it",
+    )
