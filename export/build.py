@@ -39,11 +39,11 @@ def export_checkpoint(checkpoint: Checkpoint, build: Path) -> Artifact:
     variant = Variant(build, recipe, checkpoint.sha256)
     if (existing := variant.existing()) is not None:
         return existing
-    write_shared(checkpoint, build / "shared")
-    write_json(build / "config.json", runtime_config(checkpoint))
     with variant.new_folder() as folder:
-        export_graphs(checkpoint, folder)
+        export_graphs(checkpoint, folder)  # refuses what cannot be exported, before anything stands in `build`
         variant.write_manifest(folder)
+        write_shared(checkpoint, build / "shared")
+        write_json(build / "config.json", runtime_config(checkpoint))
     return Artifact.open(build / FP32)
 
 

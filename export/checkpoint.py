@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tarfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, StreamingSpec
 
 STREAMING_RNNT = "streaming-rnnt"
 LOG_GUARD = 2.0**-24  # NeMo AudioToMelSpectrogramPreprocessor's default log_zero_guard_value
+_DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error)  # older .nemo files are gzipped
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
@@ -39,8 +41,12 @@ class Checkpoint:
         with _opened(self.path) as tar:
             try:
                 weights = torch.load(_member(tar, "model_weights.ckpt"), map_location="cpu", weights_only=True)
+            except CheckpointError:
+                raise
             except Exception as error:  # torch raises many kinds for a damaged file
-                raise _unreadable(self.path, f"model_weights.ckpt: {error}") from error
+                raise _unreadable(self.path, f"model_weights.ckpt: {_first_line(error)}") from error
+        if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
+            raise _unreadable(self.path, "model_weights.ckpt: something else than named tensors")
         return {name: tensor.float() for name, tensor in weights.items()}
 
 
@@ -78,11 +84,13 @@ def resolve(checkpoint: str) -> tuple[Path, str]:
             found=str(error),
             todo="pip install 'nemoport[publish]'",
         ) from error
-    except (OSError, ValueError) as error:  # what huggingface_hub raises for network, permission and naming faults
+    except CheckpointError:
+        raise
+    except Exception as error:  # the classes of huggingface_hub's HTTP client differ from version to version
         raise CheckpointError(
             f"{checkpoint} could not be downloaded.",
             expected="a reachable Hub repository (log in first if it is gated)",
-            found=str(error).splitlines()[0],
+            found=_first_line(error),
             todo="check the id, the revision, the network; or download the .nemo and name its path",
         ) from error
 
@@ -91,15 +99,18 @@ def read_checkpoint(checkpoint: str) -> Checkpoint:
     """Raises CheckpointError if the file is damaged, or naming every reason for which the model is not exported."""
     path, base_model = resolve(str(checkpoint))
     config, tokenizer = _read_config(path)
-    problems = _unsupported(config)
-    if problems:
+    try:
+        problems = _unsupported(config)
+        spec = None if problems else _spec(config)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:  # not laid out as NeMo writes it
+        raise _unreadable(path, f"model_config.yaml: {type(error).__name__}: {error}") from error
+    if spec is None:
         raise CheckpointError(
             f"{path} is not a model that nemoport exports.",
             expected="a cache-aware streaming FastConformer-RNNT (NeMo EncDecRNNTBPEModel)",
             found="; ".join(problems),
             todo="use a checkpoint of that kind",
         )
-    spec = _spec(config)
     tokens = tuple(config["joint"]["vocabulary"])
     return Checkpoint(path, sha256_file(path), spec, config, tokens, tokenizer, base_model)
 
@@ -110,11 +121,12 @@ def _read_config(path: Path) -> tuple[dict, bytes]:
     with _opened(path) as tar:
         try:
             config = yaml.safe_load(_member(tar, "model_config.yaml").read())
-        except yaml.YAMLError as error:
-            raise _unreadable(path, f"model_config.yaml: {error}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise _unreadable(path, f"model_config.yaml: {_first_line(error)}") from error
         if not isinstance(config, dict):
-            raise _unreadable(path, "an empty model_config.yaml")
-        model = str((config.get("tokenizer") or {}).get("model_path", ""))
+            raise _unreadable(path, f"a model_config.yaml that holds {type(config).__name__}, not a mapping")
+        section = config.get("tokenizer")
+        model = str(section.get("model_path", "")) if isinstance(section, dict) else ""
         tokenizer = _member(tar, model.removeprefix("nemo:")).read() if model.startswith("nemo:") else b""
         _member(tar, "model_weights.ckpt")
     return config, tokenizer
@@ -123,16 +135,16 @@ def _read_config(path: Path) -> tuple[dict, bytes]:
 def _opened(path: Path) -> tarfile.TarFile:
     try:
         return tarfile.open(path)  # closed by the callers' `with`
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except _DAMAGE as error:
         raise _unreadable(path, str(error)) from error
 
 
 def _member(tar: tarfile.TarFile, name: str):
     try:
         for member in tar.getmembers():  # walks to the end, which finds a truncated file; NeMo writes ./name
-            if member.name.removeprefix("./") == name:
+            if member.name.removeprefix("./") == name and member.isfile():
                 return tar.extractfile(member)
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except _DAMAGE as error:
         raise _unreadable(Path(tar.name), f"{name}: {error}") from error
     raise _unreadable(Path(tar.name), f"no {name} in it")
 
@@ -146,14 +158,14 @@ def _unreadable(path: Path, found: str) -> CheckpointError:
     )
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _unsupported(config: dict) -> list[str]:
     """Every reason at once, each as `key is X, not Y`."""
     target = str(config.get("target", "")).rpartition(".")[2]
-    if target != "EncDecRNNTBPEModel":
-        # The other keys of another kind of model mean little: name the kind, and go on with what it has.
-        problems = [f"target is {target or 'absent'}, not EncDecRNNTBPEModel"]
-    else:
-        problems = []
+    problems = [] if target == "EncDecRNNTBPEModel" else [f"target is {target or 'absent'}, not EncDecRNNTBPEModel"]
     missing = [key for key in ("encoder", "decoder", "joint", "preprocessor") if not isinstance(config.get(key), dict)]
     problems += [f"the config has no {key}" for key in missing]
     required = {
@@ -211,10 +223,9 @@ def _contexts(encoder: dict) -> list[list[int]]:
 
 def _context_problems(encoder: dict) -> list[str]:
     contexts = _contexts(encoder)
-    lefts = {left for left, *_ in contexts}
-    rights = {right for _, right, *_ in contexts}
-    if any(len(c) != 2 for c in contexts) or min(lefts) <= 0 or min(rights) < 0:
+    if any(len(c) != 2 or c[0] <= 0 or c[1] < 0 for c in contexts):
         return [f"encoder.att_context_size is {contexts}: not cache-aware (limited left and right contexts)"]
+    lefts, rights = {left for left, _ in contexts}, {right for _, right in contexts}
     problems = []
     if len(lefts) > 1:
         problems.append(f"encoder.att_context_size has several left contexts {sorted(lefts)}, not one")

@@ -2,8 +2,8 @@
 
 It is `nemoport.frontend.LogMel.whole`, batched, and equal to it but for float32 rounding (427 s of speech: at most
 3.9e-4, 99.9 % of values within 5.1e-5). The Fourier transform is a convolution of the signal with the windowed cosines
-and sines: Conv, MatMul and elementwise operators, which every runtime has. On 139 s of speech it differed from NeMo by at
-most 4.3e-4, onnxruntime's STFT operator by 4.8e-4 in 1.6 times the time.
+and sines: Conv, MatMul and elementwise operators, which every runtime has. On 139 s of speech it differed from NeMo by
+at most 4.3e-4; with onnxruntime's STFT operator that was 4.8e-4, in 1.6 times the time.
 
 It cannot be fed piece by piece: it puts zeros on either side of what it gets. Streams use `LogMelStream`.
 """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -15,6 +17,7 @@ from nemoport.errors import CheckpointError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.decoder import DecoderJoint
 from nemoport.export.encoder import StreamingEncoder
+from nemoport.export.shared import check_frontend_buffers
 
 OPSET = 17  # the first with LayerNormalization, and loaded by every runtime of the last years
 
@@ -33,14 +36,33 @@ DECODER_OUTPUTS = ("outputs", "prednet_lengths", "output_states_1", "output_stat
 def export_graphs(checkpoint: Checkpoint, folder: Path) -> None:
     """Writes encoder_model.onnx and decoder_model.onnx with their .data files into `folder`."""
     weights = checkpoint.load_weights()
-    decoder = DecoderJoint(weights, checkpoint.spec.decoding)
-    encoder = StreamingEncoder(weights, checkpoint.spec.streaming)
+    check_frontend_buffers(checkpoint, weights)
+    encoder_example, decoder_example = _encoder_example(checkpoint), _decoder_example(checkpoint)
+    with _fitting(checkpoint), torch.no_grad():
+        decoder = DecoderJoint(weights, checkpoint.spec.decoding)
+        encoder = StreamingEncoder(weights, checkpoint.spec.streaming)
+        decoder(*decoder_example)
+        encoder(*encoder_example)
     _refuse_unused(checkpoint, encoder.unused + decoder.unused)
     del weights
     metadata = {"nemoport.spec": json.dumps(checkpoint.spec.to_dict()), "nemoport.checkpoint_sha256": checkpoint.sha256}
-    _export(encoder, _encoder_example(checkpoint), folder / ENCODER, ENCODER_INPUTS, ENCODER_OUTPUTS, metadata)
+    _export(encoder, encoder_example, folder / ENCODER, ENCODER_INPUTS, ENCODER_OUTPUTS, metadata)
     del encoder
-    _export(decoder, _decoder_example(checkpoint), folder / DECODER, DECODER_INPUTS, DECODER_OUTPUTS, metadata)
+    _export(decoder, decoder_example, folder / DECODER, DECODER_INPUTS, DECODER_OUTPUTS, metadata)
+
+
+@contextmanager
+def _fitting(checkpoint: Checkpoint) -> Iterator[None]:
+    """Modules are made and run once within: weights of other shapes than the config's show here, and only they."""
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path} holds weights that do not fit its config.",
+            expected=f"tensors for {checkpoint.spec.streaming} and {checkpoint.spec.decoding}",
+            found=(str(error).splitlines() or [type(error).__name__])[0],
+            todo="download or save it again; if it stays, report this checkpoint",
+        ) from error
 
 
 def _refuse_unused(checkpoint: Checkpoint, unused: list[str]) -> None:
@@ -111,7 +133,7 @@ def _export(module: torch.nn.Module, example, path: Path, inputs, outputs, metad
             torch.onnx.export(
                 module,
                 example,
-                raw,
+                str(raw),  # a Path makes torch forget that it may write external data
                 input_names=inputs,
                 output_names=outputs,
                 dynamic_axes=axes,

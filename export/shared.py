@@ -9,7 +9,7 @@ import numpy as np
 from nemoport.artifact import new_folder
 from nemoport.errors import CheckpointError
 from nemoport.export.checkpoint import Checkpoint
-from nemoport.frontend import mel_filterbank
+from nemoport.frontend import hann_window, mel_filterbank
 
 FILTERBANK, TOKENS, TOKENIZER, FRONTEND = "filterbank.bin", "tokens.txt", "tokenizer.model", "frontend.onnx"
 
@@ -36,19 +36,22 @@ def write_shared(checkpoint: Checkpoint, folder: Path) -> None:
 
 def check_frontend_buffers(checkpoint: Checkpoint, weights: dict) -> None:
     """NeMo's streaming buffer rebuilds the front end from the config, its offline run uses the checkpoint's buffers:
-    a checkpoint in which they differ has no single front end."""
+    a checkpoint in which they differ has no single front end. Raises CheckpointError."""
     spec = checkpoint.spec.frontend
-    stored = weights.get("preprocessor.featurizer.fb")
-    if stored is None:
-        return
-    difference = np.abs(stored.numpy().reshape(spec.n_mels, -1) - mel_filterbank(spec)).max()
-    if not difference <= 1e-6:
-        raise CheckpointError(
-            f"{checkpoint.path} holds a mel filterbank that its config does not yield.",
-            expected="slaney's filterbank for the config's sizes, to 1e-6",
-            found=f"largest difference {difference:.3g}",
-            todo="restore and save the checkpoint with NeMo 3.0.0",
-        )
+    for name, expected in (("fb", mel_filterbank(spec)), ("window", hann_window(spec.win_samples))):
+        stored = weights.get(f"preprocessor.featurizer.{name}")
+        if stored is None:
+            continue
+        found = stored.numpy()
+        same_size = found.size == expected.size
+        difference = np.abs(found.reshape(expected.shape) - expected).max() if same_size else np.inf
+        if not difference <= 1e-6:
+            raise CheckpointError(
+                f"{checkpoint.path} holds a front end that its config does not yield.",
+                expected=f"preprocessor.featurizer.{name} as the config's sizes give it, to 1e-6: {expected.shape}",
+                found=f"largest difference {difference:.3g}" if same_size else f"one of shape {found.shape}",
+                todo="restore and save the checkpoint with NeMo 3.0.0",
+            )
 
 
 def _preprocessor_config(checkpoint: Checkpoint) -> str:

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -74,6 +74,8 @@ class Manifest:
     def read(folder: Path) -> Manifest:
         raw = read_json(folder / "manifest.json", "run `nemoport export` (fp32) or `nemoport quantize` (the others)")
         try:
+            if raw["schema"] != SCHEMA:
+                raise ValueError(f"schema {raw['schema']}")
             return Manifest(
                 **{
                     **raw,
@@ -81,7 +83,7 @@ class Manifest:
                     "files": {role: FileEntry(**entry) for role, entry in raw["files"].items()},
                 }
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(
                 f"{folder / 'manifest.json'} cannot be read.",
                 expected=f"a manifest of schema {SCHEMA}",
@@ -198,12 +200,19 @@ def digest_json(value) -> str:
 
 
 def read_json(path: Path, todo: str) -> dict:
+    """Raises ArtifactError."""
+    expected = "a JSON object"
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing.", expected="a JSON file", found="no file", todo=todo) from error
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path} is not JSON.", expected="a JSON file", found=str(error), todo=todo) from error
+        raise ArtifactError(f"{path} is missing.", expected=expected, found="no file", todo=todo) from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read.", expected=expected, found=str(error), todo=todo) from error
+    except ValueError as error:  # also what is not UTF-8
+        raise ArtifactError(f"{path} is not JSON.", expected=expected, found=str(error), todo=todo) from error
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{path} holds something else.", expected=expected, found=f"a {type(value).__name__}", todo=todo)
+    return value
 
 
 def write_json(path: Path, value) -> None:
@@ -240,6 +249,7 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
             found="one made by other inputs or an unknown one",
             todo="remove it, or choose another place",
         )
+    made = [folder for folder in target.parents if not folder.exists()]
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
@@ -260,6 +270,9 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
                 os.replace(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        for folder in made if not target.exists() else ():
+            with suppress(OSError):  # another run has put something there
+                folder.rmdir()
 
 
 @contextmanager

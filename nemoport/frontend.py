@@ -49,8 +49,7 @@ def nemo_extra_frame(n_mels: int) -> np.ndarray:
 class LogMel:
     """Log-mel of whole signals. filterbank: f32 [n_mels, n_fft // 2 + 1], the checkpoint's own.
 
-    A frame's bits do not depend on the frames computed with it. BLAS would break that: its order of summation changes
-    with the number of rows.
+    A frame's bits do not depend on its neighbours. BLAS could break that: its summation order depends on the row count.
     """
 
     def __init__(self, spec: FrontendSpec, filterbank: np.ndarray):

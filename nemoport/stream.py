@@ -50,7 +50,8 @@ class Chunker:
 
     def feed(self, mel: np.ndarray) -> list[Chunk]:
         """mel: f32 [n_mels, k], the next valid frames -> the windows that they complete."""
-        self._pending = np.concatenate([self._pending, mel], 1)
+        if mel.shape[1]:
+            self._pending = np.concatenate([self._pending, mel], 1)
         return list(self._full_windows())
 
     def finish(self) -> list[Chunk]:

@@ -1,0 +1,166 @@
+"""Lays the variants of a build out as a Hub folder: only those that passed every required gate."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nemoport.artifact import Artifact, new_folder, read_json, write_bytes
+from nemoport.errors import ArtifactError, OutputError
+from nemoport.export.card import CardFacts, card
+from nemoport.export.layouts import load_layout
+from nemoport.export.results import read_results
+from nemoport.export.terms import resolve_terms
+from nemoport.package_manifest import PackagedVariant, PackageManifest, hash_files
+
+FP32 = "fp32"
+RequiredPasses = Callable[[Path, str], list[str]]
+
+
+def package(
+    build: Path,
+    dist: Path,
+    variants: Sequence[str] | None = None,
+    *,
+    licence: str | None = None,
+    base_model: str | None = None,
+    licence_url: str | None = None,
+    licence_holder: str | None = None,
+    language: str | None = None,
+    layout: str = "native",
+    required_passes: RequiredPasses | None = None,
+) -> Path:
+    """Writes the package to `dist`, whole or not at all, and returns it. The same inputs give the same bytes.
+
+    variants: those to pack, by default every one of the build that passed. required_passes: gates that a variant of a
+    build lacks or failed, by default those of nemoport.validate. A `dist` that holds the same package is left alone.
+
+    Raises ArtifactError naming every gate that a wanted variant lacks, or if nothing passed; UsageError for a licence
+    that is not known, see terms.py; OutputError if `dist` holds something else or cannot be written.
+    """
+    if required_passes is None:
+        from nemoport.validate.run import required_passes
+    config = read_json(build / "config.json", "run `nemoport export` first, or check BUILD")
+    terms = resolve_terms(
+        config.get("base_model", ""),
+        base_model=base_model,
+        licence=licence,
+        licence_url=licence_url,
+        holder=licence_holder,
+        language=language,
+    )
+    arrange = load_layout(layout)
+    artifacts = _passed(build, variants, required_passes)
+    checkpoint = _one_checkpoint(build, config, artifacts)
+    results = {name: read_results(build, name) for name in artifacts}
+    with new_folder(dist, replace=dist.is_dir()) as folder:
+        arrange.lay_out(build, list(artifacts), folder)
+        write_bytes(folder / "LICENSE", terms.notice(checkpoint["sha256"], list(artifacts)).encode())
+        facts = CardFacts(checkpoint["name"], checkpoint["sha256"], terms, artifacts, results)
+        write_bytes(folder / "README.md", card(facts).encode())
+        manifest = PackageManifest(
+            name=checkpoint["name"],
+            layout=layout,
+            checkpoint_sha256=checkpoint["sha256"],
+            base_model=terms.base,
+            licence=terms.licence_id,
+            variants={
+                name: PackagedVariant(artifact.manifest.digest, tuple(results[name]))
+                for name, artifact in artifacts.items()
+            },
+            files=hash_files(folder),
+        )
+        _check_copies(folder, manifest, artifacts)
+        manifest.write(folder)
+        if dist.exists():
+            _check_same(dist, manifest)
+    return dist
+
+
+def registered_variants() -> list[str]:
+    """fp32 and the files of quantize/, whose names are the variants'. Controls such as int8-static-cold are none."""
+    import nemoport.quantize
+
+    return [FP32, *(module.name.replace("_", "-") for module in pkgutil.iter_modules(nemoport.quantize.__path__))]
+
+
+def _passed(build: Path, wanted: Sequence[str] | None, required_passes: RequiredPasses) -> dict[str, Artifact]:
+    known = registered_variants()
+    names = list(dict.fromkeys(wanted)) if wanted else [n for n in known if (build / n / "manifest.json").is_file()]
+    lacking = {}
+    for name in names:
+        if name not in known:
+            lacking[name] = [f"no variant for publication; those are {', '.join(known)}"]
+        elif not (build / name / "manifest.json").is_file():
+            lacking[name] = ["not built"]
+        else:
+            lacking[name] = required_passes(build, name)
+    reasons = "; ".join(f"{name}: {', '.join(gates)}" for name, gates in lacking.items() if gates)
+    passed = [name for name in names if not lacking[name]]
+    if not passed or (wanted and reasons):
+        raise ArtifactError(
+            f"{build} has variants that may not be packaged." if names else f"{build} has no variants.",
+            expected="a pass on every required gate",
+            found=f"missing or failed: {reasons}" if reasons else "nothing built",
+            todo="run `nemoport validate`; a variant that fails its gates is not published",
+        )
+    artifacts = {}
+    for name in passed:
+        artifact = Artifact.open(build / name)
+        if artifact.manifest.variant != name:
+            raise ArtifactError(
+                f"{artifact.folder} holds another variant.",
+                expected=name,
+                found=artifact.manifest.variant,
+                todo="remove the folder and build the variant again",
+            )
+        artifacts[name] = artifact
+    return artifacts
+
+
+def _one_checkpoint(build: Path, config: dict, artifacts: dict[str, Artifact]) -> dict:
+    """{"name": ..., "sha256": ...} of the one checkpoint that all of it was made from."""
+    checkpoint = config.get("checkpoint", {})
+    others = [n for n, artifact in artifacts.items() if artifact.manifest.checkpoint_sha256 != checkpoint.get("sha256")]
+    if others or not checkpoint.get("name"):
+        raise ArtifactError(
+            f"{build} mixes checkpoints.",
+            expected=f"every variant made from the checkpoint of config.json, {str(checkpoint.get('sha256'))[:12]}",
+            found=f"others in {', '.join(others) or 'config.json'}",
+            todo=f"remove {build} and build it again",
+        )
+    return checkpoint
+
+
+def _check_copies(folder: Path, manifest: PackageManifest, artifacts: dict[str, Artifact]) -> None:
+    """What was hashed in the package is what the variants' manifests and so their gates speak of."""
+    packed = {entry.path: entry.sha256 for entry in manifest.files}
+    wrong = [
+        f"{name}/{entry.path}"
+        for name, artifact in artifacts.items()
+        for entry in artifact.manifest.files.values()
+        if manifest.layout == "native" and packed.get(f"{name}/{entry.path}") != entry.sha256
+    ]
+    if wrong:
+        raise ArtifactError(
+            "The build has changed since its variants were made.",
+            expected="every file as its variant's manifest.json records it",
+            found=f"other content in {', '.join(wrong)}",
+            todo="build and validate these variants again",
+        )
+
+
+def _check_same(dist: Path, manifest: PackageManifest) -> None:
+    """A package that stands there already may be replaced by itself only."""
+    try:
+        standing = PackageManifest.read(dist).digest
+    except ArtifactError as error:
+        standing = str(error.what)
+    if standing != manifest.digest or hash_files(dist) != manifest.files:
+        raise OutputError(
+            f"{dist} exists already.",
+            expected="nothing, or the same package",
+            found="a package of other inputs, a damaged one, or something else",
+            todo="remove it, or choose another DIST",
+        )
