@@ -1,1 +1,75 @@
-"""One file per precision; the file's name is the variant's name."""
+"""One file per precision; the file's name is the variant's name.
+
+A precision is a module with `Parameters` (a frozen dataclass), `NEEDS_CALIBRATION` and `convert`, and, where it has
+any, `COMPARISONS`: other parameters under other names, built to be measured and never packaged.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+
+from nemoport.artifact import Artifact, Recipe
+from nemoport.calibration.cache import Progress
+from nemoport.errors import CorpusError, UsageError
+
+
+def variants() -> dict[str, ModuleType]:
+    """Name of each precision that can be built, and its module."""
+    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+    return {m.__name__.rpartition(".")[2].replace("_", "-"): m for m in modules if hasattr(m, "convert")}
+
+
+def build_variant(build: Path, variant: str, calibration: Path | None, *, progress: Progress) -> Artifact:
+    """Makes `build`/`variant` of `build`/fp32, or hands back the one that the same inputs made before.
+
+    calibration: NeMo manifest; needed by the variants that run the model on audio. Raises UsageError (no such variant),
+    CorpusError, ArtifactError (no fp32 artifact), OutputError (made by other inputs, or not writable).
+    """
+    from nemoport.calibration.corpus import read_corpus
+    from nemoport.export.build import FP32, Variant
+
+    module, parameters = _recipe(variant)
+    parent = Artifact.open(build / FP32)
+    corpus = None
+    if module.NEEDS_CALIBRATION:
+        if calibration is None:
+            raise CorpusError(
+                f"{variant} needs calibration audio.",
+                expected="a NeMo manifest of speech that is not in the evaluation set",
+                found="none",
+                todo="give one with --calibration",
+            )
+        corpus = read_corpus(calibration, parent.spec.frontend.sample_rate_hz)
+    target = Variant(
+        build,
+        Recipe(variant, FP32, asdict(parameters)),
+        parent.manifest.checkpoint_sha256,
+        parent.manifest.digest,
+        corpus and corpus.digest,
+    )
+    if (existing := target.existing()) is not None:
+        return existing
+    parent.verify_files()
+    with target.new_folder() as folder:
+        module.convert(parent, folder, parameters, corpus, progress)
+        target.write_manifest(folder)
+    return Artifact.open(target.folder)
+
+
+def _recipe(variant: str):
+    known = variants()
+    for module in known.values():
+        if variant in (comparisons := getattr(module, "COMPARISONS", {})):
+            return module, comparisons[variant]
+    if variant not in known:
+        raise UsageError(
+            f"There is no variant {variant!r}.",
+            expected=f"one of {', '.join(sorted(known))}",
+            found=repr(variant),
+            todo="choose one of these; fp32 is built by `nemoport export`",
+        )
+    return known[variant], known[variant].Parameters()

@@ -1,0 +1,81 @@
+"""Looks at tensors inside a graph while a stream runs through it, without a second copy of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nemoport.artifact import Artifact
+from nemoport.errors import ArtifactError
+from nemoport.validate.sessions.onnxruntime import OnnxSession
+
+
+class Probe:
+    """An onnxruntime session of `graph` that keeps, after each run, what the tensors named in `tensors` held.
+
+    With `max_abs` it keeps only the largest magnitude of each (f32 []), found inside the graph: the tensors themselves
+    are freed as the run goes on. All must be f32 and inside `graph`. The weights stay in the graph's own .data file, so
+    neither a copy on disk nor a message over protobuf's 2 GB is made.
+    """
+
+    def __init__(self, graph: Path, tensors: Sequence[str], *, max_abs: bool = False, threads: int = 0):
+        import onnx
+        import onnxruntime as ort
+
+        model = onnx.load(graph, load_external_data=False)
+        outputs = [_max_abs(model, name, i) for i, name in enumerate(tensors)] if max_abs else list(tensors)
+        existing = {o.name for o in model.graph.output}
+        model.graph.output.extend(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+            for name in outputs
+            if name not in existing
+        )
+        self.values: dict[str, np.ndarray] = {}
+        self._tensors, self._outputs = list(tensors), outputs
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        # Waiting threads sleep: reading the values between two runs leaves them idle, and spinning would take the cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
+        try:
+            self._session = ort.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's own exception classes share no public base
+            raise ArtifactError(
+                f"{graph} cannot be looked into.",
+                expected="an fp32 graph and its .data file, as `nemoport export` writes them",
+                found=str(error).splitlines()[0],
+                todo="check it with `nemoport verify`, then export again",
+            ) from error
+
+    def get_inputs(self):
+        return self._session.get_inputs()
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """As `InferenceSession.run`; the probed tensors go to `values`."""
+        results = self._session.run([*names, *self._outputs], dict(feeds))
+        self.values = dict(zip(self._tensors, results[len(names) :], strict=True))
+        return results[: len(names)]
+
+
+class ProbedSession(OnnxSession):
+    """An artifact's session whose graphs are probes: `encoder` and `decoder` hold what the last call saw."""
+
+    def __init__(self, artifact: Artifact, encoder: Probe, decoder: Probe | None = None):
+        self.spec = artifact.spec
+        self.encoder, self.decoder = encoder, decoder
+        self._encoder, self._decoder = encoder, decoder
+
+
+def _max_abs(model, tensor: str, index: int) -> str:
+    """Adds ReduceMax(Abs(tensor)) and returns its name."""
+    from onnx import helper
+
+    magnitude, largest = f"nemoport_abs_{index}", f"nemoport_max_abs_{index}"
+    model.graph.node.append(helper.make_node("Abs", [tensor], [magnitude]))
+    model.graph.node.append(helper.make_node("ReduceMax", [magnitude], [largest], keepdims=0))
+    return largest

@@ -1,0 +1,121 @@
+"""The warm-cache reader: calibration audio as live streams through the fp32 graph, its own caches carried along.
+
+What a static range must cover is what the encoder meets in use: caches full of real speech, at every lookahead, in
+speech, in pauses and in silence. So utterances are joined into streams several left contexts long, the streams take
+the checkpoint's lookaheads in turn, and each lookahead also gets a stream that falls silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from nemoport.calibration.corpus import Corpus
+from nemoport.errors import CorpusError
+from nemoport.frontend import LogMelStream
+from nemoport.spec import ModelSpec
+from nemoport.stream import Chunk, Chunker
+from nemoport.validate.sessions.onnxruntime import OnnxSession
+
+
+@dataclass(frozen=True)
+class StreamParameters:
+    """How calibration audio is streamed. A context is the encoder's left context: 70 frames, 5.6 s, as published.
+
+    `cold` is the fault that this reader exists to avoid, kept for comparison only: every chunk starts from empty
+    caches, as if it stood alone, and none is dropped.
+    """
+
+    contexts_per_stream: float = 4.0  # so that at most a quarter of a stream is warm-up
+    silence_contexts: float = 1.25  # long enough that no speech is left in the caches
+    noise_rms: float = 1e-3  # -60 dB of full scale: a quiet room
+    min_cache_fill: float = 1.0  # chunks whose cache holds less than this share of a context are not collected
+    cold: bool = False
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a stream: an utterance of the corpus, or so many samples of silence or noise."""
+
+    kind: str  # "speech", "silence", "noise"
+    utterance: int = 0
+    samples: int = 0
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    lookahead: int
+    segments: tuple[Segment, ...]
+
+
+class CalibrationStreams:
+    """The streams of a corpus. Iterating twice gives the same twice; nothing is kept but the plan."""
+
+    def __init__(self, corpus: Corpus, spec: ModelSpec, filterbank: np.ndarray, parameters: StreamParameters):
+        self.corpus, self.spec, self.parameters = corpus, spec, parameters
+        self._filterbank = filterbank
+        self.plans = self._plan()
+
+    def chunks(self, plan: StreamPlan) -> Iterator[Chunk]:
+        """The full windows of one stream. The rest behind the last one is left out: padding would enter the ranges."""
+        mel = LogMelStream(self.spec.frontend, self._filterbank)
+        chunker = Chunker(self.spec.streaming, self.spec.frontend.n_mels, plan.lookahead)
+        for segment in plan.segments:
+            yield from chunker.feed(mel.feed(self.samples(segment)))
+
+    def samples(self, segment: Segment) -> np.ndarray:
+        """f32 [n], mono, at the model's rate."""
+        if segment.kind == "speech":
+            return self.corpus.utterances[segment.utterance].samples()
+        if segment.kind == "silence":
+            return np.zeros(segment.samples, np.float32)
+        noise = np.random.default_rng(0).standard_normal(segment.samples)
+        return (self.parameters.noise_rms * noise).astype(np.float32)
+
+    def run(self, session: OnnxSession, plan: StreamPlan) -> Iterator[bool]:
+        """Runs one stream and yields after each chunk whether what the encoder saw is to be collected."""
+        cold = self.parameters.cold
+        needed = 0 if cold else self.parameters.min_cache_fill * self.spec.streaming.left_context_enc_frames
+        state = session.initial_state(1)
+        for chunk in self.chunks(plan):
+            filled = int(state.length[0])
+            _, _, after = session.encode(chunk.mel[None], np.array([chunk.length], np.int64), state)
+            yield filled >= needed
+            if not cold:
+                state = after
+
+    def _plan(self) -> tuple[StreamPlan, ...]:
+        lookaheads = self.spec.streaming.lookaheads
+        groups = self._groups()
+        count = max(len(groups), len(lookaheads))  # a small corpus is heard again at the other lookaheads
+        spoken = [StreamPlan(lookaheads[i % len(lookaheads)], groups[i % len(groups)]) for i in range(count)]
+        samples = int(self.parameters.silence_contexts * self._context_seconds * self.spec.frontend.sample_rate_hz)
+        first, last = Segment("speech", 0), Segment("speech", len(self.corpus.utterances) - 1)
+        fading = (first, Segment("silence", samples=samples), Segment("noise", samples=samples), last)
+        return (*spoken, *(StreamPlan(lookahead, fading) for lookahead in lookaheads))
+
+    def _groups(self) -> list[tuple[Segment, ...]]:
+        """Consecutive utterances, each group at least `contexts_per_stream` long; the last takes what is left over."""
+        wanted = self.parameters.contexts_per_stream * self._context_seconds
+        if self.corpus.seconds < wanted:
+            raise CorpusError(
+                f"{self.corpus.path} is too short for calibration.",
+                expected=f"at least {wanted:.1f} s of speech, so that the encoder's caches fill",
+                found=f"{self.corpus.seconds:.1f} s in {len(self.corpus.utterances)} utterances",
+                todo="add utterances to the manifest; several minutes by several speakers are good",
+            )
+        groups, current, seconds = [], [], 0.0
+        for i, utterance in enumerate(self.corpus.utterances):
+            current.append(Segment("speech", i))
+            seconds += utterance.seconds
+            if seconds >= wanted:
+                groups.append(tuple(current))
+                current, seconds = [], 0.0
+        groups[-1] += tuple(current)
+        return groups
+
+    @property
+    def _context_seconds(self) -> float:
+        return self.spec.streaming.left_context_enc_frames * self.spec.frame_seconds

@@ -1,0 +1,113 @@
+"""Half precision: weights and arithmetic in fp16, inputs and outputs still f32, the same contract.
+
+The converter is onnxruntime.transformers.float16, because onnxconverter-common 1.16 makes an invalid graph of our
+encoder (it leaves Cast(to=float) in a half graph) and clamps finite weights at 1e4. What the library would do
+silently is done here first, openly: weights are rounded before it sees them, so that its own clamping finds nothing to
+do, and what does not fit is kept f32 and reported in the graph's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nemoport.artifact import DECODER, ENCODER, Artifact
+from nemoport.calibration.cache import Progress
+from nemoport.calibration.corpus import Corpus
+from nemoport.calibration.stream import CalibrationStreams, StreamParameters
+from nemoport.errors import ArtifactError
+from nemoport.quantize.graph import load_typed, metadata
+from nemoport.quantize.overflow import FP16_MAX, scan_activations, unsafe_nodes
+
+NEEDS_CALIBRATION = True
+REPORT = "nemoport.fp16"  # key in metadata_props
+
+
+@dataclass(frozen=True)
+class Parameters:
+    headroom: float = 4.0  # a tensor that came within this factor of fp16's largest value on calibration audio stays f32
+    # A tensor whose rounding error, relative to its norm, is above this stays f32: too much of it lies below fp16's
+    # normal range. Rounding alone costs 2e-4, at most 2**-11.
+    weight_error: float = 2.0**-10
+    min_share: float = 0.8  # of the weights' elements that must really be fp16
+
+
+def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus, progress: Progress) -> None:
+    """Scans the activations on warm streams and writes the four files of the variant into `folder`.
+
+    Raises ArtifactError if too little of the weights would become fp16.
+    """
+    streams = CalibrationStreams(calibration, parent.spec, parent.filterbank(), StreamParameters())
+    scan = scan_activations(parent, streams, progress)
+    halves = total = 0
+    for name, magnitudes in ((ENCODER, scan.encoder), (DECODER, scan.decoder)):
+        progress(f"fp16: {name}")
+        report = convert_graph(parent.folder / name, folder / name, magnitudes, parameters)
+        halves, total = halves + report["fp16_elements"], total + report["elements"]
+    if halves < parameters.min_share * total:
+        raise ArtifactError(
+            "Too little of this checkpoint fits into fp16.",
+            expected=f"{parameters.min_share:.0%} of its weights",
+            found=f"{halves / total:.1%}; {REPORT} in the graphs' metadata_props names the rest",
+            todo="use fp32 or an INT8 variant",
+        )
+
+
+def convert_graph(source: Path, target: Path, magnitudes: dict[str, float], parameters: Parameters) -> dict:
+    """Converts one graph and returns what it reports. magnitudes: largest of each f32 tensor, by name."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    from nemoport.export.onnx import save_model
+    from nemoport.quantize.casts import drop_round_trips, sort_nodes
+
+    model = load_typed(source)
+    props = metadata(model)
+    refused, flushed = round_weights(model, parameters.weight_error)
+    large = unsafe_nodes(model, magnitudes, FP16_MAX / parameters.headroom)
+    kept = {n.name for n in model.graph.node if refused.intersection(n.input)}.union(large)
+    model = convert_float_to_float16(
+        model, keep_io_types=True, disable_shape_infer=True, node_block_list=sorted(kept)
+    )
+    drop_round_trips(model.graph)
+    sort_nodes(model.graph)
+    types = [(i.data_type, int(np.prod(i.dims))) for i in model.graph.initializer]
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    report = {
+        "largest_activation": max(magnitudes.values(), default=0.0),
+        "nodes_kept_f32": sorted(kept),
+        "weights_kept_f32": sorted(refused),
+        "weights_rounded_to_zero": flushed,
+        "elements": sum(n for t, n in types if t in floats),
+        "fp16_elements": sum(n for t, n in types if t == onnx.TensorProto.FLOAT16),
+    }
+    save_model(model, target, {**props, REPORT: json.dumps(report)})
+    onnx.checker.check_model(str(target))
+    return report
+
+
+def round_weights(model, limit: float) -> tuple[set[str], int]:
+    """Rounds every f32 weight to the nearest fp16, to zero where that is nearest, leaving it stored as f32.
+
+    Returns the names of those left alone (a value beyond fp16's range, or a relative error above `limit`) and how many
+    values of the others became zero.
+    """
+    import onnx
+
+    refused, flushed = set(), 0
+    for initializer in model.graph.initializer:
+        if initializer.data_type != onnx.TensorProto.FLOAT:
+            continue
+        weight = onnx.numpy_helper.to_array(initializer)
+        with np.errstate(over="ignore"):
+            rounded = weight.astype(np.float16).astype(np.float32)
+        error = np.linalg.norm((weight - rounded).ravel().astype(np.float64))
+        if not error <= limit * np.linalg.norm(weight.ravel().astype(np.float64)):  # an overflow makes it infinite
+            refused.add(initializer.name)
+            continue
+        flushed += int(np.count_nonzero(weight)) - int(np.count_nonzero(rounded))
+        initializer.CopyFrom(onnx.numpy_helper.from_array(rounded, initializer.name))
+    return refused, flushed

@@ -1,0 +1,101 @@
+"""What the recipes need to know of a graph and do with one: which MatMuls to quantize, types, loading, saving."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from nemoport.artifact import DECODER, ENCODER, Artifact
+from nemoport.errors import ArtifactError
+
+SUBSAMPLING = "/pre_encode/"  # of node names
+
+
+def constant_matmuls(model) -> list:
+    """The MatMul nodes whose second input is a weight, in graph order: every linear and pointwise convolution."""
+    weights = {i.name for i in model.graph.initializer}
+    return [n for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in weights]
+
+
+def layer_matmuls(model) -> list:
+    """`constant_matmuls` without the subsampling's.
+
+    The subsampling stays as it is, its projection included: that MatMul reads unnormalised ReLU outputs with a heavy
+    tail, all later layers read what it gives, and it holds under 1 % of the published model's weights.
+    """
+    found = [n for n in constant_matmuls(model) if not n.name.startswith(SUBSAMPLING)]
+    if not found:
+        raise ArtifactError(
+            "The encoder has nothing to quantize.",
+            expected="MatMul nodes with constant weights outside the subsampling",
+            found=f"{len(model.graph.node)} nodes, none of them such",
+            todo="quantize an artifact of `nemoport export`",
+        )
+    return found
+
+
+def load_structure(path: Path):
+    """The graph without the weights in its .data file, with the type of every tensor filled in.
+
+    Small whatever the model's size, so that shape inference stays below protobuf's 2 GB.
+    """
+    import onnx
+
+    return onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
+
+
+def load_typed(path: Path):
+    """The graph with its weights and the type of every tensor."""
+    from onnx.external_data_helper import load_external_data_for_model
+
+    model = load_structure(path)
+    load_external_data_for_model(model, str(path.parent))
+    return model
+
+
+def float_tensors(model) -> list[str]:
+    """Every f32 tensor that a node yields, in graph order; `model` is typed."""
+    from onnx import TensorProto
+
+    known = [*model.graph.value_info, *model.graph.output]
+    floats = {v.name for v in known if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+    return [name for node in model.graph.node for name in node.output if name in floats]
+
+
+def metadata(model) -> dict[str, str]:
+    return {p.key: p.value for p in model.metadata_props}
+
+
+def check_quantized(found: list[str], wanted: list[str]) -> None:
+    """Raises ArtifactError unless exactly the wanted nodes were quantized."""
+    if sorted(found) != sorted(wanted):
+        missing, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+        raise ArtifactError(
+            "The quantizer did not quantize what it was asked to.",
+            expected=f"{len(wanted)} MatMul nodes",
+            found=f"{len(found)}; missing: {missing[:3]}; unasked: {extra[:3]}",
+            todo="install the onnxruntime and onnx that the constraints file pins",
+        )
+
+
+def copy_decoder(parent: Artifact, folder: Path) -> None:
+    """The decoder as it is: 2 % of the published model, and its errors feed back from token to token."""
+    for name in (DECODER, f"{DECODER}.data"):
+        shutil.copyfile(parent.folder / name, folder / name)
+
+
+@contextmanager
+def scratch_copy(parent: Artifact, folder: Path) -> Iterator[Path]:
+    """A copy of the encoder in a folder that goes afterwards: onnxruntime's quantizers write beside their input."""
+    import onnx
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+
+    with TemporaryDirectory(dir=folder) as scratch:
+        structure = load_structure(parent.encoder)
+        add_pre_process_metadata(structure)  # its types are filled in, which is what the quantizers would warn about
+        onnx.save(structure, Path(scratch) / ENCODER)
+        shutil.copyfile(parent.folder / f"{ENCODER}.data", Path(scratch) / f"{ENCODER}.data")
+        yield Path(scratch) / ENCODER

@@ -1,0 +1,55 @@
+"""INT8 with activation ranges found at run time: signed per-channel weights, MatMuls with constant weights only.
+
+Fast on processors with VNNI or AMX, and needs no calibration. The range is that of the whole tensor, so what a stream
+gets depends, in the last bits of 8, on the streams that share its batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from nemoport.artifact import ENCODER, Artifact
+from nemoport.calibration.cache import Progress
+from nemoport.quantize.graph import check_quantized, copy_decoder, layer_matmuls, metadata, scratch_copy
+
+NEEDS_CALIBRATION = False
+
+
+@dataclass(frozen=True)
+class Parameters:
+    per_channel: bool = True
+    reduce_range: bool = False  # 7-bit weights, for processors whose 8-bit products saturate (x86 before VNNI)
+
+
+def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: None, progress: Progress) -> None:
+    """Writes the four files of the variant into `folder`. Raises ArtifactError if not every layer was quantized."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    from nemoport.export.onnx import save_model
+
+    structure = onnx.load(parent.encoder, load_external_data=False)
+    wanted = [node.name for node in layer_matmuls(structure)]
+    progress(f"int8-dynamic: {len(wanted)} MatMuls")
+    with scratch_copy(parent, folder) as encoder:
+        quantized = encoder.with_name("quantized.onnx")
+        quantize_dynamic(
+            encoder,
+            quantized,
+            op_types_to_quantize=["MatMul"],
+            weight_type=QuantType.QInt8,
+            nodes_to_quantize=wanted,
+            use_external_data_format=True,
+            extra_options={"MatMulConstBOnly": True},
+            **asdict(parameters),
+        )
+        model = onnx.load(quantized)
+    check_quantized(quantized_nodes(model), wanted)
+    save_model(model, folder / ENCODER, metadata(structure))
+    copy_decoder(parent, folder)
+
+
+def quantized_nodes(model) -> list[str]:
+    """Names in the fp32 graph of the nodes that became integer ones."""
+    return [n.name.removesuffix("_quant") for n in model.graph.node if n.op_type == "MatMulInteger"]

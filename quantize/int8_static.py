@@ -1,0 +1,96 @@
+"""INT8 with fixed activation ranges (QDQ): u8 asymmetric activations, s8 symmetric per-channel weights.
+
+Runs on CPU and on GPU providers. u8 x s8 is what the integer kernels of x86 processors and of WebAssembly take. The
+outputs of the MatMuls stay f32: sums and LayerNormalization need the resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nemoport.artifact import ENCODER, Artifact
+from nemoport.calibration.cache import Progress, calibrate
+from nemoport.calibration.corpus import Corpus
+from nemoport.calibration.ranges import Range
+from nemoport.calibration.stream import CalibrationStreams, StreamParameters
+from nemoport.quantize.graph import check_quantized, copy_decoder, layer_matmuls, metadata, scratch_copy
+
+NEEDS_CALIBRATION = True
+
+
+@dataclass(frozen=True)
+class Parameters:
+    method: str = "percentile"  # or "minmax"
+    percentile: float = 99.999
+    streams: StreamParameters = field(default_factory=StreamParameters)
+
+
+# Built to be measured beside the variant, never packaged.
+COMPARISONS = {
+    "int8-static-cold": Parameters(streams=StreamParameters(cold=True)),
+    "int8-static-minmax": Parameters(method="minmax"),
+}
+
+
+def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus, progress: Progress) -> None:
+    """Calibrates, or takes up a calibration kept on disk, and writes the four files of the variant into `folder`.
+
+    Raises CorpusError (too little audio), ArtifactError (not every layer was quantized).
+    """
+    import onnx
+
+    structure = onnx.load(parent.encoder, load_external_data=False)
+    matmuls = layer_matmuls(structure)
+    tensors = list(dict.fromkeys(node.input[0] for node in matmuls))
+    streams = CalibrationStreams(calibration, parent.spec, parent.filterbank(), parameters.streams)
+    root = parent.folder.parent / "calibration"
+    collector = calibrate(parent, streams, tensors, root, progress=progress).collector
+    ranges = collector.ranges(parameters.method, parameters.percentile)
+    progress(f"int8-static: {len(matmuls)} MatMuls")
+    quantize(parent, folder, [node.name for node in matmuls], ranges, metadata(structure))
+    copy_decoder(parent, folder)
+
+
+def quantize(
+    parent: Artifact, folder: Path, nodes: list[str], ranges: Mapping[str, Range], props: dict[str, str]
+) -> None:
+    """Writes the encoder with `nodes` quantized; `ranges`: of the activations they read, by tensor name."""
+    import numpy as np
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
+
+    from nemoport.export.onnx import save_model
+
+    extremes = {tensor: (np.float32(r.low), np.float32(r.high)) for tensor, r in ranges.items()}
+    with scratch_copy(parent, folder) as encoder:
+        quantized, table = encoder.with_name("quantized.onnx"), encoder.with_name("ranges.json")
+        # The library's own calibrators keep all activations, or drop some (CalibMaxIntermediateOutputs); its cache
+        # file is the way to hand it ranges. MinMax there says that they are to be taken as they are.
+        save_tensors_data(TensorsData(CalibrationMethod.MinMax, extremes), table)
+        quantize_static(
+            encoder,
+            quantized,
+            calibration_data_reader=None,
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_quantize=nodes,
+            use_external_data_format=True,
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": ["MatMul"]},
+            calibration_cache_path=table,
+        )
+        model = onnx.load(quantized)
+    check_quantized(quantized_nodes(model), nodes)
+    save_model(model, folder / ENCODER, props)
+
+
+def quantized_nodes(model) -> list[str]:
+    """The MatMul nodes both of whose inputs come from DequantizeLinear."""
+    dequantized = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    return [n.name for n in model.graph.node if n.op_type == "MatMul" and dequantized.issuperset(n.input)]
