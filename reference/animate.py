@@ -1,0 +1,84 @@
+"""Makes a randomly initialised transducer say something that depends on the audio.
+
+The subsampling is conditioned (see ``conditioning``), and what encoder and predictor bring to the joint is centred and
+scaled to unit deviation, so that the tokens vary with both. That alone gives silence on one clip and the same token ten
+times a frame on the next, as a transducer's predictor does not see time pass. So tokens are put in two classes, +1 and
+-1, and four units of the joint make them alternate, with s the first encoder unit and c the class of the last token:
+  units 0 and 1 together are |s + c|, which raises blank: a token comes only where s opposes the last token's class;
+  units 2 and 3 together are s, which lifts the tokens of its own sign: the new token then blocks the frame it came from.
+The bias of blank is set by bisection on greedy search.
+"""
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+TARGET_TOKENS_PER_S = 3.0
+GATE, CLASS_GAIN = 3.0, 1.0  # against a deviation of about 0.5 of the other logits
+
+
+def standardise(linear: torch.nn.Linear, inputs: torch.Tensor) -> None:
+    """Changes ``linear`` so that its output over inputs f32 [..., n] has mean 0 and deviation 1 in each channel."""
+    outputs = linear(inputs).flatten(0, -2)
+    linear.weight.div_(outputs.std(0)[:, None])
+    linear.bias.copy_((linear.bias - outputs.mean(0)) / outputs.std(0))
+
+
+def class_readout(states: torch.Tensor, last_class: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights f32 [H] and bias f32 [] that read last_class f32 [N] from predictor outputs states f32 [N, H]."""
+    design = torch.cat([states, torch.ones(len(states), 1)], 1).double()
+    penalty = 1e-3 * design.square().mean() * len(design) * torch.eye(design.shape[1], dtype=torch.double)
+    solution = torch.linalg.solve(design.T @ design + penalty, design.T @ last_class.double()).float()
+    return solution[:-1], solution[-1]
+
+
+def alternate(asr, frames: torch.Tensor) -> None:
+    """Sets predictor and joint as described above; frames f32 [B, T, d] are encoder outputs."""
+    joint, n_tokens = asr.joint, len(asr.tokenizer.vocab)
+    head, embedding = joint.joint_net[-1], asr.decoder.prediction["embed"]
+    classes = torch.where(torch.rand(n_tokens) < 0.5, -1.0, 1.0)
+    embedding.weight[:n_tokens].add_(2 * classes[:, None] * torch.randn(embedding.embedding_dim))
+    for name, parameter in asr.decoder.named_parameters():
+        if "bias" in name:  # the state before the first token is then the middle of all states, not an outlier
+            parameter.zero_()
+    labels = torch.randint(0, n_tokens, (64, 40))
+    states = asr.decoder(targets=labels, target_length=torch.full((64,), 40))[0].transpose(1, 2)  # [64, 41, H]
+    last_class = torch.cat([torch.zeros(64, 1), classes[labels]], 1)
+
+    standardise(joint.enc, frames)
+    standardise(joint.pred, states)
+    joint.pred.weight.mul_(0.5)
+    joint.pred.bias.mul_(0.5)
+    logits = head(torch.relu(joint.enc(frames).flatten(0, 1)[:150, None] + joint.pred(states).flatten(0, 1)[None, :150]))
+    head.bias.sub_(logits.mean((0, 1)))  # else a few tokens win everywhere
+    read_weight, read_bias = class_readout(states.flatten(0, 1), last_class.flatten())
+    for unit, sign in enumerate((1.0, -1.0, 1.0, -1.0)):
+        joint.enc.weight[unit] = sign * joint.enc.weight[0].clone() if unit else joint.enc.weight[0]
+        joint.enc.bias[unit] = sign * joint.enc.bias[0].clone() if unit else joint.enc.bias[0]
+        joint.pred.weight[unit] = sign * read_weight if unit < 2 else 0.0
+        joint.pred.bias[unit] = sign * read_bias if unit < 2 else 0.0
+    head.weight[:, :4] = 0.0
+    head.weight[-1, :2] = GATE
+    head.weight[:n_tokens, 2] = CLASS_GAIN * classes
+    head.weight[:n_tokens, 3] = -CLASS_GAIN * classes
+
+
+@torch.no_grad()
+def animate(asr, audio: np.ndarray) -> float:
+    """Changes the model in place, from audio f32 [B, samples] at 16 kHz; returns the tokens a second reached on it."""
+    from . import conditioning
+
+    clips = torch.from_numpy(audio)
+    n_samples = torch.full((len(clips),), clips.shape[1])
+    asr.preprocessor.featurizer.dither = 0.0
+    conditioning.condition(asr, clips, n_samples)
+    asr.eval()
+    frames, n_frames = asr.forward(input_signal=clips, input_signal_length=n_samples)  # f32 [B, d, T]
+    alternate(asr, frames.transpose(1, 2))
+    bias, low, high = asr.joint.joint_net[-1].bias, -10.0, 10.0
+    for _ in range(16):
+        bias[-1] = (low + high) / 2
+        found = asr.decoding.rnnt_decoder_predictions_tensor(frames, n_frames, return_hypotheses=True)
+        rate = sum(len(hypothesis.y_sequence) for hypothesis in found) / (clips.numel() / 16000)
+        low, high = (bias[-1].item(), high) if rate > TARGET_TOKENS_PER_S else (low, bias[-1].item())
+    return rate

@@ -1,0 +1,115 @@
+"""The training speech: wide text in the training voices, as one NeMo manifest of WAV files.
+
+``python -m nemoport.reference.corpus --out FOLDER --clips N [--words FILE] [--transcripts MANIFEST ...]``
+
+A small grammar alone teaches the predictor the text and the encoder nothing, so most sentences are strings of words
+from a dictionary and from transcripts, in which the past says little about the next word.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import wave
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from . import reader, speech, text, voices
+
+
+class TextSource:
+    """Draws training sentences: grammar, transcripts, spliced transcripts, word strings, single words.
+
+    ``words`` are dictionary words, ``transcripts`` normalised sentences; both are filtered of what is held out.
+    """
+
+    def __init__(self, words: list[str], transcripts: list[str], seed: str):
+        self.held_out = held_out = text.held_out_words()
+        self.rng = random.Random(f"corpus {seed}")
+        self.grammar = text.grammar_sentences(f"train {seed}", held_out=False)
+        self.transcripts = sorted({line for line in transcripts if text.trainable(line, held_out) and line})
+        counts = Counter(word for line in self.transcripts for word in line.split())
+        self.frequent = [word for word, _ in counts.most_common(120)] or ["the", "a", "and", "of", "to", "in", "is", "was"]
+        self.weights = [counts[word] + 1 for word in self.frequent]
+        self.known = sorted(counts.keys() - set(self.frequent)) or self.frequent
+        # Names and possessives are left out: espeak-ng guesses how most of them are said.
+        common = {word for word in words if word.isalpha() and word.islower() and 2 < len(word) < 14}
+        self.words = sorted(common & set(map(text.normalise, common)) - held_out) or self.known
+
+    def word(self) -> str:
+        kind = self.rng.random()
+        if kind < 0.3:
+            return self.rng.choices(self.frequent, self.weights)[0]
+        return self.rng.choice(self.known if kind < 0.6 else self.words)
+
+    def splice(self) -> str:
+        """The head of one transcript and the tail of another."""
+        head, tail = (self.rng.choice(self.transcripts).split() for _ in range(2))
+        return " ".join(head[: self.rng.randint(1, len(head))] + tail[self.rng.randrange(len(tail)):])
+
+    def sentence(self) -> str:
+        kind = self.rng.random()
+        if kind < 0.2:
+            return next(self.grammar)
+        if kind < 0.3 or not self.transcripts:
+            return " ".join(self.rng.choice(self.words) for _ in range(self.rng.randint(1, 3)))
+        if kind < 0.45:
+            return self.rng.choice(self.transcripts)
+        if kind < 0.65:
+            return self.splice()
+        return " ".join(self.word() for _ in range(self.rng.randint(3, 12)))
+
+    def draw(self) -> str:
+        """One sentence of at most 20 words, free of whatever is held out."""
+        while not text.trainable(sentence := self.sentence(), self.held_out) or len(sentence.split()) > 20:
+            continue
+        return sentence
+
+
+def write_wav(path: Path, samples: np.ndarray) -> None:
+    """f32 [samples] in [-1, 1] as 16-bit 16 kHz mono."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(speech.SAMPLE_RATE_HZ)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Writes synthetic training speech and its manifest.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--clips", type=int, required=True)
+    parser.add_argument("--words", type=Path, default=Path("/usr/share/dict/words"), help="one word a line")
+    parser.add_argument("--transcripts", type=Path, nargs="*", default=[], help="NeMo manifests whose text is read aloud")
+    parser.add_argument("--flite-share", type=float, default=0.0, help="share of clips in flite's voices")
+    parser.add_argument("--seed", default="0")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    transcripts = [row["text"] for path in args.transcripts for row in reader.rows(path, held_out=False)]
+    source = TextSource(args.words.read_text().split(), transcripts, args.seed)
+    rng = random.Random(f"corpus voices {args.seed}")
+    (args.out / "wav").mkdir(parents=True)
+
+    def job(index: int) -> tuple[int, str, voices.Voice]:
+        side = "flite" if rng.random() < args.flite_share else "train"
+        return index, source.draw(), voices.draw(rng, side)
+
+    def write(item: tuple[int, str, voices.Voice]) -> str:
+        index, sentence, voice = item
+        samples = speech.synthesise(sentence, voice)
+        write_wav(args.out / f"wav/{index:06d}.wav", samples)
+        return json.dumps(dict(audio_filepath=f"wav/{index:06d}.wav", text=sentence, voice=voice.name,
+                               duration=round(len(samples) / speech.SAMPLE_RATE_HZ, 4)))
+
+    # The jobs are drawn in order before any thread runs, so that the seed alone decides them.
+    jobs = [job(index) for index in range(args.clips)]
+    with ThreadPoolExecutor(args.threads) as pool, open(args.out / "corpus.jsonl", "w") as manifest:
+        for line in pool.map(write, jobs):
+            manifest.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Training clips in memory, augmentation, and batches of equal length in seconds."""
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+SAMPLE_RATE_HZ = 16000
+
+
+@dataclass
+class Clip:
+    """samples i16 [n] at 16 kHz; tokens of its text; ``recorded`` for people, not synthesis."""
+
+    samples: np.ndarray
+    tokens: list[int]
+    recorded: bool
+
+
+def load(rows: list[dict], tokens_of, recorded: bool, shortest_s: float = 0.4, longest_s: float = 17.0) -> list[Clip]:
+    """Clips of manifest rows (absolute audio_filepath); those outside the two lengths are left out."""
+    import soundfile
+
+    kept = [row for row in rows if shortest_s <= row["duration"] <= longest_s]
+    return [Clip(soundfile.read(row["audio_filepath"], dtype="int16")[0], tokens_of(row["text"]), recorded) for row in kept]
+
+
+def synthetic_rows(manifest: Path) -> list[dict]:
+    records = [json.loads(line) for line in manifest.read_text().splitlines()]
+    return [dict(row, audio_filepath=str(manifest.parent / row["audio_filepath"])) for row in records]
+
+
+def changed_speed(samples: np.ndarray, factor: float) -> np.ndarray:
+    """f32 [n] played ``factor`` times as fast (pitch too), by linear interpolation."""
+    return np.interp(np.arange(0, len(samples) - 1, factor), np.arange(len(samples)), samples).astype(np.float32)
+
+
+def silence(rng: random.Random, longest_s: float) -> np.ndarray:
+    return np.zeros(int(rng.uniform(0, longest_s) * SAMPLE_RATE_HZ), np.float32)
+
+
+def augmented(clip: Clip, rng: random.Random, noise: np.random.Generator) -> np.ndarray:
+    """f32 [n]: speed, then silence around, then a tilt of the spectrum, gain, and noise at 5 to 45 dB or none.
+
+    A third of the clips end right after the last word and a third have no noise at all, so that the end of the audio
+    and digital silence are both familiar.
+    """
+    samples = clip.samples.astype(np.float32) / 32768
+    if rng.random() < 0.6:
+        samples = changed_speed(samples, rng.uniform(0.9, 1.1))
+    after = silence(rng, 0.0 if rng.random() < 1 / 3 else 0.6)
+    samples = np.concatenate([silence(rng, 0.5), samples, after])
+    if rng.random() < 0.5:
+        tilt = rng.uniform(-0.5, 0.5)
+        samples[1:] -= tilt * samples[:-1].copy()
+    level = rng.uniform(0.15, 1.0) / max(1e-3, float(np.abs(samples).max()))
+    samples *= level if rng.random() < 0.8 else 0.7
+    if rng.random() < 2 / 3:
+        power = float(np.sqrt(np.mean(samples**2)))
+        white = noise.standard_normal(len(samples), dtype=np.float32)
+        if rng.random() < 0.5:  # rooms and traffic are louder below than above
+            white = np.convolve(white, np.exp(-np.arange(24) / rng.uniform(1, 8)).astype(np.float32), "same")
+            white /= max(1e-6, float(white.std()))
+        samples = samples + white * (power * 10 ** (-rng.uniform(5, 45) / 20))
+    return samples
+
+
+def chained(clips: list[Clip], rng: random.Random, noise: np.random.Generator, longest_pause_s: float) -> tuple:
+    """Several clips as one utterance with digital silence between: (samples f32 [n], tokens)."""
+    pieces, tokens = [], []
+    for clip in clips:
+        pieces += [augmented(clip, rng, noise), silence(rng, longest_pause_s)]
+        tokens += clip.tokens
+    return np.concatenate(pieces), tokens
+
+
+def batches(clips: list[Clip], seconds: float, chain_share: float, seed: int) -> Iterator[list[tuple]]:
+    """One pass over the clips as lists of (samples f32 [n], tokens), each about ``seconds`` of audio.
+
+    Clips of like length share a batch. ``chain_share`` of the batches hold chains of clips, 10 to 20 s long.
+    """
+    rng, noise = random.Random(f"batches {seed}"), np.random.default_rng(seed)
+    order = sorted(clips, key=lambda clip: len(clip.samples) * rng.uniform(0.85, 1.15))
+    groups, start = [], 0
+    while start < len(order):
+        stop, longest = start, 0
+        while stop < len(order) and stop - start < 48:
+            longest = max(longest, len(order[stop].samples) + SAMPLE_RATE_HZ // 2)
+            if stop > start and longest * (stop - start + 1) > seconds * SAMPLE_RATE_HZ:
+                break
+            stop += 1
+        groups.append(order[start:stop])
+        start = stop
+    rng.shuffle(groups)
+    for group in groups:
+        if rng.random() < chain_share:
+            yield [chained(rng.choices(clips, k=rng.randint(3, 5)), rng, noise, rng.choice((0.3, 1.0, 4.0)))
+                   for _ in range(max(1, int(seconds / 15)))]
+        else:
+            yield [(augmented(clip, rng, noise), clip.tokens) for clip in group]
+
+
+def collate(batch: list[tuple]):
+    """(audio f32 [B, n], n_samples i64 [B], targets i64 [B, U], n_labels i64 [B])."""
+    import torch
+
+    audio = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(samples) for samples, _ in batch], batch_first=True)
+    targets = torch.nn.utils.rnn.pad_sequence([torch.tensor(tokens, dtype=torch.long) for _, tokens in batch], batch_first=True)
+    return (audio, torch.tensor([len(samples) for samples, _ in batch]), targets,
+            torch.tensor([len(tokens) for _, tokens in batch]))

@@ -1,0 +1,33 @@
+"""Recordings in NeMo manifests, and the sentences of the reader that are held out.
+
+``text/reader_held_out.txt`` lists, one normalised sentence a line, what is kept from training in every recording of it:
+the reader speaks some prompts up to seven times, so the split goes by the sentence and never by the clip.
+"""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from . import text
+
+
+def held_out_sentences() -> frozenset[str]:
+    return frozenset((text.TEXT_FOLDER / "reader_held_out.txt").read_text().splitlines())
+
+
+def rows(manifest: Path, held_out: bool) -> list[dict]:
+    """Rows of one side of the split, text normalised and audio_filepath absolute.
+
+    Training rows (``held_out=False``) also exclude every text with a held-out word. Raises ValueError on a manifest
+    without rows.
+    """
+    records = [json.loads(line) for line in manifest.read_text().splitlines()]
+    if not records:
+        raise ValueError(f"{manifest} has no rows; expected a NeMo manifest, one JSON object a line")
+    sentences, words = held_out_sentences(), text.held_out_words()
+    chosen = []
+    for record in records:
+        normal = text.normalise(record["text"])
+        if held_out and normal in sentences or not held_out and normal not in sentences and text.trainable(normal, words):
+            chosen.append(dict(record, text=normal, audio_filepath=str(manifest.parent / record["audio_filepath"])))
+    return chosen

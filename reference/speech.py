@@ -1,0 +1,135 @@
+"""Synthetic English speech (espeak-ng, flite), as 16 kHz mono arrays, and the committed evaluation and calibration sets.
+
+``python -m nemoport.reference.speech --out FOLDER`` writes ``eval.jsonl``, ``calibration.jsonl`` and their FLAC files
+(NeMo manifests: audio_filepath relative to the manifest, text, duration in seconds; voice and set beside them).
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from . import text, voices
+
+SAMPLE_RATE_HZ = 16000
+
+
+def synthesise(sentence: str, voice: voices.Voice) -> np.ndarray:
+    """Speech of one sentence: f32 [samples] at 16 kHz, peak 0.7, silence at both ends cut.
+
+    Raises RuntimeError where the synthesiser is missing or refuses the voice.
+    """
+    import soxr
+
+    command = voice.command(sentence)
+    if shutil.which(command[0]) is None:
+        raise RuntimeError(f"{command[0]} was not found on PATH; install it (Debian: apt-get install {command[0]})")
+    run = subprocess.run(command, capture_output=True)
+    if run.returncode or len(run.stdout) < 1000:
+        raise RuntimeError(f"{command[0]} gave no speech for voice {voice.name}: {run.stderr.decode(errors='replace')}")
+    rate_hz = int.from_bytes(run.stdout[24:28], "little")
+    # A piped WAV header carries no length, so the samples are read as what follows the 44 bytes.
+    samples = np.frombuffer(run.stdout[44: len(run.stdout) // 2 * 2], "<i2").astype(np.float32)
+    samples = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ).astype(np.float32)
+    samples = trim(samples / max(1.0, float(np.abs(samples).max())))
+    return 0.7 * samples
+
+
+def trim(samples: np.ndarray, threshold: float = 0.005) -> np.ndarray:
+    """f32 [samples] without the quiet at both ends."""
+    loud = np.flatnonzero(np.abs(samples) > threshold)
+    return samples[loud[0]: loud[-1] + 1] if len(loud) else samples
+
+
+def pad(samples: np.ndarray, rng: random.Random, longest_s: float) -> np.ndarray:
+    """Silence at both ends, each up to ``longest_s``; a third of the clips end right after the last word."""
+    after_s = 0.0 if rng.random() < 1 / 3 else rng.uniform(0.0, longest_s)
+    return np.pad(samples, (int(rng.uniform(0.0, longest_s) * SAMPLE_RATE_HZ), int(after_s * SAMPLE_RATE_HZ)))
+
+
+def joined(parts: list[np.ndarray], pauses_s: list[float]) -> np.ndarray:
+    """Clips f32 [samples] one after another, ``pauses_s[i]`` of digital silence after part i."""
+    pieces = [np.pad(part, (0, int(pause * SAMPLE_RATE_HZ))) for part, pause in zip(parts, pauses_s, strict=True)]
+    return np.concatenate(pieces)
+
+
+def with_noise_floor(samples: np.ndarray, seed: str, deviation: float = 3e-4) -> np.ndarray:
+    """Adds faint white noise, as a microphone does; digital silence is kept for the clips that ask for it."""
+    noise = np.random.default_rng(list(seed.encode())).standard_normal(len(samples))
+    return (samples + deviation * noise).astype(np.float32)
+
+
+def write_set(folder: Path, name: str, rows: list[dict]) -> None:
+    """Writes ``<name>/*.flac`` and ``<name>.jsonl`` beside their place, then renames.
+
+    Each row has samples f32, text, voice, set.
+    """
+    import soundfile
+
+    work = folder / f".{name}.partial"
+    shutil.rmtree(work, ignore_errors=True)
+    (work / name).mkdir(parents=True)
+    with open(work / f"{name}.jsonl", "w") as manifest:
+        for index, row in enumerate(rows):
+            relative = f"{name}/{index:03d}.flac"
+            soundfile.write(work / relative, row["samples"], SAMPLE_RATE_HZ, subtype="PCM_16")
+            record = dict(audio_filepath=relative, text=row["text"],
+                          duration=round(len(row["samples"]) / SAMPLE_RATE_HZ, 4), voice=row["voice"], set=row["set"])
+            manifest.write(json.dumps(record) + "\n")
+    shutil.rmtree(folder / name, ignore_errors=True)
+    os.replace(work / name, folder / name)
+    os.replace(work / f"{name}.jsonl", folder / f"{name}.jsonl")
+    work.rmdir()
+
+
+def held_out_set(name: str, n_grammar: int, long_s: float, long_pause_s: float) -> list[dict]:
+    """Rows of one committed set: grammar sentences, unseen-word sentences, and three clips of sentences in a row.
+
+    The clips in a row (one voice each, grammar sentences of their own) last a little over 10, 13 and ``long_s``
+    seconds; the pause after the third sentence of the last one is ``long_pause_s``.
+    """
+    rng = random.Random(f"speech {name}")
+    grammar = text.grammar_sentences(name, held_out=True)
+    taken: set[str] = set()
+
+    def fresh() -> str:
+        # The two sets draw from one pool, so the pool is halved by hash: no sentence can be in both.
+        while (sentence := next(grammar)) in taken or (text.share_of(sentence, "set") < 0.5) != (name == "eval"):
+            continue
+        taken.add(sentence)
+        return sentence
+
+    jobs = [(fresh(), "grammar") for _ in range(n_grammar)]
+    jobs += [(sentence, "unseen") for sentence in text.unseen_sentences(name)]
+    rows = []
+    for index, (sentence, kind) in enumerate(jobs):
+        voice = voices.draw(rng, name)
+        samples = with_noise_floor(pad(synthesise(sentence, voice), rng, 0.5), f"{name} {index}")
+        rows.append(dict(samples=samples, text=sentence, voice=voice.name, set=kind))
+    for length_s, pause_s, kind in ((10, 0.3, "grammar"), (13, 0.6, "grammar"), (long_s, long_pause_s, "long")):
+        voice, parts, sentences, pauses = voices.draw(rng, name), [], [], []
+        while sum(map(len, parts)) / SAMPLE_RATE_HZ + sum(pauses) < length_s:
+            sentences.append(fresh())
+            parts.append(synthesise(sentences[-1], voice))
+            pauses.append(pause_s if len(parts) == 3 else rng.uniform(0.2, min(1.5, pause_s)))
+        rows.append(dict(samples=joined(parts, pauses), text=" ".join(sentences), voice=voice.name, set=kind))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Writes the evaluation and the calibration speech.")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "audio")
+    folder = parser.parse_args().out
+    folder.mkdir(parents=True, exist_ok=True)
+    write_set(folder, "eval", held_out_set("eval", n_grammar=30, long_s=60, long_pause_s=1.5))
+    write_set(folder, "calibration", held_out_set("calibration", n_grammar=30, long_s=50, long_pause_s=12.0))
+
+
+if __name__ == "__main__":
+    main()
