@@ -5,9 +5,8 @@ CALIBRATION ?= reference/audio/calibration.jsonl
 NAME        := $(subst @,-,$(patsubst %.nemo,%,$(notdir $(CHECKPOINT))))
 BUILD       ?= build/$(NAME)
 DIST        ?= dist/$(NAME)
-# For the model card. The committed reference checkpoint is the project's own.
-LICENSE_ID  ?= $(if $(filter reference/checkpoints/%,$(CHECKPOINT)),apache-2.0)
-BASE_MODEL  ?= $(if $(findstring /,$(CHECKPOINT)),$(if $(wildcard $(CHECKPOINT)),,$(firstword $(subst @, ,$(CHECKPOINT)))))
+# What the model card must be told: --license, --language, --base-model ... The committed checkpoint is our own.
+CARD        ?= $(if $(filter reference/checkpoints/%,$(CHECKPOINT)),--license apache-2.0 --language en)
 REPO        ?=
 
 PYTHON      ?= python3
@@ -51,7 +50,7 @@ validate: oracle ## hold every built variant to its gates; the exit code is the 
 	$(NEMOPORT) validate --checkpoint $(CHECKPOINT) --build $(BUILD) --corpus $(CORPUS) --calibration $(CALIBRATION)
 
 package: ## lay out what passed for the Hub, in DIST
-	$(NEMOPORT) package --build $(BUILD) --dist $(DIST) $(if $(LICENSE_ID),--license $(LICENSE_ID)) $(if $(BASE_MODEL),--base-model $(BASE_MODEL))
+	$(NEMOPORT) package --build $(BUILD) --dist $(DIST) $(CARD)
 
 verify: ## check DIST against its manifest
 	$(NEMOPORT) verify $(DIST)

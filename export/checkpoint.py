@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tarfile
+import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,12 @@ class Checkpoint:
 
         with _opened(self.path) as tar:
             try:
-                weights = torch.load(_member(tar, "model_weights.ckpt"), map_location="cpu", weights_only=True)
+                stream = _member(tar, "model_weights.ckpt")
+                # torch does not look at the checksums that it writes.
+                if zipfile.is_zipfile(stream) and (damaged := zipfile.ZipFile(stream).testzip()):
+                    raise _unreadable(self.path, f"model_weights.ckpt: {damaged} differs from its checksum")
+                stream.seek(0)
+                weights = torch.load(stream, map_location="cpu", weights_only=True)
             except CheckpointError:
                 raise
             except Exception as error:  # torch raises many kinds for a damaged file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,9 +9,11 @@ from nemoport.artifact import Artifact, new_folder, read_json, write_bytes
 from nemoport.errors import ArtifactError, OutputError
 from nemoport.export.card import CardFacts, card
 from nemoport.export.layouts import load_layout
-from nemoport.export.results import read_results
+from nemoport.export.results import Figures
 from nemoport.export.terms import resolve_terms
 from nemoport.package_manifest import PackagedVariant, PackageManifest, hash_files
+from nemoport.validate.result import artifact_sha256
+from nemoport.validate.results import required_passes
 
 FP32 = "fp32"
 RequiredPasses = Callable[[Path, str], list[str]]
@@ -29,18 +30,16 @@ def package(
     licence_holder: str | None = None,
     language: str | None = None,
     layout: str = "native",
-    required_passes: RequiredPasses | None = None,
+    required_passes: RequiredPasses = required_passes,
 ) -> Path:
     """Writes the package to `dist`, whole or not at all, and returns it. The same inputs give the same bytes.
 
-    variants: those to pack, by default every one of the build that passed. required_passes: gates that a variant of a
-    build lacks or failed, by default those of nemoport.validate. A `dist` that holds the same package is left alone.
+    variants: those to pack, by default every one of the build that passed. required_passes: what keeps a
+    variant of a build from being published. A `dist` that holds the same package is left alone.
 
     Raises ArtifactError naming every gate that a wanted variant lacks, or if nothing passed; UsageError for a licence
     that is not known, see terms.py; OutputError if `dist` holds something else or cannot be written.
     """
-    if required_passes is None:
-        from nemoport.validate.run import required_passes
     config = read_json(build / "config.json", "run `nemoport export` first, or check BUILD")
     terms = resolve_terms(
         config.get("base_model", ""),
@@ -53,11 +52,11 @@ def package(
     arrange = load_layout(layout)
     artifacts = _passed(build, variants, required_passes)
     checkpoint = _one_checkpoint(build, config, artifacts)
-    results = {name: read_results(build, name) for name in artifacts}
+    figures = {name: Figures.read(build, name).public() for name in artifacts}
     with new_folder(dist, replace=dist.is_dir()) as folder:
         arrange.lay_out(build, list(artifacts), folder)
         write_bytes(folder / "LICENSE", terms.notice(checkpoint["sha256"], list(artifacts)).encode())
-        facts = CardFacts(checkpoint["name"], checkpoint["sha256"], terms, artifacts, results)
+        facts = CardFacts(checkpoint["name"], checkpoint["sha256"], terms, config, artifacts, figures)
         write_bytes(folder / "README.md", card(facts).encode())
         manifest = PackageManifest(
             name=checkpoint["name"],
@@ -66,12 +65,15 @@ def package(
             base_model=terms.base,
             licence=terms.licence_id,
             variants={
-                name: PackagedVariant(artifact.manifest.digest, tuple(results[name]))
+                name: PackagedVariant(artifact.manifest.digest, tuple(r.to_dict() for r in figures[name].results))
                 for name, artifact in artifacts.items()
             },
             files=hash_files(folder),
         )
-        _check_copies(folder, manifest, artifacts)
+        for name in artifacts:
+            # A layout that keeps the graphs as they are is checked in its copies.
+            kept = (folder / name / "manifest.json").is_file()
+            _check_judged((folder if kept else build) / name, figures[name])
         manifest.write(folder)
         if dist.exists():
             _check_same(dist, manifest)
@@ -79,10 +81,10 @@ def package(
 
 
 def registered_variants() -> list[str]:
-    """fp32 and the files of quantize/, whose names are the variants'. Controls such as int8-static-cold are none."""
-    import nemoport.quantize
+    """fp32 and the precisions of quantize/. Builds for comparison, such as int8-static-cold, are none."""
+    from nemoport.quantize import variants
 
-    return [FP32, *(module.name.replace("_", "-") for module in pkgutil.iter_modules(nemoport.quantize.__path__))]
+    return [FP32, *sorted(variants())]
 
 
 def _passed(build: Path, wanted: Sequence[str] | None, required_passes: RequiredPasses) -> dict[str, Artifact]:
@@ -133,21 +135,16 @@ def _one_checkpoint(build: Path, config: dict, artifacts: dict[str, Artifact]) -
     return checkpoint
 
 
-def _check_copies(folder: Path, manifest: PackageManifest, artifacts: dict[str, Artifact]) -> None:
-    """What was hashed in the package is what the variants' manifests and so their gates speak of."""
-    packed = {entry.path: entry.sha256 for entry in manifest.files}
-    wrong = [
-        f"{name}/{entry.path}"
-        for name, artifact in artifacts.items()
-        for entry in artifact.manifest.files.values()
-        if manifest.layout == "native" and packed.get(f"{name}/{entry.path}") != entry.sha256
-    ]
-    if wrong:
+def _check_judged(variant: Path, figures: Figures) -> None:
+    """What stands there, as it is on the disk now, is what every one of the gates loaded."""
+    found = artifact_sha256(variant)
+    others = sorted({result.gate for result in figures.results if result.sha256 != found})
+    if others or not figures.results:
         raise ArtifactError(
-            "The build has changed since its variants were made.",
-            expected="every file as its variant's manifest.json records it",
-            found=f"other content in {', '.join(wrong)}",
-            todo="build and validate these variants again",
+            f"The results of {variant.name} are not those of what would be packaged.",
+            expected=f"results for files with digest {found[:12]}",
+            found=f"other files in the results of {', '.join(others)}" if others else "no results",
+            todo="run `nemoport validate` again",
         )
 
 

@@ -6,9 +6,12 @@ states. Where neither says it, there is no package.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from nemoport.errors import UsageError
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,13 @@ class Terms:
 
     def notice(self, checkpoint_sha256: str, variants: list[str]) -> str:
         """LICENSE of a package: licence, author, origin and changes, as CC BY 4.0 section 3(a)(1) asks."""
-        author = f" by {self.holder}" if self.holder else ""
-        origin = f"{self.base_model} (https://huggingface.co/{self.base_model})" if self.base_model else "a checkpoint"
+        author = f"Author of the weights: {self.holder}\n" if self.holder else ""
+        origin = f"Base model: {self.base_model}, https://huggingface.co/{self.base_model}\n" if self.base_model else ""
+        revision = f"Revision: {self.revision}\n" if self.revision else ""
         return (
-            f"The weights in this package are licensed under the {self.licence.name}{author}.\n"
+            f"The weights in this package are under this licence: {self.licence.name}\n"
             f"Licence text: {self.licence.url}\n\n"
-            f"They come from {origin}{f', revision {self.revision}' if self.revision else ''},\n"
-            f"a file with sha256 {checkpoint_sha256}.\n\n"
+            f"{author}{origin}{revision}Checkpoint: a .nemo file with sha256 {checkpoint_sha256}\n\n"
             f"Changes: exported to ONNX and converted to these variants: {', '.join(variants)}.\n"
         )
 
@@ -80,6 +83,13 @@ def resolve_terms(
             expected=recorded_base,
             found=base_model or "",
             todo="leave --base-model out, or export the checkpoint that you mean",
+        )
+    if named[0] and not HUB_ID.fullmatch(named[0]):
+        raise UsageError(
+            "The base model is not named as the Hub names it.",
+            expected="organisation/name, with or without @revision",
+            found=named[0],
+            todo="correct --base-model, or leave it out",
         )
     known = BASE_MODELS.get(named[0])
     licence_id = licence or (known.licence if known else "")

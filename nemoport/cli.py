@@ -39,9 +39,14 @@ def _parser() -> argparse.ArgumentParser:
     calibration = (("--calibration",), dict(type=Path, help="NeMo manifest of calibration audio"))
     variants = (("--variant",), dict(action="append", dest="variants", help="repeat for several; default: all built"))
     dist = (("--dist",), dict(required=True, type=Path, help="package folder to write"))
-    licence = (("--license",), dict(help="SPDX id of the checkpoint's licence, for the model card"))
-    base_model = (("--base-model",), dict(help="Hub id of the checkpoint, for the model card"))
-    lookahead = (("--lookahead",), dict(type=int, help="right context in encoder frames of 80 ms; default: config.json's"))
+    card = [
+        (("--license",), dict(help="SPDX id of the checkpoint's licence; known for the published base models")),
+        (("--license-url",), dict(help="where its text is, for an id that is not known here")),
+        (("--license-holder",), dict(help="whom to name, where the licence asks for it")),
+        (("--base-model",), dict(help="Hub id of the checkpoint")),
+        (("--language",), dict(help="BCP 47 code of what it recognises, such as en")),
+    ]
+    lookahead = (("--lookahead",), dict(type=int, help="right context in encoder frames of 80 ms; see config.json"))
     provider = (("--provider",), dict(default="cpu", help="execution provider: cpu, cuda, tensorrt, coreml, dml"))
     threads = (("--threads",), dict(type=int, default=0, help="0: the runtime's choice"))
     streams = (("--streams",), dict(type=int, default=1, help="files transcribed at once, in one batch"))
@@ -59,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
         help="convert the fp32 graphs to another precision",
     )
     command(_validate, "validate", checkpoint, build, corpus, calibration, variants, help="hold variants to the gates")
-    command(_package, "package", build, dist, variants, licence, base_model, help="lay out what passed for the Hub")
-    command(_verify, "verify", (("folder",), dict(type=Path)), help="check a package's files against its manifest")
+    command(_package, "package", build, dist, variants, *card, help="lay out what passed for the Hub")
+    command(_verify, "verify", (("folder",), dict(type=Path)), variants, help="check a package's files against its manifest")
     command(
         _publish,
         "publish",
@@ -68,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         (("--repo",), dict(required=True, help="Hub repository, org/name")),
         (("--dry-run",), dict(action="store_true", help="print the plan only; the default without a token")),
         (("--private",), dict(action="store_true")),
+        (("--revision",), dict(help="branch to upload to; default: main")),
         help="upload a package to the Hub",
     )
     command(
@@ -123,7 +129,14 @@ def _package(options) -> None:
     from nemoport.export.package import package
 
     folder = package(
-        options.build, options.dist, options.variants, licence=options.license, base_model=options.base_model
+        options.build,
+        options.dist,
+        options.variants,
+        licence=options.license,
+        licence_url=options.license_url,
+        licence_holder=options.license_holder,
+        base_model=options.base_model,
+        language=options.language,
     )
     print(folder)
 
@@ -131,14 +144,20 @@ def _package(options) -> None:
 def _verify(options) -> None:
     from nemoport.verify import verify
 
-    for line in verify(options.folder):
+    for line in verify(options.folder, options.variants):
         print(line)
 
 
 def _publish(options) -> None:
     from nemoport.export.hub import publish
 
-    for line in publish(options.folder, options.repo, dry_run=options.dry_run, private=options.private):
+    for line in publish(
+        options.folder,
+        options.repo,
+        dry_run=options.dry_run,
+        private=options.private,
+        revision=options.revision,
+    ):
         print(line)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nemoport.artifact import Artifact, read_json, write_json
+from nemoport.artifact import Artifact
 from nemoport.errors import ArtifactError
 from nemoport.export.copying import copy_file
 
@@ -20,7 +20,7 @@ SHARED_OPTIONAL = ("tokenizer.model",)  # a checkpoint without SentencePiece has
 
 def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
     """Raises ArtifactError for a file that the build lacks."""
-    write_json(folder / "config.json", read_json(build / "config.json", "run `nemoport export`"))
+    copy_file(build / "config.json", folder / "config.json")
     (folder / "shared").mkdir()
     missing = [name for name in SHARED if not (build / "shared" / name).is_file()]
     if missing:

@@ -1,0 +1,118 @@
+"""The card's sections that hold figures: each from a gate's result, or said to be not measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nemoport.export.results import NOT_MEASURED
+
+if TYPE_CHECKING:
+    from nemoport.export.card import CardFacts
+
+
+ABOUT_FIGURES = """
+
+Every figure with its limit is in `manifest.json`. The oracle's digest names checkpoint, evaluation audio and NeMo's
+version; that of the calibration audio its recordings and transcripts."""
+
+
+def variants(facts: CardFacts) -> str:
+    rows = []
+    for name, artifact in facts.artifacts.items():
+        figures, entries = facts.figures[name], artifact.manifest.files.values()
+        rows.append(
+            (
+                f"`{name}/`",
+                str(len(entries)),
+                f"{sum(entry.bytes for entry in entries) / 1e6:.1f} MB",
+                figures.show_difference("all lookaheads: difference"),
+                figures.show_differing("all"),
+                figures.show("tokens", "different", "{:.0f}"),
+                figures.show("cost", "speed", "{:.1f}"),
+                figures.show("cost", "peak memory", "{:.0f} MB", 1e-6),
+            )
+        )
+    head = (
+        "variant", "graph files", "size", "WER points above NeMo (95 %)", "runs not token-exact", "tokens other than NeMo's",
+        "times real time", "peak memory",
+    )  # fmt: skip
+    return "## Variants\n\n" + table(head, rows)
+
+
+def accuracy(facts: CardFacts) -> str:
+    rows = []
+    for name, figures in facts.figures.items():
+        for lookahead in facts.lookaheads:
+            case = f"lookahead {lookahead}"
+            exact = next((c for c in (f"{case}, full", f"{case}, nemo") if figures.find("tokens", c)), f"{case}, full")
+            rows.append(
+                (
+                    f"`{name}`",
+                    str(lookahead),
+                    f"{facts.config['encoder']['chunks_by_lookahead'][str(lookahead)]['latency_ms']:g} ms",
+                    figures.show("wer", f"{case}: WER"),
+                    figures.show("wer", f"{case}: NeMo's WER"),
+                    figures.show_difference(f"{case}: difference"),
+                    figures.show_differing(exact),
+                )
+            )
+    head = ("variant", "lookahead", "chunk", "WER %", "NeMo's WER %", "difference (95 %)", "utterances not token-exact")
+    return (
+        "## Accuracy\n\n"
+        + table(head, rows)
+        + "\n\nNeMo is the checkpoint itself in fp32, on the same audio. Differences are in WER points; their intervals are\n"
+        "those of a paired bootstrap over utterances. A run is an utterance at one lookahead by one flush rule."
+    )
+
+
+def measured_on(facts: CardFacts) -> str:
+    rows = []
+    for name, artifact in facts.artifacts.items():
+        manifest, figures = artifact.manifest, facts.figures[name]
+        speed, wer = figures.find("cost", "speed"), figures.find("wer", "all lookaheads: difference")
+        rows.append(
+            (
+                f"`{name}`",
+                (wer.evidence or f"{wer.n} utterances") if wer else NOT_MEASURED,
+                (speed.evidence or f"{speed.n} utterances") if speed else NOT_MEASURED,
+                f"`{wer.oracle_digest[:16]}`" if wer and wer.oracle_digest else NOT_MEASURED,
+                manifest.machine,
+                f"`{manifest.corpus_digest[:16]}`" if manifest.corpus_digest else "none",
+                ", ".join(f"{gate} ({count})" for gate, count in figures.gates().items()),
+            )
+        )
+    head = (
+        "variant", "accuracy on", "speed and memory on", "oracle", "built on", "calibration audio", "gates passed (figures)",
+    )  # fmt: skip
+    return "## What was measured\n\n" + table(head, rows) + ABOUT_FIGURES
+
+
+def limits(facts: CardFacts) -> str:
+    missing = sorted(
+        {
+            f"{what} of `{name}`"
+            for name, figures in facts.figures.items()
+            for what, gate, case in (
+                ("speed", "cost", "speed"),
+                ("memory", "cost", "peak memory"),
+                ("WER", "wer", "all lookaheads: difference"),
+                ("token-exact share", "tokens", "all"),
+                ("tokens other than NeMo's", "tokens", "different"),
+            )
+            if figures.find(gate, case) is None
+        }
+    )
+    lines = [
+        "Accuracy on other speech than the evaluation audio above: not measured.",
+        "Speed and memory are those of one machine and one stream; on others: not measured.",
+        "Execution providers other than the one that the gates ran on: not measured.",
+        f"Lookaheads other than {', '.join(map(str, facts.lookaheads))} were not trained; do not use them.",
+        "What the base model cannot do, these graphs cannot either.",
+        *([f"Not measured: {', '.join(missing)}."] if missing else []),
+    ]
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,0 +1,75 @@
+"""The card's sections that hold rules: each as config.json has it, which the runtime itself reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nemoport.export.card_figures import table
+
+if TYPE_CHECKING:
+    from nemoport.export.card import CardFacts
+
+
+FILES = """## Files
+
+| path | holds |
+| --- | --- |
+| `config.json` | every parameter and rule below, machine-readable |
+| `<variant>/encoder_model.onnx`, `.onnx.data` | streaming encoder: graph, weights |
+| `<variant>/decoder_model.onnx`, `.onnx.data` | prediction network and joint, fused: graph, weights |
+| `<variant>/manifest.json` | what the variant was made from, by which recipe and tools |
+| `shared/filterbank.bin`, `.meta` | mel filterbank, f32, row major, and its shape |
+| `shared/tokens.txt`, `tokenizer.model` | tokens by id; the SentencePiece model |
+| `shared/preprocessor.config` | parameters of the front end |
+| `shared/frontend.onnx` | front end for whole recordings: audio to log-mel |
+| `manifest.json` | gate results; size and sha256 of every file |"""
+
+
+def files(_: CardFacts) -> str:
+    return FILES
+
+
+def front_end(facts: CardFacts) -> str:
+    spec = next(iter(facts.artifacts.values())).spec.frontend
+    rate, bins = spec.sample_rate_hz, spec.n_fft // 2 + 1
+    normalised = "none" if spec.normalize == "NA" else spec.normalize
+    return f"""## Front end
+
+- Audio: mono, {rate} Hz, f32 at full scale 1.0. Preemphasis {spec.preemphasis} over the whole stream.
+- Frames of {spec.n_fft} samples centred on every {spec.hop_samples}th sample, zeros outside the signal; symmetric Hann
+  window of {spec.win_samples} samples; power spectrum of {bins} bins.
+- {spec.n_mels} mel bands (slaney, [1, {spec.n_mels}, {bins}]); log(energy + {spec.log_guard!r}); normalisation: {normalised}.
+- A recording of n samples has n // {spec.hop_samples} frames; layout [{spec.n_mels}, frames], band by band."""
+
+
+def chunks(facts: CardFacts) -> str:
+    encoder = facts.config["encoder"]
+    rows = []
+    for lookahead in facts.lookaheads:
+        chunk = encoder["chunks_by_lookahead"][str(lookahead)]
+        first, later = chunk["first_window_mel_frames"], chunk["window_mel_frames"]
+        frames = (str(first), f"{later} = {encoder['pre_encode_cache_mel_frames']} + {chunk['new_mel_frames']}")
+        rows.append((str(lookahead), f"{chunk['latency_ms']:g} ms", *frames, str(chunk["encoder_frames"])))
+    head = ("lookahead", "audio per chunk", "first window, mel frames", "later windows, mel frames", "encoder frames")
+    caches = "\n".join(f"- `{name}`: {shape}, zeros at first" for name, shape in sorted(encoder["cache_shapes"].items()))
+    return f"""## Chunks and caches
+
+Default lookahead: {encoder["default_lookahead"]}. An encoder frame is {1000 * facts.config["frame_seconds"]:g} ms of audio.
+
+{table(head, rows)}
+
+- First chunk: {encoder["first_chunk_rule"]}.
+- Later chunks: {encoder["next_chunk_rule"]}.
+- Last chunk: {encoder["last_chunk_rule"]}.
+- Flush: {encoder["flush_rule"]}.
+- Caches: {encoder["cache_rule"]}.
+{caches}"""
+
+
+def decoder(facts: CardFacts) -> str:
+    rules = facts.config["decoder"]
+    return f"""## Decoder
+
+- Blank is token {rules["blank_id"]} of {rules["vocab_size"]}, and the first target of a stream is {rules["first_target"]}.
+- `input_states_1` and `input_states_2`: {rules["state_shape"]}, zeros at first; {rules["state_rule"]}.
+- At most {rules["max_symbols_per_frame"]} tokens on one encoder frame. The graph yields raw logits."""

@@ -1,0 +1,75 @@
+"""Transcribes one recording with onnxruntime alone: python example.py PACKAGE VARIANT AUDIO [LOOKAHEAD]"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import soundfile
+
+
+def transcribe(package, variant, audio, lookahead=None):
+    """audio: mono, at the model's rate. Returns the token ids and the text."""
+    package = Path(package)
+    config = json.loads((package / "config.json").read_text())
+    enc, dec = config["encoder"], config["decoder"]
+    frontend = ort.InferenceSession(package / "shared" / "frontend.onnx")
+    encoder = ort.InferenceSession(package / variant / "encoder_model.onnx")
+    decoder = ort.InferenceSession(package / variant / "decoder_model.onnx")
+    lookahead = enc["default_lookahead"] if lookahead is None else lookahead
+    chunk = enc["chunks_by_lookahead"][str(lookahead)]
+    past = enc["pre_encode_cache_mel_frames"]
+
+    samples, rate = soundfile.read(audio, dtype="float32")
+    if samples.ndim != 1 or rate != config["sample_rate"]:
+        raise SystemExit(f"{audio}: needs one channel at {config['sample_rate']} Hz")
+    (mel,) = frontend.run(["mel"], {"audio": samples[None], "length": np.array([len(samples)])})[0]
+
+    # Encoder caches and decoder states start as zeros; the first target is blank.
+    names = ("cache_last_channel", "cache_last_time", "cache_last_channel_len")
+    caches = {n: np.zeros(enc["cache_shapes"][n], np.int64 if n.endswith("len") else np.float32) for n in names}
+    states = [np.zeros(dec["state_shape"], np.float32)] * 2
+    token, tokens, at = dec["first_target"], [], 0
+    padded = np.pad(mel, ((0, 0), (past, 0)))
+    while at < mel.shape[1]:
+        # The first window holds new mel frames only; a later one begins with the frames before its new ones. The last
+        # is filled up with zeros, and `length` says how much of it counts: the outputs behind `count` are not valid.
+        if at == 0:
+            size = full = chunk["first_window_mel_frames"]
+            window = mel[:, :size]
+        else:
+            size, full = chunk["new_mel_frames"], chunk["window_mel_frames"]
+            window = padded[:, at : at + past + size]
+        at, length = at + size, window.shape[1]
+        window = np.pad(window, ((0, 0), (0, full - length)))
+        frames, count, *after = encoder.run(
+            ["outputs", "encoded_lengths", "cache_last_channel_next", "cache_last_time_next", "cache_last_channel_next_len"],
+            {"audio_signal": window[None], "length": np.array([length]), **caches},
+        )
+        caches = dict(zip(names, after, strict=True))
+        for t in range(count[0]):
+            for _ in range(dec["max_symbols_per_frame"]):
+                logits, *moved = decoder.run(
+                    ["outputs", "output_states_1", "output_states_2"],
+                    {
+                        "encoder_outputs": frames[:, :, t : t + 1],
+                        "targets": np.array([[token]], np.int32),
+                        "target_length": np.array([1], np.int32),
+                        "input_states_1": states[0],
+                        "input_states_2": states[1],
+                    },
+                )
+                best = int(logits.argmax())
+                if best == dec["blank_id"]:
+                    break  # the next frame; the states stay as they were before this call
+                token, states = best, moved
+                tokens.append(token)
+
+    pieces = [line.rpartition(" ")[0] for line in (package / "shared" / "tokens.txt").read_text("utf-8").splitlines()]
+    return tokens, "".join(pieces[t] for t in tokens).replace("\u2581", " ").strip()
+
+
+if __name__ == "__main__":
+    package, variant, audio, *rest = sys.argv[1:]
+    print(transcribe(package, variant, audio, *map(int, rest))[1])

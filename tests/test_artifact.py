@@ -1,0 +1,275 @@
+"""Folders that appear whole or not at all, manifests that survive the disk, and what a damaged artifact says."""
+
+import errno
+import json
+import subprocess
+
+import numpy as np
+import pytest
+
+from nemoport import artifact as artifact_module
+from nemoport.artifact import (
+    Artifact,
+    FileEntry,
+    Manifest,
+    Recipe,
+    file_entries,
+    new_folder,
+    read_json,
+    write_bytes,
+    write_json,
+)
+from nemoport.errors import ArtifactError, NemoportError, OutputError
+
+SPEC = {
+    "kind": "streaming-rnnt",
+    "frontend": dict(
+        sample_rate_hz=16000, n_mels=128, n_fft=512, win_samples=400, hop_samples=160, preemphasis=0.97,
+        log_guard=2.0**-24, normalize="NA",
+    ),
+    "streaming": dict(
+        n_layers=6, d_model=176, n_heads=4, left_context_enc_frames=70, lookaheads=[13, 6, 1, 0], conv_cache_frames=8,
+        subsampling_factor=8, pre_encode_cache_mel_frames=9,
+    ),
+    "decoding": dict(vocab_size=96, pred_layers=2, pred_hidden=160, joint_hidden=160, max_symbols_per_frame=10),
+}  # fmt: skip
+
+
+@pytest.fixture
+def variant(tmp_path):
+    """A variant's folder with files that stand for graphs."""
+    folder = tmp_path / "build" / "fp32"
+    with new_folder(folder) as work:
+        (work / "encoder_model.onnx").write_bytes(b"graph")
+        (work / "encoder_model.onnx.data").write_bytes(bytes(1000))
+        roles = {"encoder": "encoder_model.onnx", "encoder_data": "encoder_model.onnx.data"}
+        recipe = Recipe("fp32", None, {"contract": "nemo"})
+        files = file_entries(work, roles)
+        Manifest("fp32", recipe, recipe.digest, "c" * 64, None, None, {"onnx": "1"}, "x86_64", files).write(work)
+    write_json(folder.parent / "config.json", {"spec": SPEC})
+    return folder
+
+
+def left_over(folder):
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def test_new_folder_appears_whole(tmp_path):
+    target = tmp_path / "a" / "b"
+    with new_folder(target) as work:
+        (work / "file").write_text("x")
+        (work / "sub").mkdir()
+        assert not target.exists()
+    assert left_over(target) == ["file", "sub"]
+    assert left_over(target.parent) == ["b"]
+    assert target.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, ArtifactError])
+def test_exception_leaves_nothing(tmp_path, error):
+    with pytest.raises(error), new_folder(tmp_path / "a" / "b") as work:
+        (work / "file").write_text("x")
+        raise error("stop")
+    assert left_over(tmp_path) == []  # nor the folder that was made for it
+
+
+def test_exception_keeps_what_was_there(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").write_text("old")
+    with pytest.raises(ValueError), new_folder(tmp_path / "a", replace=True) as work:
+        (work / "new").write_text("new")
+        raise ValueError
+    assert left_over(tmp_path) == ["a"]
+    assert left_over(tmp_path / "a") == ["old"]
+
+
+def test_existing_output_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OutputError, match="exists already"), new_folder(tmp_path / "a"):
+        pytest.fail("must not be entered")
+    assert left_over(tmp_path) == ["a"]
+
+
+def test_replace_leaves_only_the_new(tmp_path):
+    for content in ("old", "new"):
+        with new_folder(tmp_path / "a", replace=True) as work:
+            (work / content).write_text(content)
+    assert left_over(tmp_path / "a") == ["new"]
+    assert left_over(tmp_path) == ["a"]
+
+
+def test_file_in_the_way(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot be written"), new_folder(tmp_path / "file" / "a"):
+        pytest.fail("must not be entered")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_json(tmp_path / "file" / "a.json", {})
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_full_disk_monkeypatched(tmp_path, monkeypatch):
+    """Full when synced, which is when delayed allocation tells."""
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(artifact_module.os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left"), new_folder(tmp_path / "a") as work:
+        (work / "file").write_text("x")
+    with pytest.raises(OutputError, match="No space left"):
+        write_bytes(tmp_path / "b", b"x")
+    assert left_over(tmp_path) == []
+
+
+def test_full_disk_for_real(tmp_path):
+    """A file system of 64 KiB, where the machine lets us mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("mounting is not allowed here")
+    try:
+        with pytest.raises(OutputError, match="No space left"), new_folder(disk / "a") as work:
+            (work / "file").write_bytes(bytes(1 << 20))
+        with pytest.raises(OutputError, match="No space left"):
+            write_bytes(disk / "b", bytes(1 << 20))
+        assert left_over(disk) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_read_only_folder(tmp_path):
+    import os
+
+    if os.geteuid() == 0:
+        pytest.skip("root writes everywhere")
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(OutputError, match="cannot be written"), new_folder(tmp_path / "a"):
+            pytest.fail("must not be entered")
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_write_is_atomic(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    monkeypatch.setattr(artifact_module.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error")))
+    with pytest.raises(OutputError, match="I/O error"):
+        write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert left_over(tmp_path) == ["a.json"]
+
+
+def test_manifest_round_trip(variant):
+    manifest = Manifest.read(variant)
+    again = variant.parent / "again"
+    again.mkdir()
+    manifest.write(again)
+    assert Manifest.read(again) == manifest
+    assert (again / "manifest.json").read_bytes() == (variant / "manifest.json").read_bytes()
+    assert manifest.files["encoder"] == FileEntry("encoder_model.onnx", 5, manifest.files["encoder"].sha256)
+
+
+def test_digest_names_the_content(variant):
+    """Not the tools nor the machine; everything else."""
+    from dataclasses import replace
+
+    manifest = Manifest.read(variant)
+    assert replace(manifest, tools={}, machine="other").digest == manifest.digest
+    others = {
+        "variant": "x",
+        "recipe": Recipe("fp32", None, {"contract": "kv"}),
+        "recipe_digest": "x",
+        "checkpoint_sha256": "x",
+        "parent_digest": "x",
+        "corpus_digest": "x",
+        "files": {},
+    }
+    for name, value in others.items():
+        assert replace(manifest, **{name: value}).digest != manifest.digest, name
+
+
+def test_open_and_verify(variant):
+    artifact = Artifact.open(variant)
+    artifact.verify_files()
+    assert artifact.spec.streaming.lookaheads == (13, 6, 1, 0)
+    assert artifact.encoder.is_file() and artifact.shared == variant.parent / "shared"
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "flipped byte": (lambda f: flip(f / "encoder_model.onnx.data"), "content differs"),
+    "truncated sidecar": (lambda f: (f / "encoder_model.onnx.data").write_bytes(bytes(999)), "999 bytes, expected 1000"),
+    "missing file": (lambda f: (f / "encoder_model.onnx.data").unlink(), "missing: encoder_model.onnx.data"),
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), "manifest.json is missing"),
+    "manifest not JSON": (lambda f: (f / "manifest.json").write_text("{"), "is not JSON"),
+    "manifest of bytes": (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe"), "is not JSON"),
+    "manifest a list": (lambda f: (f / "manifest.json").write_text("[]"), "holds something else"),
+    "manifest lacks a key": (lambda f: edit(f, lambda m: m.pop("files")), "cannot be read"),
+    "manifest has another key": (lambda f: edit(f, lambda m: m.update(extra=1)), "cannot be read"),
+    "manifest of another schema": (lambda f: edit(f, lambda m: m.update(schema=99)), "schema"),
+    "no config": (lambda f: (f.parent / "config.json").unlink(), "config.json is missing"),
+    "config without spec": (lambda f: (f.parent / "config.json").write_text("{}"), "spec cannot be read"),
+    "config a list": (lambda f: (f.parent / "config.json").write_text("[]"), "config.json"),
+}
+
+
+def edit(folder, change):
+    raw = json.loads((folder / "manifest.json").read_text())
+    change(raw)
+    (folder / "manifest.json").write_text(json.dumps(raw))
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_told(variant, name):
+    damage, message = DAMAGE[name]
+    damage(variant)
+    with pytest.raises(ArtifactError, match=message) as caught:
+        Artifact.open(variant).verify_files()
+    assert caught.value.found and caught.value.expected and caught.value.todo
+
+
+def test_verify_names_all_that_differ(variant):
+    flip(variant / "encoder_model.onnx")
+    flip(variant / "encoder_model.onnx.data")
+    with pytest.raises(ArtifactError, match="encoder_model.onnx: .*encoder_model.onnx.data: "):
+        Artifact.open(variant).verify_files()
+
+
+@pytest.mark.parametrize("what", ["nothing", "file"])
+def test_open_what_is_no_folder(tmp_path, what):
+    if what == "file":
+        (tmp_path / "a").write_text("x")
+    with pytest.raises(ArtifactError, match=f"found: {'a file' if what == 'file' else 'nothing'}"):
+        Artifact.open(tmp_path / "a")
+
+
+@pytest.mark.parametrize("content", [None, b"", bytes(7), bytes(128 * 257 * 4 - 4)])
+def test_bad_filterbank(variant, content):
+    if content is not None:
+        write_bytes(variant.parent / "shared" / "filterbank.bin", content)
+    with pytest.raises(ArtifactError, match="filterbank"):
+        Artifact.open(variant).filterbank()
+
+
+def test_good_filterbank(variant):
+    values = np.arange(128 * 257, dtype=np.float32)
+    write_bytes(variant.parent / "shared" / "filterbank.bin", values.tobytes())
+    assert (Artifact.open(variant).filterbank() == values.reshape(128, 257)).all()
+
+
+def test_read_json_says_what_to_do(tmp_path):
+    with pytest.raises(NemoportError, match="do: run it"):
+        read_json(tmp_path / "a.json", "run it")
+    with pytest.raises(NemoportError, match="do: run it"):
+        read_json(tmp_path, "run it")
