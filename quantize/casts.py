@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from onnx import GraphProto, TensorProto
+from onnx import GraphProto, TensorProto, helper
 
 
 def drop_round_trips(graph: GraphProto) -> None:
-    """f32 -> f16 -> f32 becomes nothing.
+    """f32 -> f16 -> f32 becomes nothing. `graph` has the type of every tensor in value_info.
 
     The converter casts to f16 behind every node kept f32 and back before the next: a value too large for f16, for which
     the nodes were kept, would still become infinite on the way. It also makes one cast per reader under one name,
     which is not a valid graph.
     """
-    to_half = {n.output[0]: n.input[0] for n in graph.node if _casts(n, TensorProto.FLOAT16)}
-    to_float = {n.output[0]: n.input[0] for n in graph.node if _casts(n, TensorProto.FLOAT)}
+    floats = {v.name for v in [*graph.value_info, *graph.input] if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+    to_half = {n.output[0]: n.input[0] for n in graph.node if _casts(n, TensorProto.FLOAT16) and n.input[0] in floats}
     outputs = {o.name for o in graph.output}
-    direct = {out: to_half[half] for out, half in to_float.items() if half in to_half and out not in outputs}
-    nodes, made = [], set()
+    direct, nodes, made = {}, [], set()
     for node in graph.node:
-        if node.output[0] in direct or (node.op_type == "Cast" and node.output[0] in made):
-            continue
-        made.update(node.output)
+        if _casts(node, TensorProto.FLOAT) and node.input[0] in to_half:
+            source = to_half[node.input[0]]
+            if node.output[0] not in outputs:
+                direct[node.output[0]] = source
+                continue
+            node = helper.make_node("Identity", [source], node.output, name=node.name)  # an output keeps its name
+        if not made.issuperset(node.output):
+            made.update(node.output)
+            nodes.append(node)
+    for node in nodes:
         node.input[:] = [direct.get(name, name) for name in node.input]
-        nodes.append(node)
     read = {name for node in nodes for name in node.input} | outputs
-    kept = [n for n in nodes if not (_casts(n, TensorProto.FLOAT16) and n.output[0] not in read)]
-    _replace(graph, kept)
+    _replace(graph, [n for n in nodes if n.output[0] in read or not _casts(n, TensorProto.FLOAT16)])
 
 
 def sort_nodes(graph: GraphProto) -> None:

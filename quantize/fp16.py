@@ -1,4 +1,8 @@
-"""Half precision: weights and arithmetic in fp16, inputs and outputs still f32, the same contract.
+"""Half precision: weights and matrix products in fp16; inputs, outputs and everything else f32, the same contract.
+
+Only MatMul, Conv and LSTM are converted. Norms, softmax, residual sums, masks and length arithmetic stay as they are,
+which costs no weights, keeps sums of 24 layers from overflowing and is nearer to fp32: on the reference checkpoint 272
+of 276 utterances token-exact on a CPU, against 268 with every operator in fp16.
 
 The converter is onnxruntime.transformers.float16, because onnxconverter-common 1.16 makes an invalid graph of our
 encoder (it leaves Cast(to=float) in a half graph) and clamps finite weights at 1e4. What the library would do
@@ -26,9 +30,14 @@ NEEDS_CALIBRATION = True
 REPORT = "nemoport.fp16"  # key in metadata_props
 
 
+HALF_OPS = ("MatMul", "Conv", "LSTM")
+
+
 @dataclass(frozen=True)
 class Parameters:
-    headroom: float = 4.0  # a tensor that came within this factor of fp16's largest value on calibration audio stays f32
+    ops: tuple[str, ...] = HALF_OPS
+    # A product whose factors or result came within this factor of fp16's largest value on calibration audio stays f32.
+    headroom: float = 4.0
     # A tensor whose rounding error, relative to its norm, is above this stays f32: too much of it lies below fp16's
     # normal range. Rounding alone costs 2e-4, at most 2**-11.
     weight_error: float = 2.0**-10
@@ -67,18 +76,21 @@ def convert_graph(source: Path, target: Path, magnitudes: dict[str, float], para
     model = load_typed(source)
     props = metadata(model)
     refused, flushed = round_weights(model, parameters.weight_error)
-    large = unsafe_nodes(model, magnitudes, FP16_MAX / parameters.headroom)
-    kept = {n.name for n in model.graph.node if refused.intersection(n.input)}.union(large)
+    large = set(unsafe_nodes(model, magnitudes, FP16_MAX / parameters.headroom))
+    products = [n for n in model.graph.node if n.op_type in parameters.ops]
+    kept = [n.name for n in products if n.name in large or refused.intersection(n.input)]
+    others = {n.op_type for n in model.graph.node}.difference(parameters.ops)
     model = convert_float_to_float16(
-        model, keep_io_types=True, disable_shape_infer=True, node_block_list=sorted(kept)
+        model, keep_io_types=True, disable_shape_infer=True, op_block_list=sorted(others), node_block_list=kept
     )
     drop_round_trips(model.graph)
     sort_nodes(model.graph)
+    del model.graph.value_info[:]  # types of tensors that are no more
     types = [(i.data_type, int(np.prod(i.dims))) for i in model.graph.initializer]
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
     report = {
-        "largest_activation": max(magnitudes.values(), default=0.0),
-        "nodes_kept_f32": sorted(kept),
+        "largest_factor": max((magnitudes.get(name, 0.0) for n in products for name in n.input), default=0.0),
+        "products_kept_f32": kept,
         "weights_kept_f32": sorted(refused),
         "weights_rounded_to_zero": flushed,
         "elements": sum(n for t, n in types if t in floats),

@@ -25,10 +25,6 @@ class Scan:
     encoder: dict[str, float]
     decoder: dict[str, float]
 
-    @property
-    def largest(self) -> float:
-        return max([*self.encoder.values(), *self.decoder.values()])
-
 
 def scan_activations(parent: Artifact, streams: CalibrationStreams, progress: Progress, threads: int = 0) -> Scan:
     """Decodes one spoken and one fading stream at each lookahead, cold starts included, and keeps the extremes.

@@ -1,0 +1,50 @@
+"""What the tests of the pipeline share: the committed checkpoint, a little of its evaluation speech, its fp32 build."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tests"))  # helper modules; pytest's importlib mode does not add it
+SHORT_UTTERANCES = 8
+
+
+@pytest.fixture(scope="session")
+def reference_checkpoint():
+    from nemoport.export.checkpoint import read_checkpoint
+
+    return read_checkpoint(str(ROOT / "reference" / "checkpoints" / "streaming-en.nemo"))
+
+
+@pytest.fixture(scope="session")
+def eval_corpus(reference_checkpoint):
+    """Eight short utterances of different lengths, and one that outlasts the encoder's left context (5.6 s)."""
+    from nemoport.calibration.corpus import read_corpus
+
+    corpus = read_corpus(
+        ROOT / "reference" / "audio" / "eval.jsonl", reference_checkpoint.spec.frontend.sample_rate_hz
+    )
+    by_length = sorted(corpus.utterances, key=lambda u: u.seconds)
+    short = [u for u in by_length if u.seconds < 4.0]
+    long = next(u for u in by_length if u.seconds > 6.0)
+    return replace(corpus, utterances=(*short[:: len(short) // SHORT_UTTERANCES][:SHORT_UTTERANCES], long))
+
+
+@pytest.fixture(scope="session")
+def build(reference_checkpoint, tmp_path_factory):
+    """A build folder with the fp32 variant. Tests must not change it: copy it."""
+    from nemoport.export.build import export_checkpoint
+
+    folder = tmp_path_factory.mktemp("build")
+    export_checkpoint(reference_checkpoint, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def oracle(reference_checkpoint, eval_corpus, tmp_path_factory):
+    """NeMo's runs on `eval_corpus`, at every lookahead."""
+    from nemoport.validate.oracle import record_oracle
+
+    return record_oracle(reference_checkpoint, eval_corpus, tmp_path_factory.mktemp("oracle"))

@@ -1,0 +1,301 @@
+"""Each gate passes on the fp32 artifact, and each rejects what it is there to reject."""
+
+import json
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import damage
+import numpy as np
+import pytest
+
+from nemoport.artifact import DECODER, ENCODER
+from nemoport.errors import ArtifactError, CorpusError, UsageError
+from nemoport.stream import Chunker
+from nemoport.validate import gates, limits, score
+from nemoport.validate.context import Context
+from nemoport.validate.report import junit, write_reports
+from nemoport.validate.result import FAIL, PASS, GateResult, within
+from nemoport.validate.results import read_results, required_passes, results_path
+from nemoport.validate.run import judge, validate
+
+FP32 = "fp32"
+
+
+@pytest.fixture(scope="module")
+def context_of(reference_checkpoint, eval_corpus, oracle):
+    """build -> Context of its fp32 variant; over two of the four lookaheads, to be quick, unless told otherwise."""
+
+    def make(build, *, lookaheads=(6, 0), corpus=eval_corpus, variant=FP32, **settings):
+        spec = reference_checkpoint.spec
+        spec = replace(spec, streaming=replace(spec.streaming, lookaheads=lookaheads))
+        return Context(
+            build / variant,
+            limits.limits_of(variant),
+            spec,
+            reference_checkpoint.sha256,
+            corpus,
+            oracle,
+            threads=1,  # the runtime's spinning threads starve each other where other tests run beside these
+            **settings,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def sound(context_of, build, reference_checkpoint):
+    """The context of the undamaged artifact at all lookaheads: its runs are made once."""
+    return context_of(build, lookaheads=reference_checkpoint.spec.streaming.lookaheads)
+
+
+@pytest.fixture
+def copy(build, tmp_path):
+    return damage.copy_build(build, tmp_path / "build")
+
+
+def failing(context, *names):
+    """The gates among `names` that fail; each fail tells why."""
+    failed = []
+    for name in names:
+        results = gates.run_gate(name, context)
+        assert results
+        assert all(r.evidence or r.measured is not None for r in results)
+        failed += [name] if any(r.status == FAIL for r in results) else []
+    return failed
+
+
+@pytest.mark.parametrize("gate", gates.names())
+def test_fp32_passes(sound, gate):
+    results = gates.run_gate(gate, sound)
+    assert results
+    assert [r for r in results if r.status != PASS] == []
+    assert {r.sha256 for r in results} == {sound.sha256}
+    assert {r.gate for r in results} == {gate}
+
+
+def test_every_lookahead_flush_rule_and_packet_size_is_judged(sound):
+    cases = {r.case for r in gates.run_gate("tokens", sound)}
+    rules = {f"lookahead {r}, {flush}" for r in (13, 6, 1) for flush in ("full", "nemo")}
+    assert cases == rules | {"lookahead 0, nemo", "all", "different"}
+    seen = {h.packet_ms for _, _, heard, _ in sound.compared() for h in heard}
+    assert seen == {1, 10, 37, 100, 560, 5000}
+
+
+def test_numeric_and_tokens_reject_swapped_caches(context_of, copy):
+    damage.edit_graph(copy, ENCODER, damage.reverse_layers)
+    assert failing(context_of(copy), "numeric", "tokens", "wer") == ["numeric", "tokens", "wer"]
+
+
+def test_only_batch_finds_streams_that_mix(context_of, copy):
+    damage.edit_graph(copy, ENCODER, damage.roll_streams)
+    context = context_of(copy, lookaheads=(6,))
+    context.limits = replace(context.limits, streams=1)
+    assert failing(context, "batch", "tokens") == ["batch"]
+
+
+def test_wrong_left_context_is_rejected(context_of, copy, reference_checkpoint):
+    damage.shorter_left_context(copy, reference_checkpoint, 56)
+    context = context_of(copy, lookaheads=reference_checkpoint.spec.streaming.lookaheads)
+    contract = gates.run_gate("contract", context)[0]
+    assert contract.status == FAIL
+    assert "left_context_enc_frames: expected 70, found 56" in contract.evidence
+    assert "input cache_last_channel" in contract.evidence
+    assert failing(context_of(copy), "numeric") == ["numeric"]
+
+
+def test_first_target_0_is_rejected(context_of, copy, reference_checkpoint):
+    damage.blank_row_from_token_0(copy, reference_checkpoint.spec.decoding.blank_id)
+    assert failing(context_of(copy), "tokens", "numeric") == ["tokens"]
+
+
+def test_shuffled_scales_are_rejected_even_by_int8_limits(context_of, copy):
+    wanted = lambda name: name.endswith(("linear1.weight", "linear_v.weight", "pointwise_conv1.weight"))  # noqa: E731
+    damage.edit_weight(copy, ENCODER, wanted, damage.shuffle_scales)
+    context = context_of(copy)
+    context.limits = replace(limits.limits_of("int8-static"), variant=FP32)
+    assert failing(context, "numeric", "tokens", "wer", "boundary") == ["numeric", "tokens", "wer", "boundary"]
+
+
+def test_truncated_sidecar_fails_every_gate(context_of, copy):
+    data = copy / FP32 / f"{ENCODER}.data"
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    damage.seal(copy / FP32)
+    assert failing(context_of(copy), *gates.names()) == [g for g in gates.names() if g != "contract"]
+
+
+def test_nan_fails_every_gate_that_runs_the_graph(context_of, copy):
+    damage.nan_in_a_weight(copy)
+    results = gates.run_gate("numeric", context_of(copy))
+    assert [r.status for r in results] == [FAIL]
+    assert "NaN or infinity" in results[0].evidence
+    assert failing(context_of(copy), "tokens", "wer", "boundary", "batch") == ["tokens", "wer", "boundary", "batch"]
+
+
+def test_silent_artifact_is_scored_as_all_deletions(context_of, copy):
+    damage.only_blank(copy)
+    context = context_of(copy)
+    assert failing(context, "tokens", "wer", "boundary", "cost") == ["tokens", "wer", "boundary", "cost"]
+    figures = {r.case: r.measured for r in gates.run_gate("wer", context)}
+    assert figures["lookahead 6: WER"] == 100.0
+    assert figures["lookahead 6: lost"] == len(context.corpus.utterances)
+
+
+def test_dropped_last_chunk_is_rejected(context_of, build, monkeypatch):
+    monkeypatch.setattr(Chunker, "finish", lambda self: [])
+    assert failing(context_of(build), "numeric", "tokens", "boundary") == ["numeric", "tokens", "boundary"]
+
+
+def test_nine_zeros_before_the_first_chunk_are_rejected(context_of, build, monkeypatch):
+    """What the published package does."""
+    start, spec = Chunker.__init__, context_of(build).spec.streaming
+
+    def with_zeros(self, *arguments):
+        start(self, *arguments)
+        self._cache = np.zeros((len(self._pending), spec.pre_encode_cache_mel_frames), np.float32)
+
+    monkeypatch.setattr(Chunker, "__init__", with_zeros)
+    assert failing(context_of(build), "numeric", "tokens") == ["numeric", "tokens"]
+
+
+def test_packets_that_change_the_chunks_are_rejected(context_of, build, monkeypatch):
+    feed = Chunker.feed
+    monkeypatch.setattr(Chunker, "feed", lambda self, mel: feed(self, mel * (1.0 if mel.shape[1] < 4 else 1.001)))
+    assert "cut into packets" in gates.run_gate("tokens", context_of(build))[0].evidence
+
+
+def test_empty_corpus_fails(context_of, build, eval_corpus):
+    context = context_of(build, corpus=replace(eval_corpus, utterances=()))
+    running = ["batch", "boundary", "numeric", "tokens", "wer"]
+    assert failing(context, *running) == running
+
+
+def test_missing_file_fails_every_gate(context_of, copy):
+    (copy / FP32 / f"{DECODER}.data").unlink()
+    context = context_of(copy)
+    assert failing(context, *gates.names()) == gates.names()
+    assert "missing: decoder_model.onnx.data" in gates.run_gate("cost", context)[0].evidence
+
+
+def test_tampered_file_fails_the_contract_and_voids_a_pass(context_of, copy, tmp_path):
+    context = context_of(copy, lookaheads=(6,))
+    judge(context, results_path(copy, FP32))
+    assert [p for p in required_passes(copy, FP32) if "contract" not in p] == []  # its spec has fewer lookaheads here
+    data = copy / FP32 / f"{ENCODER}.data"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    assert "content differs from its sha256" in gates.run_gate("contract", context_of(copy))[0].evidence
+    stale = [p for p in required_passes(copy, FP32) if "other files" in p]
+    assert len(stale) == len(limits.limits_of(FP32).required) - 1
+
+
+def test_contract_names_every_difference(context_of, copy, reference_checkpoint):
+    def change(model):
+        model.graph.output[0].name = "frames"
+        model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 65
+        model.metadata_props.pop()
+        for node in model.graph.node:
+            node.output[:] = ["frames" if o == "outputs" else o for o in node.output]
+
+    damage.edit_graph(copy, ENCODER, change)
+    (copy / "shared" / "tokens.txt").write_text("a 0\n")
+    context = context_of(copy, lookaheads=reference_checkpoint.spec.streaming.lookaheads)
+    evidence = gates.run_gate("contract", context)[0].evidence
+    for part in ("unknown output frames", "output outputs is absent", "input audio_signal", "tokens in tokens.txt"):
+        assert part in evidence
+
+
+def test_validate_end_to_end(reference_checkpoint, eval_corpus, oracle, copy, tmp_path):
+    """Verdict, files, reuse of what is unchanged, a variant that is asked for and not there."""
+    manifest = tmp_path / "three.jsonl"
+    rows = [{"audio_filepath": str(u.path), "text": u.text} for u in eval_corpus.utterances[:8]]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(CorpusError, match="overlap"):
+        validate(reference_checkpoint, copy, manifest, [FP32], manifest, baseline=False, threads=1)
+    with pytest.raises(UsageError, match="no gates for the variant 'int3'"):
+        validate(reference_checkpoint, copy, manifest, ["int3"], baseline=False, threads=1)
+    lines = []
+    assert validate(reference_checkpoint, copy, manifest, baseline=False, threads=1, progress=lines.append)
+    assert required_passes(copy, FP32) == []
+    assert any(line.startswith("variant") and FP32 in line for line in lines)
+    assert "| fp32 | pass |" in (copy / "results" / "report.md").read_text()
+    lines.clear()
+    assert not validate(reference_checkpoint, copy, manifest, [FP32, "fp16"], baseline=False, threads=1, progress=lines.append)
+    assert sum("unchanged" in line for line in lines) == len(gates.names())
+    assert {r.status for r in read_results(results_path(copy, "fp16"))} == {FAIL}
+    suites = {s.get("name"): s for s in ElementTree.parse(copy / "results" / "junit.xml").getroot()}
+    assert suites[FP32].get("failures") == "0"
+    assert int(suites["fp16"].get("failures")) == len(suites["fp16"].findall("testcase/failure")) > 0
+    assert required_passes(copy, "fp16")
+    assert "gate" in required_passes(copy, "int8-static")[0] or "artifact" in required_passes(copy, "int8-static")[0]
+
+
+def test_a_gate_that_judges_nothing_or_is_not_there_does_not_pass(context_of, build, monkeypatch):
+    from nemoport.validate.gates import boundary
+
+    monkeypatch.setattr(boundary, "run", lambda context: [])
+    assert [r.status for r in gates.run_gate("boundary", context_of(build))] == [FAIL]
+    with pytest.raises(UsageError, match="no gate"):
+        gates.run_gate("taste", context_of(build))
+
+
+def test_a_limit_needs_a_number_and_a_reason(tmp_path):
+    path = tmp_path / "gates.toml"
+    path.write_text('[x]\nrequired = []\nstreams = 1\n[x.wer]\nmax_empty = 0\n')
+    with pytest.raises(ArtifactError, match="x.wer"):
+        limits.read_limits(path)
+    path.write_text(path.read_text() + 'reason = "because"\n')
+    with pytest.raises(UsageError, match="max_difference"):
+        limits.limits_of("x", path).get("wer", "max_difference")
+    assert all(set(block.required) == set(gates.names()) for block in limits.read_limits().values())
+
+
+@pytest.mark.parametrize(
+    ("measured", "limit", "at_least", "n", "status"),
+    [
+        (1.0, 1.0, True, 1, PASS),
+        (0.99, 1.0, True, 1, FAIL),
+        (1.0, 1.0, False, 1, PASS),
+        (1.1, 1.0, False, 1, FAIL),
+        (float("nan"), 1.0, False, 1, FAIL),
+        (float("nan"), None, False, 1, FAIL),
+        (float("-inf"), 1.0, False, 1, FAIL),
+        (1.0, None, False, 1, PASS),
+        (1.0, 1.0, False, 0, FAIL),
+    ],
+)
+def test_only_a_finite_figure_of_something_within_its_limit_passes(measured, limit, at_least, n, status):
+    assert within(measured, limit, at_least=at_least, n=n) == status
+
+
+def test_word_counts():
+    assert score.normalise("Hello,  World \u2019s-end!") == "hello world 's end"
+    assert score.count_words("a b c", "") == score.WordCounts(3, 0, 3, 0)
+    assert score.count_words("", "a b") == score.WordCounts(0, 0, 0, 2)
+    assert score.count_words("the cat sat", "the bat sat down") == score.WordCounts(3, 1, 0, 1)
+    assert score.wer_percent(score.count_all(["a b", "c d"], ["a b", ""])) == 50.0
+    assert np.isnan(score.wer_percent([]))
+
+
+def test_bootstrap_is_paired_and_repeatable():
+    base = [[score.WordCounts(10, 3, 0, 0)] for _ in range(50)]
+    assert score.wer_difference(base, base) == score.Interval(0.0, 0.0, 0.0)
+    worse = [[score.WordCounts(10, 4 if i < 5 else 3, 0, 0)] for i in range(50)]
+    found = score.wer_difference(worse, base)
+    assert found == score.wer_difference(worse, base)
+    assert found.value == pytest.approx(1.0)
+    assert 0.0 <= found.lower < 1.0 < found.upper < 3.0
+
+
+def test_reports_of_hostile_text(tmp_path):
+    result = GateResult("wer", FP32, "", FAIL, "case | <x>", float("nan"), None, "points", 1, (0.0, 1.0), 'a "\x00" | <b>')
+    root = ElementTree.fromstring(junit({FP32: [result]}))
+    assert root[0][0][0].get("message")
+    path = results_path(tmp_path, FP32)
+    path.parent.mkdir()
+    path.write_text(json.dumps(result.to_dict()) + "\n")
+    write_reports(tmp_path, [])
+    assert "fail: wer" in (tmp_path / "results" / "report.md").read_text()
+    path.write_text("{")
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        read_results(path)

@@ -1,0 +1,115 @@
+"""What nemoport replaces: NeMo's own `export()`, run as the published package (danielbodart/nemotron-speech-600m-onnx)
+says: nine frames of zeros before the first chunk, the first two encoder frames of every chunk dropped."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nemoport.artifact import digest_json, read_json, sha256_file, write_json
+from nemoport.calibration.corpus import Corpus
+from nemoport.export.checkpoint import Checkpoint
+from nemoport.export.config import default_lookahead
+from nemoport.frontend import LogMel, mel_filterbank
+from nemoport.spec import StreamingSpec
+from nemoport.stream import Chunk, Stream, advance
+from nemoport.tokens import detokenize
+from nemoport.validate import nemo
+from nemoport.validate.oracle import Oracle
+from nemoport.validate.score import count_all, wer_percent
+from nemoport.validate.sessions.onnxruntime import OnnxSession
+
+TOGETHER = 8
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Figures of one lookahead on the same utterances as the oracle's."""
+
+    lookahead: int
+    utterances: int
+    token_exact: int  # utterances with the tokens of NeMo's streaming run
+    token_exact_either: int  # ... or of its offline run, which treats the tail as the package does
+    wer_percent: float
+    oracle_wer_percent: float
+
+
+def record_baseline(
+    checkpoint: Checkpoint,
+    corpus: Corpus,
+    oracle: Oracle,
+    build: Path,
+    progress: Callable[[str], None] = lambda line: None,
+    threads: int = 0,
+) -> list[Baseline]:
+    """At the published package's 560 ms (lookahead 6 where there is one) and at lookahead 1. Kept in build/oracle/."""
+    lookaheads = {default_lookahead(checkpoint.spec.streaming.lookaheads), 1} & {*checkpoint.spec.streaming.lookaheads}
+    rows = []
+    for lookahead in sorted(lookaheads, reverse=True):
+        key = digest_json([oracle.digest, sha256_file(Path(__file__)), lookahead])
+        path = build / "oracle" / f"baseline-{key[:16]}.json"
+        if not path.is_file():
+            progress(f"baseline: NeMo's own export at lookahead {lookahead}")
+            write_json(path, asdict(_measure(checkpoint, corpus, oracle, lookahead, progress, threads)))
+        rows.append(Baseline(**read_json(path, f"remove {path} and record the baseline again")))
+    return rows
+
+
+def _measure(checkpoint: Checkpoint, corpus: Corpus, oracle: Oracle, lookahead: int, progress, threads: int) -> Baseline:
+    expected, offline = oracle.expected(lookahead, "nemo"), oracle.expected(lookahead, "full")
+    with tempfile.TemporaryDirectory() as folder:
+        session = _exported(checkpoint, lookahead, Path(folder), threads)
+        tokens = _transcribe(session, corpus, lookahead, progress)
+    texts = [detokenize(checkpoint.tokens, one) for one in tokens]
+    references = [u.text for u in corpus.utterances]
+    exact = [{s.tokens, o.tokens} for s, o in zip(expected, offline or expected, strict=True)]
+    return Baseline(
+        lookahead=lookahead,
+        utterances=len(expected),
+        token_exact=sum(tuple(t) == record.tokens for t, record in zip(tokens, expected, strict=True)),
+        token_exact_either=sum(tuple(t) in either for t, either in zip(tokens, exact, strict=True)),
+        wer_percent=wer_percent(count_all(references, texts)),
+        oracle_wer_percent=wer_percent(count_all(references, [record.text for record in expected])),
+    )
+
+
+def _exported(checkpoint: Checkpoint, lookahead: int, folder: Path, threads: int = 0) -> OnnxSession:
+    model = nemo.restore(checkpoint)
+    left = checkpoint.spec.streaming.left_context_enc_frames
+    with nemo.quiet():
+        model.encoder.set_default_att_context_size([left, lookahead])
+        model.set_export_config({"cache_support": "True"})
+        model.export(str(folder / "x.onnx"), verbose=False)
+    return OnnxSession(checkpoint.spec, folder / "encoder-x.onnx", folder / "decoder_joint-x.onnx", threads=threads)
+
+
+def _transcribe(session: OnnxSession, corpus: Corpus, lookahead: int, progress) -> list[list[int]]:
+    frontend = session.spec.frontend
+    log_mel = LogMel(frontend, mel_filterbank(frontend))
+    tokens, seconds = [], 0.0
+    for at in range(0, len(corpus.utterances), TOGETHER):
+        group = corpus.utterances[at : at + TOGETHER]
+        streams = []
+        for utterance in group:
+            stream = Stream(session, mel_filterbank(frontend), lookahead)
+            stream.chunks = windows(log_mel.whole(utterance.samples()), session.spec.streaming, lookahead)
+            streams.append(stream)
+        while running := [s for s in streams if s.chunks]:
+            advance(session, running)
+        tokens += [stream.tokens for stream in streams]
+        seconds += sum(u.seconds for u in group)
+        progress(f"baseline: lookahead {lookahead}: {seconds:.0f} of {corpus.seconds:.0f} s of audio")
+    return tokens
+
+
+def windows(mel: np.ndarray, spec: StreamingSpec, lookahead: int) -> list[Chunk]:
+    """mel: f32 [n_mels, n] -> windows of one size; zeros stand before the first and fill up the last."""
+    cache, new = spec.pre_encode_cache_mel_frames, spec.chunk_mel_frames(lookahead, first=False)
+    count = -(-mel.shape[1] // new)
+    padded = np.pad(mel, ((0, 0), (cache, count * new - mel.shape[1])))
+    lengths = [cache + min(new, mel.shape[1] - i * new) for i in range(count)]
+    return [Chunk(padded[:, i * new : (i + 1) * new + cache], lengths[i], first=False) for i in range(count)]

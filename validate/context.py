@@ -1,0 +1,130 @@
+"""What the gates of one variant share: the opened artifact, NeMo's record, and runs that are made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import nemoport
+from nemoport.artifact import Artifact, digest_json, sha256_file
+from nemoport.calibration.corpus import Corpus
+from nemoport.errors import CorpusError
+from nemoport.spec import ModelSpec
+from nemoport.stream import FLUSH_RULES
+from nemoport.validate.finite import FiniteSession
+from nemoport.validate.limits import Limits, limits_digest
+from nemoport.validate.oracle import Oracle, Record
+from nemoport.validate.result import GateResult, artifact_sha256, within
+from nemoport.validate.runs import CorpusRunner, Heard
+from nemoport.validate.sessions.onnxruntime import OnnxSession
+
+RUN_BY = ("audio", "decode", "frontend", "stream", "tokens")  # of nemoport/; all of validate/ counts
+
+
+@dataclass
+class Context:
+    """spec and checkpoint_sha256 are the checkpoint's own, not what the artifact says of itself."""
+
+    folder: Path  # of the artifact, in its build or package
+    limits: Limits
+    spec: ModelSpec
+    checkpoint_sha256: str
+    corpus: Corpus
+    oracle: Oracle
+    provider: str = "cpu"
+    threads: int = 0
+    progress: Callable[[str], None] = lambda line: None
+    _runs: dict[tuple[int, int, int], dict[str, tuple[Heard, ...]]] = field(default_factory=dict, repr=False)
+
+    @property
+    def variant(self) -> str:
+        return self.limits.variant
+
+    @cached_property
+    def sha256(self) -> str:
+        return artifact_sha256(self.folder)
+
+    @cached_property
+    def artifact(self) -> Artifact:
+        return Artifact.open(self.folder)
+
+    @cached_property
+    def runner(self) -> CorpusRunner:
+        session = OnnxSession.open(self.artifact, self.provider, self.threads)
+        return CorpusRunner.open(self.artifact, FiniteSession(session))
+
+    @cached_property
+    def judge_digest(self) -> str:
+        here = Path(__file__).parent
+        files = [Path(nemoport.__file__).with_name(f"{name}.py") for name in RUN_BY] + sorted(here.rglob("*.py"))
+        return digest_json([[sha256_file(f) for f in files], self.provider, version("onnxruntime"), version("jiwer")])
+
+    def stamp(self, result: GateResult) -> GateResult:
+        """Writes into a result what it was judged with."""
+        return replace(
+            result,
+            limits_sha256=limits_digest(),
+            oracle_digest=self.oracle.digest,
+            judge_digest=self.judge_digest,
+        )
+
+    def run(self, lookahead: int, streams: int | None = None, every: int = 1) -> dict[str, tuple[Heard, ...]]:
+        """The corpus, or every so manieth utterance of it, at one lookahead, by both flush rules; see CorpusRunner."""
+        if not self.corpus.utterances:
+            raise CorpusError(
+                "There is nothing to judge the artifact on.",
+                expected="utterances",
+                found="an empty corpus",
+                todo="check CORPUS",
+            )
+        streams = streams or self.limits.streams
+        key = (lookahead, streams, every)
+        if key not in self._runs:
+            part = replace(self.corpus, utterances=self.corpus.utterances[::every])
+            where = f"{self.variant}: lookahead {lookahead}, {streams} at once"
+            self._runs[key] = self.runner.run(
+                part,
+                lookahead,
+                streams,
+                lambda seconds: self.progress(f"{where}: {seconds:.0f} of {part.seconds:.0f} s of audio"),
+            )
+        return self._runs[key]
+
+    def compared(self) -> list[tuple[int, str, tuple[Heard, ...], tuple[Record, ...]]]:
+        """(lookahead, flush rule, what was heard, what NeMo heard), wherever NeMo has something to compare with."""
+        return [
+            (lookahead, flush, self.run(lookahead)[flush], expected)
+            for lookahead in self.spec.streaming.lookaheads
+            for flush in FLUSH_RULES
+            if (expected := self.oracle.expected(lookahead, flush)) is not None
+        ]
+
+    def product(self) -> list[tuple[int, tuple[Heard, ...], tuple[Record, ...]]]:
+        """(lookahead, heard, NeMo): by the product's flush rule, "full"; at lookahead 0, where only NeMo's streaming
+        can be compared with, by "nemo"."""
+        best = {lookahead: (heard, record) for lookahead, flush, heard, record in self.compared() if flush == "nemo"}
+        best |= {lookahead: (heard, record) for lookahead, flush, heard, record in self.compared() if flush == "full"}
+        return [(lookahead, *pair) for lookahead, pair in best.items()]
+
+    def judge(
+        self,
+        gate: str,
+        case: str,
+        measured: float,
+        *,
+        limit: str | None,
+        unit: str,
+        n: int,
+        at_least: bool = False,
+        interval: tuple[float, float] | None = None,
+        evidence: str = "",
+    ) -> GateResult:
+        """limit: the name of the limit in gates.toml, None for a figure that is only recorded."""
+        bound = self.limits.get(gate, limit) if limit else None
+        status = within(measured, bound, at_least=at_least, n=n)
+        return GateResult(
+            gate, self.variant, self.sha256, status, case, float(measured), bound, unit, n, interval, evidence
+        )

@@ -1,0 +1,35 @@
+"""Batch: 3 and 8 streams at once, joining one after another and ending at different times, equal to one alone."""
+
+from __future__ import annotations
+
+from nemoport.validate.context import Context
+from nemoport.validate.gates.numeric import differences
+from nemoport.validate.result import GateResult
+
+TOGETHER = (3, 8)
+
+
+def run(context: Context) -> list[GateResult]:
+    results = []
+    # A half-precision or INT8 variant is held to a sample: that batches do not mix is the graph's structure.
+    every = max(1, len(context.corpus.utterances) // int(context.limits.get("batch", "max_utterances")))
+    for lookahead in context.spec.streaming.lookaheads:
+        alone = context.run(lookahead, 1, every)["full"]
+        for streams in TOGETHER:
+            batch = context.run(lookahead, streams, every)["full"]
+            differing = [h.id for h, a in zip(batch, alone, strict=True) if h.tokens != a.tokens]
+            worst, _, _ = differences(batch, alone)
+            evidence = f"frames within {worst:.1e}" + ("; other tokens: " if differing else "") + ", ".join(differing[:5])
+            results.append(
+                context.judge(
+                    "batch",
+                    f"lookahead {lookahead}, {streams} streams",
+                    1 - len(differing) / len(alone),
+                    limit="min_equal_share",
+                    at_least=True,
+                    unit="share of utterances with the same tokens as alone",
+                    n=len(alone) if len(alone) >= streams else 0,
+                    evidence=evidence,
+                )
+            )
+    return results

@@ -1,0 +1,122 @@
+"""Contract: what a runtime relies on without looking: names, types, shapes, metadata, file names, hashes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from nemoport.spec import ModelSpec
+from nemoport.tokens import read_tokens
+from nemoport.validate.context import Context
+from nemoport.validate.result import GateResult
+
+F32, I32, I64 = "FLOAT", "INT32", "INT64"
+Tensor = tuple[str, tuple[int | None, ...]]  # element type, dimensions; None is a dynamic one
+OPTIONAL = {"target_length", "prednet_lengths"}  # NeMo's interface has them, nothing is computed from them
+
+
+def run(context: Context) -> list[GateResult]:
+    artifact, spec = context.artifact, context.spec
+    problems, checks = [], 0
+    for found in (
+        _files(context),
+        _specs(context),
+        _graph(artifact.encoder, *encoder_interface(spec), context),
+        _graph(artifact.decoder, *decoder_interface(spec), context),
+    ):
+        for problem in found:
+            checks += 1
+            problems += [problem] if problem else []
+    return [
+        context.judge(
+            "contract", "", len(problems), limit="max_problems", unit="problems", n=checks, evidence="; ".join(problems)
+        )
+    ]
+
+
+def encoder_interface(spec: ModelSpec) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Inputs and outputs of the `nemo` contract."""
+    shapes = {name: (None, *shape[1:]) for name, shape in spec.streaming.cache_shapes(1).items()}
+    kinds = {"cache_last_channel": F32, "cache_last_time": F32, "cache_last_channel_len": I64}
+    caches = {name: (kinds[name], shape) for name, shape in shapes.items()}
+    after = {name.removesuffix("_len") + "_next" + ("_len" if name.endswith("_len") else ""): t for name, t in caches.items()}
+    inputs = {"audio_signal": (F32, (None, spec.frontend.n_mels, None)), "length": (I64, (None,)), **caches}
+    outputs = {"outputs": (F32, (None, spec.streaming.d_model, None)), "encoded_lengths": (I64, (None,)), **after}
+    return inputs, outputs
+
+
+def decoder_interface(spec: ModelSpec) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    state = (F32, (spec.decoding.pred_layers, None, spec.decoding.pred_hidden))
+    inputs = {
+        "encoder_outputs": (F32, (None, spec.streaming.d_model, None)),
+        "targets": (I32, (None, None)),
+        "target_length": (I32, (None,)),
+        "input_states_1": state,
+        "input_states_2": state,
+    }
+    outputs = {
+        "outputs": (F32, (None, None, None, spec.decoding.vocab_size + 1)),
+        "prednet_lengths": (I32, (None,)),
+        "output_states_1": state,
+        "output_states_2": state,
+    }
+    return inputs, outputs
+
+
+def _files(context: Context) -> Iterator[str]:
+    artifact = context.artifact
+    artifact.verify_files()  # raises, naming every file that differs from the manifest
+    for _ in artifact.manifest.files:
+        yield ""
+    yield _differs("manifest.json's variant", context.variant, artifact.manifest.variant)
+    yield _differs("manifest.json's checkpoint", context.checkpoint_sha256, artifact.manifest.checkpoint_sha256)
+    yield _differs("tokens in tokens.txt", context.spec.decoding.vocab_size, len(read_tokens(artifact.shared / "tokens.txt")))
+    artifact.filterbank()
+
+
+def _specs(context: Context) -> Iterator[str]:
+    ours, theirs = context.spec.to_dict(), context.artifact.spec.to_dict()
+    yield _differs("config.json's kind", ours["kind"], theirs["kind"])
+    for part in ("frontend", "streaming", "decoding"):
+        for name, value in ours[part].items():
+            yield _differs(f"config.json's {part}.{name}", value, theirs[part][name])
+    encoder = context.artifact.config()["encoder"]
+    shapes = {name: list(shape) for name, shape in context.spec.streaming.cache_shapes(1).items()}
+    yield _differs("config.json's cache shapes", shapes, encoder["cache_shapes"])
+
+
+def _graph(path: Path, inputs: dict[str, Tensor], outputs: dict[str, Tensor], context: Context) -> Iterator[str]:
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    name = path.name
+    for wanted, values, side in ((inputs, model.graph.input, "input"), (outputs, model.graph.output, "output")):
+        found = {value.name: value.type.tensor_type for value in values}
+        for unknown in sorted(set(found) - set(wanted)):
+            yield f"{name}: unknown {side} {unknown}"
+        for key, tensor in wanted.items():
+            if key in found or key not in OPTIONAL:
+                yield _tensor_problem(f"{name}: {side} {key}", tensor, found.get(key))
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    spec = json.loads(metadata.get("nemoport.spec", "null"))
+    yield _differs(f"{name}: nemoport.spec", json.loads(json.dumps(context.spec.to_dict())), spec)
+    sha256 = metadata.get("nemoport.checkpoint_sha256")
+    yield _differs(f"{name}: nemoport.checkpoint_sha256", context.checkpoint_sha256, sha256)
+    places = {e.value for i in model.graph.initializer for e in i.external_data if e.key == "location"}
+    yield _differs(f"{name}: external data in", {f"{name}.data"}, places)
+    listed = {entry.path for entry in context.artifact.manifest.files.values()}
+    yield _differs(f"{name}: listed in manifest.json", True, {name, f"{name}.data"} <= listed)
+
+
+def _tensor_problem(what: str, wanted: Tensor, found) -> str:
+    import onnx
+
+    if found is None:
+        return f"{what} is absent"
+    dims = tuple(d.dim_value if d.HasField("dim_value") else None for d in found.shape.dim)
+    return _differs(what, wanted, (onnx.TensorProto.DataType.Name(found.elem_type), dims))
+
+
+def _differs(what: str, expected, found) -> str:
+    return "" if expected == found else f"{what}: expected {expected}, found {found}"

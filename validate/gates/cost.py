@@ -1,0 +1,53 @@
+"""Cost: bytes on disk, speed of one live stream and peak memory, measured in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from nemoport.artifact import Artifact
+from nemoport.errors import ArtifactError
+from nemoport.validate.context import Context
+from nemoport.validate.result import GateResult
+
+AUDIO_SECONDS = 60.0  # at least one utterance, then more until there is as much
+TIMEOUT_SECONDS = 1800
+
+
+def run(context: Context) -> list[GateResult]:
+    artifact = context.artifact
+    size = sum(entry.bytes for entry in artifact.manifest.files.values())
+    parent = sum(entry.bytes for entry in Artifact.open(context.folder.with_name("fp32")).manifest.files.values())
+    figures = measure(context)
+    speed = figures["audio_seconds"] / figures["work_seconds"]
+    n = figures["utterances"]
+    note = f"lookahead {figures['lookahead']}, {figures['audio_seconds']:.0f} s of audio, one stream"
+    return [
+        context.judge("cost", "bytes", size, limit=None, unit="bytes", n=len(artifact.manifest.files)),
+        context.judge("cost", "bytes of fp32's", size / parent, limit="max_bytes_ratio", unit="ratio", n=1),
+        context.judge("cost", "speed", speed, limit=None, unit="times real time", n=n, evidence=note),
+        context.judge("cost", "peak memory", figures["peak_bytes"], limit=None, unit="bytes", n=n, evidence=note),
+        context.judge("cost", "tokens", figures["tokens"], limit="min_tokens", at_least=True, unit="tokens", n=n),
+    ]
+
+
+def measure(context: Context) -> dict:
+    """Runs `nemoport.validate.probe`. Raises ArtifactError with what it said if it fails."""
+    chosen, seconds = [], 0.0
+    for utterance in context.corpus.utterances:
+        if seconds >= AUDIO_SECONDS:
+            break
+        chosen.append(str(utterance.path))
+        seconds += utterance.seconds
+    command = [sys.executable, "-m", "nemoport.validate.probe", str(context.folder)]
+    command += [context.provider, str(context.threads), *chosen]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+    if done.returncode:
+        raise ArtifactError(
+            f"{context.variant} does not run in a process of its own.",
+            expected="exit code 0",
+            found=f"{done.returncode}: {done.stderr.strip()[-500:]}",
+            todo=" ".join(command[:4]),
+        )
+    return json.loads(done.stdout.splitlines()[-1])

@@ -1,0 +1,48 @@
+"""WER: word errors against the transcripts, beside NeMo's own on the same audio."""
+
+from __future__ import annotations
+
+from nemoport.validate.context import Context
+from nemoport.validate.result import GateResult
+from nemoport.validate.score import WordCounts, count_all, wer_difference, wer_percent
+
+
+def run(context: Context) -> list[GateResult]:
+    references = [u.text for u in context.corpus.utterances]
+    results: list[GateResult] = []
+    ours: list[list[WordCounts]] = [[] for _ in references]  # per utterance, one for each lookahead
+    theirs: list[list[WordCounts]] = [[] for _ in references]
+    for lookahead, heard, record in context.product():
+        mine = count_all(references, [h.text for h in heard])
+        nemo = count_all(references, [r.text for r in record])
+        for rows, counts in ((ours, mine), (theirs, nemo)):
+            for row, count in zip(rows, counts, strict=True):
+                row.append(count)
+        empty = sum(not h.tokens and bool(r.tokens) for h, r in zip(heard, record, strict=True))
+        note = f"{wer_percent(mine):.2f} % WER, NeMo {wer_percent(nemo):.2f} %, on {sum(c.words for c in mine)} words"
+        results += _judge(context, f"lookahead {lookahead}", [[c] for c in mine], [[c] for c in nemo], note, "each")
+        n = len(heard)
+        results += [
+            context.judge("wer", f"lookahead {lookahead}: WER", wer_percent(mine), limit=None, unit="%", n=n),
+            context.judge("wer", f"lookahead {lookahead}: NeMo's WER", wer_percent(nemo), limit=None, unit="%", n=n),
+            context.judge(
+                "wer", f"lookahead {lookahead}: lost", empty, limit="max_empty", unit="utterances without a word", n=n
+            ),
+        ]
+    note = f"{len(references)} utterances, each at {len(ours[0])} lookaheads" if references else ""
+    return [*results, *_judge(context, "all lookaheads", ours, theirs, note, "")]
+
+
+def _judge(context: Context, case: str, ours, theirs, evidence: str, which: str) -> list[GateResult]:
+    difference = wer_difference(ours, theirs)
+    interval = (difference.lower, difference.upper)
+    suffix = f"_{which}" if which else ""
+    shown = dict(unit="WER points", n=len(ours), interval=interval, evidence=evidence)
+    results = [
+        context.judge("wer", f"{case}: difference", difference.value, limit=f"max_difference_points{suffix}", **shown)
+    ]
+    if not which:
+        results.append(
+            context.judge("wer", f"{case}: upper end", difference.upper, limit="max_upper_end_points", **shown)
+        )
+    return results

@@ -1,0 +1,130 @@
+"""The results for people and for CI: a table, report.md, junit.xml."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from nemoport.artifact import write_bytes
+from nemoport.validate.limits import read_limits
+from nemoport.validate.result import GateResult
+from nemoport.validate.results import describe, read_results, results_path
+
+if TYPE_CHECKING:
+    from nemoport.validate.baseline import Baseline
+
+ABSENT = "-"
+
+
+def write_reports(build: Path, baselines: Sequence[Baseline]) -> None:
+    """build/results/report.md and junit.xml, of all variants that have results."""
+    variants = _variants(build)
+    results = {variant: read_results(results_path(build, variant)) for variant in variants}
+    write_bytes(build / "results" / "report.md", _markdown(build, variants, baselines).encode())
+    write_bytes(build / "results" / "junit.xml", junit(results))
+
+
+def table(build: Path, variants: Sequence[str]) -> str:
+    """One line a variant, for the terminal."""
+    rows = _rows(build, variants)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def junit(results: dict[str, list[GateResult]]) -> bytes:
+    """A test suite a variant, a test case a figure."""
+    root = ElementTree.Element("testsuites")
+    for variant, found in results.items():
+        failures = sum(not r.passed for r in found)
+        suite = ElementTree.SubElement(
+            root, "testsuite", name=variant, tests=str(len(found)), failures=str(failures), errors="0"
+        )
+        for result in found:
+            name = f"{result.case or result.gate} ({result.unit})" if result.unit else result.case or result.gate
+            case = ElementTree.SubElement(suite, "testcase", classname=f"{variant}.{result.gate}", name=name)
+            if not result.passed:
+                ElementTree.SubElement(case, "failure", message=_printable(describe(result)))
+    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _variants(build: Path) -> list[str]:
+    """Those of gates.toml that have results, then what is shown beside them."""
+    known = [variant for variant in read_limits() if results_path(build, variant).is_file()]
+    return known + sorted(path.stem for path in (build / "results").glob("extra-*.jsonl"))
+
+
+def _rows(build: Path, variants: Sequence[str]) -> list[tuple[str, ...]]:
+    results = {variant: read_results(results_path(build, variant)) for variant in variants}
+    lookaheads = sorted({k for rs in results.values() for r in rs if (k := _lookahead(r)) is not None}, reverse=True)
+    head = ("variant", "gates", "MB", *(f"WER {r}" for r in lookaheads), "above NeMo (95 %)")
+    rows = [(*head, "runs not exact", "tokens other", "x real time", "peak MB")]
+    for found in results.values():
+        figure = {(r.gate, r.case): r for r in found if r.measured is not None}
+        above, exact = figure.get(("wer", "all lookaheads: difference")), figure.get(("tokens", "all"))
+        spread = f"{above.measured:+.2f} ({above.interval[0]:+.2f} to {above.interval[1]:+.2f})" if above else ABSENT
+        rows.append(
+            (
+                found[0].variant if found else ABSENT,
+                _verdict(found),
+                _show(figure.get(("cost", "bytes")), ".1f", 1e-6),
+                *(_show(figure.get(("wer", f"lookahead {r}: WER")), ".2f") for r in lookaheads),
+                spread,
+                f"{round((1 - exact.measured) * exact.n)} of {exact.n}" if exact else ABSENT,
+                _show(figure.get(("tokens", "different")), ".0f"),
+                _show(figure.get(("cost", "speed")), ".1f"),
+                _show(figure.get(("cost", "peak memory")), ".0f", 1e-6),
+            )
+        )
+    return rows
+
+
+def _lookahead(result: GateResult) -> int | None:
+    parts = result.case.removesuffix(": WER").split()
+    return int(parts[1]) if result.gate == "wer" and result.case.endswith(": WER") else None
+
+
+def _verdict(found: Sequence[GateResult]) -> str:
+    failed = sorted({r.gate for r in found if not r.passed})
+    return f"fail: {', '.join(failed)}" if failed else "pass" if found else "not run"
+
+
+def _show(result: GateResult | None, form: str, scale: float = 1.0) -> str:
+    return ABSENT if result is None else format(scale * result.measured, form)
+
+
+def _markdown(build: Path, variants: Sequence[str], baselines: Sequence[Baseline]) -> str:
+    lines = ["# Gate results", "", *_pipes(_rows(build, variants)), ""]
+    lines += [
+        "WER in percent at each lookahead, in encoder frames of right context. Above NeMo: WER points, all lookaheads "
+        "pooled, paired bootstrap over utterances. Runs: an utterance at one lookahead by one flush rule, not exact if "
+        "a token differs from NeMo's. Speed and memory: one live stream, a process of its own.",
+        "",
+    ]
+    if baselines:
+        rows = [("lookahead", "token-exact with NeMo's streaming", "... or with its offline run", "WER", "NeMo's WER")]
+        rows += [
+            (
+                str(b.lookahead),
+                f"{b.token_exact} of {b.utterances}",
+                f"{b.token_exact_either} of {b.utterances}",
+                f"{b.wer_percent:.2f}",
+                f"{b.oracle_wer_percent:.2f}",
+            )
+            for b in baselines
+        ]
+        lines += ["## The baseline: NeMo's own export(), nine zero frames first", "", *_pipes(rows), ""]
+    failed = [(v, r) for v in variants for r in read_results(results_path(build, v)) if not r.passed]
+    if failed:
+        lines += ["## What failed", "", *(f"- {v}, {r.gate}: {describe(r)}" for v, r in failed), ""]
+    return "\n".join(lines)
+
+
+def _pipes(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    lines = [rows[0], ("---",) * len(rows[0]), *rows[1:]]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines]

@@ -1,0 +1,81 @@
+"""Word error rates and what the number of utterances says about them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES, SEED = 10_000, 0
+_NOT_WORD = re.compile(r"[^\w' ]+")
+
+
+@dataclass(frozen=True)
+class WordCounts:
+    """Of one utterance: words in the reference, and errors against it."""
+
+    words: int
+    substitutions: int
+    deletions: int
+    insertions: int
+
+    @property
+    def errors(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with the 95 % interval of its bootstrap."""
+
+    value: float
+    lower: float
+    upper: float
+
+
+def normalise(text: str) -> str:
+    """Lower case, no punctuation but the apostrophe, single spaces: spelling conventions are not errors."""
+    return " ".join(_NOT_WORD.sub(" ", text.replace("\u2019", "'").replace("_", " ").lower()).split())
+
+
+def count_words(reference: str, hypothesis: str) -> WordCounts:
+    """An empty hypothesis is all deletions; an empty reference makes every word an insertion."""
+    import jiwer
+
+    reference, hypothesis = normalise(reference), normalise(hypothesis)
+    if not reference:
+        return WordCounts(0, 0, 0, len(hypothesis.split()))
+    if not hypothesis:
+        return WordCounts(len(reference.split()), 0, len(reference.split()), 0)
+    found = jiwer.process_words(reference, hypothesis)
+    return WordCounts(len(reference.split()), found.substitutions, found.deletions, found.insertions)
+
+
+def count_all(references: Sequence[str], hypotheses: Sequence[str]) -> list[WordCounts]:
+    return [count_words(r, h) for r, h in zip(references, hypotheses, strict=True)]
+
+
+def wer_percent(counts: Sequence[WordCounts]) -> float:
+    """100 * errors / words over all utterances; NaN without a word."""
+    words = sum(c.words for c in counts)
+    return 100.0 * sum(c.errors for c in counts) / words if words else float("nan")
+
+
+def wer_difference(variant: Sequence[Sequence[WordCounts]], base: Sequence[Sequence[WordCounts]]) -> Interval:
+    """WER points by which `variant` is worse than `base`: paired percentile bootstrap over utterances.
+
+    Both: for each utterance its counts under one or more conditions (lookaheads), the same ones in both. An utterance
+    is drawn with all its conditions, since errors on one recording are not independent (Bisani and Ney 2004).
+    """
+    added = np.array([sum(c.errors for c in v) - sum(c.errors for c in b) for v, b in zip(variant, base, strict=True)])
+    words = np.array([sum(c.words for c in counts) for counts in base])
+    if not words.sum():
+        return Interval(float("nan"), float("nan"), float("nan"))
+    random = np.random.default_rng(SEED)
+    draws = random.multinomial(len(words), np.full(len(words), 1 / len(words)), size=RESAMPLES)
+    drawn_words = draws @ words
+    differences = 100.0 * (draws @ added)[drawn_words > 0] / drawn_words[drawn_words > 0]
+    lower, upper = np.percentile(differences, [2.5, 97.5])
+    return Interval(100.0 * float(added.sum()) / float(words.sum()), float(lower), float(upper))
