@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,13 +56,15 @@ def load_typed(path: Path):
     return model
 
 
-def float_tensors(model) -> list[str]:
-    """Every f32 tensor that a node yields, in graph order; `model` is typed."""
+def float_tensors(model, ops: Iterable[str]) -> list[str]:
+    """Every f32 tensor that a node of one of the kinds `ops` reads or yields, but weights; `model` is typed."""
     from onnx import TensorProto
 
-    known = [*model.graph.value_info, *model.graph.output]
+    known = [*model.graph.value_info, *model.graph.input, *model.graph.output]
     floats = {v.name for v in known if v.type.tensor_type.elem_type == TensorProto.FLOAT}
-    return [name for node in model.graph.node for name in node.output if name in floats]
+    floats.difference_update(i.name for i in model.graph.initializer)
+    touched = [name for n in model.graph.node if n.op_type in ops for name in (*n.input, *n.output)]
+    return [name for name in dict.fromkeys(touched) if name in floats]
 
 
 def metadata(model) -> dict[str, str]:

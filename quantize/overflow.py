@@ -1,4 +1,8 @@
-"""Which tensors of the fp32 graphs would not fit into fp16, found by running them on warm streams of real speech."""
+"""Which tensors of the fp32 graphs would not fit into fp16, found by running them on warm streams of real speech.
+
+It has to be looked for: the fp16 graph run on a CPU would not show it, because onnxruntime's CPU provider has few half
+kernels, folds the casts and computes in f32.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +24,21 @@ FP16_MAX = 65504.0
 
 @dataclass(frozen=True)
 class Scan:
-    """Largest magnitude of every f32 tensor of the two graphs, by name."""
+    """Largest magnitude of each tensor scanned, by name."""
 
     encoder: dict[str, float]
     decoder: dict[str, float]
 
 
-def scan_activations(parent: Artifact, streams: CalibrationStreams, progress: Progress, threads: int = 0) -> Scan:
-    """Decodes one spoken and one fading stream at each lookahead, cold starts included, and keeps the extremes.
+def scan_activations(
+    parent: Artifact, streams: CalibrationStreams, ops: Iterable[str], progress: Progress, threads: int = 0
+) -> Scan:
+    """Decodes one spoken and one fading stream at each lookahead, cold starts included, and keeps the extremes of what
+    the nodes of the kinds `ops` read and yield.
 
     Maxima are found inside the graphs, so memory is that of a plain run. Raises ArtifactError if a value is not finite.
     """
-    names = [float_tensors(load_structure(path)) for path in (parent.encoder, parent.decoder)]
+    names = [float_tensors(load_structure(path), ops) for path in (parent.encoder, parent.decoder)]
     encoder = Probe(parent.encoder, names[0], max_abs=True, threads=threads)
     decoder = Probe(parent.decoder, names[1], max_abs=True, threads=threads)
     session = _Watching(parent, encoder, decoder)

@@ -15,13 +15,13 @@ def condition(asr, audio: torch.Tensor, n_samples: torch.Tensor) -> None:
     asr.eval()
     features, n_mel_frames = asr.preprocessor(input_signal=audio, length=n_samples)  # f32 [B, 128, T]
     # The last frame of NeMo's features is zero, not silence: it would move the mean.
-    values = torch.cat([f[:, : n - 1].flatten() for f, n in zip(features, n_mel_frames)])
+    values = torch.cat([f[:, : n - 1].flatten() for f, n in zip(features, n_mel_frames, strict=True)])
     mean, deviation = values.mean(), values.std()
     first = asr.encoder.pre_encode.conv[0]
     first.bias.sub_(mean / deviation * first.weight.sum((1, 2, 3)))
     first.weight.div_(deviation)
     frames, n_frames = asr.encoder.pre_encode(x=features.transpose(1, 2), lengths=n_mel_frames)  # f32 [B, T', d]
-    frames = torch.cat([x[:n] for x, n in zip(frames, n_frames)])
+    frames = torch.cat([x[:n] for x, n in zip(frames, n_frames, strict=True)])
     out = asr.encoder.pre_encode.out
     out.weight.div_(frames.std(0)[:, None])
     out.bias.copy_((out.bias - frames.mean(0)) / frames.std(0))

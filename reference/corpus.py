@@ -17,16 +17,18 @@ from pathlib import Path
 
 import numpy as np
 
-from . import reader, speech, text, voices
+from . import ordinary, reader, speech, text, voices
 
 
 class TextSource:
-    """Draws training sentences: grammar, transcripts, spliced transcripts, word strings, single words.
+    """Draws training sentences: ordinary ones, grammar, transcripts, spliced transcripts, word strings, single words.
 
     ``words`` are dictionary words, ``transcripts`` normalised sentences; both are filtered of what is held out.
+    ``ordinary_share`` is the share of made-up ordinary sentences (see ``ordinary``).
     """
 
-    def __init__(self, words: list[str], transcripts: list[str], seed: str):
+    def __init__(self, words: list[str], transcripts: list[str], seed: str, ordinary_share: float = 0.0):
+        self.ordinary_share = ordinary_share
         self.held_out = held_out = text.held_out_words()
         self.rng = random.Random(f"corpus {seed}")
         self.grammar = text.grammar_sentences(f"train {seed}", held_out=False)
@@ -51,6 +53,8 @@ class TextSource:
         return " ".join(head[: self.rng.randint(1, len(head))] + tail[self.rng.randrange(len(tail)):])
 
     def sentence(self) -> str:
+        if self.rng.random() < self.ordinary_share:
+            return ordinary.sentence(self.rng)
         kind = self.rng.random()
         if kind < 0.2:
             return next(self.grammar)
@@ -85,11 +89,12 @@ def main() -> None:
     parser.add_argument("--words", type=Path, default=Path("/usr/share/dict/words"), help="one word a line")
     parser.add_argument("--transcripts", type=Path, nargs="*", default=[], help="NeMo manifests whose text is read aloud")
     parser.add_argument("--flite-share", type=float, default=0.0, help="share of clips in flite's voices")
+    parser.add_argument("--ordinary-share", type=float, default=0.0, help="share of made-up ordinary sentences")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     transcripts = [row["text"] for path in args.transcripts for row in reader.rows(path, held_out=False)]
-    source = TextSource(args.words.read_text().split(), transcripts, args.seed)
+    source = TextSource(args.words.read_text().split(), transcripts, args.seed, args.ordinary_share)
     rng = random.Random(f"corpus voices {args.seed}")
     (args.out / "wav").mkdir(parents=True)
 

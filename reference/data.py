@@ -44,28 +44,29 @@ def silence(rng: random.Random, longest_s: float) -> np.ndarray:
 
 
 def augmented(clip: Clip, rng: random.Random, noise: np.random.Generator) -> np.ndarray:
-    """f32 [n]: speed, then silence around, then a tilt of the spectrum, gain, and noise at 5 to 45 dB or none.
+    """f32 [n]: speed, then silence around, then a tilt of the spectrum, gain, and noise at 15 to 45 dB or none.
 
-    A third of the clips end right after the last word and a third have no noise at all, so that the end of the audio
-    and digital silence are both familiar.
+    A third of the clips end right after the last word and most have no noise at all, so that the end of the audio
+    and digital silence are both familiar. All of it is mild: in an hour on two cores the model never fits the speech
+    as it is, and what makes the task harder only slows it down. Recordings, which are few, change speed more often.
     """
     samples = clip.samples.astype(np.float32) / 32768
-    if rng.random() < 0.6:
+    if rng.random() < (0.6 if clip.recorded else 0.2):
         samples = changed_speed(samples, rng.uniform(0.9, 1.1))
     after = silence(rng, 0.0 if rng.random() < 1 / 3 else 0.6)
     samples = np.concatenate([silence(rng, 0.5), samples, after])
-    if rng.random() < 0.5:
+    if rng.random() < 0.3:
         tilt = rng.uniform(-0.5, 0.5)
         samples[1:] -= tilt * samples[:-1].copy()
     level = rng.uniform(0.15, 1.0) / max(1e-3, float(np.abs(samples).max()))
     samples *= level if rng.random() < 0.8 else 0.7
-    if rng.random() < 2 / 3:
+    if rng.random() < 0.3:
         power = float(np.sqrt(np.mean(samples**2)))
         white = noise.standard_normal(len(samples), dtype=np.float32)
         if rng.random() < 0.5:  # rooms and traffic are louder below than above
             white = np.convolve(white, np.exp(-np.arange(24) / rng.uniform(1, 8)).astype(np.float32), "same")
             white /= max(1e-6, float(white.std()))
-        samples = samples + white * (power * 10 ** (-rng.uniform(5, 45) / 20))
+        samples = samples + white * (power * 10 ** (-rng.uniform(15, 45) / 20))
     return samples
 
 

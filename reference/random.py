@@ -28,7 +28,8 @@ PARAMETERS = {"nemotron-en-0.6b": 618_080_000}
 def tokenizer_lines() -> list[str]:
     """Text rich enough for 1024 BPE tokens: grammar sentences and words of one to three made-up syllables."""
     rng = random.Random("tokenizer")
-    onsets = "b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p ph pl pr qu r s sc sh sl sm sn sp st str sw t th tr v w wh y z"
+    onsets = ("b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p ph pl pr qu r s sc sh sl sm sn sp st str sw t th tr "
+              "v w wh y z")
     rimes = ("a ab ack ad ain all am an and ar ate ay e ead eam ed eep ell en ent er es est et ew i ice ick ide ight ill in ine "
              "ing ip ire ish ive o oad ock oil old on ong oon op or ore ot ound ous out ow ox u ub uck ug um un ure us ut")
     lines = list(itertools.islice(text.grammar_sentences("tokenizer", held_out=False), 2000))

@@ -75,10 +75,12 @@ def grammar_sentence(rng: random.Random) -> str:
     """One sentence of the grammar; ``{digits}`` is one to eight spoken digits."""
     fill = dict(
         person=lambda: rng.choice(PEOPLE), room=lambda: rng.choice(ROOMS), thing=lambda: rng.choice(THINGS),
-        color=lambda: rng.choice(COLORS), day=lambda: rng.choice(DAYS), when=lambda: rng.choice(WHEN), city=lambda: rng.choice(CITIES),
+        color=lambda: rng.choice(COLORS), day=lambda: rng.choice(DAYS), when=lambda: rng.choice(WHEN),
+        city=lambda: rng.choice(CITIES),
         month=lambda: rng.choice(MONTHS),
         food=lambda: rng.choice(FOODS), place=lambda: rng.choice(PLACES), weather=lambda: rng.choice(WEATHER),
-        action=lambda: rng.choice(ACTIONS), ordinal=lambda: rng.choice(ORDINALS), onoff=lambda: rng.choice(["on", "off"]),
+        action=lambda: rng.choice(ACTIONS), ordinal=lambda: rng.choice(ORDINALS),
+        onoff=lambda: rng.choice(["on", "off"]),
         number=lambda: number_words(rng), digits=lambda: " ".join(rng.choices(DIGITS, k=rng.randint(1, 8))),
         time=lambda: f"{rng.choice(DIGITS[1:] + TEENS[:3])} {rng.choice(['thirty', 'fifteen', 'twenty', 'forty five'])}",
     )

@@ -1,6 +1,7 @@
 """Each gate passes on the fp32 artifact, and each rejects what it is there to reject."""
 
 import json
+import shutil
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -14,7 +15,7 @@ from nemoport.stream import Chunker
 from nemoport.validate import gates, limits, score
 from nemoport.validate.context import Context
 from nemoport.validate.report import junit, write_reports
-from nemoport.validate.result import FAIL, PASS, GateResult, within
+from nemoport.validate.result import FAIL, PASS, GateResult, artifact_sha256, within
 from nemoport.validate.results import read_results, required_passes, results_path
 from nemoport.validate.run import judge, validate
 
@@ -43,9 +44,16 @@ def context_of(reference_checkpoint, eval_corpus, oracle):
 
 
 @pytest.fixture(scope="module")
-def sound(context_of, build, reference_checkpoint):
-    """The context of the undamaged artifact at all lookaheads: its runs are made once."""
-    return context_of(build, lookaheads=reference_checkpoint.spec.streaming.lookaheads)
+def validated(build, oracle, eval_corpus, reference_checkpoint, tmp_path_factory):
+    """(a build that was validated, the manifest, what was said); of eval_corpus, at all lookaheads."""
+    folder = tmp_path_factory.mktemp("validated")
+    copy, manifest = damage.copy_build(build, folder / "build"), folder / "some.jsonl"
+    shutil.copytree(oracle.folder.parent, copy / "oracle")
+    rows = [{"audio_filepath": str(u.path), "text": u.text} for u in eval_corpus.utterances]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = []
+    assert validate(reference_checkpoint, copy, manifest, baseline=False, threads=1, progress=lines.append)
+    return copy, manifest, lines
 
 
 @pytest.fixture
@@ -65,20 +73,22 @@ def failing(context, *names):
 
 
 @pytest.mark.parametrize("gate", gates.names())
-def test_fp32_passes(sound, gate):
-    results = gates.run_gate(gate, sound)
+def test_fp32_passes(validated, gate):
+    results = [r for r in read_results(results_path(validated[0], FP32)) if r.gate == gate]
     assert results
     assert [r for r in results if r.status != PASS] == []
-    assert {r.sha256 for r in results} == {sound.sha256}
-    assert {r.gate for r in results} == {gate}
+    assert {r.sha256 for r in results} == {artifact_sha256(validated[0] / FP32)}
 
 
-def test_every_lookahead_flush_rule_and_packet_size_is_judged(sound):
-    cases = {r.case for r in gates.run_gate("tokens", sound)}
+def test_every_lookahead_flush_rule_and_packet_size_is_judged(validated):
+    results = read_results(results_path(validated[0], FP32))
     rules = {f"lookahead {r}, {flush}" for r in (13, 6, 1) for flush in ("full", "nemo")}
-    assert cases == rules | {"lookahead 0, nemo", "all", "different"}
-    seen = {h.packet_ms for _, _, heard, _ in sound.compared() for h in heard}
-    assert seen == {1, 10, 37, 100, 560, 5000}
+    assert {r.case for r in results if r.gate == "tokens"} == rules | {"lookahead 0, nemo", "all", "different"}
+    whole = next(r for r in results if (r.gate, r.case) == ("tokens", "all"))
+    assert whole.evidence == "packets of 1, 10, 37, 100, 560, 5000 ms"
+    assert {r.case for r in results if r.gate == "batch"} == {
+        f"lookahead {r}, {n} streams" for r in (13, 6, 1, 0) for n in (3, 8)
+    }
 
 
 def test_numeric_and_tokens_reject_swapped_caches(context_of, copy):
@@ -120,7 +130,8 @@ def test_truncated_sidecar_fails_every_gate(context_of, copy):
     data = copy / FP32 / f"{ENCODER}.data"
     data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
     damage.seal(copy / FP32)
-    assert failing(context_of(copy), *gates.names()) == [g for g in gates.names() if g != "contract"]
+    running = [g for g in gates.names() if g != "contract"]  # whose hashes agree with the file
+    assert failing(context_of(copy), *running) == running
 
 
 def test_nan_fails_every_gate_that_runs_the_graph(context_of, copy):
@@ -205,29 +216,30 @@ def test_contract_names_every_difference(context_of, copy, reference_checkpoint)
         assert part in evidence
 
 
-def test_validate_end_to_end(reference_checkpoint, eval_corpus, oracle, copy, tmp_path):
-    """Verdict, files, reuse of what is unchanged, a variant that is asked for and not there."""
-    manifest = tmp_path / "three.jsonl"
-    rows = [{"audio_filepath": str(u.path), "text": u.text} for u in eval_corpus.utterances[:8]]
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(CorpusError, match="overlap"):
-        validate(reference_checkpoint, copy, manifest, [FP32], manifest, baseline=False, threads=1)
-    with pytest.raises(UsageError, match="no gates for the variant 'int3'"):
-        validate(reference_checkpoint, copy, manifest, ["int3"], baseline=False, threads=1)
-    lines = []
-    assert validate(reference_checkpoint, copy, manifest, baseline=False, threads=1, progress=lines.append)
+def test_verdict_files_and_reuse(validated, reference_checkpoint):
+    copy, manifest, lines = validated
     assert required_passes(copy, FP32) == []
     assert any(line.startswith("variant") and FP32 in line for line in lines)
     assert "| fp32 | pass |" in (copy / "results" / "report.md").read_text()
-    lines.clear()
-    assert not validate(reference_checkpoint, copy, manifest, [FP32, "fp16"], baseline=False, threads=1, progress=lines.append)
+    lines, both = [], [FP32, "fp16"]
+    assert not validate(reference_checkpoint, copy, manifest, both, baseline=False, threads=1, progress=lines.append)
     assert sum("unchanged" in line for line in lines) == len(gates.names())
     assert {r.status for r in read_results(results_path(copy, "fp16"))} == {FAIL}
     suites = {s.get("name"): s for s in ElementTree.parse(copy / "results" / "junit.xml").getroot()}
     assert suites[FP32].get("failures") == "0"
     assert int(suites["fp16"].get("failures")) == len(suites["fp16"].findall("testcase/failure")) > 0
-    assert required_passes(copy, "fp16")
-    assert "gate" in required_passes(copy, "int8-static")[0] or "artifact" in required_passes(copy, "int8-static")[0]
+    assert "manifest.json is missing" in required_passes(copy, "fp16")[0]
+    assert "manifest.json is missing" in required_passes(copy, "int8-static")[0]
+
+
+def test_unusable_input_is_refused(validated, reference_checkpoint, tmp_path):
+    copy, manifest, _ = validated
+    with pytest.raises(CorpusError, match="overlap"):
+        validate(reference_checkpoint, copy, manifest, [FP32], manifest, baseline=False)
+    with pytest.raises(UsageError, match="no gates for the variant 'int3'"):
+        validate(reference_checkpoint, copy, manifest, ["int3"], baseline=False)
+    with pytest.raises(ArtifactError, match="nothing to validate"):
+        validate(reference_checkpoint, tmp_path, manifest, baseline=False)
 
 
 def test_a_gate_that_judges_nothing_or_is_not_there_does_not_pass(context_of, build, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,6 +22,7 @@ from nemoport.validate.result import GateResult, artifact_sha256, within
 from nemoport.validate.runs import CorpusRunner, Heard
 from nemoport.validate.sessions.onnxruntime import OnnxSession
 
+PROGRESS_SECONDS = 10.0
 RUN_BY = ("audio", "decode", "frontend", "stream", "tokens")  # of nemoport/; all of validate/ counts
 
 
@@ -85,12 +87,15 @@ class Context:
         if key not in self._runs:
             part = replace(self.corpus, utterances=self.corpus.utterances[::every])
             where = f"{self.variant}: lookahead {lookahead}, {streams} at once"
-            self._runs[key] = self.runner.run(
-                part,
-                lookahead,
-                streams,
-                lambda seconds: self.progress(f"{where}: {seconds:.0f} of {part.seconds:.0f} s of audio"),
-            )
+            shown_s = time.monotonic()
+
+            def show(seconds: float) -> None:
+                nonlocal shown_s
+                if time.monotonic() - shown_s >= PROGRESS_SECONDS:
+                    shown_s = time.monotonic()
+                    self.progress(f"{where}: {seconds:.0f} of {part.seconds:.0f} s of audio")
+
+            self._runs[key] = self.runner.run(part, lookahead, streams, show)
         return self._runs[key]
 
     def compared(self) -> list[tuple[int, str, tuple[Heard, ...], tuple[Record, ...]]]:

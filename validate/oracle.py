@@ -90,7 +90,7 @@ def record_oracle(
 
 def _record(model, corpus: Corpus, mode: str, lookahead: int, path: Path, progress) -> None:
     results, seconds = [], 0.0
-    with nemo.exact(), nemo.quiet():
+    with nemo.exact(model), nemo.quiet():
         for at in range(0, len(corpus.utterances), TOGETHER):
             group = corpus.utterances[at : at + TOGETHER]
             audio = [u.samples() for u in group]

@@ -12,7 +12,7 @@ from nemoport.export.checkpoint import Checkpoint, read_checkpoint
 from nemoport.validate import gates
 from nemoport.validate.baseline import record_baseline
 from nemoport.validate.context import Context
-from nemoport.validate.limits import limits_of, read_limits
+from nemoport.validate.limits import Limits, limits_of, read_limits
 from nemoport.validate.oracle import record_oracle
 from nemoport.validate.report import table, write_reports
 from nemoport.validate.result import GateResult
@@ -35,7 +35,8 @@ def validate(
 ) -> bool:
     """Whether every variant (default: all that are built) passes every gate that it must.
 
-    Writes build/results/: <variant>.jsonl, junit.xml, report.md. `calibration`: the manifest that variants were
+    Writes build/results/: <variant>.jsonl, junit.xml, report.md. By default also what is built for comparison, into
+    extra-<name>.jsonl, which does not count for the verdict. `calibration`: the manifest that variants were
     calibrated on, which must share no recording with `corpus`. `baseline`: measure NeMo's own export beside them.
     Raises NemoportError kinds for unusable input; a variant that is asked for and not there is a fail.
     """
@@ -48,40 +49,24 @@ def validate(
     limits = [limits_of(variant) for variant in variants or built(build)]
     oracle = record_oracle(checkpoint, evaluation, build, progress)
     baselines = record_baseline(checkpoint, evaluation, oracle, build, progress, threads) if baseline else []
-    for one in limits:
-        context = Context(
+
+    def context(one: Limits) -> Context:
+        return Context(
             build / one.variant, one, checkpoint.spec, checkpoint.sha256, evaluation, oracle, provider, threads, progress
         )
-        judge(context, results_path(build, one.variant))
+
+    for one in limits:
+        judge(context(one), results_path(build, one.variant))
+    beside = {} if variants else comparisons(build)
+    for name, like in beside.items():
+        judge(context(replace(limits_of(like), variant=name)), results_path(build, f"extra-{name}"), BESIDE)
     write_reports(build, baselines)
     problems = {one.variant: required_passes(build, one.variant) for one in limits}
-    progress(table(build, [one.variant for one in limits]))
+    progress(table(build, [*problems, *(f"extra-{name}" for name in beside)]))
     for variant, found in problems.items():
         for problem in found:
             progress(f"{variant}: {problem}")
     return not any(problems.values())
-
-
-def show_beside(
-    name: str,
-    like: str,
-    folder: Path,
-    checkpoint: Checkpoint,
-    build: Path,
-    corpus: Path,
-    *,
-    progress: Callable[[str], None] = lambda line: None,
-) -> None:
-    """Measures another artifact, such as one calibrated with cold caches, for a row `name` of the build's report.
-
-    folder: the artifact; config.json and shared/ stand beside it. like: the variant whose limits it is shown against.
-    Nothing of it counts for the verdict. Writes build/results/extra-<name>.jsonl.
-    """
-    evaluation = read_corpus(corpus, checkpoint.spec.frontend.sample_rate_hz)
-    oracle = record_oracle(checkpoint, evaluation, build, progress)
-    limits = replace(limits_of(like), variant=name)
-    context = Context(folder, limits, checkpoint.spec, checkpoint.sha256, evaluation, oracle, progress=progress)
-    judge(context, results_path(build, "extra-" + "-".join(name.replace(",", "").split())), BESIDE)
 
 
 def judge(context: Context, path: Path, names: Sequence[str] | None = None) -> list[GateResult]:
@@ -116,6 +101,17 @@ def built(build: Path) -> list[str]:
             todo="run `nemoport export` first",
         )
     return found
+
+
+def comparisons(build: Path) -> dict[str, str]:
+    """Artifacts that are built only to be compared: name -> the variant whose limits they are shown against.
+
+    They have no block in gates.toml; int8-static-cold, say, is shown beside int8-static and never packaged.
+    """
+    known = sorted(read_limits(), key=len)
+    found = sorted(path.parent.name for path in build.glob("*/manifest.json"))
+    like = {name: [k for k in known if name.startswith(f"{k}-")] for name in found if name not in known}
+    return {name: near[-1] for name, near in like.items() if near}
 
 
 def _reusable(context: Context, path: Path) -> dict[str, list[GateResult]]:

@@ -1,0 +1,248 @@
+"""INT8, dynamic and static: what is quantized and how, what is left alone, and what a wrong one does."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from damage import copy_build
+from onnx import TensorProto, numpy_helper
+from quantizing import listen, quiet, short_manifest, snr_db
+
+from nemoport.artifact import DECODER, ENCODER, Artifact
+from nemoport.calibration.ranges import Range
+from nemoport.errors import ArtifactError, CorpusError, OutputError, UsageError
+from nemoport.quantize import build_variant, int8_dynamic, int8_static, variants
+from nemoport.quantize.graph import check_quantized, constant_matmuls, layer_matmuls
+
+LAYER = [
+    "feed_forward1/linear1",
+    "feed_forward1/linear2",
+    "self_attn/linear_q",
+    "self_attn/linear_k",
+    "self_attn/linear_v",
+    "self_attn/linear_out",
+    "conv/pointwise_conv1",
+    "conv/pointwise_conv2",
+    "feed_forward2/linear1",
+    "feed_forward2/linear2",
+]
+LINEARS = sorted(f"/layers.{i}/{name}/MatMul" for i in range(6) for name in LAYER)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return short_manifest(tmp_path_factory.mktemp("calibration"))
+
+
+@pytest.fixture(scope="module")
+def copy(build, tmp_path_factory):
+    return copy_build(build, tmp_path_factory.mktemp("int8") / "build")
+
+
+@pytest.fixture(scope="module")
+def dynamic(copy):
+    return build_variant(copy, "int8-dynamic", None, progress=quiet)
+
+
+@pytest.fixture(scope="module")
+def static(copy, manifest):
+    return build_variant(copy, "int8-static", manifest, progress=quiet)
+
+
+@pytest.fixture(scope="module")
+def fp32_run(build, eval_corpus):
+    return listen(Artifact.open(build / "fp32"), eval_corpus, 6)
+
+
+def arrays(model):
+    return {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+
+
+def encoder_of(artifact):
+    return onnx.load(artifact.encoder)
+
+
+def errors(reference, tokens):
+    """Share of tokens that differ, by edit distance."""
+
+    def distance(a, b):
+        row = list(range(len(b) + 1))
+        for i, x in enumerate(a, 1):
+            left, row[0] = row[0], i
+            for j, y in enumerate(b, 1):
+                left, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, left + (x != y))
+        return row[-1]
+
+    return sum(map(distance, reference, tokens)) / sum(map(len, reference))
+
+
+@pytest.mark.parametrize("variant", ["dynamic", "static"])
+def test_every_linear_of_every_layer_and_nothing_else(variant, request):
+    artifact, module = request.getfixturevalue(variant), {"dynamic": int8_dynamic, "static": int8_static}[variant]
+    model = encoder_of(artifact)
+    assert sorted(module.quantized_nodes(model)) == LINEARS
+    kept = [n.name for n in constant_matmuls(model)]
+    assert kept == ["/pre_encode/out/MatMul"]
+    products = [n.name for n in model.graph.node if n.op_type == "MatMul" and "linear" not in n.name]
+    assert sum(name.startswith("/layers.") and "self_attn" in name for name in products) == 18  # of two activations
+
+
+@pytest.mark.parametrize("variant", ["dynamic", "static"])
+def test_subsampling_and_decoder_are_untouched(variant, build, request):
+    artifact = request.getfixturevalue(variant)
+    before, after = arrays(onnx.load(build / "fp32" / ENCODER)), arrays(encoder_of(artifact))
+    names = [name for name in before if name.startswith("pre_encode.")]
+    assert len(names) == 12 and all(np.array_equal(before[name], after[name]) for name in names)
+    for name in (DECODER, f"{DECODER}.data"):
+        assert (artifact.folder / name).read_bytes() == (build / "fp32" / name).read_bytes()
+
+
+@pytest.mark.parametrize("variant", ["dynamic", "static"])
+def test_weights_are_signed_symmetric_and_per_channel(variant, build, request):
+    before, after = arrays(onnx.load(build / "fp32" / ENCODER)), arrays(encoder_of(request.getfixturevalue(variant)))
+    name = "layers.3.conv.pointwise_conv1.weight"
+    quantized, scale, zero = (after[f"{name}_{suffix}"] for suffix in ("quantized", "scale", "zero_point"))
+    assert quantized.dtype == zero.dtype == np.int8
+    assert scale.shape == zero.shape == (before[name].shape[1],) and not zero.any()
+    assert np.allclose(scale, np.abs(before[name]).max(0) / 127, rtol=0.01)
+    assert np.abs(quantized * scale - before[name]).max() <= 0.51 * scale.max()
+    assert name not in after  # the fp32 weight is gone
+
+
+def test_dynamic_ranges_are_found_at_run_time(dynamic):
+    model = encoder_of(dynamic)
+    read = {n.input[0] for n in model.graph.node if n.op_type == "MatMulInteger"}
+    made = {n.output[0] for n in model.graph.node if n.op_type == "DynamicQuantizeLinear"}  # u8, by its definition
+    assert read == made and len(made) == 54  # K and V read one tensor
+
+
+def test_static_activations_are_u8_with_the_calibrated_ranges(static):
+    model = encoder_of(static)
+    after = arrays(model)
+    quantizers = [n for n in model.graph.node if n.op_type == "QuantizeLinear"]
+    assert len(quantizers) == 54 and all(after[n.input[2]].dtype == np.uint8 for n in quantizers)
+    assert not any(n.op_type == "MatMulInteger" for n in model.graph.node)
+    folder = next((static.folder.parent / "calibration").iterdir())
+    ranges = json.loads((folder / "ranges.json").read_text())
+    for node in quantizers:
+        low, high = ranges[node.input[0]]["p99.999"]
+        step = (max(high, 0) - min(low, 0)) / 255
+        assert after[node.input[1]] == pytest.approx(step, rel=1e-4)
+        assert after[node.input[2]] == pytest.approx(-min(low, 0) / step, abs=1)
+
+
+def test_outputs_of_products_are_not_quantized(static):
+    model = encoder_of(static)
+    products = {n.output[0] for n in model.graph.node if n.op_type == "MatMul"}
+    assert not products.intersection(n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear")
+
+
+@pytest.mark.parametrize("variant", ["dynamic", "static"])
+def test_it_still_hears(variant, request, eval_corpus, fp32_run):
+    artifact = request.getfixturevalue(variant)
+    tokens, frames = listen(artifact, eval_corpus, 6)
+    assert snr_db(fp32_run[1], frames) > 28
+    assert errors(fp32_run[0], tokens) < 0.08
+    size = sum(f.stat().st_size for f in artifact.folder.glob("encoder*.data"))
+    assert size < 0.32 * (artifact.folder.parent / "fp32" / f"{ENCODER}.data").stat().st_size
+
+
+@pytest.mark.parametrize("variant", ["dynamic", "static"])
+def test_shuffled_scales_are_heard(variant, request, eval_corpus, fp32_run, tmp_path):
+    """Negative control: per-channel scales in another order."""
+    artifact = request.getfixturevalue(variant)
+    model = encoder_of(artifact)
+    for weight in model.graph.initializer:
+        if weight.name.endswith(".weight_scale"):
+            shuffled = np.random.default_rng(0).permutation(numpy_helper.to_array(weight))
+            weight.CopyFrom(numpy_helper.from_array(shuffled, weight.name))
+    onnx.save(model, tmp_path / ENCODER)
+    tokens, frames = listen(artifact, eval_corpus, 6, tmp_path / ENCODER)
+    assert snr_db(fp32_run[1], frames) < 15
+    assert errors(fp32_run[0], tokens) > 0.15
+
+
+def test_wrong_ranges_are_heard(copy, eval_corpus, fp32_run, tmp_path):
+    """Negative control: ranges far too narrow, as calibration on silence alone would give."""
+    fp32 = Artifact.open(copy / "fp32")
+    nodes = layer_matmuls(onnx.load(fp32.encoder, load_external_data=False))
+    narrow = {node.input[0]: Range(-0.2, 0.2) for node in nodes}
+    int8_static.quantize(fp32, tmp_path, [n.name for n in nodes], narrow, {})
+    tokens, _ = listen(fp32, eval_corpus, 6, tmp_path / ENCODER)
+    assert errors(fp32_run[0], tokens) > 0.5
+
+
+def test_a_stream_in_a_batch_is_quantized_as_alone(static):
+    """Static ranges: a loud neighbour changes nothing. (Dynamic ranges are of the whole batch.)"""
+    from nemoport.validate.sessions.onnxruntime import OnnxSession
+
+    session = OnnxSession.open(static, threads=1)
+    rng = np.random.default_rng(0)
+    mel = (rng.standard_normal((2, 128, 65)) * 3 - 8).astype(np.float32)
+    mel[1] += 6
+    together, _, _ = session.encode(mel, np.array([65, 65]), session.initial_state(2))
+    alone, _, _ = session.encode(mel[:1], np.array([65]), session.initial_state(1))
+    assert np.abs(together[0] - alone[0]).max() < 1e-4
+
+
+def test_manifest_says_how_and_from_what(dynamic, static, manifest):
+    assert dynamic.manifest.corpus_digest is None and static.manifest.corpus_digest
+    assert static.manifest.recipe.parent == "fp32"
+    parameters = static.manifest.recipe.parameters
+    assert parameters["method"] == "percentile" and parameters["streams"]["cold"] is False
+    assert dynamic.manifest.recipe.parameters == {"per_channel": True, "reduce_range": False}
+    parent = Artifact.open(static.folder.parent / "fp32")
+    assert static.manifest.parent_digest == parent.manifest.digest
+    props = {p.key: p.value for p in onnx.load(static.encoder, load_external_data=False).metadata_props}
+    assert set(props) == {"nemoport.spec", "nemoport.checkpoint_sha256"}
+    static.verify_files()
+
+
+def test_reused_by_digest_and_never_overwritten(static, manifest, tmp_path):
+    build = static.folder.parent
+    before = static.encoder.stat().st_mtime_ns
+    assert build_variant(build, "int8-static", manifest, progress=quiet).manifest == static.manifest
+    other = short_manifest(tmp_path, first=10, count=10)
+    with pytest.raises(OutputError, match="calibration audio"):
+        build_variant(build, "int8-static", other, progress=quiet)
+    assert static.encoder.stat().st_mtime_ns == before
+
+
+def test_unusable_input(copy, manifest, tmp_path):
+    with pytest.raises(UsageError, match="fp16, int8-dynamic, int8-static") as error:
+        build_variant(copy, "int5", manifest, progress=quiet)
+    assert "'int5'" in str(error.value)
+    with pytest.raises(CorpusError, match="--calibration"):
+        build_variant(copy, "int8-static", None, progress=quiet)
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(CorpusError, match="no utterance"):
+        build_variant(copy, "int8-static-cold", tmp_path / "empty.jsonl", progress=quiet)
+    with pytest.raises(ArtifactError, match="no artifact"):
+        build_variant(tmp_path, "int8-dynamic", None, progress=quiet)
+    short = short_manifest(tmp_path, count=2)
+    with pytest.raises(CorpusError, match="too short"):
+        build_variant(copy, "int8-static-cold", short, progress=quiet)
+    assert not (copy / "int8-static-cold").exists()
+
+
+def test_the_files_are_the_registry():
+    assert {"fp16", "int8-dynamic", "int8-static"} <= set(variants())
+    assert not {"graph", "casts", "overflow"}.intersection(variants())
+
+
+def test_wrong_sets_of_nodes_are_refused():
+    with pytest.raises(ArtifactError, match="did not quantize"):
+        check_quantized(LINEARS[:-1], LINEARS)
+    with pytest.raises(ArtifactError, match="nothing to quantize"):
+        layer_matmuls(onnx.ModelProto())
+
+
+def test_no_integer_types_leak_into_the_contract(dynamic, static, build):
+    def contract(path):
+        model = onnx.load(path, load_external_data=False)
+        return [(v.name, v.type.tensor_type.elem_type) for v in [*model.graph.input, *model.graph.output]]
+
+    expected = contract(build / "fp32" / ENCODER)
+    assert contract(dynamic.encoder) == contract(static.encoder) == expected
+    assert {t for _, t in expected} == {TensorProto.FLOAT, TensorProto.INT64}
