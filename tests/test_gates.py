@@ -17,7 +17,7 @@ from nemoport.validate.context import Context
 from nemoport.validate.report import junit, write_reports
 from nemoport.validate.result import FAIL, PASS, GateResult, artifact_sha256, within
 from nemoport.validate.results import read_results, required_passes, results_path
-from nemoport.validate.run import judge, validate
+from nemoport.validate.run import built, comparisons, judge, validate
 
 FP32 = "fp32"
 
@@ -240,6 +240,14 @@ def test_unusable_input_is_refused(validated, reference_checkpoint, tmp_path):
         validate(reference_checkpoint, copy, manifest, ["int3"], baseline=False)
     with pytest.raises(ArtifactError, match="nothing to validate"):
         validate(reference_checkpoint, tmp_path, manifest, baseline=False)
+
+
+def test_comparisons_are_what_no_gate_knows(tmp_path):
+    for name in ("fp32", "int8-static", "int8-static-cold", "int8-static-minmax", "tiny"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text("{}")
+    assert comparisons(tmp_path) == {"int8-static-cold": "int8-static", "int8-static-minmax": "int8-static"}
+    assert built(tmp_path) == ["fp32", "int8-static"]
 
 
 def test_a_gate_that_judges_nothing_or_is_not_there_does_not_pass(context_of, build, monkeypatch):
