@@ -102,7 +102,12 @@ class Stream:
 
     @property
     def token_seconds(self) -> list[float]:
-        """Start of the encoder frame on which each token came out, in seconds from the start of the stream."""
+        """Time of the encoder frame on which each token came out, in seconds from the start of the stream.
+
+        Frame j is at 80 j ms: the subsampling is causal, so that this is as far as the frame itself has heard. Its
+        right context and the model's own habit put it before or behind the spoken sound. The last frame of an
+        utterance may be up to one frame past its end.
+        """
         return [frame * self._session.spec.frame_seconds for frame in self.greedy.token_frames]
 
     def push(self, samples: np.ndarray) -> None:

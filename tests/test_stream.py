@@ -194,7 +194,7 @@ def test_live_stream_returns_each_token_once(build, utterances, alone):
     live = [token for part in np.array_split(samples, 20) for token in stream.feed(part)] + stream.finish()
     assert tuple(live) == alone[name].tokens != ()
     assert stream.token_seconds == sorted(stream.token_seconds)
-    assert stream.token_seconds[-1] <= len(samples) / 16000
+    assert stream.token_seconds[-1] <= len(samples) / 16000 + 0.08  # the last frame may reach past the end
 
 
 def test_silence_gives_frames_and_does_not_wedge(build, utterances, alone):
