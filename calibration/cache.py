@@ -41,7 +41,7 @@ def calibrate(
     root: Path,
     *,
     progress: Progress,
-    threads: int = 0,
+    threads: int | None = None,
     save_every: int = 2,
 ) -> Calibration:
     """Runs the streams through the parent's encoder and collects the ranges of `tensors`.

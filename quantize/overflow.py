@@ -31,7 +31,7 @@ class Scan:
 
 
 def scan_activations(
-    parent: Artifact, streams: CalibrationStreams, ops: Iterable[str], progress: Progress, threads: int = 0
+    parent: Artifact, streams: CalibrationStreams, ops: Iterable[str], progress: Progress, threads: int | None = None
 ) -> Scan:
     """Decodes one spoken and one fading stream at each lookahead, cold starts included, and keeps the extremes of what
     the nodes of the kinds `ops` read and yield.
