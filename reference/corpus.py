@@ -53,7 +53,7 @@ class TextSource:
         return " ".join(head[: self.rng.randint(1, len(head))] + tail[self.rng.randrange(len(tail)):])
 
     def sentence(self) -> str:
-        if self.rng.random() < self.ordinary_share:
+        if self.ordinary_share and self.rng.random() < self.ordinary_share:
             return ordinary.sentence(self.rng)
         kind = self.rng.random()
         if kind < 0.2:
