@@ -80,8 +80,10 @@ lint: setup ## ruff
 bench: setup ## speed and memory, interleaved, as ratios; see bench/README.md
 	$(BIN)/python bench/variants.py --build $(BUILD) --corpus $(CORPUS)
 
-reference: setup ## train the reference checkpoint again (hours; needs espeak-ng)
-	$(BIN)/python -m nemoport.reference.train
+reference: setup ## train a reference checkpoint from scratch (hours; needs espeak-ng, flite and a word list)
+	$(BIN)/python -m nemoport.reference.corpus --out build/reference/corpus --clips 26000 --flite-share 0.08 --seed 0
+	$(BIN)/python -m nemoport.reference.corpus --out build/reference/ordinary --clips 6500 --flite-share 0.15 --seed ordinary --ordinary-share 1.0
+	$(BIN)/python -m nemoport.reference.train --corpus build/reference/corpus/corpus.jsonl build/reference/ordinary/corpus.jsonl --out build/reference/streaming-en.nemo --minutes 300
 
 clean: ## remove builds and packages
 	rm -rf build dist
