@@ -93,6 +93,12 @@ def shorter_left_context(build: Path, checkpoint, frames: int) -> None:
     seal(build / "fp32")
 
 
+def is_matrix(name: str) -> bool:
+    """Whether an encoder weight is one that INT8 quantizes: all but the subsampling's, the norms', the positions'."""
+    kinds = ("linear", "pointwise_conv")
+    return name.startswith("layers.") and name.endswith(".weight") and name.split(".")[-2].startswith(kinds)
+
+
 def shuffle_scales(weight: np.ndarray) -> np.ndarray:
     """[in, out] -> as if the per-channel int8 scales had been stored in another order."""
     scales = np.abs(weight).max(0) / 127

@@ -10,7 +10,7 @@ import pytest
 
 from nemoport.errors import ArtifactError
 from nemoport.frontend import LogMel, mel_filterbank
-from nemoport.validate import baseline, nemo
+from nemoport.validate import baseline, nemo, nemo_runs
 from nemoport.validate import oracle as recording
 from nemoport.validate.oracle import OFFLINE, STREAMING, record_oracle, sample_positions
 
@@ -62,7 +62,7 @@ def test_streams_that_share_a_call_equal_nemos_own_loop(model, eval_corpus, orac
     """The record, made of many utterances at once, against NeMo's example, which streams one."""
     utterances = eval_corpus.utterances[::3]
     with nemo.exact(model), nemo.quiet():
-        alone = [nemo.stream(model, [u.samples()], lookahead)[0] for u in utterances]
+        alone = [nemo_runs.stream(model, [u.samples()], lookahead)[0] for u in utterances]
         texts = [as_nemos_example_streams(model, u.samples()) for u in utterances]
     recorded = oracle.runs[STREAMING, lookahead][::3]
     assert [r.text for r in recorded] == texts
@@ -151,7 +151,7 @@ def test_second_oracle_agrees(second, oracle, model, reference_checkpoint, eval_
         samples = eval_corpus.utterances[index].samples()
         features, mask = hf_oracle.mel(samples, spec.frontend.n_mels)
         with nemo.exact(model), nemo.quiet():
-            run = nemo.offline(model, samples, lookahead)
+            run = nemo_runs.offline(model, samples, lookahead)
             offline = hf_oracle.offline_frames(second, features, mask, lookahead)[: len(run.frames)]
             valid = features[:, : len(samples) // spec.frontend.hop_samples]
             streamed = hf_oracle.streaming_frames(second, valid, spec.streaming, lookahead)

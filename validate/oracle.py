@@ -14,7 +14,7 @@ from nemoport.artifact import digest_json, read_json, sha256_file, write_bytes, 
 from nemoport.calibration.corpus import Corpus
 from nemoport.errors import ArtifactError
 from nemoport.export.checkpoint import Checkpoint
-from nemoport.validate import nemo
+from nemoport.validate import nemo, nemo_runs
 
 STREAMING, OFFLINE = "streaming", "offline"
 TOGETHER = 16  # utterances that stream in one batch
@@ -59,7 +59,7 @@ def sample_positions(enc_frames: int, lookahead: int) -> np.ndarray:
 
 def oracle_digest(checkpoint: Checkpoint, corpus: Corpus) -> str:
     """Of all that decides the record: a changed recording code counts as another oracle."""
-    code = [sha256_file(Path(module)) for module in (__file__, nemo.__file__)]
+    code = [sha256_file(Path(module)) for module in (__file__, nemo.__file__, nemo_runs.__file__)]
     return digest_json([checkpoint.sha256, corpus.digest, code, version("nemo_toolkit"), version("torch")])
 
 
@@ -95,9 +95,9 @@ def _record(model, corpus: Corpus, mode: str, lookahead: int, path: Path, progre
             group = corpus.utterances[at : at + TOGETHER]
             audio = [u.samples() for u in group]
             if mode == STREAMING:
-                results += nemo.stream(model, audio, lookahead)
+                results += nemo_runs.stream(model, audio, lookahead)
             else:
-                results += [nemo.offline(model, samples, lookahead) for samples in audio]
+                results += [nemo_runs.offline(model, samples, lookahead) for samples in audio]
             seconds += sum(u.seconds for u in group)
             progress(f"oracle: {mode}, lookahead {lookahead}: {seconds:.0f} of {corpus.seconds:.0f} s of audio")
     samples = [run.frames[sample_positions(len(run.frames), lookahead)] for run in results]

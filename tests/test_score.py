@@ -1,0 +1,77 @@
+"""Word error rates, limits, verdicts on single figures, reports."""
+
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from nemoport.errors import ArtifactError, UsageError
+from nemoport.validate import gates, limits, score
+from nemoport.validate.report import junit, write_reports
+from nemoport.validate.result import FAIL, PASS, GateResult, within
+from nemoport.validate.results import read_results, results_path
+
+FP32 = "fp32"
+
+
+def test_a_limit_needs_a_number_and_a_reason(tmp_path):
+    path = tmp_path / "gates.toml"
+    path.write_text('[x]\nrequired = []\nstreams = 1\n[x.wer]\nmax_empty = 0\n')
+    with pytest.raises(ArtifactError, match="x.wer"):
+        limits.read_limits(path)
+    path.write_text(path.read_text() + 'reason = "because"\n')
+    with pytest.raises(UsageError, match="max_difference"):
+        limits.limits_of("x", path).get("wer", "max_difference")
+    assert all(set(block.required) == set(gates.names()) for block in limits.read_limits().values())
+
+
+@pytest.mark.parametrize(
+    ("measured", "limit", "at_least", "n", "status"),
+    [
+        (1.0, 1.0, True, 1, PASS),
+        (0.99, 1.0, True, 1, FAIL),
+        (1.0, 1.0, False, 1, PASS),
+        (1.1, 1.0, False, 1, FAIL),
+        (float("nan"), 1.0, False, 1, FAIL),
+        (float("nan"), None, False, 1, FAIL),
+        (float("-inf"), 1.0, False, 1, FAIL),
+        (1.0, None, False, 1, PASS),
+        (1.0, 1.0, False, 0, FAIL),
+    ],
+)
+def test_only_a_finite_figure_of_something_within_its_limit_passes(measured, limit, at_least, n, status):
+    assert within(measured, limit, at_least=at_least, n=n) == status
+
+
+def test_word_counts():
+    assert score.normalise("Hello,  World \u2019s-end!") == "hello world 's end"
+    assert score.count_words("a b c", "") == score.WordCounts(3, 0, 3, 0)
+    assert score.count_words("", "a b") == score.WordCounts(0, 0, 0, 2)
+    assert score.count_words("the cat sat", "the bat sat down") == score.WordCounts(3, 1, 0, 1)
+    assert score.wer_percent(score.count_all(["a b", "c d"], ["a b", ""])) == 50.0
+    assert np.isnan(score.wer_percent([]))
+
+
+def test_bootstrap_is_paired_and_repeatable():
+    base = [[score.WordCounts(10, 3, 0, 0)] for _ in range(50)]
+    assert score.wer_difference(base, base) == score.Interval(0.0, 0.0, 0.0)
+    worse = [[score.WordCounts(10, 4 if i < 5 else 3, 0, 0)] for i in range(50)]
+    found = score.wer_difference(worse, base)
+    assert found == score.wer_difference(worse, base)
+    assert found.value == pytest.approx(1.0)
+    assert 0.0 <= found.lower < 1.0 < found.upper < 3.0
+
+
+def test_reports_of_hostile_text(tmp_path):
+    result = GateResult("wer", FP32, "", FAIL, "case | <x>", float("nan"), None, "points", 1, (0.0, 1.0), 'a "\x00" | <b>')
+    root = ElementTree.fromstring(junit({FP32: [result]}))
+    assert root[0][0][0].get("message")
+    path = results_path(tmp_path, FP32)
+    path.parent.mkdir()
+    path.write_text(json.dumps(result.to_dict()) + "\n")
+    write_reports(tmp_path, [])
+    assert "fail: wer" in (tmp_path / "results" / "report.md").read_text()
+    path.write_text("{")
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        read_results(path)

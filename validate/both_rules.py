@@ -1,0 +1,83 @@
+"""One utterance by both flush rules at the cost of one, fed in packets of two sizes."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nemoport.calibration.corpus import Utterance
+from nemoport.decode import Session
+from nemoport.errors import ArtifactError
+from nemoport.stream import FLUSH_RULES, Stream
+
+PACKETS_MS = (1, 10, 37, 100, 560, 5000)  # 37: no multiple of anything
+
+
+@dataclass
+class Member:
+    """One utterance by one rule; frames: f32 [T', d_model] per window."""
+
+    flush: str
+    packet_ms: int
+    stream: Stream
+    frames: list[np.ndarray] = field(default_factory=list)
+
+
+@dataclass
+class BothRules:
+    """The rules differ only in the windows cut at the end, so all windows before it are run once for both."""
+
+    utterance: Utterance
+    streams: list[Member]  # the first alone, until the common windows are done; then one for each rule
+    other: Member
+
+    @staticmethod
+    def start(session: Session, filterbank: np.ndarray, utterance: Utterance, lookahead: int, turn: int) -> BothRules:
+        samples = utterance.samples()
+        members = []
+        for offset, flush in enumerate(FLUSH_RULES):
+            packet_ms = PACKETS_MS[(turn + offset) % len(PACKETS_MS)]
+            stream = Stream(session, filterbank, lookahead, flush)
+            size = packet_ms * utterance.sample_rate_hz // 1000
+            for at in range(0, len(samples), size):
+                stream.push(samples[at : at + size])
+            members.append(Member(flush, packet_ms, stream))
+        first, other = members
+        _check_same_chunks(utterance, first, other)
+        other.stream.chunks.clear()
+        one = BothRules(utterance, [first], other)
+        if not first.stream.chunks:  # shorter than one window
+            one._part()
+        return one
+
+    def ended(self) -> bool:
+        """Whether all is run; goes on to the two endings when the common windows are done."""
+        if any(member.stream.chunks for member in self.streams):
+            return False
+        if len(self.streams) == len(FLUSH_RULES):
+            return True
+        self._part()
+        return not any(member.stream.chunks for member in self.streams)
+
+    def _part(self) -> None:
+        first, other = self.streams[0], self.other
+        other.stream.encoder_state = first.stream.encoder_state
+        other.stream.greedy = copy.deepcopy(first.stream.greedy)
+        other.frames = list(first.frames)
+        self.streams = [first, other]
+        for member in self.streams:
+            member.stream.close()
+
+
+def _check_same_chunks(utterance: Utterance, first: Member, other: Member) -> None:
+    a, b = first.stream.chunks, other.stream.chunks
+    pairs = zip(a, b, strict=False)
+    if len(a) != len(b) or not all(x.length == y.length and np.array_equal(x.mel, y.mel) for x, y in pairs):
+        raise ArtifactError(
+            f"The front end depends on how {utterance.id} is cut into packets.",
+            expected=f"the same chunks from packets of {first.packet_ms} and {other.packet_ms} ms",
+            found=f"{len(a)} and {len(b)} chunks, not all equal",
+            todo="report this as a bug of nemoport/frontend.py or nemoport/stream.py",
+        )
