@@ -20,10 +20,10 @@ import numpy as np
 from nemoport.artifact import Artifact
 from nemoport.calibration.corpus import read_corpus
 from nemoport.decode import GreedyState, greedy_rnnt
-from nemoport.export.build import instruction_set
 from nemoport.frontend import LogMel
 from nemoport.stream import Chunker
 from nemoport.validate.sessions.onnxruntime import OnnxSession
+from nemoport.variant import instruction_set
 
 WARM_UP_CHUNKS = 12
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from nemoport.artifact import Artifact, digest_json, write_bytes, write_json
+from nemoport.artifact import Artifact
 from nemoport.calibration.probe import Probe, ProbedSession
 from nemoport.calibration.ranges import BINS, RangeCollector
 from nemoport.calibration.stream import CalibrationStreams
 from nemoport.errors import ArtifactError
+from nemoport.files import digest_json, write_bytes, write_json
 
 Progress = Callable[[str], None]  # told what is being done, a line at a time
 SHOWN_PERCENTILES = (99.9, 99.99, 99.999)

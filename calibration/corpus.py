@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nemoport.artifact import digest_json
 from nemoport.audio import read_audio
 from nemoport.errors import CorpusError
+from nemoport.files import digest_json
 
 
 @dataclass(frozen=True)

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import platform
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-from nemoport.artifact import (
-    DECODER,
-    ENCODER,
-    Artifact,
-    Manifest,
-    Recipe,
-    file_entries,
-    new_folder,
-    write_json,
-)
-from nemoport.errors import OutputError
+from nemoport.artifact import Artifact, Recipe
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.config import runtime_config
 from nemoport.export.onnx import OPSET, export_graphs
 from nemoport.export.shared import write_shared
-
-FP32 = "fp32"
-GRAPH_ROLES = {
-    "encoder": ENCODER,
-    "encoder_data": f"{ENCODER}.data",
-    "decoder": DECODER,
-    "decoder_data": f"{DECODER}.data",
-}
-TOOLS = ("nemoport", "torch", "onnx", "onnxruntime", "numpy")
+from nemoport.files import write_json
+from nemoport.variant import FP32, Variant
 
 
 def export_checkpoint(checkpoint: Checkpoint, build: Path) -> Artifact:
@@ -45,66 +25,3 @@ def export_checkpoint(checkpoint: Checkpoint, build: Path) -> Artifact:
         write_shared(checkpoint, build / "shared")
         write_json(build / "config.json", runtime_config(checkpoint))
     return Artifact.open(build / FP32)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A variant to be built: where, by which recipe, from which checkpoint, parent and calibration audio."""
-
-    build: Path
-    recipe: Recipe
-    checkpoint_sha256: str
-    parent_digest: str | None = None
-    corpus_digest: str | None = None
-
-    @property
-    def folder(self) -> Path:
-        return self.build / self.recipe.variant
-
-    def existing(self) -> Artifact | None:
-        """The variant, if it stands there made from the same inputs; raises OutputError if from others."""
-        if not (self.folder / "manifest.json").exists():
-            return None
-        artifact = Artifact.open(self.folder)
-        found = artifact.manifest
-        wanted = (self.recipe.digest, self.checkpoint_sha256, self.parent_digest, self.corpus_digest)
-        names = ("recipe", "checkpoint", "parent", "calibration audio")
-        made = (found.recipe_digest, found.checkpoint_sha256, found.parent_digest, found.corpus_digest)
-        differing = [n for n, w, m in zip(names, wanted, made, strict=True) if w != m]
-        if differing:
-            raise OutputError(
-                f"{self.folder} exists already.",
-                expected="nothing, or the same variant made from the same inputs",
-                found=f"one made from another {', another '.join(differing)}",
-                todo=f"remove {self.folder}, or choose another BUILD",
-            )
-        artifact.verify_files()
-        return artifact
-
-    def new_folder(self):
-        return new_folder(self.folder)
-
-    def write_manifest(self, folder: Path) -> Manifest:
-        manifest = Manifest(
-            variant=self.recipe.variant,
-            recipe=self.recipe,
-            recipe_digest=self.recipe.digest,
-            checkpoint_sha256=self.checkpoint_sha256,
-            parent_digest=self.parent_digest,
-            corpus_digest=self.corpus_digest,
-            tools={tool: version(tool) for tool in TOOLS},
-            machine=instruction_set(),
-            files=file_entries(folder, GRAPH_ROLES),
-        )
-        manifest.write(folder)
-        return manifest
-
-
-def instruction_set() -> str:
-    """The processor's architecture and what of it matters to integer kernels, e.g. "x86_64 avx512_vnni"."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
-    known = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
-    return " ".join([platform.machine(), *(flag for flag in known if flag in flags)])
-
-

@@ -18,6 +18,7 @@ from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.decoder import DecoderJoint
 from nemoport.export.encoder import StreamingEncoder
 from nemoport.export.shared import check_frontend_buffers
+from nemoport.graph_file import save_model
 
 OPSET = 17  # the first with LayerNormalization, and loaded by every runtime of the last years
 
@@ -153,20 +154,3 @@ def _name_static_dims(model: onnx.ModelProto) -> None:
         twin = inputs.get(output.name.removesuffix("_next"))
         if twin is not None:
             output.type.CopyFrom(twin.type)
-
-
-def save_model(model: onnx.ModelProto, path: Path, metadata: dict[str, str]) -> None:
-    """Writes `path` and one sidecar `path`.data, replacing what stands there, with `metadata` in metadata_props."""
-    onnx.helper.set_model_props(model, metadata)
-    data = path.with_name(path.name + ".data")
-    data.unlink(missing_ok=True)  # onnx appends to a sidecar that exists
-    onnx.save(
-        model,
-        path,
-        save_as_external_data=True,
-        all_tensors_to_one_file=True,
-        location=data.name,
-        size_threshold=1024,
-        convert_attribute=False,
-    )
-    data.chmod(0o644)  # onnx creates it for its owner only

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nemoport.artifact import Artifact, new_folder, read_json, write_bytes
+from nemoport.artifact import Artifact
 from nemoport.errors import ArtifactError, OutputError
 from nemoport.export.card import CardFacts, card
 from nemoport.export.layouts import load_layout
 from nemoport.export.results import Figures
 from nemoport.export.terms import resolve_terms
+from nemoport.files import new_folder, read_json, write_bytes
 from nemoport.package_manifest import PackagedVariant, PackageManifest, hash_files
 from nemoport.validate.result import artifact_sha256
 from nemoport.validate.results import required_passes

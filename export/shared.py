@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nemoport.artifact import new_folder
 from nemoport.errors import CheckpointError
 from nemoport.export.checkpoint import Checkpoint
+from nemoport.files import new_folder
 from nemoport.frontend import hann_window, mel_filterbank
 
 FILTERBANK, TOKENS, TOKENIZER, FRONTEND = "filterbank.bin", "tokens.txt", "tokenizer.model", "frontend.onnx"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from nemoport.artifact import FileEntry, digest_json, read_json, sha256_file, write_json
+from nemoport.artifact import FileEntry
 from nemoport.errors import ArtifactError
+from nemoport.files import digest_json, read_json, sha256_file, write_json
 
 SCHEMA = 1
 NAME = "manifest.json"

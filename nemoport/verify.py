@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nemoport.artifact import Artifact, sha256_file
+from nemoport.artifact import Artifact
 from nemoport.errors import ArtifactError, UsageError
+from nemoport.files import sha256_file
 from nemoport.package_manifest import NAME, PackageManifest, list_files
 
 

@@ -30,7 +30,7 @@ def build_variant(build: Path, variant: str, calibration: Path | None, *, progre
     CorpusError, ArtifactError (no fp32 artifact), OutputError (made by other inputs, or not writable).
     """
     from nemoport.calibration.corpus import read_corpus
-    from nemoport.export.build import FP32, Variant
+    from nemoport.variant import FP32, Variant
 
     module, parameters = _recipe(variant)
     parent = Artifact.open(build / FP32)

@@ -71,7 +71,7 @@ def convert_graph(source: Path, target: Path, magnitudes: dict[str, float], para
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    from nemoport.export.onnx import save_model
+    from nemoport.graph_file import save_model
     from nemoport.quantize.casts import drop_round_trips, sort_nodes
 
     model = load_typed(source)

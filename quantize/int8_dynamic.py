@@ -27,7 +27,7 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    from nemoport.export.onnx import save_model
+    from nemoport.graph_file import save_model
 
     structure = onnx.load(parent.encoder, load_external_data=False)
     wanted = [node.name for node in layer_matmuls(structure)]

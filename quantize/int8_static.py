@@ -62,7 +62,7 @@ def quantize(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
-    from nemoport.export.onnx import save_model
+    from nemoport.graph_file import save_model
 
     extremes = {tensor: (np.float32(r.low), np.float32(r.high)) for tensor, r in ranges.items()}
     with scratch_copy(parent, folder) as encoder:

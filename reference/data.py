@@ -43,16 +43,32 @@ def silence(rng: random.Random, longest_s: float) -> np.ndarray:
     return np.zeros(int(rng.uniform(0, longest_s) * SAMPLE_RATE_HZ), np.float32)
 
 
+def masked(samples: np.ndarray, rng: random.Random) -> np.ndarray:
+    """f32 [n] without a random band of up to 1200 Hz and without two stretches of up to 0.12 s (SpecAugment, on samples)."""
+    spectrum = np.fft.rfft(samples)
+    hz_per_bin = SAMPLE_RATE_HZ / len(samples)
+    low, width = rng.uniform(0, 6000) / hz_per_bin, rng.uniform(0, 1200) / hz_per_bin
+    spectrum[int(low): int(low + width)] = 0
+    samples = np.fft.irfft(spectrum, len(samples)).astype(np.float32)
+    for _ in range(2):
+        start = rng.randrange(len(samples))
+        samples[start: start + int(rng.uniform(0, 0.12) * SAMPLE_RATE_HZ)] = 0
+    return samples
+
+
 def augmented(clip: Clip, rng: random.Random, noise: np.random.Generator) -> np.ndarray:
     """f32 [n]: speed, then silence around, then a tilt of the spectrum, gain, and noise at 15 to 45 dB or none.
 
     A third of the clips end right after the last word and most have no noise at all, so that the end of the audio
     and digital silence are both familiar. All of it is mild: in an hour on two cores the model never fits the speech
-    as it is, and what makes the task harder only slows it down. Recordings, which are few, change speed more often.
+    as it is, and what makes the task harder only slows it down. Recordings, which are few and come often, change speed
+    more often and lose parts (``masked``), so that they are not learned by heart.
     """
     samples = clip.samples.astype(np.float32) / 32768
     if rng.random() < (0.6 if clip.recorded else 0.2):
         samples = changed_speed(samples, rng.uniform(0.9, 1.1))
+    if clip.recorded and rng.random() < 0.6:
+        samples = masked(samples, rng)
     after = silence(rng, 0.0 if rng.random() < 1 / 3 else 0.6)
     samples = np.concatenate([silence(rng, 0.5), samples, after])
     if rng.random() < 0.3:

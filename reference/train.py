@@ -90,7 +90,8 @@ def fit(asr, clips: list[data.Clip], sets: dict[str, list[dict]], args: argparse
             rate = args.rate * min(1, (n_steps + 1) / WARM_UP_STEPS) * (0.5 * (1 + math.cos(math.pi * done)) + 0.005)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            transducer, ctc = step.losses(asr, ctc_head, data.collate(batch))
+            with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
+                transducer, ctc = step.losses(asr, ctc_head, data.collate(batch))
             optimizer.zero_grad()
             ((1 - args.ctc_weight) * transducer + args.ctc_weight * ctc).backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -121,6 +122,8 @@ def main() -> None:
     parser.add_argument("--ctc-weight", type=float, default=0.3)
     parser.add_argument("--spec-augment", action="store_true", help="NeMo's SpecAugment; for runs of many hours")
     parser.add_argument("--freeze-subsampling", action="store_true", help="with --init: a fifth faster")
+    parser.add_argument("--bfloat16", action="store_true",
+                        help="multiply in bfloat16; 1.6 times as fast where the CPU has avx512_bf16 or amx_bf16")
     parser.add_argument("--batch-seconds", type=float, default=64.0)
     parser.add_argument("--save-minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)

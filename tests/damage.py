@@ -8,8 +8,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from nemoport.artifact import DECODER, ENCODER, Manifest, file_entries, write_json
-from nemoport.export.onnx import export_graphs, save_model
+from nemoport.artifact import DECODER, ENCODER, Manifest, file_entries
+from nemoport.export.onnx import export_graphs
+from nemoport.files import write_json
+from nemoport.graph_file import save_model
 
 
 def copy_build(build: Path, target: Path) -> Path:

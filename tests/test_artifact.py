@@ -7,19 +7,10 @@ import subprocess
 import numpy as np
 import pytest
 
-from nemoport import artifact as artifact_module
-from nemoport.artifact import (
-    Artifact,
-    FileEntry,
-    Manifest,
-    Recipe,
-    file_entries,
-    new_folder,
-    read_json,
-    write_bytes,
-    write_json,
-)
+from nemoport import files as files_module
+from nemoport.artifact import Artifact, FileEntry, Manifest, Recipe, file_entries
 from nemoport.errors import ArtifactError, NemoportError, OutputError
+from nemoport.files import new_folder, read_json, write_bytes, write_json
 
 SPEC = {
     "kind": "streaming-rnnt",
@@ -113,7 +104,7 @@ def test_full_disk_monkeypatched(tmp_path, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(artifact_module.os, "fsync", full)
+    monkeypatch.setattr(files_module.os, "fsync", full)
     with pytest.raises(OutputError, match="No space left"), new_folder(tmp_path / "a") as work:
         (work / "file").write_text("x")
     with pytest.raises(OutputError, match="No space left"):
@@ -158,7 +149,7 @@ def test_read_only_folder(tmp_path):
 def test_write_is_atomic(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     write_json(path, {"a": 1})
-    monkeypatch.setattr(artifact_module.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error")))
+    monkeypatch.setattr(files_module.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error")))
     with pytest.raises(OutputError, match="I/O error"):
         write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nemoport.artifact import sha256_file
 from nemoport.errors import CheckpointError, OutputError
 from nemoport.export.build import export_checkpoint
-from nemoport.export.checkpoint import read_checkpoint, resolve
+from nemoport.export.checkpoint import read_checkpoint
+from nemoport.export.source import resolve
+from nemoport.files import sha256_file
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, StreamingSpec
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "checkpoints" / "streaming-en.nemo"

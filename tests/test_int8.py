@@ -1,13 +1,16 @@
 """INT8, dynamic and static: what is quantized and how, what is left alone, and what a wrong one does."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import onnx
 import pytest
 from damage import copy_build
 from onnx import TensorProto, numpy_helper
-from quantizing import listen, quiet, short_manifest, snr_db
+from quantizing import CALIBRATION, listen, quiet, short_manifest, snr_db
 
 from nemoport.artifact import DECODER, ENCODER, Artifact
 from nemoport.calibration.ranges import Range
@@ -55,6 +58,19 @@ def static(copy, manifest):
 @pytest.fixture(scope="module")
 def fp32_run(build, eval_corpus):
     return listen(Artifact.open(build / "fp32"), eval_corpus, 6)
+
+
+def test_quantizing_needs_no_torch_and_no_nemo(copy, tmp_path):
+    build = copy_build(copy, tmp_path / "build")
+    blocked = "import sys; sys.modules.update(dict.fromkeys(('torch', 'nemo', 'omegaconf'))); "
+    program = blocked + "from nemoport.cli import main; sys.exit(main(sys.argv[1:]))"
+    made = []
+    for variant in ("fp16", "int8-dynamic", "int8-static"):
+        shutil.rmtree(build / variant, ignore_errors=True)
+        command = [sys.executable, "-c", program, "quantize", variant, "--build", str(build)]
+        done = subprocess.run([*command, "--calibration", str(CALIBRATION)], capture_output=True, text=True, check=False)
+        made.append((done.returncode, done.stderr[-300:] if done.returncode else ""))
+    assert made == [(0, "")] * 3
 
 
 def arrays(model):

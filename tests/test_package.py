@@ -14,12 +14,13 @@ import pytest
 import soundfile
 import yaml
 
-from nemoport.artifact import Artifact, Manifest, write_json
+from nemoport.artifact import Artifact, Manifest
 from nemoport.errors import ArtifactError, NemoportError, OutputError, UsageError
 from nemoport.export.copying import copy_file
 from nemoport.export.hub import publish
 from nemoport.export.package import package
 from nemoport.export.terms import resolve_terms
+from nemoport.files import write_json
 from nemoport.package_manifest import PackageManifest
 from nemoport.validate.result import GateResult, artifact_sha256
 from nemoport.verify import verify
@@ -542,7 +543,7 @@ def edit_entry(folder: Path, name: str) -> None:
 
 
 def rewrite(folder: Path, raw: dict) -> None:
-    from nemoport.artifact import digest_json
+    from nemoport.files import digest_json
 
     raw.pop("digest", None)
     write_json(folder / "manifest.json", {**raw, "digest": digest_json(raw)})

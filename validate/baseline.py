@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nemoport.artifact import digest_json, read_json, sha256_file, write_json
 from nemoport.calibration.corpus import Corpus
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.config import default_lookahead
+from nemoport.files import digest_json, read_json, sha256_file, write_json
 from nemoport.frontend import LogMel, mel_filterbank
 from nemoport.spec import StreamingSpec
 from nemoport.stream import Chunk, Stream, advance

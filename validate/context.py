@@ -10,9 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import nemoport
-from nemoport.artifact import Artifact, digest_json, sha256_file
+from nemoport.artifact import Artifact
 from nemoport.calibration.corpus import Corpus
 from nemoport.errors import CorpusError
+from nemoport.files import digest_json, sha256_file
 from nemoport.spec import ModelSpec
 from nemoport.stream import FLUSH_RULES
 from nemoport.validate.finite import FiniteSession

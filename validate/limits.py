@@ -6,8 +6,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemoport.artifact import sha256_file
 from nemoport.errors import ArtifactError, UsageError
+from nemoport.files import sha256_file
 
 LIMITS_FILE = Path(__file__).with_name("gates.toml")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nemoport.artifact import digest_json, read_json, sha256_file, write_bytes, write_json
 from nemoport.calibration.corpus import Corpus
 from nemoport.errors import ArtifactError
 from nemoport.export.checkpoint import Checkpoint
+from nemoport.files import digest_json, read_json, sha256_file, write_bytes, write_json
 from nemoport.validate import nemo, nemo_runs
 
 STREAMING, OFFLINE = "streaming", "offline"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from nemoport.artifact import write_bytes
+from nemoport.files import write_bytes
 from nemoport.validate.limits import read_limits
 from nemoport.validate.result import GateResult
 from nemoport.validate.results import describe, read_results, results_path

@@ -6,7 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nemoport.artifact import Manifest, digest_json, sha256_file
+from nemoport.artifact import Manifest
+from nemoport.files import digest_json, sha256_file
 
 PASS, FAIL = "pass", "fail"
 JUDGED_BESIDE = ("config.json", "shared/filterbank.bin", "shared/tokens.txt")  # what a runtime loads besides the graphs

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from nemoport.artifact import write_bytes
 from nemoport.errors import ArtifactError, NemoportError
+from nemoport.files import write_bytes
 from nemoport.validate.limits import limits_digest, limits_of
 from nemoport.validate.result import GateResult, artifact_sha256
 

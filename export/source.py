@@ -1,0 +1,56 @@
+"""What a checkpoint is named by: a local path, or a Hub id that is downloaded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from nemoport.errors import CheckpointError
+from nemoport.export.archive import first_line
+
+HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+
+def resolve(checkpoint: str) -> tuple[Path, str]:
+    """A local path, or a Hub id such as org/name@revision, which is downloaded -> (path of the .nemo, Hub id or "")."""
+    path = Path(checkpoint).expanduser()
+    if path.exists():
+        return path, ""
+    match = HUB_ID.fullmatch(checkpoint)
+    if checkpoint.endswith(".nemo") or not match:
+        raise CheckpointError(
+            f"There is no checkpoint at {checkpoint}.",
+            expected="a .nemo file, or a Hub id such as nvidia/nemotron-speech-streaming-en-0.6b@revision",
+            found="no such file",
+            todo="check CHECKPOINT",
+        )
+    repo, revision = match["repo"], match["revision"]
+    try:
+        from huggingface_hub import HfApi, hf_hub_download
+
+        files = HfApi().list_repo_files(repo, revision=revision)
+        names = [name for name in files if name.endswith(".nemo")]
+        if len(names) != 1:
+            raise CheckpointError(
+                f"{checkpoint} does not hold one checkpoint.",
+                expected="one .nemo file",
+                found=", ".join(names) or "none",
+                todo="download the file you want and name its path",
+            )
+        return Path(hf_hub_download(repo, names[0], revision=revision)), checkpoint
+    except ImportError as error:
+        raise CheckpointError(
+            f"{checkpoint} is no local file, and downloading needs huggingface_hub.",
+            expected="a local .nemo file or an installed huggingface_hub",
+            found=str(error),
+            todo="pip install 'nemoport[publish]'",
+        ) from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # the classes of huggingface_hub's HTTP client differ from version to version
+        raise CheckpointError(
+            f"{checkpoint} could not be downloaded.",
+            expected="a reachable Hub repository (log in first if it is gated)",
+            found=first_line(error),
+            todo="check the id, the revision, the network; or download the .nemo and name its path",
+        ) from error
