@@ -14,7 +14,8 @@ BIN         := .venv/bin
 NEMOPORT    := $(BIN)/nemoport
 export OMP_WAIT_POLICY = passive
 
-.PHONY: help setup demo oracle export fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-static-cold validate package verify publish \
+.PHONY: help setup demo oracle export fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-static-cold quantize-int8-smoothquant \
+        quantize-int8-weight quantize-int4-weight validate package verify publish \
         test test-all lint bench reference clean
 .DEFAULT_GOAL := help
 
@@ -40,14 +41,23 @@ export: setup ## CHECKPOINT -> fp32 ONNX graphs in BUILD
 fp16: export ## fp32 -> fp16 with Cast wrappers
 	$(NEMOPORT) quantize fp16 --build $(BUILD) --calibration $(CALIBRATION)
 
-quantize-int8-dynamic: export ## fp32 -> dynamic INT8
-	$(NEMOPORT) quantize int8-dynamic --build $(BUILD)
+quantize-int8-dynamic: export ## fp32 -> dynamic INT8, smoothed on warm streams of CALIBRATION
+	$(NEMOPORT) quantize int8-dynamic --build $(BUILD) --calibration $(CALIBRATION)
 
 quantize-int8-static: export ## fp32 -> static QDQ INT8, calibrated on warm streams of CALIBRATION
 	$(NEMOPORT) quantize int8-static --build $(BUILD) --calibration $(CALIBRATION)
 
 quantize-int8-static-cold: export ## the same calibrated with cold caches: for the report, never packaged
 	$(NEMOPORT) quantize int8-static-cold --build $(BUILD) --calibration $(CALIBRATION)
+
+quantize-int8-smoothquant: export ## static QDQ INT8 of the smoothed graph (SmoothQuant)
+	$(NEMOPORT) quantize int8-smoothquant --build $(BUILD) --calibration $(CALIBRATION)
+
+quantize-int8-weight: export ## weight-only INT8, no calibration
+	$(NEMOPORT) quantize int8-weight --build $(BUILD)
+
+quantize-int4-weight: export ## weight-only INT4 with error feedback
+	$(NEMOPORT) quantize int4-weight --build $(BUILD) --calibration $(CALIBRATION)
 
 validate: oracle ## hold every built variant to its gates; the exit code is the verdict
 	$(NEMOPORT) validate --checkpoint $(CHECKPOINT) --build $(BUILD) --corpus $(CORPUS) --calibration $(CALIBRATION)

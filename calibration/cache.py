@@ -3,7 +3,7 @@
     build/<checkpoint>/calibration/<digest>/
         calibration.json    what was run: parent, corpus, parameters; the sha256 of every recording heard
         state.npz           streams done and all that was collected from them, replaced as a whole
-        ranges.json         extremes and percentiles by tensor, for people; written when all streams are done
+        summary.json        what was collected of each tensor, for people; written when all streams are done
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from pathlib import Path
 import numpy as np
 
 from nemoport.artifact import Artifact
+from nemoport.calibration.gram import GramCollector
 from nemoport.calibration.probe import Probe, ProbedSession
-from nemoport.calibration.ranges import BINS, RangeCollector
+from nemoport.calibration.ranges import RangeCollector
+from nemoport.calibration.samples import SampleCollector
 from nemoport.calibration.stream import CalibrationStreams
 from nemoport.errors import ArtifactError
 from nemoport.files import digest_json, write_bytes, write_json
 
 Progress = Callable[[str], None]  # told what is being done, a line at a time
-SHOWN_PERCENTILES = (99.9, 99.99, 99.999)
+Collector = RangeCollector | SampleCollector | GramCollector
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Calibration:
     folder: Path
     digest: str
     corpus_digest: str
-    collector: RangeCollector
+    collector: Collector
 
 
 def calibrate(
@@ -42,10 +44,11 @@ def calibrate(
     root: Path,
     *,
     progress: Progress,
+    collect: type[Collector] = RangeCollector,
     threads: int | None = None,
     save_every: int = 2,
 ) -> Calibration:
-    """Runs the streams through the parent's encoder and collects the ranges of `tensors`.
+    """Runs the streams through the parent's encoder and shows `tensors` to a collector.
 
     root: where calibration folders stand, one a digest of all inputs. Saves after `save_every` streams.
     Raises CorpusError, ArtifactError (the saved state is damaged), OutputError.
@@ -54,12 +57,12 @@ def calibrate(
         "parent_digest": parent.manifest.digest,
         "corpus_digest": streams.corpus.digest,
         "streams": asdict(streams.parameters),
-        "bins": BINS,
+        **collect.settings,
         "tensors": tensors,
     }
     digest = digest_json(inputs)
     folder = root / digest[:16]
-    collector, done = _read_state(folder / "state.npz", tensors)
+    collector, done = _read_state(folder / "state.npz", collect, tensors)
     if not done:
         audio = [u.sha256 for u in streams.corpus.utterances]
         write_json(folder / "calibration.json", {**inputs, "digest": digest, "audio_sha256": audio})
@@ -68,22 +71,22 @@ def calibrate(
         session = ProbedSession(parent, Probe(parent.encoder, tensors, threads=threads))
         for i in range(done, len(plans)):
             progress(f"calibration: stream {i + 1} of {len(plans)}, lookahead {plans[i].lookahead}")
-            for collect in streams.run(session, plans[i]):
-                if collect:
+            for wanted in streams.run(session, plans[i]):
+                if wanted:
                     collector.update(session.encoder.values)
             if (i + 1) % save_every == 0 or i + 1 == len(plans):
                 _write_state(folder / "state.npz", collector, i + 1)
-    if not (folder / "ranges.json").is_file():
-        write_json(folder / "ranges.json", _summary(collector))
+    if not (folder / "summary.json").is_file():
+        write_json(folder / "summary.json", collector.summary())
     return Calibration(folder, digest, streams.corpus.digest, collector)
 
 
-def _read_state(path: Path, tensors: list[str]) -> tuple[RangeCollector, int]:
+def _read_state(path: Path, collect: type[Collector], tensors: list[str]) -> tuple[Collector, int]:
     if not path.is_file():
-        return RangeCollector(tensors), 0
+        return collect(tensors), 0
     try:
         with np.load(path) as arrays:
-            return RangeCollector.from_arrays(arrays), int(arrays["streams_done"])
+            return collect.from_arrays(arrays), int(arrays["streams_done"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ArtifactError(
             f"{path} is damaged.",
@@ -93,16 +96,7 @@ def _read_state(path: Path, tensors: list[str]) -> tuple[RangeCollector, int]:
         ) from error
 
 
-def _write_state(path: Path, collector: RangeCollector, streams_done: int) -> None:
+def _write_state(path: Path, collector: Collector, streams_done: int) -> None:
     content = io.BytesIO()
-    np.savez_compressed(content, streams_done=np.int64(streams_done), **collector.to_arrays())
+    np.savez(content, streams_done=np.int64(streams_done), **collector.to_arrays())
     write_bytes(path, content.getvalue())
-
-
-def _summary(collector: RangeCollector) -> dict:
-    rows = {"minmax": collector.ranges("minmax")}
-    rows |= {f"p{p:g}": collector.ranges("percentile", p) for p in SHOWN_PERCENTILES}
-    return {
-        tensor: {name: [ranges[tensor].low, ranges[tensor].high] for name, ranges in rows.items()}
-        for tensor in collector.tensors
-    }

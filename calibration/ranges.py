@@ -11,6 +11,7 @@ from nemoport.errors import ArtifactError, CorpusError, UsageError
 
 BINS = 8192
 METHODS = ("minmax", "percentile")
+SHOWN_PERCENTILES = (99.9, 99.99, 99.999)
 _SMALLEST_EXPONENT = -20  # histograms start at +-2**-20; what is smaller falls into the middle bins
 
 
@@ -27,6 +28,8 @@ class RangeCollector:
     are multiples of powers of two, so the bins of a coarse histogram are exact unions of those of a fine one: the
     result does not depend on the order of the data, nor on where a run was interrupted.
     """
+
+    settings = {"bins": BINS}
 
     def __init__(self, tensors: Sequence[str]):
         self.tensors = list(tensors)
@@ -92,6 +95,15 @@ class RangeCollector:
         for name in ("low", "high", "exponent", "counts"):
             setattr(collector, name, np.array(arrays[name]))
         return collector
+
+    def summary(self) -> dict:
+        """tensor -> [low, high] by minmax and by some percentiles."""
+        rows = {"minmax": self.ranges("minmax")}
+        rows |= {f"p{p:g}": self.ranges("percentile", p) for p in SHOWN_PERCENTILES}
+        return {
+            tensor: {name: [ranges[tensor].low, ranges[tensor].high] for name, ranges in rows.items()}
+            for tensor in self.tensors
+        }
 
     def _bin_exponent(self, row: int) -> int:
         return int(self.exponent[row]) + 1 - (BINS.bit_length() - 1)

@@ -104,7 +104,7 @@ def limits(facts: CardFacts) -> str:
     )
     lines = [
         "Accuracy on other speech than the evaluation audio above: not measured.",
-        "Speed and memory are those of one machine and one stream; on others: not measured.",
+        "Speed and memory are those of the machine named above and of one stream; on others: not measured.",
         "Execution providers other than the one that the gates ran on: not measured.",
         f"Lookaheads other than {', '.join(map(str, facts.lookaheads))} were not trained; do not use them.",
         "What the base model cannot do, these graphs cannot either.",

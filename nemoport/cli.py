@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     command(
         _quantize,
         "quantize",
-        (("variant",), dict(help="fp16, int8-dynamic, int8-static")),
+        (("variant",), dict(help="fp16, int8-dynamic, int8-static, int8-smoothquant, int8-weight, int4-weight")),
         build,
         calibration,
         help="convert the fp32 graphs to another precision",

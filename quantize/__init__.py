@@ -1,7 +1,8 @@
 """One file per precision; the file's name is the variant's name.
 
 A precision is a module with `Parameters` (a frozen dataclass), `NEEDS_CALIBRATION` and `convert`, and, where it has
-any, `COMPARISONS`: other parameters under other names, built to be measured and never packaged.
+any, `COMPARISONS`: other parameters under other names, built to be measured and never packaged. It is made of the fp32
+graph, or of the variant that its parameters name as `parent`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from types import ModuleType
 from nemoport.artifact import Artifact, Recipe
 from nemoport.calibration.cache import Progress
 from nemoport.errors import CorpusError, UsageError
+from nemoport.variant import FP32, Variant
 
 
 def variants() -> dict[str, ModuleType]:
@@ -24,16 +26,18 @@ def variants() -> dict[str, ModuleType]:
 
 
 def build_variant(build: Path, variant: str, calibration: Path | None, *, progress: Progress) -> Artifact:
-    """Makes `build`/`variant` of `build`/fp32, or hands back the one that the same inputs made before.
+    """Makes `build`/`variant`, and its parent where that is not there, or hands back what the same inputs made before.
 
     calibration: NeMo manifest; needed by the variants that run the model on audio. Raises UsageError (no such variant),
     CorpusError, ArtifactError (no fp32 artifact), OutputError (made by other inputs, or not writable).
     """
     from nemoport.calibration.corpus import read_corpus
-    from nemoport.variant import FP32, Variant
 
     module, parameters = _recipe(variant)
+    made_of = getattr(parameters, "parent", FP32)
     parent = Artifact.open(build / FP32)
+    if made_of != FP32:
+        parent = build_variant(build, made_of, calibration, progress=progress)
     corpus = None
     if module.NEEDS_CALIBRATION:
         if calibration is None:
@@ -46,10 +50,10 @@ def build_variant(build: Path, variant: str, calibration: Path | None, *, progre
         corpus = read_corpus(calibration, parent.spec.frontend.sample_rate_hz)
     target = Variant(
         build,
-        Recipe(variant, FP32, asdict(parameters)),
+        Recipe(variant, made_of, asdict(parameters)),
         parent.manifest.checkpoint_sha256,
         parent.manifest.digest,
-        corpus and corpus.digest,
+        corpus.digest if corpus else parent.manifest.corpus_digest,
     )
     if (existing := target.existing()) is not None:
         return existing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,46 @@ def layer_matmuls(model) -> list:
             todo="quantize an artifact of `nemoport export`",
         )
     return found
+
+
+class Weights:
+    """The f32 initializers of an onnx.ModelProto, by name, to read and to replace."""
+
+    def __init__(self, model):
+        self._graph = model.graph
+        self._initializers = {i.name: i for i in model.graph.initializer}
+        self._nodes = {n.name: n for n in model.graph.node}
+        self._readers = Counter(name for n in model.graph.node for name in n.input)
+
+    def __getitem__(self, name: str):
+        from onnx import numpy_helper
+
+        return numpy_helper.to_array(self._initializers[name])
+
+    def of(self, matmul: str):
+        """f32 [in, out] of a MatMul node, by its name."""
+        return self[self._nodes[matmul].input[1]]
+
+    def node(self, name: str):
+        return self._nodes[name]
+
+    def replace(self, node: str, index: int, change) -> None:
+        """Puts `change(array)` where a node's input stands: in place, or under a new name if another node reads it too."""
+        from onnx import numpy_helper
+
+        reader = self._nodes[node]
+        name = reader.input[index]
+        alone = self._readers[name] == 1
+        new = name if alone else f"{name}.of.{node}"
+        tensor = numpy_helper.from_array(change(self[name]), new)
+        if alone:
+            self._initializers[name].CopyFrom(tensor)
+            return
+        self._graph.initializer.append(tensor)
+        self._initializers[new] = self._graph.initializer[-1]
+        reader.input[index] = new
+        self._readers[name] -= 1
+        self._readers[new] += 1
 
 
 def load_structure(path: Path):

@@ -1,12 +1,13 @@
 """INT8 with activation ranges found at run time: signed per-channel weights, MatMuls with constant weights only.
 
-Fast on processors with VNNI or AMX, and needs no calibration. The range is that of the whole tensor, so what a stream
-gets depends, in the last bits of 8, on the streams that share its batch.
+Made of the smoothed graph (see smoothing.py): a range is that of the whole tensor, so one channel that stands out takes
+the resolution of all. For the same reason what a stream gets depends, in the last bits of 8, on the streams that share
+its batch. Fast on processors with VNNI or AMX.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from nemoport.artifact import ENCODER, Artifact
@@ -20,6 +21,14 @@ NEEDS_CALIBRATION = False
 class Parameters:
     per_channel: bool = True
     reduce_range: bool = False  # 7-bit weights, for processors whose 8-bit products saturate (x86 before VNNI)
+    parent: str = "smoothed"
+
+
+# Built to be measured beside the variant, never packaged.
+COMPARISONS = {
+    "int8-dynamic-plain": Parameters(parent="fp32"),
+    "int8-dynamic-per-tensor": Parameters(parent="fp32", per_channel=False),
+}
 
 
 def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: None, progress: Progress) -> None:
@@ -42,7 +51,8 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
             nodes_to_quantize=wanted,
             use_external_data_format=True,
             extra_options={"MatMulConstBOnly": True},
-            **asdict(parameters),
+            per_channel=parameters.per_channel,
+            reduce_range=parameters.reduce_range,
         )
         model = onnx.load(quantized)
     check_quantized(quantized_nodes(model), wanted)

@@ -181,7 +181,7 @@ def test_calibration_is_reused_and_records_the_audio(fp32, corpus, tmp_path):
     record = json.loads((first.folder / "calibration.json").read_text())
     assert record["audio_sha256"] == [u.sha256 for u in streams.corpus.utterances]
     assert (record["corpus_digest"], record["parent_digest"]) == (streams.corpus.digest, fp32.manifest.digest)
-    shown = json.loads((first.folder / "ranges.json").read_text())[TENSORS[0]]
+    shown = json.loads((first.folder / "summary.json").read_text())[TENSORS[0]]
     assert shown["minmax"] == [first.collector.low[0], first.collector.high[0]]
     other = calibrate(fp32, streams_of(fp32, corpus, plans=[0, 4]), TENSORS[:1], tmp_path, progress=quiet, threads=1)
     assert other.folder != first.folder

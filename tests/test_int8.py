@@ -1,7 +1,6 @@
 """INT8, dynamic and static: what is quantized and how, what is left alone, and what a wrong one does."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -10,7 +9,7 @@ import onnx
 import pytest
 from damage import copy_build
 from onnx import TensorProto, numpy_helper
-from quantizing import CALIBRATION, listen, quiet, short_manifest, snr_db
+from quantizing import listen, quiet, short_manifest, snr_db
 
 from nemoport.artifact import DECODER, ENCODER, Artifact
 from nemoport.calibration.ranges import Range
@@ -46,8 +45,8 @@ def copy(build, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def dynamic(copy):
-    return build_variant(copy, "int8-dynamic", None, progress=quiet)
+def dynamic(copy, manifest):
+    return build_variant(copy, "int8-dynamic", manifest, progress=quiet)
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +59,14 @@ def fp32_run(build, eval_corpus):
     return listen(Artifact.open(build / "fp32"), eval_corpus, 6)
 
 
-def test_quantizing_needs_no_torch_and_no_nemo(copy, tmp_path):
-    build = copy_build(copy, tmp_path / "build")
+def test_quantizing_needs_no_torch_and_no_nemo(build, manifest, tmp_path):
+    build = copy_build(build, tmp_path / "build")
     blocked = "import sys; sys.modules.update(dict.fromkeys(('torch', 'nemo', 'omegaconf'))); "
     program = blocked + "from nemoport.cli import main; sys.exit(main(sys.argv[1:]))"
     made = []
-    for variant in ("fp16", "int8-dynamic", "int8-static"):
-        shutil.rmtree(build / variant, ignore_errors=True)
+    for variant in ("fp16", "int8-dynamic", "int4-weight"):
         command = [sys.executable, "-c", program, "quantize", variant, "--build", str(build)]
-        done = subprocess.run([*command, "--calibration", str(CALIBRATION)], capture_output=True, text=True, check=False)
+        done = subprocess.run([*command, "--calibration", str(manifest)], capture_output=True, text=True, check=False)
         made.append((done.returncode, done.stderr[-300:] if done.returncode else ""))
     assert made == [(0, "")] * 3
 
@@ -117,8 +115,10 @@ def test_subsampling_and_decoder_are_untouched(variant, build, request):
 
 
 @pytest.mark.parametrize("variant", ["dynamic", "static"])
-def test_weights_are_signed_symmetric_and_per_channel(variant, build, request):
-    before, after = arrays(onnx.load(build / "fp32" / ENCODER)), arrays(encoder_of(request.getfixturevalue(variant)))
+def test_weights_are_signed_symmetric_and_per_channel(variant, request):
+    artifact = request.getfixturevalue(variant)
+    parent = artifact.folder.with_name(artifact.manifest.recipe.parent)
+    before, after = arrays(onnx.load(parent / ENCODER)), arrays(encoder_of(artifact))
     name = "layers.3.conv.pointwise_conv1.weight"
     quantized, scale, zero = (after[f"{name}_{suffix}"] for suffix in ("quantized", "scale", "zero_point"))
     assert quantized.dtype == zero.dtype == np.int8
@@ -142,7 +142,7 @@ def test_static_activations_are_u8_with_the_calibrated_ranges(static):
     assert len(quantizers) == 54 and all(after[n.input[2]].dtype == np.uint8 for n in quantizers)
     assert not any(n.op_type == "MatMulInteger" for n in model.graph.node)
     folder = next((static.folder.parent / "calibration").iterdir())
-    ranges = json.loads((folder / "ranges.json").read_text())
+    ranges = json.loads((folder / "summary.json").read_text())
     for node in quantizers:
         low, high = ranges[node.input[0]]["p99.999"]
         step = (max(high, 0) - min(low, 0)) / 255
@@ -207,11 +207,11 @@ def test_a_stream_in_a_batch_is_quantized_as_alone(static):
 
 
 def test_manifest_says_how_and_from_what(dynamic, static, manifest):
-    assert dynamic.manifest.corpus_digest is None and static.manifest.corpus_digest
+    assert dynamic.manifest.corpus_digest == static.manifest.corpus_digest  # by its parent, which heard the audio
     assert static.manifest.recipe.parent == "fp32"
     parameters = static.manifest.recipe.parameters
     assert parameters["method"] == "percentile" and parameters["streams"]["cold"] is False
-    assert dynamic.manifest.recipe.parameters == {"per_channel": True, "reduce_range": False}
+    assert dynamic.manifest.recipe.parameters == {"per_channel": True, "reduce_range": False, "parent": "smoothed"}
     parent = Artifact.open(static.folder.parent / "fp32")
     assert static.manifest.parent_digest == parent.manifest.digest
     props = {p.key: p.value for p in onnx.load(static.encoder, load_external_data=False).metadata_props}
@@ -230,7 +230,7 @@ def test_reused_by_digest_and_never_overwritten(static, manifest, tmp_path):
 
 
 def test_unusable_input(copy, manifest, tmp_path):
-    with pytest.raises(UsageError, match="fp16, int8-dynamic, int8-static") as error:
+    with pytest.raises(UsageError, match="fp16, int4-weight, int8-dynamic, int8-smoothquant") as error:
         build_variant(copy, "int5", manifest, progress=quiet)
     assert "'int5'" in str(error.value)
     with pytest.raises(CorpusError, match="--calibration"):
@@ -247,7 +247,8 @@ def test_unusable_input(copy, manifest, tmp_path):
 
 
 def test_the_files_are_the_registry():
-    assert {"fp16", "int8-dynamic", "int8-static"} <= set(variants())
+    weight_only = {"int8-weight", "int4-weight"}
+    assert {"fp16", "int8-dynamic", "int8-static", "int8-smoothquant", "smoothed"} | weight_only == set(variants())
     assert not {"graph", "casts", "overflow"}.intersection(variants())
 
 

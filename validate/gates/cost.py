@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 from nemoport.artifact import Artifact
 from nemoport.errors import ArtifactError
 from nemoport.validate.context import Context
 from nemoport.validate.result import GateResult
+from nemoport.variant import instruction_set
 
 AUDIO_SECONDS = 60.0  # at least one utterance, then more until there is as much
 TIMEOUT_SECONDS = 1800
@@ -22,7 +24,9 @@ def run(context: Context) -> list[GateResult]:
     figures = measure(context)
     speed = figures["audio_seconds"] / figures["work_seconds"]
     n = figures["utterances"]
-    note = f"lookahead {figures['lookahead']}, {figures['audio_seconds']:.0f} s of audio, one stream"
+    threads = f"{context.threads} threads" if context.threads else "its choice of threads"
+    note = f"lookahead {figures['lookahead']}, {figures['audio_seconds']:.0f} s of audio, one stream; {instruction_set()}, "
+    note += f"onnxruntime {version('onnxruntime')}, provider {context.provider}, {threads}"
     return [
         context.judge("cost", "bytes", size, limit=None, unit="bytes", n=len(artifact.manifest.files)),
         context.judge("cost", "bytes of fp32's", size / parent, limit="max_bytes_ratio", unit="ratio", n=1),

@@ -29,7 +29,9 @@ def run(context: Context) -> list[GateResult]:
                 "wer", f"lookahead {lookahead}: lost", empty, limit="max_empty", unit="utterances without a word", n=n
             ),
         ]
-    note = f"{len(references)} utterances, each at {len(ours[0])} lookaheads" if references else ""
+    corpus = context.corpus
+    note = f"{len(references)} utterances, {corpus.seconds / 60:.1f} min, each at {len(context.product())} lookaheads; "
+    note += f"corpus {corpus.digest[:16]}"
     return [*results, *_judge(context, "all lookaheads", ours, theirs, note, "")]
 
 

@@ -1,0 +1,94 @@
+"""Weights in 8 or 4 bits by blocks of input channels, in standard ONNX: DequantizeLinear, then the MatMul as it was.
+
+onnxruntime makes one MatMulNBits of the two when it loads the graph and multiplies in integers; a runtime that does not
+know the pattern multiplies by the dequantized weights, which is slower and as exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nemoport.errors import UsageError
+
+OPSET = 21  # the first whose DequantizeLinear takes blocks, and 4-bit integers
+LIMITS = {8: 127, 4: 7}
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """values i8 [in, out], within -limit..limit; scales f32 [ceil(in / size), out]."""
+
+    values: np.ndarray
+    scales: np.ndarray
+    size: int
+
+    def dequantized(self) -> np.ndarray:
+        return self.values * np.repeat(self.scales, self.size, 0)[: len(self.values)]
+
+
+def block_scales(weight: np.ndarray, bits: int, size: int) -> np.ndarray:
+    """f32 [ceil(in / size), out]: the largest magnitude of each block is the largest integer. weight: f32 [in, out]."""
+    if bits not in LIMITS or size < 16 or size & (size - 1):
+        raise UsageError(
+            "The weights cannot be stored so.",
+            expected="8 or 4 bits, in blocks of a power of two of at least 16 (what runtimes have kernels for)",
+            found=f"{bits} bits, blocks of {size}",
+            todo="correct the recipe",
+        )
+    rows, columns = weight.shape
+    padded = np.zeros((-(-rows // size) * size, columns), np.float32)
+    padded[:rows] = weight
+    largest = np.abs(padded.reshape(-1, size, columns)).max(1)
+    return np.where(largest > 0, largest / LIMITS[bits], 1.0).astype(np.float32)
+
+
+def round_nearest(weight: np.ndarray, bits: int, size: int) -> Blocks:
+    """weight: f32 [in, out]."""
+    scales = block_scales(weight, bits, size)
+    steps = np.repeat(scales, size, 0)[: len(weight)]
+    return Blocks(np.clip(np.round(weight / steps), -LIMITS[bits], LIMITS[bits]).astype(np.int8), scales, size)
+
+
+def store(model, stored: dict[str, tuple[Blocks, int]]) -> None:
+    """Replaces the weights of MatMul nodes in an onnx.ModelProto. stored: node name -> (blocks, bits)."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    read = [name for n in model.graph.node for name in n.input]
+    gone, before = set(), {}
+    for node in model.graph.node:
+        if node.name not in stored:
+            continue
+        blocks, bits = stored[node.name]
+        weight = node.input[1]
+        if read.count(weight) == 1:
+            gone.add(weight)
+        quantized = f"{weight}.int{bits}" if weight in gone else f"{weight}.int{bits}.of.{node.name}"
+        if bits == 4:
+            values = helper.make_tensor(quantized, TensorProto.INT4, blocks.values.shape, packed(blocks.values), raw=True)
+        else:
+            values = numpy_helper.from_array(blocks.values, quantized)
+        model.graph.initializer.extend([values, numpy_helper.from_array(blocks.scales, f"{quantized}.scale")])
+        inputs, output = [quantized, f"{quantized}.scale"], f"{quantized}.dequantized"
+        before[node.name] = helper.make_node(
+            "DequantizeLinear", inputs, [output], f"{node.name}/dequantize", axis=0, block_size=blocks.size
+        )
+        node.input[1] = output
+    nodes = [made for node in model.graph.node for made in (before.get(node.name), node) if made is not None]
+    kept = [i for i in model.graph.initializer if i.name not in gone]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(kept)
+    for opset in model.opset_import:
+        if opset.domain == "":
+            opset.version = max(opset.version, OPSET)
+    model.ir_version = max(model.ir_version, 10)  # the first of opset 21
+
+
+def packed(values: np.ndarray) -> bytes:
+    """Two 4-bit integers a byte, the first in the low half (ONNX's layout of INT4). values: i8, -8..7."""
+    flat = values.reshape(-1).astype(np.uint8) & 0xF
+    if len(flat) % 2:
+        flat = np.append(flat, np.uint8(0))
+    return (flat[0::2] | (flat[1::2] << 4)).tobytes()

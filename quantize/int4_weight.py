@@ -1,0 +1,79 @@
+"""Weights in 4 bits by blocks of 32, rounded with error feedback on warm-cache activations; activations f32 in the graph.
+
+The smallest variant. Made of the smoothed graph, whose weights are alike within a block. Needs a runtime that knows
+opset 21 and 4-bit integers (onnxruntime 1.20 or later); see blocks.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nemoport.artifact import Artifact
+from nemoport.calibration.cache import Progress, calibrate
+from nemoport.calibration.corpus import Corpus
+from nemoport.calibration.gram import GramCollector
+from nemoport.calibration.stream import CalibrationStreams, StreamParameters
+from nemoport.errors import UsageError
+from nemoport.quantize.blocks import Blocks, round_nearest
+from nemoport.quantize.error_feedback import inverse_factor, round_with_feedback
+from nemoport.quantize.graph import Weights, load_typed
+from nemoport.quantize.int8_weight import write_stored
+from nemoport.quantize.smoothing import sites
+
+NEEDS_CALIBRATION = True
+
+
+@dataclass(frozen=True)
+class Parameters:
+    rounding: str = "feedback"  # or "nearest"
+    bits: int = 4
+    block: int = 32
+    damping: float = 0.01
+    parent: str = "smoothed"
+    streams: StreamParameters = field(default_factory=StreamParameters)
+
+    def __post_init__(self):
+        if self.rounding not in ("feedback", "nearest"):
+            raise UsageError(
+                "The weights cannot be rounded so.",
+                expected="feedback or nearest",
+                found=self.rounding,
+                todo="correct the recipe",
+            )
+
+
+# Built to be measured beside the variant, never packaged.
+COMPARISONS = {"int4-weight-nearest": Parameters(rounding="nearest")}
+
+
+def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus, progress: Progress) -> None:
+    """Writes the four files of the variant into `folder`. Raises CorpusError (too little audio)."""
+    model = load_typed(parent.encoder)
+    found = sites(model)
+    tensors = [site.tensor for site in found]
+    weights, stored, grams = Weights(model), {}, {}
+    if parameters.rounding == "feedback":
+        streams = CalibrationStreams(calibration, parent.spec, parent.filterbank(), parameters.streams)
+        root = parent.folder.parent / "calibration"
+        # Its state is gigabytes for a large model: written once.
+        kept = calibrate(
+            parent, streams, tensors, root, progress=progress, collect=GramCollector, save_every=len(streams.plans)
+        )
+        grams = kept.collector.grams
+    for site in found:
+        progress(f"int4-weight: {site.matmuls[-1]}")
+        matrices = [weights.of(name) for name in site.matmuls]
+        together = np.concatenate(matrices, 1)  # what is multiplied by the same activations makes up for the same errors
+        if parameters.rounding == "feedback":
+            upper = inverse_factor(grams[site.tensor], parameters.damping)
+            blocks = round_with_feedback(together, upper, parameters.bits, parameters.block)
+        else:
+            blocks = round_nearest(together, parameters.bits, parameters.block)
+        ends = np.cumsum([m.shape[1] for m in matrices])[:-1]
+        parts = zip(site.matmuls, np.split(blocks.values, ends, 1), np.split(blocks.scales, ends, 1), strict=True)
+        for name, values, scales in parts:
+            stored[name] = (Blocks(values, scales, blocks.size), parameters.bits)
+    write_stored(model, stored, parent, folder)
