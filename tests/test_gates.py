@@ -31,8 +31,7 @@ def context_of(reference_checkpoint, eval_corpus, oracle):
         return Context(
             build / variant,
             limits.limits_of(variant),
-            spec,
-            reference_checkpoint.sha256,
+            replace(reference_checkpoint, spec=spec),
             corpus,
             oracle,
             threads=1,  # the runtime's spinning threads starve each other where other tests run beside these

@@ -13,12 +13,14 @@ import nemoport
 from nemoport.artifact import Artifact
 from nemoport.calibration.corpus import Corpus
 from nemoport.errors import CorpusError
+from nemoport.export.checkpoint import Checkpoint
 from nemoport.files import digest_json, sha256_file
 from nemoport.spec import ModelSpec
 from nemoport.stream import FLUSH_RULES
 from nemoport.validate.finite import FiniteSession
 from nemoport.validate.limits import Limits, limits_digest
-from nemoport.validate.oracle import Oracle, Record
+from nemoport.validate.longform import LongForm, make_longform
+from nemoport.validate.oracle import STREAMING, Oracle, Record, record_runs
 from nemoport.validate.result import GateResult, artifact_sha256, within
 from nemoport.validate.runs import CorpusRunner, Heard
 from nemoport.validate.sessions.onnxruntime import OnnxSession
@@ -29,18 +31,20 @@ RUN_BY = ("audio", "decode", "frontend", "stream", "tokens")  # of nemoport/; al
 
 @dataclass
 class Context:
-    """spec and checkpoint_sha256 are the checkpoint's own, not what the artifact says of itself."""
-
     folder: Path  # of the artifact, in its build or package
     limits: Limits
-    spec: ModelSpec
-    checkpoint_sha256: str
+    checkpoint: Checkpoint
     corpus: Corpus
     oracle: Oracle
     provider: str = "cpu"
     threads: int = 0
     progress: Callable[[str], None] = lambda line: None
     _runs: dict[tuple[int, int, int], dict[str, tuple[Heard, ...]]] = field(default_factory=dict, repr=False)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The checkpoint's own, not what the artifact says of itself."""
+        return self.checkpoint.spec
 
     @property
     def variant(self) -> str:
@@ -107,6 +111,12 @@ class Context:
             for flush in FLUSH_RULES
             if (expected := self.oracle.expected(lookahead, flush)) is not None
         ]
+
+    def longform(self, lookahead: int) -> tuple[LongForm, Record]:
+        """The evaluation speech as one long recording, and NeMo's streaming run of it."""
+        form = make_longform(self.corpus, self.limits.get("longform", "minutes"), self.folder.parent)
+        oracle = record_runs(self.checkpoint, form.corpus, [(STREAMING, lookahead)], self.folder.parent, self.progress)
+        return form, oracle.runs[STREAMING, lookahead][0]
 
     def product(self) -> list[tuple[int, tuple[Heard, ...], tuple[Record, ...]]]:
         """(lookahead, heard, NeMo): by the product's flush rule, "full"; at lookahead 0, where only NeMo's streaming

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -68,13 +68,27 @@ def record_oracle(
 ) -> Oracle:
     """Runs NeMo over the corpus at every lookahead, streaming, and offline where the lookahead is 1 or more.
 
+    Raises as `record_runs`.
+    """
+    lookaheads = checkpoint.spec.streaming.lookaheads
+    wanted = [(STREAMING, r) for r in lookaheads] + [(OFFLINE, r) for r in lookaheads if r >= 1]
+    return record_runs(checkpoint, corpus, wanted, build, progress)
+
+
+def record_runs(
+    checkpoint: Checkpoint,
+    corpus: Corpus,
+    wanted: Sequence[tuple[str, int]],
+    build: Path,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Oracle:
+    """Runs NeMo over the corpus by each (mode, lookahead).
+
     Reads what build/oracle/<digest>/ holds already; each run is written when it is complete. Raises CheckpointError,
     OutputError.
     """
     digest = oracle_digest(checkpoint, corpus)
     folder = build / "oracle" / digest[:16]
-    wanted = [(STREAMING, r) for r in checkpoint.spec.streaming.lookaheads]
-    wanted += [(OFFLINE, r) for r in checkpoint.spec.streaming.lookaheads if r >= 1]
     runs: dict[tuple[str, int], tuple[Record, ...]] = {}
     model = None
     for mode, lookahead in wanted:

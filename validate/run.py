@@ -18,7 +18,7 @@ from nemoport.validate.report import table, write_reports
 from nemoport.validate.result import GateResult
 from nemoport.validate.results import read_results, required_passes, results_path, write_results
 
-BESIDE = ("numeric", "tokens", "wer")  # gates that tell how good an artifact is
+BESIDE = ("numeric", "tokens", "wer", "longform")  # gates that tell how good an artifact is
 
 
 def validate(
@@ -52,7 +52,7 @@ def validate(
 
     def context(one: Limits) -> Context:
         return Context(
-            build / one.variant, one, checkpoint.spec, checkpoint.sha256, evaluation, oracle, provider, threads, progress
+            build / one.variant, one, checkpoint, evaluation, oracle, provider, threads, progress
         )
 
     for one in limits:

@@ -70,7 +70,7 @@ def _files(context: Context) -> Iterator[str]:
     for _ in artifact.manifest.files:
         yield ""
     yield _differs("manifest.json's variant", context.variant, artifact.manifest.variant)
-    yield _differs("manifest.json's checkpoint", context.checkpoint_sha256, artifact.manifest.checkpoint_sha256)
+    yield _differs("manifest.json's checkpoint", context.checkpoint.sha256, artifact.manifest.checkpoint_sha256)
     yield _differs("tokens in tokens.txt", context.spec.decoding.vocab_size, len(read_tokens(artifact.shared / "tokens.txt")))
     artifact.filterbank()
 
@@ -102,7 +102,7 @@ def _graph(path: Path, inputs: dict[str, Tensor], outputs: dict[str, Tensor], co
     spec = json.loads(metadata.get("nemoport.spec", "null"))
     yield _differs(f"{name}: nemoport.spec", json.loads(json.dumps(context.spec.to_dict())), spec)
     sha256 = metadata.get("nemoport.checkpoint_sha256")
-    yield _differs(f"{name}: nemoport.checkpoint_sha256", context.checkpoint_sha256, sha256)
+    yield _differs(f"{name}: nemoport.checkpoint_sha256", context.checkpoint.sha256, sha256)
     places = {e.value for i in model.graph.initializer for e in i.external_data if e.key == "location"}
     yield _differs(f"{name}: external data in", {f"{name}.data"}, places)
     listed = {entry.path for entry in context.artifact.manifest.files.values()}
