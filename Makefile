@@ -15,7 +15,7 @@ NEMOPORT    := $(BIN)/nemoport
 export OMP_WAIT_POLICY = passive
 
 .PHONY: help setup demo oracle export fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-static-cold quantize-int8-smoothquant \
-        quantize-int8-weight quantize-int4-weight validate package verify publish \
+        quantize-int8-weight quantize-int4-weight quantize-int4-mixed sensitivity validate package verify publish \
         test test-all lint bench reference clean
 .DEFAULT_GOAL := help
 
@@ -58,6 +58,12 @@ quantize-int8-weight: export ## weight-only INT8, no calibration
 
 quantize-int4-weight: export ## weight-only INT4 with error feedback
 	$(NEMOPORT) quantize int4-weight --build $(BUILD) --calibration $(CALIBRATION)
+
+quantize-int4-mixed: export ## the same with the groups that cost most in 8 bits
+	$(NEMOPORT) quantize int4-mixed --build $(BUILD) --calibration $(CALIBRATION)
+
+sensitivity: export ## what each layer and module costs in 4 bits
+	$(NEMOPORT) sensitivity --build $(BUILD) --calibration $(CALIBRATION)
 
 validate: oracle ## hold every built variant to its gates; the exit code is the verdict
 	$(NEMOPORT) validate --checkpoint $(CHECKPOINT) --build $(BUILD) --corpus $(CORPUS) --calibration $(CALIBRATION)

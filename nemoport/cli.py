@@ -58,11 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     command(
         _quantize,
         "quantize",
-        (("variant",), dict(help="fp16, int8-dynamic, int8-static, int8-smoothquant, int8-weight, int4-weight")),
+        (("variant",), dict(help="fp16, int8-dynamic, int8-static, int8-smoothquant, int8-weight, int4-weight, int4-mixed")),
         build,
         calibration,
         help="convert the fp32 graphs to another precision",
     )
+    command(_sensitivity, "sensitivity", build, calibration, help="what each part of the encoder costs in 4 bits")
     command(_validate, "validate", checkpoint, build, corpus, calibration, variants, help="hold variants to the gates")
     command(_package, "package", build, dist, variants, *card, help="lay out what passed for the Hub")
     command(_verify, "verify", (("folder",), dict(type=Path)), variants, help="check a package's files against its manifest")
@@ -114,6 +115,13 @@ def _quantize(options) -> None:
     from nemoport.quantize import build_variant
 
     print(build_variant(options.build, options.variant, options.calibration, progress=_progress).folder)
+
+
+def _sensitivity(options) -> None:
+    from nemoport.quantize import sensitivity
+    from nemoport.quantize.sensitivity import heat_map
+
+    print(heat_map(sensitivity(options.build, options.calibration, progress=_progress)))
 
 
 def _validate(options) -> int:

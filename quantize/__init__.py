@@ -12,11 +12,16 @@ import pkgutil
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from nemoport.artifact import Artifact, Recipe
 from nemoport.calibration.cache import Progress
 from nemoport.errors import CorpusError, UsageError
 from nemoport.variant import FP32, Variant
+
+if TYPE_CHECKING:
+    from nemoport.calibration.corpus import Corpus
+    from nemoport.quantize.sensitivity import Cost
 
 
 def variants() -> dict[str, ModuleType]:
@@ -31,23 +36,12 @@ def build_variant(build: Path, variant: str, calibration: Path | None, *, progre
     calibration: NeMo manifest; needed by the variants that run the model on audio. Raises UsageError (no such variant),
     CorpusError, ArtifactError (no fp32 artifact), OutputError (made by other inputs, or not writable).
     """
-    from nemoport.calibration.corpus import read_corpus
-
     module, parameters = _recipe(variant)
     made_of = getattr(parameters, "parent", FP32)
     parent = Artifact.open(build / FP32)
     if made_of != FP32:
         parent = build_variant(build, made_of, calibration, progress=progress)
-    corpus = None
-    if module.NEEDS_CALIBRATION:
-        if calibration is None:
-            raise CorpusError(
-                f"{variant} needs calibration audio.",
-                expected="a NeMo manifest of speech that is not in the evaluation set",
-                found="none",
-                todo="give one with --calibration",
-            )
-        corpus = read_corpus(calibration, parent.spec.frontend.sample_rate_hz)
+    corpus = _calibration(variant, calibration, parent) if module.NEEDS_CALIBRATION else None
     target = Variant(
         build,
         Recipe(variant, made_of, asdict(parameters)),
@@ -62,6 +56,31 @@ def build_variant(build: Path, variant: str, calibration: Path | None, *, progre
         module.convert(parent, folder, parameters, corpus, progress)
         target.write_manifest(folder)
     return Artifact.open(target.folder)
+
+
+def sensitivity(build: Path, calibration: Path | None, *, progress: Progress) -> dict[str, Cost]:
+    """"layer.module" -> what that part of the encoder costs when it alone has 4-bit weights; see sensitivity.py.
+
+    Measured once; int4-mixed uses the same figures. Raises as `build_variant`.
+    """
+    from nemoport.quantize import int4_mixed
+
+    parameters = int4_mixed.Parameters()
+    parent = build_variant(build, parameters.parent, calibration, progress=progress)
+    return int4_mixed.prepare(parent, parameters, _calibration("int4-mixed", calibration, parent), progress).costs
+
+
+def _calibration(variant: str, manifest: Path | None, parent: Artifact) -> Corpus:
+    from nemoport.calibration.corpus import read_corpus
+
+    if manifest is None:
+        raise CorpusError(
+            f"{variant} needs calibration audio.",
+            expected="a NeMo manifest of speech that is not in the evaluation set",
+            found="none",
+            todo="give one with --calibration",
+        )
+    return read_corpus(manifest, parent.spec.frontend.sample_rate_hz)
 
 
 def _recipe(variant: str):

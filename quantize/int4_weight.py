@@ -52,28 +52,35 @@ COMPARISONS = {"int4-weight-nearest": Parameters(rounding="nearest")}
 def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus, progress: Progress) -> None:
     """Writes the four files of the variant into `folder`. Raises CorpusError (too little audio)."""
     model = load_typed(parent.encoder)
+    blocks = rounded(parent, model, parameters, calibration, progress)
+    write_stored(model, {name: (stored, parameters.bits) for name, stored in blocks.items()}, parent, folder)
+
+
+def rounded(
+    parent: Artifact, model, parameters: Parameters, calibration: Corpus, progress: Progress
+) -> dict[str, Blocks]:
+    """MatMul node -> its weight in blocks. model: the parent's encoder with its weights, which stays as it is."""
     found = sites(model)
-    tensors = [site.tensor for site in found]
-    weights, stored, grams = Weights(model), {}, {}
+    weights, grams, blocks = Weights(model), {}, {}
     if parameters.rounding == "feedback":
         streams = CalibrationStreams(calibration, parent.spec, parent.filterbank(), parameters.streams)
         root = parent.folder.parent / "calibration"
+        tensors = [site.tensor for site in found]
         # Its state is gigabytes for a large model: written once.
         kept = calibrate(
             parent, streams, tensors, root, progress=progress, collect=GramCollector, save_every=len(streams.plans)
         )
         grams = kept.collector.grams
     for site in found:
-        progress(f"int4-weight: {site.matmuls[-1]}")
+        progress(f"{parameters.bits} bits: {site.matmuls[-1]}")
         matrices = [weights.of(name) for name in site.matmuls]
         together = np.concatenate(matrices, 1)  # what is multiplied by the same activations makes up for the same errors
         if parameters.rounding == "feedback":
             upper = inverse_factor(grams[site.tensor], parameters.damping)
-            blocks = round_with_feedback(together, upper, parameters.bits, parameters.block)
+            stored = round_with_feedback(together, upper, parameters.bits, parameters.block)
         else:
-            blocks = round_nearest(together, parameters.bits, parameters.block)
+            stored = round_nearest(together, parameters.bits, parameters.block)
         ends = np.cumsum([m.shape[1] for m in matrices])[:-1]
-        parts = zip(site.matmuls, np.split(blocks.values, ends, 1), np.split(blocks.scales, ends, 1), strict=True)
-        for name, values, scales in parts:
-            stored[name] = (Blocks(values, scales, blocks.size), parameters.bits)
-    write_stored(model, stored, parent, folder)
+        parts = zip(site.matmuls, np.split(stored.values, ends, 1), np.split(stored.scales, ends, 1), strict=True)
+        blocks |= {name: Blocks(values, scales, stored.size) for name, values, scales in parts}
+    return blocks

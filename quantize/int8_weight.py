@@ -41,14 +41,19 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
     write_stored(model, stored, parent, folder)
 
 
-def write_stored(model, stored: dict[str, tuple[Blocks, int]], parent: Artifact, folder: Path) -> None:
-    """Writes the four files of a variant whose weights are `stored` in blocks: MatMul node -> (blocks, bits)."""
+def write_stored(
+    model, stored: dict[str, tuple[Blocks, int]], parent: Artifact, folder: Path, report: dict[str, str] | None = None
+) -> None:
+    """Writes the four files of a variant whose weights are `stored` in blocks: MatMul node -> (blocks, bits).
+
+    report: what else to write into the encoder's metadata_props.
+    """
     from nemoport.graph_file import save_model
 
     store(model, stored)
     check_quantized(quantized_nodes(model), list(stored))
     del model.graph.value_info[:]
-    save_model(model, folder / ENCODER, metadata(model))
+    save_model(model, folder / ENCODER, {**metadata(model), **(report or {})})
     copy_decoder(parent, folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +41,18 @@ class Caches:
 class OnnxSession:
     """`nemoport.decode.Session` over the `nemo` contract."""
 
-    def __init__(self, spec: ModelSpec, encoder: Path, decoder: Path, provider: str = "cpu", threads: int = 0):
-        """threads: intra-op threads, 0 for onnxruntime's choice."""
+    def __init__(
+        self,
+        spec: ModelSpec,
+        encoder: Path,
+        decoder: Path,
+        provider: str = "cpu",
+        threads: int = 0,
+        encoder_weights: Mapping[str, np.ndarray] | None = None,
+    ):
+        """threads: intra-op threads, 0 for onnxruntime's choice. encoder_weights: see `open_graph`."""
         self.spec = spec
-        self._encoder = open_graph(encoder, provider, threads)
+        self._encoder = open_graph(encoder, provider, threads, encoder_weights)
         self._decoder = open_graph(decoder, provider, threads)
 
     @staticmethod
@@ -89,8 +98,11 @@ class OnnxSession:
         return [Caches(state.channel[i : i + 1], state.time[i : i + 1], state.length[i : i + 1]) for i in rows]
 
 
-def open_graph(path: Path, provider: str = "cpu", threads: int = 0):
-    """An onnxruntime session. Raises UsageError for a provider that is not there, ArtifactError for a bad graph."""
+def open_graph(path: Path, provider: str = "cpu", threads: int = 0, weights: Mapping[str, np.ndarray] | None = None):
+    """An onnxruntime session. Raises UsageError for a provider that is not there, ArtifactError for a bad graph.
+
+    weights: arrays that take the place of the graph's initializers of these names.
+    """
     import onnxruntime as ort
 
     if provider not in PROVIDERS or PROVIDERS[provider] not in ort.get_available_providers():
@@ -104,8 +116,15 @@ def open_graph(path: Path, provider: str = "cpu", threads: int = 0):
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    # On x86 without VNNI the product of u8 and s8 saturates in 16 bits; this makes onnxruntime take u8 weights there.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in (weights or {}).items()}
+    for name, value in values.items():
+        options.add_initializer(name, value)
     try:
-        return ort.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
+        session = ort.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
+        session.nemoport_weights = values  # the session reads them where they are, and does not keep them alive
+        return session
     except Exception as error:  # onnxruntime's own exception classes share no public base
         raise ArtifactError(
             f"{path} cannot be loaded.",

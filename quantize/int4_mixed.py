@@ -1,0 +1,124 @@
+"""int4-weight with the groups that cost most in 8 bits: the fewest bytes that reach a given nearness to fp32.
+
+Which groups is measured on calibration audio, never on the audio that the gates judge: what each costs alone in 4 bits
+(see sensitivity.py), then those that cost most for their bytes go to 8 bits until the encoder's frames, all groups
+together, are within `min_snr_db` of the parent's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nemoport.artifact import Artifact
+from nemoport.calibration.cache import Progress
+from nemoport.calibration.corpus import Corpus
+from nemoport.calibration.stream import CalibrationStreams
+from nemoport.errors import UsageError
+from nemoport.quantize import int4_weight
+from nemoport.quantize.blocks import Blocks, round_nearest
+from nemoport.quantize.graph import Weights, load_typed
+from nemoport.quantize.int8_weight import write_stored
+from nemoport.quantize.sensitivity import Cost, Listener, groups, measure
+
+NEEDS_CALIBRATION = True
+REPORT = "nemoport.mixed"  # key in metadata_props: the groups in 8 bits, and what was measured
+
+
+@dataclass(frozen=True)
+class Parameters(int4_weight.Parameters):
+    min_snr_db: float = 28.0
+    high_bits: int = 8
+    high_block: int = 128
+    heard_streams: int = 3  # of the calibration streams, for each measurement
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What there is to choose from. low, high: MatMul node -> its weight in either precision; members: by group."""
+
+    model: object  # an onnx.ModelProto, the parent's encoder with its weights
+    low: Mapping[str, Blocks]
+    high: Mapping[str, Blocks]
+    members: Mapping[str, list[str]]
+    listener: Listener
+    costs: Mapping[str, Cost]  # of each group alone in the lower precision
+
+    def blocks(self, promoted: Sequence[str]) -> dict[str, Blocks]:
+        raised = {name for group in promoted for name in self.members[group]}
+        return {name: self.high[name] if name in raised else self.low[name] for name in self.low}
+
+    def cost(self, promoted: Sequence[str]) -> Cost:
+        return self.listener.cost(dequantized(Weights(self.model), self.blocks(promoted)))
+
+    def ranked(self) -> list[str]:
+        """Groups by the noise that each weight of theirs brings, most first."""
+        sizes = {group: sum(self.low[name].values.size for name in names) for group, names in self.members.items()}
+        return sorted(self.costs, key=lambda group: (-self.costs[group].noise / sizes[group], group))
+
+
+def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus, progress: Progress) -> None:
+    """Writes the four files of the variant into `folder`.
+
+    Raises CorpusError (too little audio), UsageError (8 bits everywhere do not reach `min_snr_db`).
+    """
+    mix = prepare(parent, parameters, calibration, progress)
+    order = mix.ranked()
+    count, cost = fewest(len(order), lambda n: mix.cost(order[:n]), parameters.min_snr_db, progress)
+    progress(f"int4-mixed: {count} of {len(order)} groups in {parameters.high_bits} bits: {cost.snr_db:.1f} dB")
+    report = {"groups_in_8_bits": order[:count], "snr_db": cost.snr_db, "tokens_different": cost.tokens}
+    promoted = {name for group in order[:count] for name in mix.members[group]}
+    bits = {name: parameters.high_bits if name in promoted else parameters.bits for name in mix.low}
+    stored = {name: (blocks, bits[name]) for name, blocks in mix.blocks(order[:count]).items()}
+    write_stored(mix.model, stored, parent, folder, {REPORT: json.dumps(report)})
+
+
+def prepare(parent: Artifact, parameters: Parameters, calibration: Corpus, progress: Progress) -> Mix:
+    """Rounds every weight to both precisions and measures each group, or takes up what was measured before."""
+    model = load_typed(parent.encoder)
+    low = int4_weight.rounded(parent, model, parameters, calibration, progress)
+    weights = Weights(model)
+    high = {name: round_nearest(weights.of(name), parameters.high_bits, parameters.high_block) for name in low}
+    members = groups(list(low))
+    streams = CalibrationStreams(calibration, parent.spec, parent.filterbank(), parameters.streams)
+    plans = streams.plans[:: max(1, len(streams.plans) // parameters.heard_streams)][: parameters.heard_streams]
+    listener = Listener(parent, streams, plans)
+    inputs = {
+        "parent_digest": parent.manifest.digest,
+        "corpus_digest": calibration.digest,
+        "parameters": json.loads(json.dumps(asdict(parameters))),
+    }
+    changed = {group: dequantized(weights, {name: low[name] for name in names}) for group, names in members.items()}
+    costs = measure(listener, inputs, changed, parent.folder.parent / "sensitivity", progress)
+    return Mix(model, low, high, members, listener, costs)
+
+
+def dequantized(weights: Weights, blocks: Mapping[str, Blocks]) -> dict[str, np.ndarray]:
+    """Initializer -> f32 [in, out], of MatMul nodes."""
+    return {weights.node(name).input[1]: stored.dequantized().astype(np.float32) for name, stored in blocks.items()}
+
+
+def fewest(count: int, cost_of: Callable[[int], Cost], min_snr_db: float, progress: Progress) -> tuple[int, Cost]:
+    """The smallest n in 0..count with cost_of(n) near enough, by bisection: more groups in 8 bits are never worse."""
+    low, high = 0, count
+    found = cost_of(count)
+    if found.snr_db < min_snr_db:
+        raise UsageError(
+            "The mixed recipe cannot be met.",
+            expected=f"encoder frames within {min_snr_db:g} dB of fp32's",
+            found=f"{found.snr_db:.1f} dB with every group in the higher precision",
+            todo="lower min_snr_db, or use int8-weight",
+        )
+    while low < high:
+        middle = (low + high) // 2
+        cost = cost_of(middle)
+        progress(f"int4-mixed: {middle} of {count} groups higher: {cost.snr_db:.1f} dB, {100 * cost.tokens:.2f} % of tokens")
+        if cost.snr_db >= min_snr_db:
+            high, found = middle, cost
+        else:
+            low = middle + 1
+    return high, found

@@ -1,0 +1,107 @@
+"""What a part of the encoder costs is measured, ranked, kept on disk, and spent where it counts."""
+
+import json
+
+import damage
+import numpy as np
+import onnx
+import pytest
+from quantizing import quiet, short_manifest
+
+from nemoport.artifact import ENCODER, Artifact
+from nemoport.calibration.corpus import read_corpus
+from nemoport.calibration.stream import CalibrationStreams, StreamParameters
+from nemoport.cli import main
+from nemoport.errors import ArtifactError, UsageError
+from nemoport.quantize import build_variant, int4_mixed
+from nemoport.quantize.graph import Weights, load_typed
+from nemoport.quantize.sensitivity import Cost, Listener, groups, heat_map, measure, read_costs
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return short_manifest(tmp_path_factory.mktemp("calibration"))
+
+
+@pytest.fixture(scope="module")
+def copy(build, tmp_path_factory):
+    return damage.copy_build(build, tmp_path_factory.mktemp("sensitivity") / "build")
+
+
+@pytest.fixture(scope="module")
+def listener(copy, manifest):
+    parent = Artifact.open(copy / "fp32")
+    streams = CalibrationStreams(read_corpus(manifest, 16000), parent.spec, parent.filterbank(), StreamParameters())
+    return Listener(parent, streams, streams.plans[-1:])
+
+
+def test_cost_follows_the_damage(listener, build):
+    weights = Weights(load_typed(build / "fp32" / ENCODER))
+    name = "layers.2.conv.pointwise_conv1.weight"
+    noise = np.random.default_rng(0).standard_normal(weights[name].shape).astype(np.float32) * weights[name].std()
+    costs = [listener.cost({name: weights[name] + share * noise}) for share in (0.0, 0.01, 0.1, 10.0)]
+    assert costs[0] == Cost(0.0, 0.0)
+    assert costs[1].noise < costs[2].noise / 20 < costs[3].noise / 2000
+    assert costs[1].tokens <= costs[2].tokens < costs[3].tokens
+
+
+def test_what_was_measured_is_kept(listener, tmp_path):
+    calls = []
+
+    class Counting:
+        def cost(self, weights):
+            calls.append(weights)
+            return Cost(1e-3 * len(calls), 0.0)
+
+    changed = {"0.conv": {}, "1.conv": {}}
+    first = measure(Counting(), {"parent": "a"}, changed, tmp_path, quiet)
+    again = measure(Counting(), {"parent": "a"}, changed, tmp_path, quiet)
+    assert first == again and len(calls) == 2
+    measure(Counting(), {"parent": "b"}, changed, tmp_path, quiet)
+    assert len(calls) == 4
+    path = next(p for p in tmp_path.iterdir() if json.loads(p.read_text())["inputs"]["parent"] == "a")
+    with pytest.raises(ArtifactError, match="another parent"):
+        read_costs(path, {"parent": "b"})
+
+
+def test_groups_are_modules_of_layers():
+    parts = ("0/conv/pointwise_conv1", "0/conv/pointwise_conv2", "1/self_attn/linear_q")
+    names = [f"/layers.{part}/MatMul" for part in parts]
+    assert groups(names) == {"0.conv": names[:2], "1.self_attn": names[2:]}
+    with pytest.raises(ArtifactError, match="told apart"):
+        groups(["/encoder/MatMul"])
+    costs = {"0.conv": Cost(1e-3, 0), "1.self_attn": Cost(1e-4, 0)}
+    assert heat_map(costs).splitlines()[2:] == ["| 0 | 30.0 |  |", "| 1 |  | 40.0 |"]
+
+
+@pytest.mark.parametrize(("needed", "count"), [(10.0, 0), (20.5, 1), (25.0, 5), (29.9, 10)])
+def test_no_more_groups_than_needed(needed, count):
+    def cost_of(n):
+        return Cost(10 ** -(2.0 + n / 10), 0.0)  # 20 dB and one more for each group
+
+    assert int4_mixed.fewest(10, cost_of, needed, quiet) == (count, cost_of(count))
+
+
+def test_a_goal_out_of_reach_is_refused():
+    with pytest.raises(UsageError, match="30.0 dB with every group"):
+        int4_mixed.fewest(4, lambda n: Cost(1e-3, 0.0), 31.0, quiet)
+
+
+def test_the_graph_holds_what_was_chosen(copy, manifest, capsys):
+    artifact = build_variant(copy, "int4-mixed", manifest, progress=quiet)
+    model = onnx.load(artifact.encoder, load_external_data=False)
+    props = {p.key: p.value for p in model.metadata_props}
+    report = json.loads(props[int4_mixed.REPORT])
+    assert 0 < len(report["groups_in_8_bits"]) < 24 and report["snr_db"] >= 28.0
+    types = {i.name: i.data_type for i in model.graph.initializer}
+    eight = set()
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and types[node.input[0]] == onnx.TensorProto.INT8:
+            eight |= set(groups([node.name]))
+    assert eight == set(report["groups_in_8_bits"])
+    (kept,) = (copy / "sensitivity").iterdir()
+    stamp = kept.stat().st_mtime_ns
+    assert main(["sensitivity", "--build", str(copy), "--calibration", str(manifest)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "| layer | feed_forward1 | self_attn | conv | feed_forward2 |" and len(shown) == 8
+    assert kept.stat().st_mtime_ns == stamp
