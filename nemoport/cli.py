@@ -118,10 +118,10 @@ def _quantize(options) -> None:
 
 
 def _sensitivity(options) -> None:
-    from nemoport.quantize import sensitivity
+    from nemoport.quantize import measure_sensitivity
     from nemoport.quantize.sensitivity import heat_map
 
-    print(heat_map(sensitivity(options.build, options.calibration, progress=_progress)))
+    print(heat_map(measure_sensitivity(options.build, options.calibration, progress=_progress)))
 
 
 def _validate(options) -> int:

@@ -58,7 +58,7 @@ def build_variant(build: Path, variant: str, calibration: Path | None, *, progre
     return Artifact.open(target.folder)
 
 
-def sensitivity(build: Path, calibration: Path | None, *, progress: Progress) -> dict[str, Cost]:
+def measure_sensitivity(build: Path, calibration: Path | None, *, progress: Progress) -> dict[str, Cost]:
     """"layer.module" -> what that part of the encoder costs when it alone has 4-bit weights; see sensitivity.py.
 
     Measured once; int4-mixed uses the same figures. Raises as `build_variant`.

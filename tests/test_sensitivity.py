@@ -39,10 +39,10 @@ def test_cost_follows_the_damage(listener, build):
     weights = Weights(load_typed(build / "fp32" / ENCODER))
     name = "layers.2.conv.pointwise_conv1.weight"
     noise = np.random.default_rng(0).standard_normal(weights[name].shape).astype(np.float32) * weights[name].std()
-    costs = [listener.cost({name: weights[name] + share * noise}) for share in (0.0, 0.01, 0.1, 10.0)]
-    assert costs[0] == Cost(0.0, 0.0)
-    assert costs[1].noise < costs[2].noise / 20 < costs[3].noise / 2000
-    assert costs[1].tokens <= costs[2].tokens < costs[3].tokens
+    costs = [listener.cost({name: weights[name] + share * noise}) for share in (0.0, 0.01, 0.1)]
+    assert costs[0] == Cost(0.0, 0.0) and costs[1].noise < costs[2].noise / 20
+    gain = "layers.5.norm_out.weight"
+    assert listener.cost({gain: -weights[gain]}).tokens > 0.5
 
 
 def test_what_was_measured_is_kept(listener, tmp_path):
