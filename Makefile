@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY = passive
 
 .PHONY: help setup demo oracle export fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-static-cold quantize-int8-smoothquant \
         quantize-int8-weight quantize-int4-weight quantize-int4-mixed sensitivity validate package verify publish \
-        test test-all lint bench reference clean
+        test test-all lint bench accuracy reference clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -95,6 +95,9 @@ lint: setup ## ruff
 
 bench: setup ## speed and memory, interleaved, as ratios; see bench/README.md
 	$(BIN)/python bench/variants.py --build $(BUILD) --corpus $(CORPUS)
+
+accuracy: setup ## every variant on plain and outlier-hardened checkpoints (half an hour); see bench/accuracy.md
+	$(BIN)/python bench/accuracy.py --build build/accuracy
 
 reference: setup ## train a reference checkpoint from scratch (hours; needs espeak-ng, flite and a word list)
 	$(BIN)/python -m nemoport.reference.corpus --out build/reference/corpus --clips 26000 --flite-share 0.08 --seed 0

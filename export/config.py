@@ -29,7 +29,10 @@ def runtime_config(checkpoint: Checkpoint) -> dict:
         "encoder": {
             "cache_shapes": {name: list(shape) for name, shape in streaming.cache_shapes(1).items()},
             "cache_initial_value": 0,
-            "cache_rule": "feed each *_next output back as the next window's input",
+            "cache_rule": (
+                "feed each *_next output back as the next window's input, to the variant that gave it: what a cache "
+                "holds is scaled in the smoothed variants"
+            ),
             "pre_encode_cache_mel_frames": streaming.pre_encode_cache_mel_frames,
             "chunks_by_lookahead": chunks,
             "default_lookahead": default_lookahead(streaming.lookaheads),
@@ -60,6 +63,13 @@ def runtime_config(checkpoint: Checkpoint) -> dict:
             "state_initial_value": 0,
             "max_symbols_per_frame": decoding.max_symbols_per_frame,
             "state_rule": "keep the states of the call that emitted a token; discard those of a call that gave blank",
+        },
+        "onnxruntime": {
+            "minimum_version": "1.19",
+            "session_config": {"session.x64quantprecision": "1"},
+            "session_config_rule": (
+                "for the INT8 variants on x86 without VNNI, where sums of u8 times s8 saturate; no effect elsewhere"
+            ),
         },
     }
 

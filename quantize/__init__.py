@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -30,13 +30,18 @@ def variants() -> dict[str, ModuleType]:
     return {m.__name__.rpartition(".")[2].replace("_", "-"): m for m in modules if hasattr(m, "convert")}
 
 
-def build_variant(build: Path, variant: str, calibration: Path | None, *, progress: Progress) -> Artifact:
+def build_variant(
+    build: Path, variant: str, calibration: Path | None, *, reduce_range: bool = False, progress: Progress
+) -> Artifact:
     """Makes `build`/`variant`, and its parent where that is not there, or hands back what the same inputs made before.
 
-    calibration: NeMo manifest; needed by the variants that run the model on audio. Raises UsageError (no such variant),
+    calibration: NeMo manifest; needed by the variants that run the model on audio. reduce_range: 7-bit weights, for
+    runtimes that saturate (see int8_dynamic.py). Raises UsageError (no such variant, or none with that choice),
     CorpusError, ArtifactError (no fp32 artifact), OutputError (made by other inputs, or not writable).
     """
     module, parameters = _recipe(variant)
+    if reduce_range:
+        parameters = _reduced(variant, parameters)
     made_of = getattr(parameters, "parent", FP32)
     parent = Artifact.open(build / FP32)
     if made_of != FP32:
@@ -81,6 +86,18 @@ def _calibration(variant: str, manifest: Path | None, parent: Artifact) -> Corpu
             todo="give one with --calibration",
         )
     return read_corpus(manifest, parent.spec.frontend.sample_rate_hz)
+
+
+def _reduced(variant: str, parameters):
+    if not hasattr(parameters, "reduce_range"):
+        having = sorted(name for name, module in variants().items() if hasattr(module.Parameters(), "reduce_range"))
+        raise UsageError(
+            f"{variant} has no reduced range.",
+            expected=f"one of {', '.join(having)}",
+            found=variant,
+            todo="leave --reduce-range out: nothing saturates in it",
+        )
+    return replace(parameters, reduce_range=True)
 
 
 def _recipe(variant: str):

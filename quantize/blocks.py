@@ -1,7 +1,8 @@
 """Weights in 8 or 4 bits by blocks of input channels, in standard ONNX: DequantizeLinear, then the MatMul as it was.
 
-onnxruntime makes one MatMulNBits of the two when it loads the graph and multiplies in integers; a runtime that does not
-know the pattern multiplies by the dequantized weights, which is slower and as exact.
+onnxruntime 1.31 makes one MatMulNBits of the two when it loads the graph and multiplies in integers. A runtime that does
+not know the pattern multiplies by the dequantized weights, which is slower and nearer to fp32: 1.19.2, 1.20.1 and 1.22.1
+gave 43.6 dB where 1.31.1 gives 37.9. Older ones do not load opset 21.
 """
 
 from __future__ import annotations

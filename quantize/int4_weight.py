@@ -1,7 +1,7 @@
 """Weights in 4 bits by blocks of 32, rounded with error feedback on warm-cache activations; activations f32 in the graph.
 
 The smallest variant. Made of the smoothed graph, whose weights are alike within a block. Needs a runtime that knows
-opset 21 and 4-bit integers (onnxruntime 1.20 or later); see blocks.py.
+opset 21 and 4-bit integers; see blocks.py.
 """
 
 from __future__ import annotations

@@ -20,7 +20,9 @@ NEEDS_CALIBRATION = False
 @dataclass(frozen=True)
 class Parameters:
     per_channel: bool = True
-    reduce_range: bool = False  # 7-bit weights, for processors whose 8-bit products saturate (x86 before VNNI)
+    # 7-bit weights. x86 before VNNI adds two products of u8 and s8 in 16 bits: 2 x 255 x 127 saturates, 2 x 255 x 64
+    # does not. onnxruntime takes u8 weights there when it is told to, as nemoport's runtime does and config.json says.
+    reduce_range: bool = False
     parent: str = "smoothed"
 
 

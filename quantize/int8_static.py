@@ -24,6 +24,7 @@ NEEDS_CALIBRATION = True
 class Parameters:
     method: str = "percentile"  # or "minmax"
     percentile: float = 99.999
+    reduce_range: bool = False  # 7-bit weights; see int8_dynamic.py
     streams: StreamParameters = field(default_factory=StreamParameters)
 
 
@@ -49,12 +50,17 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
     collector = calibrate(parent, streams, tensors, root, progress=progress).collector
     ranges = collector.ranges(parameters.method, parameters.percentile)
     progress(f"int8-static: {len(matmuls)} MatMuls")
-    quantize(parent, folder, [node.name for node in matmuls], ranges, metadata(structure))
+    quantize(parent, folder, [n.name for n in matmuls], ranges, metadata(structure), parameters.reduce_range)
     copy_decoder(parent, folder)
 
 
 def quantize(
-    parent: Artifact, folder: Path, nodes: list[str], ranges: Mapping[str, Range], props: dict[str, str]
+    parent: Artifact,
+    folder: Path,
+    nodes: list[str],
+    ranges: Mapping[str, Range],
+    props: dict[str, str],
+    reduce_range: bool = False,
 ) -> None:
     """Writes the encoder with `nodes` quantized; `ranges`: of the activations they read, by tensor name."""
     import numpy as np
@@ -77,6 +83,7 @@ def quantize(
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["MatMul"],
             per_channel=True,
+            reduce_range=reduce_range,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_quantize=nodes,  # by name: the QDQ quantizer does not heed MatMulConstBOnly

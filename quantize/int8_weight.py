@@ -1,7 +1,7 @@
 """Weights in 8 bits by blocks, activations f32 in the graph: no calibration, and the nearest to fp32 of the INT8 variants.
 
 onnxruntime rounds the activations too, row by row and block by block, so that one loud frame or channel takes nothing
-from the others. Needs a runtime that knows opset 21 (onnxruntime 1.20 or later); see blocks.py.
+from the others. Needs a runtime that knows opset 21; see blocks.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """INT8, dynamic and static: what is quantized and how, what is left alone, and what a wrong one does."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -230,7 +231,7 @@ def test_reused_by_digest_and_never_overwritten(static, manifest, tmp_path):
 
 
 def test_unusable_input(copy, manifest, tmp_path):
-    with pytest.raises(UsageError, match="fp16, int4-weight, int8-dynamic, int8-smoothquant") as error:
+    with pytest.raises(UsageError, match="fp16, int4-mixed, int4-weight, int8-dynamic") as error:
         build_variant(copy, "int5", manifest, progress=quiet)
     assert "'int5'" in str(error.value)
     with pytest.raises(CorpusError, match="--calibration"):
@@ -247,7 +248,7 @@ def test_unusable_input(copy, manifest, tmp_path):
 
 
 def test_the_files_are_the_registry():
-    weight_only = {"int8-weight", "int4-weight"}
+    weight_only = {"int8-weight", "int4-weight", "int4-mixed"}
     assert {"fp16", "int8-dynamic", "int8-static", "int8-smoothquant", "smoothed"} | weight_only == set(variants())
     assert not {"graph", "casts", "overflow"}.intersection(variants())
 
@@ -267,3 +268,29 @@ def test_no_integer_types_leak_into_the_contract(dynamic, static, build):
     expected = contract(build / "fp32" / ENCODER)
     assert contract(dynamic.encoder) == contract(static.encoder) == expected
     assert {t for _, t in expected} == {TensorProto.FLOAT, TensorProto.INT64}
+
+
+def saturating_product(x, w):
+    """u8 [n, k] times s8 [k, m] as vpmaddubsw and its like have it: pairs of products added in 16 bits, saturating."""
+    pairs = x.astype(np.int32)[:, :, None] * w.astype(np.int32)[None]
+    return np.clip(pairs[:, 0::2] + pairs[:, 1::2], -(2**15), 2**15 - 1).sum(1)
+
+
+@pytest.mark.parametrize("variant", ["int8-dynamic", "int8-static", "int8-smoothquant"])
+def test_reduced_weights_do_not_saturate(variant, copy, manifest, tmp_path):
+    build = copy_build(copy, tmp_path / "build")
+    random = np.random.default_rng(0)
+    saturated = {}
+    for reduce_range in (False, True):
+        shutil.rmtree(build / variant, ignore_errors=True)
+        artifact = build_variant(build, variant, manifest, reduce_range=reduce_range, progress=quiet)
+        weight = arrays(encoder_of(artifact))["layers.0.feed_forward1.linear2.weight_quantized"]
+        assert np.abs(weight.astype(int)).max() == (64 if reduce_range else 127)
+        x = random.integers(128, 256, (4, len(weight)))
+        saturated[reduce_range] = int((saturating_product(x, weight) != x @ weight.astype(np.int64)).sum())
+    assert saturated[False] > 0 and saturated[True] == 0
+
+
+def test_what_cannot_saturate_has_no_reduced_range(copy):
+    with pytest.raises(UsageError, match="int8-dynamic, int8-smoothquant, int8-static"):
+        build_variant(copy, "int8-weight", None, reduce_range=True, progress=quiet)

@@ -10,10 +10,11 @@ from quantizing import quiet
 from nemoport.artifact import Artifact
 from nemoport.calibration.gram import GramCollector
 from nemoport.calibration.samples import ROWS, SampleCollector
-from nemoport.errors import UsageError
+from nemoport.errors import ArtifactError, UsageError
 from nemoport.quantize import build_variant
 from nemoport.quantize.blocks import LIMITS, packed, round_nearest, store
 from nemoport.quantize.error_feedback import inverse_factor, round_with_feedback
+from nemoport.validate.sessions.onnxruntime import open_graph
 
 
 @pytest.fixture
@@ -157,3 +158,12 @@ def test_the_weights_are_where_the_bytes_were(build, tmp_path):
     before, after = Artifact.open(build / "fp32").manifest.files, artifact.manifest.files
     assert after["encoder_data"].bytes < before["encoder_data"].bytes / 3
     assert artifact.manifest.corpus_digest is None
+
+
+def test_a_runtime_that_is_too_old_says_so(build, tmp_path):
+    """An opset that this runtime does not know stands for opset 21 in a runtime that does not know that."""
+    model = onnx.load(build / "fp32" / "encoder_model.onnx")
+    model.opset_import[0].version = 99
+    onnx.save(model, tmp_path / "new.onnx")
+    with pytest.raises(ArtifactError, match="install onnxruntime 1.19 or later"):
+        open_graph(tmp_path / "new.onnx")

@@ -129,6 +129,8 @@ def open_graph(path: Path, provider: str = "cpu", threads: int = 0, weights: Map
         raise ArtifactError(
             f"{path} cannot be loaded.",
             expected="a graph and its .data file, as they were built",
-            found=str(error).splitlines()[0],
-            todo="check it with `nemoport verify`, then build or download it again",
+            found=f"onnxruntime {ort.__version__}: {str(error).splitlines()[0]}",
+            todo="install onnxruntime 1.19 or later, which knows the graph's opset"
+            if "opset" in str(error).lower()
+            else "check it with `nemoport verify`, then build or download it again",
         ) from error
