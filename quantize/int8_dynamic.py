@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nemoport.artifact import ENCODER, Artifact
 from nemoport.calibration.cache import Progress
-from nemoport.quantize.graph import check_quantized, copy_decoder, layer_matmuls, metadata, scratch_copy
+from nemoport.quantize.graph import check_quantized, halve_decoder, layer_matmuls, metadata, scratch_copy
 
 NEEDS_CALIBRATION = False
 
@@ -59,7 +59,7 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
         model = onnx.load(quantized)
     check_quantized(quantized_nodes(model), wanted)
     save_model(model, folder / ENCODER, metadata(structure))
-    copy_decoder(parent, folder)
+    halve_decoder(parent, folder)
 
 
 def quantized_nodes(model) -> list[str]:

@@ -15,7 +15,7 @@ from nemoport.calibration.cache import Progress, calibrate
 from nemoport.calibration.corpus import Corpus
 from nemoport.calibration.ranges import Range
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
-from nemoport.quantize.graph import check_quantized, copy_decoder, layer_matmuls, metadata, scratch_copy
+from nemoport.quantize.graph import check_quantized, halve_decoder, layer_matmuls, metadata, scratch_copy
 
 NEEDS_CALIBRATION = True
 
@@ -51,7 +51,7 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
     ranges = collector.ranges(parameters.method, parameters.percentile)
     progress(f"int8-static: {len(matmuls)} MatMuls")
     quantize(parent, folder, [n.name for n in matmuls], ranges, metadata(structure), parameters.reduce_range)
-    copy_decoder(parent, folder)
+    halve_decoder(parent, folder)
 
 
 def quantize(

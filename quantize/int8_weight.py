@@ -15,7 +15,7 @@ from nemoport.artifact import ENCODER, Artifact
 from nemoport.calibration.cache import Progress
 from nemoport.quantize.blocks import Blocks, round_nearest, store
 from nemoport.quantize.drawn import drawn_rows
-from nemoport.quantize.graph import Weights, check_quantized, copy_decoder, layer_matmuls, load_typed, metadata
+from nemoport.quantize.graph import Weights, check_quantized, halve_decoder, layer_matmuls, load_typed, metadata
 from nemoport.quantize.smoothing import sites, smooth
 
 NEEDS_CALIBRATION = False
@@ -54,7 +54,7 @@ def write_stored(
     check_quantized(quantized_nodes(model), list(stored))
     del model.graph.value_info[:]
     save_model(model, folder / ENCODER, {**metadata(model), **(report or {})})
-    copy_decoder(parent, folder)
+    halve_decoder(parent, folder)
 
 
 def smooth_without_audio(model, alphas: tuple[float, ...]) -> None:
