@@ -68,7 +68,8 @@ def runtime_config(checkpoint: Checkpoint) -> dict:
             "minimum_version": "1.19",
             "session_config": {"session.x64quantprecision": "1"},
             "session_config_rule": (
-                "for the INT8 variants on x86 without VNNI, where sums of u8 times s8 saturate; no effect elsewhere"
+                "for int8-dynamic, int8-static and int8-smoothquant on x86 without VNNI, where sums of u8 times s8 "
+                "saturate; never for the weight-only variants, which are not fused with it"
             ),
         },
     }

@@ -11,6 +11,7 @@ import numpy as np
 from nemoport.artifact import Artifact
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.spec import ModelSpec
+from nemoport.variant import instruction_set
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -49,15 +50,17 @@ class OnnxSession:
         provider: str = "cpu",
         threads: int = 0,
         encoder_weights: Mapping[str, np.ndarray] | None = None,
+        u8_weights: bool = False,
     ):
-        """threads: intra-op threads, 0 for onnxruntime's choice. encoder_weights: see `open_graph`."""
+        """threads: intra-op threads, 0 for onnxruntime's choice. encoder_weights, u8_weights: see `open_graph`."""
         self.spec = spec
-        self._encoder = open_graph(encoder, provider, threads, encoder_weights)
+        self._encoder = open_graph(encoder, provider, threads, encoder_weights, u8_weights=u8_weights)
         self._decoder = open_graph(decoder, provider, threads)
 
     @staticmethod
     def open(artifact: Artifact, provider: str = "cpu", threads: int = 0) -> OnnxSession:
-        return OnnxSession(artifact.spec, artifact.encoder, artifact.decoder, provider, threads)
+        u8_weights = saturates(artifact, instruction_set())
+        return OnnxSession(artifact.spec, artifact.encoder, artifact.decoder, provider, threads, u8_weights=u8_weights)
 
     def initial_state(self, batch: int) -> Caches:
         shapes = self.spec.streaming.cache_shapes(batch)
@@ -98,10 +101,32 @@ class OnnxSession:
         return [Caches(state.channel[i : i + 1], state.time[i : i + 1], state.length[i : i + 1]) for i in rows]
 
 
-def open_graph(path: Path, provider: str = "cpu", threads: int = 0, weights: Mapping[str, np.ndarray] | None = None):
+def saturates(artifact: Artifact, machine: str) -> bool:
+    """Whether products of u8 and s8 overflow in this artifact on this machine: x86 without VNNI adds them in 16 bits.
+
+    onnxruntime then has to be told to take u8 weights (session.x64quantprecision). It must not be told so for the
+    weight-only variants: 1.31 no longer fuses 8-bit weights then, and multiplies in floats.
+    """
+    parameters = artifact.manifest.recipe.parameters
+    return "reduce_range" in parameters and not parameters["reduce_range"] and _is_x86_without_vnni(machine)
+
+
+def _is_x86_without_vnni(machine: str) -> bool:
+    return machine.split()[0].lower() in ("x86_64", "amd64") and "vnni" not in machine
+
+
+def open_graph(
+    path: Path,
+    provider: str = "cpu",
+    threads: int = 0,
+    weights: Mapping[str, np.ndarray] | None = None,
+    optimised: Path | None = None,
+    u8_weights: bool = False,
+):
     """An onnxruntime session. Raises UsageError for a provider that is not there, ArtifactError for a bad graph.
 
-    weights: arrays that take the place of the graph's initializers of these names.
+    weights: arrays that take the place of the graph's initializers of these names. optimised: where to write the graph
+    that the runtime makes of it. u8_weights: see `saturates`.
     """
     import onnxruntime as ort
 
@@ -116,8 +141,11 @@ def open_graph(path: Path, provider: str = "cpu", threads: int = 0, weights: Map
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # On x86 without VNNI the product of u8 and s8 saturates in 16 bits; this makes onnxruntime take u8 weights there.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if u8_weights:
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{optimised.name}.data")
     values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in (weights or {}).items()}
     for name, value in values.items():
         options.add_initializer(name, value)
