@@ -70,7 +70,7 @@ def failing(context, *names):
     return failed
 
 
-@pytest.mark.parametrize("gate", gates.names())
+@pytest.mark.parametrize("gate", limits.limits_of(FP32).required)
 def test_fp32_passes(validated, gate):
     results = [r for r in read_results(results_path(validated[0], FP32)) if r.gate == gate]
     assert results
@@ -127,7 +127,7 @@ def test_truncated_sidecar_fails_every_gate(context_of, copy):
     data = copy / FP32 / f"{ENCODER}.data"
     data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
     damage.seal(copy / FP32)
-    running = [g for g in gates.names() if g != "contract"]  # whose hashes agree with the file
+    running = [g for g in limits.limits_of(FP32).required if g != "contract"]  # whose hashes agree with the file
     assert failing(context_of(copy), *running) == running
 
 
@@ -180,7 +180,8 @@ def test_empty_corpus_fails(context_of, build, eval_corpus):
 def test_missing_file_fails_every_gate(context_of, copy):
     (copy / FP32 / f"{DECODER}.data").unlink()
     context = context_of(copy)
-    assert failing(context, *gates.names()) == gates.names()
+    required = limits.limits_of(FP32).required
+    assert failing(context, *required) == list(required)
     assert "missing: decoder_model.onnx.data" in gates.run_gate("cost", context)[0].evidence
 
 
@@ -220,7 +221,7 @@ def test_verdict_files_and_reuse(validated, reference_checkpoint):
     assert "| fp32 | pass |" in (copy / "results" / "report.md").read_text()
     lines, both = [], [FP32, "fp16"]
     assert not validate(reference_checkpoint, copy, manifest, both, baseline=False, threads=1, progress=lines.append)
-    assert sum("unchanged" in line for line in lines) == len(gates.names())
+    assert sum("unchanged" in line for line in lines) == len(limits.limits_of(FP32).required)
     assert {r.status for r in read_results(results_path(copy, "fp16"))} == {FAIL}
     suites = {s.get("name"): s for s in ElementTree.parse(copy / "results" / "junit.xml").getroot()}
     assert suites[FP32].get("failures") == "0"

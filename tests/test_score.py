@@ -23,7 +23,9 @@ def test_a_limit_needs_a_number_and_a_reason(tmp_path):
     path.write_text(path.read_text() + 'reason = "because"\n')
     with pytest.raises(UsageError, match="max_difference"):
         limits.limits_of("x", path).get("wer", "max_difference")
-    assert all(set(block.required) == set(gates.names()) for block in limits.read_limits().values())
+    for variant, block in limits.read_limits().items():
+        floats = {"structure"} if variant in ("fp32", "fp16") else set()  # which asks for integer products
+        assert set(block.required) == set(gates.names()) - floats
 
 
 @pytest.mark.parametrize(

@@ -70,13 +70,13 @@ def validate(
 
 
 def judge(context: Context, path: Path, names: Sequence[str] | None = None) -> list[GateResult]:
-    """Runs every gate (or `names`) that has no pass from the same artifact, oracle, limits and code.
+    """Runs each required gate (or `names`) that has no pass from the same artifact, oracle, limits and code.
 
     `path` holds all results, as soon as each gate has ended.
     """
     kept = _reusable(context, path)
     results: list[GateResult] = []
-    for gate in names or gates.names():
+    for gate in sorted(names or context.limits.required):
         if gate in kept:
             context.progress(f"{context.variant}: {gate}: unchanged, passed before")
             results += kept[gate]

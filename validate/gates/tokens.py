@@ -18,7 +18,7 @@ def run(context: Context) -> list[GateResult]:
         compared = list(zip(heard, expected, strict=True))
         results.append(_judge(context, f"lookahead {lookahead}, {flush}", compared, "min_exact_share_each"))
         pairs += compared
-    return [*results, _judge(context, "all", pairs, "min_exact_share"), _distance(context, pairs)]
+    return [*results, _judge(context, "all", pairs, "min_exact_share"), *_counts(context, pairs)]
 
 
 def exact(heard: Heard, expected: Record) -> bool:
@@ -26,14 +26,18 @@ def exact(heard: Heard, expected: Record) -> bool:
     return heard.tokens == expected.tokens and heard.text == expected.text
 
 
-def _distance(context: Context, pairs: Sequence[tuple[Heard, Record]]) -> GateResult:
-    """How many tokens differ: substituted, lost and added ones."""
+def _counts(context: Context, pairs: Sequence[tuple[Heard, Record]]) -> list[GateResult]:
+    """How many tokens differ (substituted, lost, added), and by what share there are more or fewer: the blank rate."""
     from rapidfuzz.distance import Levenshtein
 
     different = sum(Levenshtein.distance(heard.tokens, expected.tokens) for heard, expected in pairs)
-    total = sum(len(expected.tokens) for _, expected in pairs)
-    note = f"of {total} tokens"
-    return context.judge("tokens", "different", different, limit=None, unit="tokens", n=len(pairs), evidence=note)
+    said, total = (sum(len(one[side].tokens) for one in pairs) for side in (0, 1))
+    shown = dict(n=len(pairs), evidence=f"{said} tokens, NeMo {total}")
+    change = abs(said - total) / total if total else float("nan")
+    return [
+        context.judge("tokens", "different", different, limit=None, unit="tokens", **shown),
+        context.judge("tokens", "more or fewer", change, limit="max_rate_change", unit="share of NeMo's", **shown),
+    ]
 
 
 def _judge(context: Context, case: str, pairs: Sequence[tuple[Heard, Record]], limit: str) -> GateResult:
