@@ -13,6 +13,8 @@ from nemoport.audio import read_audio
 from nemoport.errors import CorpusError
 from nemoport.files import digest_json
 
+SILENT = 1e-3  # of full scale
+
 
 @dataclass(frozen=True)
 class Utterance:
@@ -86,6 +88,27 @@ def check_disjoint(calibration: Corpus, evaluation: Corpus) -> None:
             expected=f"no recording of {evaluation.path} in {calibration.path}",
             found=f"{len(both)} in both, such as {both[0]}",
             todo="take them out of one manifest",
+        )
+
+
+def check_calibration(corpus: Corpus) -> None:
+    """Raises CorpusError for audio that would calibrate for something else than speech at the model's rate."""
+    import soundfile
+
+    narrow = [(u.id, rate) for u in corpus.utterances if (rate := soundfile.info(u.path).samplerate) < u.sample_rate_hz]
+    if narrow:
+        raise CorpusError(
+            f"{corpus.path} cannot be calibrated on.",
+            expected=f"recordings of {corpus.utterances[0].sample_rate_hz} Hz or more: lower ones leave bands empty",
+            found=f"{len(narrow)} of less, such as {narrow[0][0]} with {narrow[0][1]} Hz",
+            todo="take them out, or record others",
+        )
+    if all(np.abs(u.samples()).max(initial=0.0) < SILENT for u in corpus.utterances):
+        raise CorpusError(
+            f"{corpus.path} cannot be calibrated on.",
+            expected="speech",
+            found=f"nothing above {SILENT:g} of full scale in any of {len(corpus.utterances)} recordings",
+            todo="give recordings of people speaking",
         )
 
 

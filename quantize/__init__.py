@@ -76,7 +76,7 @@ def measure_sensitivity(build: Path, calibration: Path | None, *, progress: Prog
 
 
 def _calibration(variant: str, manifest: Path | None, parent: Artifact) -> Corpus:
-    from nemoport.calibration.corpus import read_corpus
+    from nemoport.calibration.corpus import check_calibration, read_corpus
 
     if manifest is None:
         raise CorpusError(
@@ -85,7 +85,9 @@ def _calibration(variant: str, manifest: Path | None, parent: Artifact) -> Corpu
             found="none",
             todo="give one with --calibration",
         )
-    return read_corpus(manifest, parent.spec.frontend.sample_rate_hz)
+    corpus = read_corpus(manifest, parent.spec.frontend.sample_rate_hz)
+    check_calibration(corpus)
+    return corpus
 
 
 def _reduced(variant: str, parameters):

@@ -8,10 +8,13 @@ gave 43.6 dB where 1.31.1 gives 37.9. Older ones do not load opset 21.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from nemoport.artifact import ENCODER, Artifact
 from nemoport.errors import UsageError
+from nemoport.quantize.graph import check_quantized, halve_decoder, metadata
 
 OPSET = 21  # the first whose DequantizeLinear takes blocks, and 4-bit integers
 LIMITS = {8: 127, 4: 7}
@@ -93,3 +96,25 @@ def packed(values: np.ndarray) -> bytes:
     if len(flat) % 2:
         flat = np.append(flat, np.uint8(0))
     return (flat[0::2] | (flat[1::2] << 4)).tobytes()
+
+
+def write_stored(
+    model, stored: dict[str, tuple[Blocks, int]], parent: Artifact, folder: Path, report: dict[str, str] | None = None
+) -> None:
+    """Writes the four files of a variant whose weights are `stored` in blocks: MatMul node -> (blocks, bits).
+
+    report: what else to write into the encoder's metadata_props.
+    """
+    from nemoport.graph_file import save_model
+
+    store(model, stored)
+    check_quantized(quantized_nodes(model), list(stored))
+    del model.graph.value_info[:]
+    save_model(model, folder / ENCODER, {**metadata(model), **(report or {})})
+    halve_decoder(parent, folder)
+
+
+def quantized_nodes(model) -> list[str]:
+    """The MatMul nodes whose weight comes from DequantizeLinear."""
+    dequantized = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    return [n.name for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in dequantized]

@@ -20,9 +20,8 @@ from nemoport.calibration.corpus import Corpus
 from nemoport.calibration.stream import CalibrationStreams
 from nemoport.errors import UsageError
 from nemoport.quantize import int4_weight
-from nemoport.quantize.blocks import Blocks, round_nearest
+from nemoport.quantize.blocks import Blocks, round_nearest, write_stored
 from nemoport.quantize.graph import Weights, load_typed
-from nemoport.quantize.int8_weight import write_stored
 from nemoport.quantize.sensitivity import Cost, Listener, groups, measure
 
 NEEDS_CALIBRATION = True

@@ -17,10 +17,9 @@ from nemoport.calibration.corpus import Corpus
 from nemoport.calibration.gram import GramCollector
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.errors import UsageError
-from nemoport.quantize.blocks import Blocks, round_nearest
+from nemoport.quantize.blocks import Blocks, round_nearest, write_stored
 from nemoport.quantize.error_feedback import inverse_factor, round_with_feedback
 from nemoport.quantize.graph import Weights, load_typed
-from nemoport.quantize.int8_weight import write_stored
 from nemoport.quantize.smoothing import sites
 
 NEEDS_CALIBRATION = True

@@ -9,21 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from nemoport.artifact import ENCODER, Artifact
+from nemoport.artifact import Artifact
 from nemoport.calibration.cache import Progress
-from nemoport.quantize.blocks import Blocks, round_nearest, store
-from nemoport.quantize.drawn import drawn_rows
-from nemoport.quantize.graph import Weights, check_quantized, halve_decoder, layer_matmuls, load_typed, metadata
-from nemoport.quantize.smoothing import sites, smooth
+from nemoport.quantize.blocks import round_nearest, write_stored
+from nemoport.quantize.drawn import smooth_without_audio
+from nemoport.quantize.graph import Weights, layer_matmuls, load_typed
 
 NEEDS_CALIBRATION = False
+BITS = 8
 
 
 @dataclass(frozen=True)
 class Parameters:
-    bits: int = 8
     block: int = 128
     alphas: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -32,42 +29,8 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
     """Writes the four files of the variant into `folder`."""
     model = load_typed(parent.encoder)
     matmuls = [node.name for node in layer_matmuls(model)]
-    progress(f"int{parameters.bits}-weight: {len(matmuls)} MatMuls")
+    progress(f"int8-weight: {len(matmuls)} MatMuls")
     smooth_without_audio(model, parameters.alphas)
     weights = Weights(model)
-    stored: dict[str, tuple[Blocks, int]] = {}
-    for name in matmuls:
-        stored[name] = (round_nearest(weights.of(name), parameters.bits, parameters.block), parameters.bits)
+    stored = {name: (round_nearest(weights.of(name), BITS, parameters.block), BITS) for name in matmuls}
     write_stored(model, stored, parent, folder)
-
-
-def write_stored(
-    model, stored: dict[str, tuple[Blocks, int]], parent: Artifact, folder: Path, report: dict[str, str] | None = None
-) -> None:
-    """Writes the four files of a variant whose weights are `stored` in blocks: MatMul node -> (blocks, bits).
-
-    report: what else to write into the encoder's metadata_props.
-    """
-    from nemoport.graph_file import save_model
-
-    store(model, stored)
-    check_quantized(quantized_nodes(model), list(stored))
-    del model.graph.value_info[:]
-    save_model(model, folder / ENCODER, {**metadata(model), **(report or {})})
-    halve_decoder(parent, folder)
-
-
-def smooth_without_audio(model, alphas: tuple[float, ...]) -> None:
-    """Smooths, in place, the tensors whose outliers the weights tell of and whose division costs nothing."""
-    found = sites(model)
-    rows = drawn_rows(model, found)
-    known = [site for site in found if site.tensor in rows]
-    largest = {tensor: np.abs(sample).max(0) for tensor, sample in rows.items()}
-    for _ in smooth(model, known, largest, rows.__getitem__, alphas, mul_gain_db=0.0):
-        pass
-
-
-def quantized_nodes(model) -> list[str]:
-    """The MatMul nodes whose weight comes from DequantizeLinear."""
-    dequantized = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
-    return [n.name for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in dequantized]

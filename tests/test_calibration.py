@@ -18,6 +18,7 @@ from nemoport.calibration.probe import Probe, ProbedSession
 from nemoport.calibration.ranges import BINS, RangeCollector
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.errors import ArtifactError, CorpusError, UsageError
+from nemoport.quantize import build_variant
 from nemoport.validate.sessions.onnxruntime import OnnxSession
 
 SHORT = StreamParameters(contexts_per_stream=1.5, silence_contexts=0.25)
@@ -254,3 +255,14 @@ def test_memory_does_not_grow_with_the_number_of_clips(fp32):
     assert all(run.returncode == 0 for run in runs.values()), runs
     peaks = {clips: float(run.stdout) for clips, run in runs.items()}
     assert peaks[50] < peaks[10] + 24, peaks
+
+
+@pytest.mark.parametrize(("rate_hz", "level", "found"), [(8000, 0.3, "8000 Hz"), (16000, 1e-4, "nothing above 0.001")])
+def test_audio_that_is_no_wide_band_speech_is_refused(build, tmp_path, rate_hz, level, found):
+    import soundfile
+
+    noise = level * np.random.default_rng(0).uniform(-1, 1, 30 * rate_hz)
+    soundfile.write(tmp_path / "a.wav", noise, rate_hz)
+    (tmp_path / "manifest.jsonl").write_text(json.dumps({"audio_filepath": "a.wav", "text": ""}) + "\n")
+    with pytest.raises(CorpusError, match=found):
+        build_variant(build, "int8-static", tmp_path / "manifest.jsonl", progress=lambda line: None)

@@ -8,9 +8,8 @@ from quantizing import quiet, short_manifest
 
 from nemoport.artifact import ENCODER, Artifact
 from nemoport.quantize import build_variant
-from nemoport.quantize.blocks import round_nearest
+from nemoport.quantize.blocks import round_nearest, write_stored
 from nemoport.quantize.graph import Weights, layer_matmuls, load_typed
-from nemoport.quantize.int8_weight import write_stored
 from nemoport.validate import gates, limits
 from nemoport.validate.context import Context
 from nemoport.validate.gates import structure
