@@ -13,6 +13,7 @@ from nemoport.export.results import Figures
 from nemoport.export.terms import resolve_terms
 from nemoport.files import new_folder, read_json, write_bytes
 from nemoport.package_manifest import PackagedVariant, PackageManifest, hash_files
+from nemoport.validate.limits import read_limits
 from nemoport.validate.result import artifact_sha256
 from nemoport.validate.results import required_passes
 
@@ -81,15 +82,8 @@ def package(
     return dist
 
 
-def registered_variants() -> list[str]:
-    """fp32 and the precisions of quantize/. Builds for comparison, such as int8-static-cold, are none."""
-    from nemoport.quantize import variants
-
-    return [FP32, *sorted(variants())]
-
-
 def _passed(build: Path, wanted: Sequence[str] | None, required_passes: RequiredPasses) -> dict[str, Artifact]:
-    known = registered_variants()
+    known = list(read_limits())  # not the smoothed parent, nor builds for comparison such as int8-static-cold
     names = list(dict.fromkeys(wanted)) if wanted else [n for n in known if (build / n / "manifest.json").is_file()]
     lacking = {}
     for name in names:
