@@ -17,7 +17,6 @@ from nemoport.validate.limits import read_limits
 from nemoport.validate.result import artifact_sha256
 from nemoport.validate.results import required_passes
 
-FP32 = "fp32"
 RequiredPasses = Callable[[Path, str], list[str]]
 
 
