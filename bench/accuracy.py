@@ -1,4 +1,4 @@
-"""Every variant on the reference checkpoint and on its hard versions, same audio: writes bench/accuracy.md.
+"""Every variant on the reference checkpoint and on its hard versions, same audio: writes bench/accuracy-tables.md.
 
     python bench/accuracy.py --build build/accuracy [--corpus MANIFEST] [--calibration MANIFEST]
 
