@@ -1,10 +1,12 @@
-"""Checkpoint -> build folder: config.json, shared/, fp32/. Run again, it reuses what the same inputs made."""
+"""Checkpoint -> build folder: config.json, shared/, fp32/ or kv-fp32/. Run again, it reuses what the same inputs made."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from nemoport.artifact import Artifact, Recipe
+from nemoport.contract import KV, NEMO, variant_of
+from nemoport.errors import UsageError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.config import runtime_config
 from nemoport.export.onnx import OPSET, export_graphs
@@ -13,15 +15,18 @@ from nemoport.files import write_json
 from nemoport.variant import FP32, Variant
 
 
-def export_checkpoint(checkpoint: Checkpoint, build: Path) -> Artifact:
-    """Raises CheckpointError, or OutputError if `build` holds another checkpoint's graphs."""
-    recipe = Recipe(FP32, None, {"contract": "nemo", "opset": OPSET})
+def export_checkpoint(checkpoint: Checkpoint, build: Path, contract: str = NEMO) -> Artifact:
+    """contract: see nemoport/contract.py. Raises UsageError for another, CheckpointError, or OutputError if `build` holds
+    another checkpoint's graphs."""
+    if contract not in (NEMO, KV):
+        raise UsageError(f"Unknown contract {contract!r}.", expected=f"{NEMO} or {KV}", found=contract, todo="choose one")
+    recipe = Recipe(variant_of(contract, FP32), None, {"contract": contract, "opset": OPSET})
     variant = Variant(build, recipe, checkpoint.sha256)
     if (existing := variant.existing()) is not None:
         return existing
     with variant.new_folder() as folder:
-        export_graphs(checkpoint, folder)  # refuses what cannot be exported, before anything stands in `build`
+        export_graphs(checkpoint, folder, contract)  # refuses what cannot be exported, before anything stands in `build`
         variant.write_manifest(folder)
         write_shared(checkpoint, build / "shared")
         write_json(build / "config.json", runtime_config(checkpoint))
-    return Artifact.open(build / FP32)
+    return Artifact.open(variant.folder)

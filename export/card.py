@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemoport.artifact import Artifact
+from nemoport.contract import precision_of
 from nemoport.export.card_figures import accuracy, limits, measured_on, variants
 from nemoport.export.card_rules import chunks, decoder, files, front_end
 from nemoport.export.layouts import native
 from nemoport.export.results import Figures
 from nemoport.export.terms import LICENCES, Terms
+from nemoport.variant import FP32
 
 TAGS = ("onnx", "streaming", "asr", "speech-recognition", "fastconformer", "rnnt", "nemoport")
 EXAMPLE = Path(native.__file__).with_name("native_example.py")
@@ -47,7 +49,7 @@ def _head(facts: CardFacts) -> str:
         rows |= {"license_name": terms.licence_id, "license_link": terms.licence.url}
     if terms.base_model:
         rows["base_model"] = terms.base_model
-        if set(facts.artifacts) - {"fp32"}:
+        if {precision_of(name) for name in facts.artifacts} - {FP32}:
             rows["base_model_relation"] = "quantized"
     if terms.language:
         rows["language"] = terms.language

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from nemoport.contract import Caches, KvCaches, NemoCaches
 from nemoport.export.checkpoint import Checkpoint
+from nemoport.spec import StreamingSpec
 
 
 def runtime_config(checkpoint: Checkpoint) -> dict:
@@ -21,17 +23,23 @@ def runtime_config(checkpoint: Checkpoint) -> dict:
     }
     return {
         "spec": spec.to_dict(),
-        "contract": "nemo",
         "base_model": checkpoint.base_model,
         "checkpoint": {"name": checkpoint.name, "sha256": checkpoint.sha256},
         "sample_rate": frontend.sample_rate_hz,
         "frame_seconds": spec.frame_seconds,
         "encoder": {
-            "cache_shapes": {name: list(shape) for name, shape in streaming.cache_shapes(1).items()},
+            "cache_shapes": cache_shapes(streaming, NemoCaches),
             "cache_initial_value": 0,
             "cache_rule": (
                 "feed each *_next output back as the next window's input, to the variant that gave it: what a cache "
                 "holds is scaled in the smoothed variants"
+            ),
+            "kv_cache_shapes": cache_shapes(streaming, KvCaches),
+            "kv_cache_rule": (
+                "the variants kv-* take cache_key, cache_value and cache_conv (frames first: frames, layers, streams, "
+                "channels) and give key_new, value_new and conv_new, the frames of this window: put them behind the "
+                "cache and feed its last frames next time, as many as its shape says. cache_len counts the frames given "
+                "so far, at most those of cache_key. All else is as for the other variants"
             ),
             "pre_encode_cache_mel_frames": streaming.pre_encode_cache_mel_frames,
             "chunks_by_lookahead": chunks,
@@ -73,6 +81,11 @@ def runtime_config(checkpoint: Checkpoint) -> dict:
             ),
         },
     }
+
+
+def cache_shapes(spec: StreamingSpec, caches: type[Caches]) -> dict[str, list[int]]:
+    """Of one stream."""
+    return {name: list(shape) for name, shape in caches.shapes(spec, 1).items()}
 
 
 def default_lookahead(lookaheads: tuple[int, ...]) -> int:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nemoport.errors import CheckpointError
-from nemoport.export.encoder import MatMul, Weights
+from nemoport.export.layers import MatMul, Weights
 from nemoport.spec import DecodingSpec
 
 

@@ -13,41 +13,39 @@ import onnx
 import torch
 
 from nemoport.artifact import DECODER, ENCODER
+from nemoport.contract import KV, KvCaches, NemoCaches
 from nemoport.errors import CheckpointError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.decoder import DecoderJoint
 from nemoport.export.encoder import StreamingEncoder
+from nemoport.export.encoder_kv import KvStreamingEncoder
 from nemoport.export.shared import check_frontend_buffers
 from nemoport.graph_file import save_model
 
 OPSET = 17  # the first with LayerNormalization, and loaded by every runtime of the last years
 
-ENCODER_INPUTS = ("audio_signal", "length", "cache_last_channel", "cache_last_time", "cache_last_channel_len")
-ENCODER_OUTPUTS = (
-    "outputs",
-    "encoded_lengths",
-    "cache_last_channel_next",
-    "cache_last_time_next",
-    "cache_last_channel_next_len",
-)
+ENCODER_INPUTS = ("audio_signal", "length")
+ENCODER_OUTPUTS = ("outputs", "encoded_lengths")
 DECODER_INPUTS = ("encoder_outputs", "targets", "target_length", "input_states_1", "input_states_2")
 DECODER_OUTPUTS = ("outputs", "prednet_lengths", "output_states_1", "output_states_2")
 
 
-def export_graphs(checkpoint: Checkpoint, folder: Path) -> None:
+def export_graphs(checkpoint: Checkpoint, folder: Path, contract: str) -> None:
     """Writes encoder_model.onnx and decoder_model.onnx with their .data files into `folder`."""
     weights = checkpoint.load_weights()
     check_frontend_buffers(checkpoint, weights)
-    encoder_example, decoder_example = _encoder_example(checkpoint), _decoder_example(checkpoint)
+    caches = KvCaches if contract == KV else NemoCaches
+    inputs = (*ENCODER_INPUTS, *caches.shapes(checkpoint.spec.streaming, 1))
+    encoder_example, decoder_example = _encoder_example(checkpoint, caches), _decoder_example(checkpoint)
     with _fitting(checkpoint), torch.no_grad():
         decoder = DecoderJoint(weights, checkpoint.spec.decoding)
-        encoder = StreamingEncoder(weights, checkpoint.spec.streaming)
+        encoder = (KvStreamingEncoder if contract == KV else StreamingEncoder)(weights, checkpoint.spec.streaming)
         decoder(*decoder_example)
         encoder(*encoder_example)
     _refuse_unused(checkpoint, encoder.unused + decoder.unused)
     del weights
     metadata = {"nemoport.spec": json.dumps(checkpoint.spec.to_dict()), "nemoport.checkpoint_sha256": checkpoint.sha256}
-    _export(encoder, encoder_example, folder / ENCODER, ENCODER_INPUTS, ENCODER_OUTPUTS, metadata)
+    _export(encoder, encoder_example, folder / ENCODER, inputs, (*ENCODER_OUTPUTS, *caches.outputs), metadata)
     del encoder
     _export(decoder, decoder_example, folder / DECODER, DECODER_INPUTS, DECODER_OUTPUTS, metadata)
 
@@ -76,18 +74,13 @@ def _refuse_unused(checkpoint: Checkpoint, unused: list[str]) -> None:
         )
 
 
-def _encoder_example(checkpoint: Checkpoint):
+def _encoder_example(checkpoint: Checkpoint, caches: type[NemoCaches] | type[KvCaches]):
     """Two streams in the middle of their audio: every path is traced, no dimension is 1."""
     spec, frontend = checkpoint.spec.streaming, checkpoint.spec.frontend
     frames = spec.window_mel_frames(max(spec.lookaheads), first=False)
-    shapes = spec.cache_shapes(2)
-    return (
-        torch.randn(2, frontend.n_mels, frames),
-        torch.full((2,), frames),
-        torch.randn(shapes["cache_last_channel"]),
-        torch.randn(shapes["cache_last_time"]),
-        torch.full((2,), spec.left_context_enc_frames),
-    )
+    *floats, _ = caches.shapes(spec, 2).values()
+    filled = torch.full((2,), spec.left_context_enc_frames)
+    return (torch.randn(2, frontend.n_mels, frames), torch.full((2,), frames), *map(torch.randn, floats), filled)
 
 
 def _decoder_example(checkpoint: Checkpoint):
@@ -112,6 +105,13 @@ DYNAMIC_AXES = {
     "cache_last_channel_next": {0: "batch"},
     "cache_last_time_next": {0: "batch"},
     "cache_last_channel_next_len": {0: "batch"},
+    "cache_key": {2: "batch"},
+    "cache_value": {2: "batch"},
+    "cache_conv": {2: "batch"},
+    "cache_len": {0: "batch"},
+    "key_new": {0: "enc_frames", 2: "batch"},
+    "value_new": {0: "enc_frames", 2: "batch"},
+    "conv_new": {0: "enc_frames", 2: "batch"},
     "encoder_outputs": {0: "batch", 2: "enc_frames"},
     "targets": {0: "batch", 1: "tokens"},
     "target_length": {0: "batch"},
@@ -148,9 +148,12 @@ def _export(module: torch.nn.Module, example, path: Path, inputs, outputs, metad
 
 
 def _name_static_dims(model: onnx.ModelProto) -> None:
-    """A cache goes out as it came in; the tracer cannot know, and invents names for its dimensions."""
+    """A cache goes out as it came in, but for its frames; the tracer cannot know, and invents names for dimensions."""
     inputs = {i.name: i for i in model.graph.input}
     for output in model.graph.output:
         twin = inputs.get(output.name.removesuffix("_next"))
         if twin is not None:
             output.type.CopyFrom(twin.type)
+        elif output.name.endswith("_new"):
+            output.type.CopyFrom(inputs[f"cache_{output.name.removesuffix('_new')}"].type)
+            output.type.tensor_type.shape.dim[0].dim_param = "enc_frames"

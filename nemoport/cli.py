@@ -54,7 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     as_json = (("--json",), dict(action="store_true", help="one JSON object a line, with tokens and times"))
 
     command(_oracle, "oracle", checkpoint, build, corpus, help="record NeMo's own streaming and offline runs")
-    command(_export, "export", checkpoint, build, help="export the checkpoint to fp32 ONNX graphs")
+    contract = (("--contract",), dict(default="nemo", help="nemo: NeMo's caches; kv: projected ones, the fast path"))
+    command(_export, "export", checkpoint, build, contract, help="export the checkpoint to fp32 ONNX graphs")
     command(
         _quantize,
         "quantize",
@@ -108,7 +109,7 @@ def _export(options) -> None:
     from nemoport.export.build import export_checkpoint
     from nemoport.export.checkpoint import read_checkpoint
 
-    artifact = export_checkpoint(read_checkpoint(options.checkpoint), options.build)
+    artifact = export_checkpoint(read_checkpoint(options.checkpoint), options.build, options.contract)
     print(artifact.folder)
 
 

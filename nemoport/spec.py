@@ -61,14 +61,6 @@ class StreamingSpec:
         samples = self.chunk_mel_frames(lookahead, first=False) * frontend.hop_samples
         return 1000.0 * samples / frontend.sample_rate_hz
 
-    def cache_shapes(self, batch: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of the encoder's state; all start as zeros. Batch first."""
-        return {
-            "cache_last_channel": (batch, self.n_layers, self.left_context_enc_frames, self.d_model),
-            "cache_last_time": (batch, self.n_layers, self.d_model, self.conv_cache_frames),
-            "cache_last_channel_len": (batch,),
-        }
-
 
 @dataclass(frozen=True)
 class DecodingSpec:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nemoport.decode import EncoderState, GreedyState, Session, greedy_rnnt
+from nemoport.decode import GreedyState, Session, greedy_rnnt
 from nemoport.errors import UsageError
 from nemoport.frontend import LogMelStream
 from nemoport.spec import StreamingSpec
@@ -93,7 +93,7 @@ class Stream:
         self._mel = LogMelStream(spec.frontend, filterbank)
         self._chunker = Chunker(spec.streaming, spec.frontend.n_mels, lookahead, flush)
         self.chunks: list[Chunk] = []  # cut, not yet encoded
-        self.encoder_state: EncoderState = session.initial_state(1)
+        (self.encoder_state,) = session.unstack(session.initial_state(1))
         self.greedy = GreedyState.initial(spec.decoding)
 
     @property
@@ -146,11 +146,10 @@ def advance(session: Session, streams: list[Stream]) -> list[np.ndarray]:
         members = [i for i in sizes if sizes[i] == size]
         batch = [streams[i] for i in members]
         chunks = [stream.chunks.pop(0) for stream in batch]
-        state = batch[0].encoder_state if len(batch) == 1 else session.stack([s.encoder_state for s in batch])
+        state = session.stack([stream.encoder_state for stream in batch])
         lengths = np.array([chunk.length for chunk in chunks], np.int64)
         frames, frame_lengths, state = session.encode(np.stack([c.mel for c in chunks]), lengths, state)
-        states = [state] if len(batch) == 1 else session.unstack(state)
-        for stream, new_state in zip(batch, states, strict=True):
+        for stream, new_state in zip(batch, session.unstack(state), strict=True):
             stream.encoder_state = new_state
         greedy_rnnt(session, frames, frame_lengths, [stream.greedy for stream in batch])
         for row, i in enumerate(members):

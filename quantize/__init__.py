@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from nemoport.artifact import Artifact, Recipe
 from nemoport.calibration.cache import Progress
+from nemoport.contract import contract_of, precision_of, variant_of
 from nemoport.errors import CorpusError, UsageError
 from nemoport.variant import FP32, Variant
 
@@ -35,16 +36,18 @@ def build_variant(
 ) -> Artifact:
     """Makes `build`/`variant`, and its parent where that is not there, or hands back what the same inputs made before.
 
-    calibration: NeMo manifest; needed by the variants that run the model on audio. reduce_range: 7-bit weights, for
-    runtimes that saturate (see int8_dynamic.py). Raises UsageError (no such variant, or none with that choice),
-    CorpusError, ArtifactError (no fp32 artifact), OutputError (made by other inputs, or not writable).
+    variant: a precision, or kv- and a precision, which is the same of the kv contract's graph. calibration: NeMo
+    manifest; needed by the variants that run the model on audio. reduce_range: 7-bit weights, for runtimes that
+    saturate (see int8_dynamic.py). Raises UsageError (no such variant, or none with that choice), CorpusError,
+    ArtifactError (no fp32 artifact), OutputError (made by other inputs, or not writable).
     """
-    module, parameters = _recipe(variant)
+    contract, precision = contract_of(variant), precision_of(variant)
+    module, parameters = _recipe(precision)
     if reduce_range:
         parameters = _reduced(variant, parameters)
-    made_of = getattr(parameters, "parent", FP32)
-    parent = Artifact.open(build / FP32)
-    if made_of != FP32:
+    fp32, made_of = (variant_of(contract, name) for name in (FP32, getattr(parameters, "parent", FP32)))
+    parent = Artifact.open(build / fp32)
+    if made_of != fp32:
         parent = build_variant(build, made_of, calibration, progress=progress)
     corpus = _calibration(variant, calibration, parent) if module.NEEDS_CALIBRATION else None
     target = Variant(

@@ -17,8 +17,11 @@ SMALL_WEIGHT = 1024  # elements; biases and the like are not worth a node
 
 
 def constant_matmuls(model) -> list:
-    """The MatMul nodes whose second input is a weight, in graph order: every linear and pointwise convolution."""
-    weights = {i.name for i in model.graph.initializer}
+    """The MatMul nodes whose second input is a weight, in graph order: every linear and pointwise convolution.
+
+    Not the product with the projected positions, a constant for each head.
+    """
+    weights = {i.name for i in model.graph.initializer if len(i.dims) == 2}
     return [n for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in weights]
 
 

@@ -85,14 +85,22 @@ def _absorber(tensor: str, matmuls: list, model, makers, weights: set[str]) -> s
         known = {n.name for n in matmuls}
         readers = [n for n in model.graph.node if tensor in n.input]
         return node.name if all(n.name in known or n.op_type in ("Shape", "Concat") for n in readers) else None
-    while node is not None and node.op_type in PASSES_CHANNELS:
-        node = makers.get(node.input[0])
-    if node is None or node.op_type != "MatMul" or node.input[1] in weights:
+    context = _behind(tensor, makers)
+    # softmax(...) times value; of the kv contract, the sum of such products over cached and over new values
+    products = [context] if context is None or context.op_type != "Add" else [makers.get(name) for name in context.input]
+    if any(n is None or n.op_type != "MatMul" or n.input[1] in weights for n in products):
         return None
-    node = makers.get(node.input[1])  # softmax(...) times value
+    values = [_behind(product.input[1], makers) for product in products]
+    projections = [n for n in values if n is not None and n.op_type == "MatMul" and n.input[1] in weights]
+    return projections[0].name if len(projections) == 1 else None
+
+
+def _behind(tensor: str, makers):
+    """The node that computes `tensor`, but for its arrangement in heads."""
+    node = makers.get(tensor)
     while node is not None and node.op_type in PASSES_CHANNELS:
         node = makers.get(node.input[0])
-    return node.name if node is not None and node.op_type == "MatMul" and node.input[1] in weights else None
+    return node
 
 
 def scales(activations: np.ndarray, weights: np.ndarray, alpha: float) -> np.ndarray:

@@ -9,6 +9,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from nemoport.artifact import DECODER, ENCODER, Manifest, file_entries
+from nemoport.contract import NEMO
 from nemoport.export.onnx import export_graphs
 from nemoport.files import write_json
 from nemoport.graph_file import save_model
@@ -90,7 +91,7 @@ def shorter_left_context(build: Path, checkpoint, frames: int) -> None:
     wrong = replace(checkpoint, spec=wrong)
     for file in (build / "fp32").glob("*.onnx*"):
         file.unlink()
-    export_graphs(wrong, build / "fp32")
+    export_graphs(wrong, build / "fp32", NEMO)
     write_json(build / "config.json", runtime_config(wrong))
     seal(build / "fp32")
 

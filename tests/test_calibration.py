@@ -17,6 +17,7 @@ from nemoport.calibration.corpus import read_corpus
 from nemoport.calibration.probe import Probe, ProbedSession
 from nemoport.calibration.ranges import BINS, RangeCollector
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
+from nemoport.contract import NemoCaches
 from nemoport.errors import ArtifactError, CorpusError, UsageError
 from nemoport.quantize import build_variant
 from nemoport.validate.sessions.onnxruntime import OnnxSession
@@ -95,7 +96,7 @@ def test_ranges_equal_brute_force(fp32, corpus):
     streams = streams_of(fp32, corpus, plans=[0])
     collector = collect(fp32, streams)
     probe, kept = Probe(fp32.encoder, TENSORS, threads=1), {name: [] for name in TENSORS}
-    caches = {name: np.zeros(s, np.float32) for name, s in fp32.spec.streaming.cache_shapes(1).items()}
+    caches = {name: np.zeros(s, np.float32) for name, s in NemoCaches.shapes(fp32.spec.streaming, 1).items()}
     caches["cache_last_channel_len"] = np.zeros(1, np.int64)
     for chunk in streams.chunks(streams.plans[0]):
         full = caches["cache_last_channel_len"][0] == 70

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nemoport.contract import NemoCaches
 from nemoport.errors import CheckpointError, OutputError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
@@ -107,7 +108,7 @@ def test_reference_equals_nemo():
         assert list(theirs.pre_encode_cache_size) == [0, spec.streaming.pre_encode_cache_mel_frames]
         assert theirs.drop_extra_pre_encoded == spec.streaming.drop_enc_frames
         assert theirs.valid_out_len == lookahead + 1
-    shapes = spec.streaming.cache_shapes(1)
+    shapes = NemoCaches.shapes(spec.streaming, 1)
     channel, time, _ = model.encoder.get_initial_cache_state(batch_size=1)
     assert tuple(channel.transpose(0, 1).shape) == shapes["cache_last_channel"]
     assert tuple(time.transpose(0, 1).shape) == shapes["cache_last_time"]

@@ -7,9 +7,11 @@ import onnx
 import pytest
 
 from nemoport.artifact import DECODER, ENCODER
+from nemoport.contract import KV, NEMO
 from nemoport.errors import ArtifactError
 from nemoport.export.checkpoint import read_checkpoint
 from nemoport.export.onnx import export_graphs
+from nemoport.quantize.graph import layer_matmuls
 from nemoport.reference.model import PRESETS, config, write_tokenizer
 from nemoport.spec import ModelSpec
 from nemoport.validate.sessions.onnxruntime import OnnxSession
@@ -23,7 +25,7 @@ VARIATIONS = {
 
 @pytest.fixture(scope="module", params=VARIATIONS, ids=lambda name: name)
 def tiny(request, tmp_path_factory):
-    """(NeMo model restored afresh, our session, spec, folder of the graphs)."""
+    """(NeMo model restored afresh, our sessions by contract, spec, folder with a folder of graphs a contract)."""
     import torch
     from nemo.collections.asr.models import ASRModel, EncDecRNNTBPEModel
     from nemo.utils import logging
@@ -42,10 +44,15 @@ def tiny(request, tmp_path_factory):
     path = folder / "tiny.nemo"
     model.save_to(str(path))
     checkpoint = read_checkpoint(path)
-    export_graphs(checkpoint, folder)
+    sessions = {}
+    for contract in (NEMO, KV):
+        (folder / contract).mkdir()
+        export_graphs(checkpoint, folder / contract, contract)
+        sessions[contract] = OnnxSession(
+            checkpoint.spec, folder / contract / ENCODER, folder / contract / DECODER, threads=1
+        )
     model = ASRModel.restore_from(str(path), map_location="cpu").eval()
-    session = OnnxSession(checkpoint.spec, folder / ENCODER, folder / DECODER, threads=1)
-    return model, session, checkpoint.spec, folder
+    return model, sessions, checkpoint.spec, folder
 
 
 def nemo_steps(model, lookahead, windows):
@@ -86,12 +93,13 @@ def windows(spec: ModelSpec, lookahead, count, rng, *, pad=False):
     return out
 
 
+@pytest.mark.parametrize("contract", [NEMO, KV])
 @pytest.mark.parametrize("pad", [False, True], ids=["exact first chunk", "nine zero frames first"])
 @pytest.mark.parametrize("rank", range(4))
-def test_encoder_equals_nemo_over_a_stream(tiny, rank, pad):
+def test_encoder_equals_nemo_over_a_stream(tiny, rank, pad, contract):
     """Frames, lengths and caches, past the point where the cache is full; the batch is ragged at its end."""
-    model, session, spec, _ = tiny
-    lookahead = spec.streaming.lookaheads[rank]
+    model, sessions, spec, _ = tiny
+    session, lookahead = sessions[contract], spec.streaming.lookaheads[rank]
     state, worst = session.initial_state(3), 0.0
     steps = windows(spec, lookahead, 80 // (lookahead + 1), np.random.default_rng(rank), pad=pad)
     for (mel, lengths, _), (frames, out_lengths, caches) in zip(steps, nemo_steps(model, lookahead, steps), strict=True):
@@ -100,7 +108,7 @@ def test_encoder_equals_nemo_over_a_stream(tiny, rank, pad):
         assert state.length.tolist() == caches[2].tolist()
         for row, length in enumerate(out_lengths):
             worst = max(worst, np.abs(ours[row, :length] - frames[row, :length]).max())
-        if (lengths == lengths[0]).all():  # behind a stream's end the caches hold what nobody reads
+        if contract == NEMO and (lengths == lengths[0]).all():  # behind a stream's end the caches hold what nobody reads
             worst = max(worst, np.abs(state.channel.swapaxes(0, 1) - caches[0]).max())
             worst = max(worst, np.abs(state.time.swapaxes(0, 1) - caches[1]).max())
     assert worst < 5e-5
@@ -108,8 +116,8 @@ def test_encoder_equals_nemo_over_a_stream(tiny, rank, pad):
 
 def test_wrong_drop_would_show(tiny):
     """The comparison above sees a first chunk of the other convention."""
-    model, session, spec, _ = tiny
-    lookahead = max(spec.streaming.lookaheads)
+    model, sessions, spec, _ = tiny
+    session, lookahead = sessions[NEMO], max(spec.streaming.lookaheads)
     mel, lengths, _ = windows(spec, lookahead, 0, np.random.default_rng(0))[0]
     ours, _, _ = session.encode(mel, lengths, session.initial_state(3))
     ((padded, _, _),) = nemo_steps(model, lookahead, [(np.pad(mel, ((0, 0), (0, 0), (9, 7))), lengths + 16, 2)])
@@ -120,8 +128,8 @@ def test_decoder_equals_nemo(tiny):
     """Raw logits; NeMo's own joint yields log-probabilities on a CPU."""
     import torch
 
-    model, session, spec, _ = tiny
-    rng = np.random.default_rng(2)
+    model, sessions, spec, _ = tiny
+    session, rng = sessions[NEMO], np.random.default_rng(2)
     decoding = spec.decoding
     frames = rng.normal(size=(2, 5, spec.streaming.d_model)).astype(np.float32)
     state = (np.zeros(decoding.state_shape(2), np.float32),) * 2
@@ -139,18 +147,25 @@ def test_decoder_equals_nemo(tiny):
         tokens = logits[:, 0, : decoding.blank_id].argmax(-1).astype(np.int32)
 
 
-def test_graph_is_what_it_promises(tiny):
+@pytest.mark.parametrize("contract", [NEMO, KV])
+def test_graph_is_what_it_promises(tiny, contract):
     _, _, spec, folder = tiny
+    folder = folder / contract
     model = onnx.load(folder / ENCODER)
-    names = [i.name for i in model.graph.input]
-    assert names == ["audio_signal", "length", "cache_last_channel", "cache_last_time", "cache_last_channel_len"]
     shapes = {
         v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
         for v in [*model.graph.input, *model.graph.output]
     }
-    streaming = spec.streaming
-    channel = ["batch", streaming.n_layers, streaming.left_context_enc_frames, streaming.d_model]
-    assert shapes["cache_last_channel"] == shapes["cache_last_channel_next"] == channel
+    names, streaming = [i.name for i in model.graph.input], spec.streaming
+    layers, left, width, conv = streaming.n_layers, streaming.left_context_enc_frames, streaming.d_model, 8
+    if contract == NEMO:
+        assert names == ["audio_signal", "length", "cache_last_channel", "cache_last_time", "cache_last_channel_len"]
+        assert shapes["cache_last_channel"] == shapes["cache_last_channel_next"] == ["batch", layers, left, width]
+    else:
+        assert names == ["audio_signal", "length", "cache_key", "cache_value", "cache_conv", "cache_len"]
+        assert shapes["cache_key"] == shapes["cache_value"] == [left, layers, "batch", width]
+        assert shapes["cache_conv"] == [conv, layers, "batch", width]
+        assert shapes["key_new"] == shapes["value_new"] == shapes["conv_new"] == ["enc_frames", layers, "batch", width]
     assert shapes["audio_signal"] == ["batch", 128, "mel_frames"]
     metadata = {p.key: p.value for p in model.metadata_props}
     assert ModelSpec.from_dict(json.loads(metadata["nemoport.spec"])) == spec
@@ -160,24 +175,24 @@ def test_graph_is_what_it_promises(tiny):
         [ENCODER, f"{ENCODER}.data", DECODER, f"{DECODER}.data"]
     )
     # MatMul-only quantizers must reach every linear layer, the pointwise convolutions too.
-    weights = {i.name for i in model.graph.initializer}
-    linear = {n.input[1] for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in weights}
-    assert len([w for w in linear if w.startswith("layers.")]) == 10 * streaming.n_layers
+    linear = {node.input[1] for node in layer_matmuls(model)}
+    assert len(linear) == 10 * layers
     assert {f"layers.0.conv.pointwise_conv{i}.weight" for i in (1, 2)} <= linear
-    assert not [w for w in weights if "linear_pos" in w]
+    assert not [i.name for i in model.graph.initializer if "linear_pos" in i.name]
 
 
-def test_a_chunk_longer_than_any_lookahead_is_an_error(tiny):
+@pytest.mark.parametrize("contract", [NEMO, KV])
+def test_a_chunk_longer_than_any_lookahead_is_an_error(tiny, contract):
     """The position table ends there: an error, never other numbers."""
-    _, session, spec, _ = tiny
+    _, sessions, spec, _ = tiny
     size = spec.streaming.window_mel_frames(max(spec.streaming.lookaheads), first=False) + 8
-    with pytest.raises(Exception, match="(?i)shape|broadcast|dimension|invalid"):
-        session.encode(np.zeros((1, 128, size), np.float32), np.array([size]), session.initial_state(1))
+    with pytest.raises(Exception, match="(?i)shape|broadcast|dimension|invalid|out of range"):
+        sessions[contract].encode(np.zeros((1, 128, size), np.float32), np.array([size]), sessions[contract].initial_state(1))
 
 
 def test_a_damaged_sidecar_is_an_artifact_error(tiny, tmp_path):
     _, _, spec, folder = tiny
-    for path in folder.glob("*.onnx*"):
+    for path in (folder / NEMO).glob("*.onnx*"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     data = tmp_path / f"{ENCODER}.data"
     data.write_bytes(data.read_bytes()[:-4096])

@@ -14,6 +14,7 @@ from quantizing import listen, quiet, short_manifest, snr_db
 from nemoport.artifact import DECODER, ENCODER, Artifact
 from nemoport.calibration.corpus import read_corpus
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
+from nemoport.contract import NemoCaches
 from nemoport.errors import ArtifactError, CorpusError
 from nemoport.quantize import build_variant
 from nemoport.quantize.casts import drop_round_trips, sort_nodes
@@ -86,7 +87,7 @@ def test_lengths_above_2048_are_exact(fp16, build):
     for folder in (build / "fp32", fp16.folder):
         session = ort.InferenceSession(folder / ENCODER)
         feeds = {"audio_signal": np.zeros((len(lengths), 128, 121), np.float32), "length": lengths}
-        for name, shape in fp16.spec.streaming.cache_shapes(len(lengths)).items():
+        for name, shape in NemoCaches.shapes(fp16.spec.streaming, len(lengths)).items():
             feeds[name] = np.zeros(shape, np.int64 if name.endswith("len") else np.float32)
         results.append(session.run(["encoded_lengths"], feeds)[0])
     assert np.array_equal(*results) and results[0][-1] > 100_000
@@ -142,7 +143,7 @@ def true_half(path, artifact):
     folds the casts and computes in f32."""
     from onnx.reference import ReferenceEvaluator
 
-    feeds = {name: np.zeros(shape, np.float32) for name, shape in artifact.spec.streaming.cache_shapes(1).items()}
+    feeds = {name: np.zeros(shape, np.float32) for name, shape in NemoCaches.shapes(artifact.spec.streaming, 1).items()}
     feeds["cache_last_channel_len"] = np.zeros(1, np.int64)
     mel = np.random.default_rng(0).standard_normal((1, 128, 49)) * 3 - 8
     with np.errstate(all="ignore"):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from nemoport.contract import NemoCaches
 from nemoport.decode import GreedyState, greedy_rnnt
 from nemoport.errors import UsageError
 from nemoport.recognizer import Recognizer
@@ -17,7 +18,7 @@ def test_published_geometry():
     windows = {r: [PUBLISHED.window_mel_frames(r, first=first) for first in (True, False)] for r in (13, 6, 1, 0)}
     assert windows == {13: [105, 121], 6: [49, 65], 1: [9, 25], 0: [1, 17]}
     assert PUBLISHED.drop_enc_frames == 2
-    assert PUBLISHED.cache_shapes(1)["cache_last_channel"] == (1, 24, 70, 1024)
+    assert NemoCaches.shapes(PUBLISHED, 1)["cache_last_channel"] == (1, 24, 70, 1024)
 
 
 def cut(mel, lookahead, flush, packets):

@@ -26,7 +26,7 @@ from nemoport.validate.runs import CorpusRunner, Heard
 from nemoport.validate.sessions.onnxruntime import OnnxSession
 
 PROGRESS_SECONDS = 10.0
-RUN_BY = ("audio", "decode", "frontend", "stream", "tokens")  # of nemoport/; all of validate/ counts
+RUN_BY = ("audio", "contract", "decode", "frontend", "stream", "tokens")  # of nemoport/; all of validate/ counts
 
 
 @dataclass

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import numpy as np
 
 from nemoport.decode import Session
@@ -20,8 +18,8 @@ class FiniteSession:
     def encode(self, mel, lengths, state):
         frames, frame_lengths, state = self._session.encode(mel, lengths, state)
         _check("the encoder's frames", frames)
-        for name in (f.name for f in fields(state)):
-            _check(f"the encoder's {name} cache", getattr(state, name))
+        for name, values in state.feeds().items():
+            _check(f"the encoder's next {name}", values)
         return frames, frame_lengths, state
 
     def step(self, frames, tokens, state):

@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemoport.contract import KV, NEMO, variant_of
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.files import sha256_file
 
@@ -35,7 +36,10 @@ class Limits:
 
 
 def read_limits(path: Path = LIMITS_FILE) -> dict[str, Limits]:
-    """variant -> limits, in the file's order. Raises ArtifactError for a limit without a reason."""
+    """variant -> limits, in the file's order, then the same of the kv contract: what it is held to is no other.
+
+    Raises ArtifactError for a limit without a reason.
+    """
     raw = tomllib.loads(path.read_text())
     missing = [f"[{v}.{g}]" for v, b in raw.items() for g, block in _blocks(b).items() if not block.get("reason")]
     if missing:
@@ -46,8 +50,11 @@ def read_limits(path: Path = LIMITS_FILE) -> dict[str, Limits]:
             todo="write down why each limit is what it is",
         )
     return {
-        variant: Limits(variant, tuple(block["required"]), int(block["streams"]), _blocks(block))
-        for variant, block in raw.items()
+        (variant := variant_of(contract, precision)): Limits(
+            variant, tuple(block["required"]), int(block["streams"]), _blocks(block)
+        )
+        for contract in (NEMO, KV)
+        for precision, block in raw.items()
     }
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from nemoport.contract import KV, KvCaches, NemoCaches, contract_of
 from nemoport.spec import ModelSpec
 from nemoport.tokens import read_tokens
 from nemoport.validate.context import Context
@@ -22,7 +23,7 @@ def run(context: Context) -> list[GateResult]:
     for found in (
         _files(context),
         _specs(context),
-        _graph(artifact.encoder, *encoder_interface(spec), context),
+        _graph(artifact.encoder, *encoder_interface(spec, contract_of(context.variant)), context),
         _graph(artifact.decoder, *decoder_interface(spec), context),
     ):
         for problem in found:
@@ -35,14 +36,22 @@ def run(context: Context) -> list[GateResult]:
     ]
 
 
-def encoder_interface(spec: ModelSpec) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Inputs and outputs of the `nemo` contract."""
-    shapes = {name: (None, *shape[1:]) for name, shape in spec.streaming.cache_shapes(1).items()}
-    kinds = {"cache_last_channel": F32, "cache_last_time": F32, "cache_last_channel_len": I64}
-    caches = {name: (kinds[name], shape) for name, shape in shapes.items()}
-    after = {name.removesuffix("_len") + "_next" + ("_len" if name.endswith("_len") else ""): t for name, t in caches.items()}
-    inputs = {"audio_signal": (F32, (None, spec.frontend.n_mels, None)), "length": (I64, (None,)), **caches}
-    outputs = {"outputs": (F32, (None, spec.streaming.d_model, None)), "encoded_lengths": (I64, (None,)), **after}
+def encoder_interface(spec: ModelSpec, contract: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Inputs and outputs of an encoder graph by one contract."""
+    inputs = {"audio_signal": (F32, (None, spec.frontend.n_mels, None)), "length": (I64, (None,))}
+    outputs = {"outputs": (F32, (None, spec.streaming.d_model, None)), "encoded_lengths": (I64, (None,))}
+    if contract == KV:
+        *frames, length = KvCaches.shapes(spec.streaming, 1)
+        shapes = [KvCaches.shapes(spec.streaming, 1)[name] for name in frames]
+        inputs |= {name: (F32, (s[0], s[1], None, s[3])) for name, s in zip(frames, shapes, strict=True)}
+        outputs |= {name: (F32, (None, s[1], None, s[3])) for name, s in zip(KvCaches.outputs, shapes, strict=True)}
+        return inputs | {length: (I64, (None,))}, outputs
+    shapes = {name: (None, *shape[1:]) for name, shape in NemoCaches.shapes(spec.streaming, 1).items()}
+    kinds = (F32, F32, I64)
+    inputs |= {name: (kind, shape) for (name, shape), kind in zip(shapes.items(), kinds, strict=True)}
+    outputs |= {
+        name: (kind, shape) for name, kind, shape in zip(NemoCaches.outputs, kinds, shapes.values(), strict=True)
+    }
     return inputs, outputs
 
 
@@ -81,9 +90,10 @@ def _specs(context: Context) -> Iterator[str]:
     for part in ("frontend", "streaming", "decoding"):
         for name, value in ours[part].items():
             yield _differs(f"config.json's {part}.{name}", value, theirs[part][name])
-    encoder = context.artifact.config()["encoder"]
-    shapes = {name: list(shape) for name, shape in context.spec.streaming.cache_shapes(1).items()}
-    yield _differs("config.json's cache shapes", shapes, encoder["cache_shapes"])
+    encoder, streaming = context.artifact.config()["encoder"], context.spec.streaming
+    for key, caches in (("cache_shapes", NemoCaches), ("kv_cache_shapes", KvCaches)):
+        shapes = {name: list(shape) for name, shape in caches.shapes(streaming, 1).items()}
+        yield _differs(f"config.json's {key}", shapes, encoder.get(key))
 
 
 def _graph(path: Path, inputs: dict[str, Tensor], outputs: dict[str, Tensor], context: Context) -> Iterator[str]:

@@ -8,10 +8,11 @@ import sys
 from importlib.metadata import version
 
 from nemoport.artifact import Artifact
+from nemoport.contract import contract_of, variant_of
 from nemoport.errors import ArtifactError
 from nemoport.validate.context import Context
 from nemoport.validate.result import GateResult
-from nemoport.variant import instruction_set
+from nemoport.variant import FP32, instruction_set
 
 AUDIO_SECONDS = 60.0  # at least one utterance, then more until there is as much
 TIMEOUT_SECONDS = 1800
@@ -20,7 +21,8 @@ TIMEOUT_SECONDS = 1800
 def run(context: Context) -> list[GateResult]:
     artifact = context.artifact
     size = sum(entry.bytes for entry in artifact.manifest.files.values())
-    parent = sum(entry.bytes for entry in Artifact.open(context.folder.with_name("fp32")).manifest.files.values())
+    fp32 = context.folder.with_name(variant_of(contract_of(context.variant), FP32))
+    parent = sum(entry.bytes for entry in Artifact.open(fp32).manifest.files.values())
     figures = measure(context)
     speed = figures["audio_seconds"] / figures["work_seconds"]
     n = figures["utterances"]

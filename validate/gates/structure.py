@@ -50,7 +50,7 @@ def products(encoder: Path, provider: str) -> tuple[list[str], list[str]]:
         optimised = Path(folder) / "optimised.onnx"
         open_graph(encoder, provider, optimised=optimised)
         graph = onnx.load(optimised, load_external_data=False).graph
-    weights = {i.name for i in graph.initializer}
+    weights = {i.name for i in graph.initializer if len(i.dims) == 2}  # not the positions, a constant for each head
     weights |= {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in weights}
     floats = [
         n.name

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from nemoport.artifact import Artifact
+from nemoport.contract import Caches, caches_of
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.spec import ModelSpec
 from nemoport.variant import instruction_set
@@ -20,27 +21,11 @@ PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
     "dml": "DmlExecutionProvider",
 }
-ENCODER_OUTPUTS = (
-    "outputs",
-    "encoded_lengths",
-    "cache_last_channel_next",
-    "cache_last_time_next",
-    "cache_last_channel_next_len",
-)
 DECODER_OUTPUTS = ("outputs", "output_states_1", "output_states_2")
 
 
-@dataclass(frozen=True)
-class Caches:
-    """Encoder state of a batch: f32 [B, layers, C, d], f32 [B, layers, d, k - 1], i64 [B]."""
-
-    channel: np.ndarray
-    time: np.ndarray
-    length: np.ndarray
-
-
 class OnnxSession:
-    """`nemoport.decode.Session` over the `nemo` contract."""
+    """`nemoport.decode.Session` over a graph of either contract."""
 
     def __init__(
         self,
@@ -62,24 +47,17 @@ class OnnxSession:
         u8_weights = saturates(artifact, instruction_set())
         return OnnxSession(artifact.spec, artifact.encoder, artifact.decoder, provider, threads, u8_weights=u8_weights)
 
+    @cached_property
+    def _caches(self) -> type[Caches]:
+        return caches_of(i.name for i in self._encoder.get_inputs())
+
     def initial_state(self, batch: int) -> Caches:
-        shapes = self.spec.streaming.cache_shapes(batch)
-        return Caches(
-            np.zeros(shapes["cache_last_channel"], np.float32),
-            np.zeros(shapes["cache_last_time"], np.float32),
-            np.zeros(shapes["cache_last_channel_len"], np.int64),
-        )
+        return self._caches.initial(self.spec.streaming, batch)
 
     def encode(self, mel: np.ndarray, lengths: np.ndarray, state: Caches):
-        feeds = {
-            "audio_signal": mel,
-            "length": lengths,
-            "cache_last_channel": state.channel,
-            "cache_last_time": state.time,
-            "cache_last_channel_len": state.length,
-        }
-        frames, frame_lengths, *caches = self._encoder.run(ENCODER_OUTPUTS, feeds)
-        return frames.transpose(0, 2, 1), frame_lengths, Caches(*caches)
+        feeds = {"audio_signal": mel, "length": lengths, **state.feeds()}
+        frames, frame_lengths, *caches = self._encoder.run(("outputs", "encoded_lengths", *state.outputs), feeds)
+        return frames.transpose(0, 2, 1), frame_lengths, state.after(caches)
 
     def step(self, frames: np.ndarray, tokens: np.ndarray, state: tuple[np.ndarray, np.ndarray]):
         feeds = {
@@ -94,11 +72,10 @@ class OnnxSession:
         return logits[:, :, 0], (hidden, cell)
 
     def stack(self, states: list[Caches]) -> Caches:
-        return Caches(*(np.concatenate([getattr(s, f) for s in states]) for f in ("channel", "time", "length")))
+        return self._caches.stack(states)
 
     def unstack(self, state: Caches) -> list[Caches]:
-        rows = range(len(state.length))
-        return [Caches(state.channel[i : i + 1], state.time[i : i + 1], state.length[i : i + 1]) for i in rows]
+        return state.rows()
 
 
 def saturates(artifact: Artifact, machine: str) -> bool:

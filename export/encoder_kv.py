@@ -1,0 +1,155 @@
+"""The cache-aware FastConformer encoder as traced for the `kv` contract: the same function as encoder.py's, less work.
+
+NeMo's cache holds what the layers were given, so that every chunk projects keys and values of all cached frames again.
+Here the caches hold the projections. Frames come first in every tensor within: what a chunk adds to a cache is then one
+block behind it, the runtime never moves the rest, and the heads' transpositions are strides of the products.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nemoport.export.encoder import MASKED, dropped_frames, later_windows
+from nemoport.export.layers import FeedForward, MatMul, Subsampling, Weights, layer_norm, sinusoids
+from nemoport.spec import StreamingSpec
+
+
+class SelfAttention(nn.Module):
+    """Transformer-XL attention (arXiv 1901.02860, section 3.3) over cached and new keys and values."""
+
+    def __init__(self, weights: Weights, name: str, n_heads: int, positions: Tensor):
+        super().__init__()
+        self.n_heads = n_heads
+        self.linear_q = MatMul(weights, f"{name}.linear_q")
+        self.linear_k = MatMul(weights, f"{name}.linear_k")
+        self.linear_v = MatMul(weights, f"{name}.linear_v")
+        self.linear_out = MatMul(weights, f"{name}.linear_out")
+        projected = positions @ weights.take(f"{name}.linear_pos.weight").t()  # [P, d_model]
+        heads = projected.view(projected.size(0), n_heads, -1).permute(1, 2, 0)
+        self.positions = nn.Parameter(heads.contiguous())  # [heads, d_k, P]
+        # The scores' factor stands in the queries and in what is added to them.
+        factor = 1.0 / math.sqrt(heads.size(1))
+        self.linear_q.scale(factor)
+        self.pos_bias_u = nn.Parameter(weights.take(f"{name}.pos_bias_u") * factor)
+        self.pos_bias_v = nn.Parameter(weights.take(f"{name}.pos_bias_v") * factor)
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, relative: Tensor, mask: Tensor):
+        """x: [T, B, d], keys, values: [C, B, d], relative: i64 [B, h, T, C + T], the columns of `positions` that a row
+        needs, mask: [B, 1, 1, C + T] added to the scores -> ([T, B, d], new keys [T, B, d], new values [T, B, d])."""
+        cached = keys.size(0)
+        new_keys, new_values = self.linear_k(x), self.linear_v(x)
+        query = self._split(self.linear_q(x))
+        content_query = (query + self.pos_bias_u).permute(1, 2, 0, 3)  # [B, h, T, d_k]
+        position_query = (query + self.pos_bias_v).permute(1, 2, 0, 3)
+        content = [torch.matmul(content_query, self._split(k).permute(1, 2, 3, 0)) for k in (keys, new_keys)]
+        position = torch.gather(torch.matmul(position_query, self.positions), 3, relative)
+        weights = torch.softmax(torch.cat(content, 3) + position + mask, -1)
+        context = torch.matmul(weights[..., :cached], self._split(values).permute(1, 2, 0, 3))
+        context = context + torch.matmul(weights[..., cached:], self._split(new_values).permute(1, 2, 0, 3))
+        return self.linear_out(context.permute(2, 0, 1, 3).flatten(2)), new_keys, new_values
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(x.size(0), x.size(1), self.n_heads, -1)
+
+
+class Convolution(nn.Module):
+    """GLU, causal depthwise convolution with a cache of kernel - 1 frames, LayerNorm, SiLU.
+
+    Frames behind a stream's end need no mask: a causal convolution hands nothing of them to the frames before.
+    """
+
+    def __init__(self, weights: Weights, name: str):
+        super().__init__()
+        self.pointwise_conv1 = MatMul(weights, f"{name}.pointwise_conv1")
+        self.pointwise_conv2 = MatMul(weights, f"{name}.pointwise_conv2")
+        # In two dimensions, one of them 1: onnxruntime has a depthwise kernel for that (4 times faster, 8 streams: 5).
+        self.depthwise_weight = nn.Parameter(weights.take(f"{name}.depthwise_conv.weight").unsqueeze(2))
+        bias = weights.get(f"{name}.depthwise_conv.bias")
+        self.depthwise_bias = None if bias is None else nn.Parameter(bias)
+        self.norm = layer_norm(weights, f"{name}.batch_norm")  # NeMo's name for any norm that stands here
+
+    def forward(self, x: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
+        """x: [T, B, d], cache: [k - 1, B, d] -> ([T, B, d], what this chunk adds to the cache [T, B, d])."""
+        value, gate = self.pointwise_conv1(x).chunk(2, -1)
+        gated = value * torch.sigmoid(gate)
+        x = torch.cat([cache, gated], 0).permute(1, 2, 0).unsqueeze(2)
+        x = F.conv2d(x, self.depthwise_weight, self.depthwise_bias, groups=self.depthwise_weight.size(0))
+        return self.pointwise_conv2(F.silu(self.norm(x.squeeze(2).permute(2, 0, 1)))), gated
+
+
+class ConformerLayer(nn.Module):
+    def __init__(self, weights: Weights, name: str, n_heads: int, positions: Tensor):
+        super().__init__()
+        self.norm_feed_forward1 = layer_norm(weights, f"{name}.norm_feed_forward1")
+        self.feed_forward1 = FeedForward(weights, f"{name}.feed_forward1")
+        self.norm_self_att = layer_norm(weights, f"{name}.norm_self_att")
+        self.self_attn = SelfAttention(weights, f"{name}.self_attn", n_heads, positions)
+        self.norm_conv = layer_norm(weights, f"{name}.norm_conv")
+        self.conv = Convolution(weights, f"{name}.conv")
+        self.norm_feed_forward2 = layer_norm(weights, f"{name}.norm_feed_forward2")
+        self.feed_forward2 = FeedForward(weights, f"{name}.feed_forward2")
+        self.norm_out = layer_norm(weights, f"{name}.norm_out")
+        for feed_forward in (self.feed_forward1, self.feed_forward2):
+            feed_forward.linear2.scale(0.5)  # a power of two: the same bits as halving afterwards
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, conv: Tensor, relative: Tensor, mask: Tensor):
+        x = x + self.feed_forward1(self.norm_feed_forward1(x))
+        attended, new_keys, new_values = self.self_attn(self.norm_self_att(x), keys, values, relative, mask)
+        x = x + attended
+        convolved, new_conv = self.conv(self.norm_conv(x), conv)
+        x = x + convolved
+        x = x + self.feed_forward2(self.norm_feed_forward2(x))
+        return self.norm_out(x), new_keys, new_values, new_conv
+
+
+class KvStreamingEncoder(nn.Module):
+    """Every lookahead of the checkpoint; first chunks are told from later ones as in `encoder.StreamingEncoder`."""
+
+    def __init__(self, tensors: dict[str, Tensor], spec: StreamingSpec):
+        super().__init__()
+        weights = Weights(tensors, "encoder.")
+        self.spec = spec
+        longest = spec.max_chunk_enc_frames
+        positions = sinusoids(range(spec.left_context_enc_frames + longest - 1, -longest, -1), spec.d_model)
+        self.pre_encode = Subsampling(weights, "pre_encode")
+        self.layers = nn.ModuleList(
+            ConformerLayer(weights, f"layers.{i}", spec.n_heads, positions) for i in range(spec.n_layers)
+        )
+        self.register_buffer("later_windows", later_windows(spec), persistent=False)
+        self.unused = weights.unused
+        self.eval()
+
+    def forward(self, audio_signal, length, cache_key, cache_value, cache_conv, cache_len):
+        """audio_signal f32 [B, n_mels, T]; length i64 [B], valid mel frames, mel cache included; cache_key and
+        cache_value f32 [C, layers, B, d]; cache_conv f32 [k - 1, layers, B, d]; cache_len i64 [B], how many of the C
+        frames are filled, from the end -> outputs f32 [B, d, T'], encoded_lengths i64 [B], and key_new, value_new and
+        conv_new f32 [T', layers, B, d]: what stands behind the caches from now on.
+        """
+        cached = self.spec.left_context_enc_frames
+        x, length = self.pre_encode(audio_signal.transpose(1, 2), length)
+        drop = dropped_frames(self.spec, audio_signal, cache_len, self.later_windows)
+        x = x[:, drop:].transpose(0, 1)  # [T', B, d]
+        length = torch.clamp(length - drop, min=0)
+
+        frames, batch = x.size(0), x.size(1)
+        key = torch.arange(cached + frames, device=x.device)
+        seen = (key >= (cached - cache_len).unsqueeze(1)) & (key < (cached + length).unsqueeze(1))
+        mask = torch.where(seen, 0.0, MASKED)[:, None, None, :]
+        # Row i sees the key j at distance C + i - j. `positions` runs from C + longest - 1 down to 1 - longest.
+        row = torch.arange(frames, device=x.device).unsqueeze(1)
+        relative = (key.unsqueeze(0) - row + (self.spec.max_chunk_enc_frames - 1)).expand(
+            batch, self.spec.n_heads, frames, cached + frames
+        )
+        keys, values, convs = [], [], []
+        for i, layer in enumerate(self.layers):
+            x, new_keys, new_values, new_conv = layer(
+                x, cache_key[:, i], cache_value[:, i], cache_conv[:, i], relative, mask
+            )
+            keys.append(new_keys)
+            values.append(new_values)
+            convs.append(new_conv)
+        return x.permute(1, 2, 0), length, torch.stack(keys, 1), torch.stack(values, 1), torch.stack(convs, 1)

@@ -1,0 +1,139 @@
+"""What the encoders of both contracts are made of, written for export.
+
+Pointwise convolutions are MatMuls (MatMul-only quantizers reach them), and weights keep their checkpoint names.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nemoport.errors import CheckpointError
+
+POSITION_BASE = 10000.0  # of the sinusoidal positions, NeMo PositionalEncoding.create_pe
+
+
+class Weights:
+    """Hands out a checkpoint's tensors by name and knows which were never asked for."""
+
+    def __init__(self, tensors: dict[str, Tensor], prefix: str):
+        self._prefix = prefix
+        self._tensors = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        self._unused = set(self._tensors)
+
+    def take(self, name: str) -> Tensor:
+        """Raises CheckpointError if there is none of this name."""
+        self._unused.discard(name)
+        if name not in self._tensors:
+            raise CheckpointError(
+                "The checkpoint lacks weights that its config asks for.",
+                expected=f"a tensor {self._prefix}{name}",
+                found=f"{len(self._tensors)} tensors below {self._prefix.rstrip('.')}, but not this one",
+                todo="download or save it again; if it stays, report this checkpoint",
+            )
+        return self._tensors[name]
+
+    def get(self, name: str) -> Tensor | None:
+        return self.take(name) if name in self._tensors else None
+
+    @property
+    def unused(self) -> list[str]:
+        return sorted(self._unused)
+
+
+class MatMul(nn.Module):
+    """y = x W (+ b). The weight is stored [in, out], as the graph needs it, so that no transpose hides its name."""
+
+    def __init__(self, weights: Weights, name: str):
+        super().__init__()
+        weight = weights.take(f"{name}.weight")
+        if weight.dim() == 3:  # a pointwise Conv1d: [out, in, 1]
+            weight = weight.squeeze(-1)
+        bias = weights.get(f"{name}.bias")
+        self.weight = nn.Parameter(weight.t().contiguous())
+        self.bias = None if bias is None else nn.Parameter(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.matmul(x, self.weight)
+        return y if self.bias is None else y + self.bias
+
+    def scale(self, factor: float) -> None:
+        """Makes it yield `factor` times what it did."""
+        for parameter in self.parameters():
+            parameter.data = parameter.data * factor
+
+
+def layer_norm(weights: Weights, name: str) -> nn.LayerNorm:
+    norm = nn.LayerNorm(weights.take(f"{name}.weight").shape[0])
+    norm.load_state_dict({"weight": weights.take(f"{name}.weight"), "bias": weights.take(f"{name}.bias")})
+    return norm
+
+
+class Subsampling(nn.Module):
+    """Causal dw_striding by 8 (NeMo ConvSubsampling, MaskedConvSequential): mel [B, T, n_mels] -> [B, T', d_model].
+
+    Frames behind a stream's length are zeroed before each strided convolution, so that what stands there is never seen.
+    """
+
+    def __init__(self, weights: Weights, name: str):
+        super().__init__()
+        # conv.0: full; then pairs of depthwise (conv.2, .5) and pointwise (conv.3, .6); all followed by ReLU
+        self.first = _conv(weights, f"{name}.conv.0", stride=2)
+        self.depthwise = nn.ModuleList(_conv(weights, f"{name}.conv.{i}", stride=2, depthwise=True) for i in (2, 5))
+        self.pointwise = nn.ModuleList(_conv(weights, f"{name}.conv.{i}", stride=1) for i in (3, 6))
+        self.out = MatMul(weights, f"{name}.out")
+
+    def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        x = mel.unsqueeze(1)  # [B, 1, T, n_mels]
+        x = F.relu(self.first(_pad(_mask(x, lengths))))
+        lengths = _halve(lengths)
+        for depthwise, pointwise in zip(self.depthwise, self.pointwise, strict=True):
+            x = F.relu(pointwise(depthwise(_pad(_mask(x, lengths)))))
+            lengths = _halve(lengths)
+        return self.out(x.transpose(1, 2).flatten(2)), lengths
+
+
+def _conv(weights: Weights, name: str, stride: int, depthwise: bool = False) -> nn.Conv2d:
+    weight, bias = weights.take(f"{name}.weight"), weights.take(f"{name}.bias")
+    channels_out, channels_in, kernel, _ = weight.shape
+    groups = channels_out if depthwise else 1
+    conv = nn.Conv2d(channels_in * groups, channels_out, kernel, stride, groups=groups)
+    conv.load_state_dict({"weight": weight, "bias": bias})
+    return conv
+
+
+def _pad(x: Tensor) -> Tensor:
+    return F.pad(x, (2, 1, 2, 1))  # CausalConv2D: kernel - 1 before, stride - 1 behind, on time and on mel bands
+
+
+def _mask(x: Tensor, lengths: Tensor) -> Tensor:
+    """x: [B, C, T, F]; zeroes frames at and behind lengths [B]."""
+    valid = torch.arange(x.size(2), device=x.device).unsqueeze(0) < lengths.unsqueeze(1)
+    return x * valid[:, None, :, None].to(x.dtype)
+
+
+def _halve(lengths: Tensor) -> Tensor:
+    return torch.div(lengths, 2, rounding_mode="floor") + 1  # (n + 3 - 3) // 2 + 1
+
+
+class FeedForward(nn.Module):
+    def __init__(self, weights: Weights, name: str):
+        super().__init__()
+        self.linear1 = MatMul(weights, f"{name}.linear1")
+        self.linear2 = MatMul(weights, f"{name}.linear2")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear2(F.silu(self.linear1(x)))
+
+
+def sinusoids(positions: range, d_model: int) -> Tensor:
+    """[len(positions), d_model]; sine in even and cosine in odd channels (NeMo PositionalEncoding.create_pe)."""
+    position = torch.tensor(list(positions), dtype=torch.float32).unsqueeze(1)
+    rate = torch.exp(torch.arange(0, d_model, 2, dtype=torch.float32) * -(math.log(POSITION_BASE) / d_model))
+    table = torch.zeros(position.size(0), d_model)
+    table[:, 0::2] = torch.sin(position * rate)
+    table[:, 1::2] = torch.cos(position * rate)
+    return table
