@@ -1,13 +1,15 @@
 """The cache-aware FastConformer encoder as traced for the `kv` contract: the same function as encoder.py's, less work.
 
 NeMo's cache holds what the layers were given, so that every chunk projects keys and values of all cached frames again.
-Here the caches hold the projections. Frames come first in every tensor within: what a chunk adds to a cache is then one
-block behind it, the runtime never moves the rest, and the heads' transpositions are strides of the products.
+Here the caches hold the projections, layer by layer, so that nothing has to cut them apart. Frames come first in every
+tensor within: what a chunk adds to a cache is then one block behind it, the runtime never moves the rest, and the
+heads' transpositions are strides of the products.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,42 +20,55 @@ from nemoport.export.layers import FeedForward, MatMul, Subsampling, Weights, la
 from nemoport.spec import StreamingSpec
 
 
+class ChunkGeometry(NamedTuple):
+    """What all layers share.
+
+    cached: C, a number; frames, batch: T and B, traced; relative: i64 [B, h, T, C + T], the columns of `positions` that
+    a row needs; mask: f32 [B, 1, 1, C + T], added to the scores.
+    """
+
+    cached: int
+    frames: Tensor
+    batch: Tensor
+    relative: Tensor
+    mask: Tensor
+
+
 class SelfAttention(nn.Module):
     """Transformer-XL attention (arXiv 1901.02860, section 3.3) over cached and new keys and values."""
 
     def __init__(self, weights: Weights, name: str, n_heads: int, positions: Tensor):
         super().__init__()
-        self.n_heads = n_heads
         self.linear_q = MatMul(weights, f"{name}.linear_q")
         self.linear_k = MatMul(weights, f"{name}.linear_k")
         self.linear_v = MatMul(weights, f"{name}.linear_v")
         self.linear_out = MatMul(weights, f"{name}.linear_out")
         projected = positions @ weights.take(f"{name}.linear_pos.weight").t()  # [P, d_model]
         heads = projected.view(projected.size(0), n_heads, -1).permute(1, 2, 0)
-        self.positions = nn.Parameter(heads.contiguous())  # [heads, d_k, P]
+        self.positions = nn.Parameter(heads.contiguous().unsqueeze(0))  # [1, heads, d_k, P]
         # The scores' factor stands in the queries and in what is added to them.
         factor = 1.0 / math.sqrt(heads.size(1))
         self.linear_q.scale(factor)
         self.pos_bias_u = nn.Parameter(weights.take(f"{name}.pos_bias_u") * factor)
         self.pos_bias_v = nn.Parameter(weights.take(f"{name}.pos_bias_v") * factor)
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, relative: Tensor, mask: Tensor):
-        """x: [T, B, d], keys, values: [C, B, d], relative: i64 [B, h, T, C + T], the columns of `positions` that a row
-        needs, mask: [B, 1, 1, C + T] added to the scores -> ([T, B, d], new keys [T, B, d], new values [T, B, d])."""
-        cached = keys.size(0)
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, chunk: ChunkGeometry):
+        """x: [T, B, d], keys, values: [C, B, d] -> ([T, B, d], new keys [T, B, d], new values [T, B, d])."""
+        _, heads, d_k, _ = self.positions.shape
+        cached = chunk.cached
+        new_heads, cached_heads = (chunk.frames, chunk.batch, heads, d_k), (cached, -1, heads, d_k)
         new_keys, new_values = self.linear_k(x), self.linear_v(x)
-        query = self._split(self.linear_q(x))
+        query = self.linear_q(x).view(new_heads)
         content_query = (query + self.pos_bias_u).permute(1, 2, 0, 3)  # [B, h, T, d_k]
         position_query = (query + self.pos_bias_v).permute(1, 2, 0, 3)
-        content = [torch.matmul(content_query, self._split(k).permute(1, 2, 3, 0)) for k in (keys, new_keys)]
-        position = torch.gather(torch.matmul(position_query, self.positions), 3, relative)
-        weights = torch.softmax(torch.cat(content, 3) + position + mask, -1)
-        context = torch.matmul(weights[..., :cached], self._split(values).permute(1, 2, 0, 3))
-        context = context + torch.matmul(weights[..., cached:], self._split(new_values).permute(1, 2, 0, 3))
-        return self.linear_out(context.permute(2, 0, 1, 3).flatten(2)), new_keys, new_values
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(x.size(0), x.size(1), self.n_heads, -1)
+        past = torch.matmul(content_query, keys.view(cached_heads).permute(1, 2, 3, 0))
+        present = torch.matmul(content_query, new_keys.view(new_heads).permute(1, 2, 3, 0))
+        position = torch.gather(torch.matmul(position_query, self.positions), 3, chunk.relative)
+        weights = torch.softmax(torch.cat([past, present], 3) + position + chunk.mask, -1)
+        context = torch.matmul(weights[..., :cached], values.view(cached_heads).permute(1, 2, 0, 3))
+        context = context + torch.matmul(weights[..., cached:], new_values.view(new_heads).permute(1, 2, 0, 3))
+        context = context.permute(2, 0, 1, 3).reshape(chunk.frames, chunk.batch, heads * d_k)
+        return self.linear_out(context), new_keys, new_values
 
 
 class Convolution(nn.Module):
@@ -74,10 +89,10 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
         """x: [T, B, d], cache: [k - 1, B, d] -> ([T, B, d], what this chunk adds to the cache [T, B, d])."""
-        value, gate = self.pointwise_conv1(x).chunk(2, -1)
+        value, gate = self.pointwise_conv1(x).split(self.depthwise_weight.shape[0], -1)
         gated = value * torch.sigmoid(gate)
         x = torch.cat([cache, gated], 0).permute(1, 2, 0).unsqueeze(2)
-        x = F.conv2d(x, self.depthwise_weight, self.depthwise_bias, groups=self.depthwise_weight.size(0))
+        x = F.conv2d(x, self.depthwise_weight, self.depthwise_bias, groups=self.depthwise_weight.shape[0])
         return self.pointwise_conv2(F.silu(self.norm(x.squeeze(2).permute(2, 0, 1)))), gated
 
 
@@ -96,9 +111,9 @@ class ConformerLayer(nn.Module):
         for feed_forward in (self.feed_forward1, self.feed_forward2):
             feed_forward.linear2.scale(0.5)  # a power of two: the same bits as halving afterwards
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, conv: Tensor, relative: Tensor, mask: Tensor):
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, conv: Tensor, chunk: ChunkGeometry):
         x = x + self.feed_forward1(self.norm_feed_forward1(x))
-        attended, new_keys, new_values = self.self_attn(self.norm_self_att(x), keys, values, relative, mask)
+        attended, new_keys, new_values = self.self_attn(self.norm_self_att(x), keys, values, chunk)
         x = x + attended
         convolved, new_conv = self.conv(self.norm_conv(x), conv)
         x = x + convolved
@@ -123,12 +138,13 @@ class KvStreamingEncoder(nn.Module):
         self.unused = weights.unused
         self.eval()
 
-    def forward(self, audio_signal, length, cache_key, cache_value, cache_conv, cache_len):
-        """audio_signal f32 [B, n_mels, T]; length i64 [B], valid mel frames, mel cache included; cache_key and
-        cache_value f32 [C, layers, B, d]; cache_conv f32 [k - 1, layers, B, d]; cache_len i64 [B], how many of the C
-        frames are filled, from the end -> outputs f32 [B, d, T'], encoded_lengths i64 [B], and key_new, value_new and
-        conv_new f32 [T', layers, B, d]: what stands behind the caches from now on.
+    def forward(self, audio_signal, length, *caches):
+        """audio_signal f32 [B, n_mels, T]; length i64 [B], valid mel frames, mel cache included; caches: for each layer
+        keys and values f32 [C, B, d] and what the convolution saw f32 [k - 1, B, d]; last i64 [B], how many of the C
+        frames are filled, from the end -> outputs f32 [B, d, T'], encoded_lengths i64 [B], and for each layer what
+        stands behind those caches from now on, f32 [T', B, d] each.
         """
+        *caches, cache_len = caches
         cached = self.spec.left_context_enc_frames
         x, length = self.pre_encode(audio_signal.transpose(1, 2), length)
         drop = dropped_frames(self.spec, audio_signal, cache_len, self.later_windows)
@@ -144,12 +160,9 @@ class KvStreamingEncoder(nn.Module):
         relative = (key.unsqueeze(0) - row + (self.spec.max_chunk_enc_frames - 1)).expand(
             batch, self.spec.n_heads, frames, cached + frames
         )
-        keys, values, convs = [], [], []
+        chunk = ChunkGeometry(cached, frames, batch, relative, mask)
+        added = []
         for i, layer in enumerate(self.layers):
-            x, new_keys, new_values, new_conv = layer(
-                x, cache_key[:, i], cache_value[:, i], cache_conv[:, i], relative, mask
-            )
-            keys.append(new_keys)
-            values.append(new_values)
-            convs.append(new_conv)
-        return x.permute(1, 2, 0), length, torch.stack(keys, 1), torch.stack(values, 1), torch.stack(convs, 1)
+            x, *new = layer(x, *caches[3 * i : 3 * i + 3], chunk)
+            added += new
+        return x.permute(1, 2, 0), length, *added

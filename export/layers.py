@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from nemoport.errors import CheckpointError
 
 POSITION_BASE = 10000.0  # of the sinusoidal positions, NeMo PositionalEncoding.create_pe
+# NeMo CausalConv2D: kernel - 1 before, stride - 1 behind, on time and on mel bands; in the order of ONNX's Conv.
+CAUSAL_PADDING = (2, 2, 1, 1)
 
 
 class Weights:
@@ -93,7 +95,8 @@ class Subsampling(nn.Module):
         for depthwise, pointwise in zip(self.depthwise, self.pointwise, strict=True):
             x = F.relu(pointwise(depthwise(_pad(_mask(x, lengths)))))
             lengths = _halve(lengths)
-        return self.out(x.transpose(1, 2).flatten(2)), lengths
+        x = x.transpose(1, 2).reshape(mel.size(0), -1, self.out.weight.shape[0])
+        return self.out(x), lengths
 
 
 def _conv(weights: Weights, name: str, stride: int, depthwise: bool = False) -> nn.Conv2d:
@@ -106,7 +109,8 @@ def _conv(weights: Weights, name: str, stride: int, depthwise: bool = False) -> 
 
 
 def _pad(x: Tensor) -> Tensor:
-    return F.pad(x, (2, 1, 2, 1))  # CausalConv2D: kernel - 1 before, stride - 1 behind, on time and on mel bands
+    top, left, bottom, right = CAUSAL_PADDING
+    return F.pad(x, (left, right, top, bottom))
 
 
 def _mask(x: Tensor, lengths: Tensor) -> Tensor:
@@ -116,7 +120,7 @@ def _mask(x: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _halve(lengths: Tensor) -> Tensor:
-    return torch.div(lengths, 2, rounding_mode="floor") + 1  # (n + 3 - 3) // 2 + 1
+    return torch.div(lengths, 2, rounding_mode="trunc") + 1  # (n + 3 - 3) // 2 + 1; floor would be ten nodes
 
 
 class FeedForward(nn.Module):

@@ -13,12 +13,13 @@ import onnx
 import torch
 
 from nemoport.artifact import DECODER, ENCODER
-from nemoport.contract import KV, KvCaches, NemoCaches
+from nemoport.contract import CACHED, KV, KvCaches, NemoCaches
 from nemoport.errors import CheckpointError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.decoder import DecoderJoint
 from nemoport.export.encoder import StreamingEncoder
 from nemoport.export.encoder_kv import KvStreamingEncoder
+from nemoport.export.layers import CAUSAL_PADDING
 from nemoport.export.shared import check_frontend_buffers
 from nemoport.graph_file import save_model
 
@@ -36,6 +37,7 @@ def export_graphs(checkpoint: Checkpoint, folder: Path, contract: str) -> None:
     check_frontend_buffers(checkpoint, weights)
     caches = KvCaches if contract == KV else NemoCaches
     inputs = (*ENCODER_INPUTS, *caches.shapes(checkpoint.spec.streaming, 1))
+    outputs = (*ENCODER_OUTPUTS, *caches.outputs(checkpoint.spec.streaming))
     encoder_example, decoder_example = _encoder_example(checkpoint, caches), _decoder_example(checkpoint)
     with _fitting(checkpoint), torch.no_grad():
         decoder = DecoderJoint(weights, checkpoint.spec.decoding)
@@ -45,7 +47,7 @@ def export_graphs(checkpoint: Checkpoint, folder: Path, contract: str) -> None:
     _refuse_unused(checkpoint, encoder.unused + decoder.unused)
     del weights
     metadata = {"nemoport.spec": json.dumps(checkpoint.spec.to_dict()), "nemoport.checkpoint_sha256": checkpoint.sha256}
-    _export(encoder, encoder_example, folder / ENCODER, inputs, (*ENCODER_OUTPUTS, *caches.outputs), metadata)
+    _export(encoder, encoder_example, folder / ENCODER, inputs, outputs, metadata)
     del encoder
     _export(decoder, decoder_example, folder / DECODER, DECODER_INPUTS, DECODER_OUTPUTS, metadata)
 
@@ -105,13 +107,7 @@ DYNAMIC_AXES = {
     "cache_last_channel_next": {0: "batch"},
     "cache_last_time_next": {0: "batch"},
     "cache_last_channel_next_len": {0: "batch"},
-    "cache_key": {2: "batch"},
-    "cache_value": {2: "batch"},
-    "cache_conv": {2: "batch"},
     "cache_len": {0: "batch"},
-    "key_new": {0: "enc_frames", 2: "batch"},
-    "value_new": {0: "enc_frames", 2: "batch"},
-    "conv_new": {0: "enc_frames", 2: "batch"},
     "encoder_outputs": {0: "batch", 2: "enc_frames"},
     "targets": {0: "batch", 1: "tokens"},
     "target_length": {0: "batch"},
@@ -121,10 +117,13 @@ DYNAMIC_AXES = {
     "output_states_1": {1: "batch"},
     "output_states_2": {1: "batch"},
 }
+KV_CACHES = tuple(f"cache_{name}_" for name in CACHED)
 
 
 def _export(module: torch.nn.Module, example, path: Path, inputs, outputs, metadata: dict[str, str]) -> None:
     axes = {name: DYNAMIC_AXES[name] for name in inputs + outputs if name in DYNAMIC_AXES}
+    axes |= {name: {1: "batch"} for name in inputs if name.startswith(KV_CACHES)}
+    axes |= {name: {0: "enc_frames", 1: "batch"} for name in outputs if "_new_" in name}
     axes["outputs"] = {0: "batch", 2: "enc_frames"} if path.name == ENCODER else {0: "batch", 1: "enc_frames", 2: "tokens"}
     # Above 2 GB torch scatters the weights over hundreds of files: let it do so elsewhere, and gather them.
     with tempfile.TemporaryDirectory(dir=path.parent) as scattered:
@@ -143,6 +142,8 @@ def _export(module: torch.nn.Module, example, path: Path, inputs, outputs, metad
             )
         model = onnx.load(raw)
         _name_static_dims(model)
+        _read_weights_directly(model)
+        _pad_in_convolutions(model)
         save_model(model, path, metadata)
     onnx.checker.check_model(str(path))
 
@@ -154,6 +155,37 @@ def _name_static_dims(model: onnx.ModelProto) -> None:
         twin = inputs.get(output.name.removesuffix("_next"))
         if twin is not None:
             output.type.CopyFrom(twin.type)
-        elif output.name.endswith("_new"):
-            output.type.CopyFrom(inputs[f"cache_{output.name.removesuffix('_new')}"].type)
+        elif "_new_" in output.name:
+            output.type.CopyFrom(inputs[f"cache_{output.name.replace('_new', '')}"].type)
             output.type.tensor_type.shape.dim[0].dim_param = "enc_frames"
+
+
+def _read_weights_directly(model: onnx.ModelProto) -> None:
+    """The tracer keeps equal weights once and hands the others on by Identity nodes; quantizers look for a weight."""
+    weights = {i.name for i in model.graph.initializer}
+    _bypass(model, {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "Identity" and n.input[0] in weights})
+
+
+def _pad_in_convolutions(model: onnx.ModelProto) -> None:
+    """A Conv pads by itself, unevenly too, which torch's cannot: a Pad node copies the whole image."""
+    pads = {n.output[0]: n for n in model.graph.node if n.op_type == "Pad"}
+    padded = [n for n in model.graph.node if n.op_type == "Conv" and n.input[0] in pads]
+    for conv in padded:
+        attribute = next(a for a in conv.attribute if a.name == "pads")
+        attribute.ints[:] = CAUSAL_PADDING
+    _bypass(model, {conv.input[0]: pads[conv.input[0]].input[0] for conv in padded})
+
+
+def _bypass(model: onnx.ModelProto, alias: dict[str, str]) -> None:
+    """Drops the nodes that yield the keys; who reads them reads the values. What only they needed goes too."""
+    kept = [n for n in model.graph.node if n.output[0] not in alias]
+    for node in kept:
+        node.input[:] = [alias.get(name, name) for name in node.input]
+    read = {o.name for o in model.graph.output}
+    nodes = []
+    for node in reversed(kept):
+        if read.intersection(node.output):
+            nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))  # del would free what the list refers to
+            read.update(node.input)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(nodes))

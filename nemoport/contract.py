@@ -1,8 +1,8 @@
 """The two encoder contracts: which caches a graph is fed, what it gives of them, and how a stream carries them along.
 
 `nemo`: NeMo's own. The graph takes whole caches and gives whole ones, batch first.
-`kv`: the fast one. The graph takes whole caches and gives what the chunk adds behind them, frames first. So the caches
-    of a stream are a window that slides over a longer buffer; it is moved back only where the buffer ends.
+`kv`: the fast one. The graph takes whole caches and gives what the chunk adds behind them, layer by layer and frames
+    first. So the caches of a stream are a window that slides over a longer buffer, and are moved only at its end.
 
 A graph tells by its inputs which of them it keeps.
 """
@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from nemoport.errors import ArtifactError
 from nemoport.spec import StreamingSpec
 
 NEMO, KV = "nemo", "kv"
@@ -25,12 +26,15 @@ class Caches(Protocol):
     """Encoder state of a batch of streams. `length`: i64 [B], how many of the left context's frames are filled."""
 
     contract: ClassVar[str]
-    outputs: ClassVar[tuple[str, ...]]  # of the graph, behind `outputs` and `encoded_lengths`
     length: np.ndarray
 
     @staticmethod
     def shapes(spec: StreamingSpec, batch: int) -> dict[str, tuple[int, ...]]:
-        """Input name -> shape; all start as zeros, f32 but for the length."""
+        """Input name -> shape, in the graph's order; all start as zeros, f32 but for the length, which is last."""
+
+    @staticmethod
+    def outputs(spec: StreamingSpec) -> tuple[str, ...]:
+        """Names in the graph's order, behind `outputs` and `encoded_lengths`."""
 
     @classmethod
     def initial(cls, spec: StreamingSpec, batch: int) -> Caches:
@@ -39,7 +43,7 @@ class Caches(Protocol):
     def feeds(self) -> dict[str, np.ndarray]: ...
 
     def after(self, outputs: Sequence[np.ndarray]) -> Caches:
-        """The state after a run that was fed this one and gave `outputs`. This one stays as it is."""
+        """The state after a run that was fed this one and gave `outputs`."""
 
     @staticmethod
     def stack(states: Sequence[Caches]) -> Caches:
@@ -63,7 +67,7 @@ def precision_of(variant: str) -> str:
 
 def caches_of(inputs: Iterable[str]) -> type[Caches]:
     """inputs: names of the graph's."""
-    return KvCaches if "cache_key" in inputs else NemoCaches
+    return KvCaches if "cache_len" in inputs else NemoCaches
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,6 @@ class NemoCaches:
     length: np.ndarray
 
     contract: ClassVar[str] = NEMO
-    outputs: ClassVar[tuple[str, ...]] = (
-        "cache_last_channel_next", "cache_last_time_next", "cache_last_channel_next_len"
-    )  # fmt: skip
 
     @staticmethod
     def shapes(spec: StreamingSpec, batch: int) -> dict[str, tuple[int, ...]]:
@@ -86,6 +87,10 @@ class NemoCaches:
             "cache_last_time": (batch, spec.n_layers, spec.d_model, spec.conv_cache_frames),
             "cache_last_channel_len": (batch,),
         }
+
+    @staticmethod
+    def outputs(spec: StreamingSpec) -> tuple[str, ...]:
+        return "cache_last_channel_next", "cache_last_time_next", "cache_last_channel_next_len"
 
     @classmethod
     def initial(cls, spec: StreamingSpec, batch: int) -> NemoCaches:
@@ -114,12 +119,16 @@ class NemoCaches:
 
 
 class _Series:
-    """Frames in a buffer with room behind them. `end`: how many of its frames are written."""
+    """Frames of every layer in a buffer with room behind them: f32 [layers, frames, B, d].
 
-    def __init__(self, frames: np.ndarray, room: int):
-        self.end = len(frames)
-        self.buffer = np.empty((self.end + room, *frames.shape[1:]), frames.dtype)
-        self.buffer[: self.end] = frames
+    end: how many frames are written; moves: how often they were moved to the front.
+    """
+
+    def __init__(self, frames: np.ndarray):
+        layers, self.end, *rest = frames.shape
+        self.moves = 0
+        self.buffer = np.zeros((layers, 2 * self.end, *rest), frames.dtype)  # moved once in `end` frames
+        self.buffer[:, : self.end] = frames
 
 
 @dataclass(frozen=True)
@@ -129,67 +138,89 @@ class _Window:
     series: _Series
     start: int
     size: int
+    moves: int = 0
 
     @staticmethod
     def over(frames: np.ndarray) -> _Window:
-        """frames: [size, ...]. A buffer twice as long is moved once in `size` frames."""
-        return _Window(_Series(frames, len(frames)), 0, len(frames))
+        """frames: f32 [layers, size, B, d]."""
+        return _Window(_Series(frames), 0, frames.shape[1])
 
     def view(self) -> np.ndarray:
-        return self.series.buffer[self.start : self.start + self.size]
+        if self.moves != self.series.moves:
+            raise ArtifactError(
+                "An encoder state was used after its stream had gone on without it.",
+                expected="the state that the last chunk gave, or one from shortly before",
+                found="one whose frames are no longer kept",
+                todo="begin again with `initial_state`",
+            )
+        return self.series.buffer[:, self.start : self.start + self.size]
 
-    def append(self, new: np.ndarray) -> _Window:
-        """This window stays as it is: what another holder has appended already is not overwritten."""
-        series, start, stop = self.series, self.start, self.start + self.size
-        if series.end != stop or stop + len(new) > len(series.buffer):
-            series, start, stop = _Series(self.view(), max(self.size, len(new))), 0, self.size
-        series.buffer[stop : stop + len(new)] = new
-        series.end = stop + len(new)
-        return _Window(series, start + len(new), self.size)
+    def append(self, new: Sequence[np.ndarray]) -> _Window:
+        """new: for each layer f32 [T, B, d]. What another holder has appended behind this window stays as it is."""
+        series, start, moves = self.series, self.start, self.moves
+        if series.end != start + self.size:
+            series, start, moves = _Series(self.view()), 0, 0
+        kept = new[0][-self.size :]
+        if start + self.size + len(kept) > series.buffer.shape[1]:
+            for layer, frames in zip(series.buffer, self.view(), strict=True):
+                layer[: self.size] = frames
+            series.moves, start, moves = moves + 1, 0, moves + 1
+        stop = start + self.size
+        for layer, frames in zip(series.buffer, new, strict=True):
+            layer[stop : stop + len(kept)] = frames[-self.size :]
+        series.end = stop + len(kept)
+        return _Window(series, start + len(kept), self.size, moves)
+
+
+CACHED = ("key", "value", "conv")  # of each layer
 
 
 @dataclass(frozen=True)
 class KvCaches:
-    """windows: over key and value f32 [C, layers, B, d] and conv f32 [k - 1, layers, B, d]; length: i64 [B]."""
+    """windows: over key and value f32 [layers, C, B, d] and conv f32 [layers, k - 1, B, d]; length: i64 [B]."""
 
     windows: tuple[_Window, _Window, _Window]
     length: np.ndarray
 
     contract: ClassVar[str] = KV
-    outputs: ClassVar[tuple[str, ...]] = ("key_new", "value_new", "conv_new")
 
     @staticmethod
     def shapes(spec: StreamingSpec, batch: int) -> dict[str, tuple[int, ...]]:
-        frames = (spec.left_context_enc_frames, spec.n_layers, batch, spec.d_model)
-        return {
-            "cache_key": frames,
-            "cache_value": frames,
-            "cache_conv": (spec.conv_cache_frames, *frames[1:]),
-            "cache_len": (batch,),
+        frames = (spec.left_context_enc_frames, spec.left_context_enc_frames, spec.conv_cache_frames)
+        caches = {
+            f"cache_{name}_{layer}": (count, batch, spec.d_model)
+            for layer in range(spec.n_layers)
+            for name, count in zip(CACHED, frames, strict=True)
         }
+        return caches | {"cache_len": (batch,)}
+
+    @staticmethod
+    def outputs(spec: StreamingSpec) -> tuple[str, ...]:
+        return tuple(f"{name}_new_{layer}" for layer in range(spec.n_layers) for name in CACHED)
 
     @classmethod
     def initial(cls, spec: StreamingSpec, batch: int) -> KvCaches:
-        *frames, length = cls.shapes(spec, batch).values()
-        return cls(tuple(_Window.over(np.zeros(f, np.float32)) for f in frames), np.zeros(length, np.int64))
+        shapes = cls.shapes(spec, batch)
+        windows = (np.zeros((spec.n_layers, *shapes[f"cache_{name}_0"]), np.float32) for name in CACHED)
+        return cls(tuple(map(_Window.over, windows)), np.zeros(batch, np.int64))
 
     def feeds(self) -> dict[str, np.ndarray]:
-        key, value, conv = (window.view() for window in self.windows)
-        return {"cache_key": key, "cache_value": value, "cache_conv": conv, "cache_len": self.length}
+        views = zip(CACHED, (window.view() for window in self.windows), strict=True)
+        return {f"cache_{name}_{i}": cache for name, view in views for i, cache in enumerate(view)} | {"cache_len": self.length}
 
     def after(self, outputs: Sequence[np.ndarray]) -> KvCaches:
-        windows = tuple(window.append(new) for window, new in zip(self.windows, outputs, strict=True))
+        windows = tuple(window.append(outputs[i :: len(CACHED)]) for i, window in enumerate(self.windows))
         return KvCaches(windows, np.minimum(self.length + len(outputs[0]), self.windows[0].size))
 
     @staticmethod
     def stack(states: Sequence[KvRow]) -> KvCaches:
         """Streams that were one batch already, and all of it, are handed back as they stand: nothing is copied."""
         batch = states[0].batch
-        if [s.row for s in states if s.batch is batch] == list(range(len(batch.length))) and len(states) == len(batch.length):
+        if all(s.batch is batch for s in states) and [s.row for s in states] == list(range(len(batch.length))):
             return batch
         windows = tuple(
             _Window.over(np.concatenate([s.batch.windows[i].view()[:, :, s.row : s.row + 1] for s in states], 2))
-            for i in range(len(batch.windows))
+            for i in range(len(CACHED))
         )
         return KvCaches(windows, np.concatenate([s.length for s in states]))
 

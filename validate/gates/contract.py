@@ -41,16 +41,15 @@ def encoder_interface(spec: ModelSpec, contract: str) -> tuple[dict[str, Tensor]
     inputs = {"audio_signal": (F32, (None, spec.frontend.n_mels, None)), "length": (I64, (None,))}
     outputs = {"outputs": (F32, (None, spec.streaming.d_model, None)), "encoded_lengths": (I64, (None,))}
     if contract == KV:
-        *frames, length = KvCaches.shapes(spec.streaming, 1)
-        shapes = [KvCaches.shapes(spec.streaming, 1)[name] for name in frames]
-        inputs |= {name: (F32, (s[0], s[1], None, s[3])) for name, s in zip(frames, shapes, strict=True)}
-        outputs |= {name: (F32, (None, s[1], None, s[3])) for name, s in zip(KvCaches.outputs, shapes, strict=True)}
-        return inputs | {length: (I64, (None,))}, outputs
+        shapes = KvCaches.shapes(spec.streaming, 1)
+        inputs |= {name: (F32, (s[0], None, s[2])) for name, s in shapes.items() if name != "cache_len"}
+        added = (F32, (None, None, spec.streaming.d_model))
+        return inputs | {"cache_len": (I64, (None,))}, outputs | dict.fromkeys(KvCaches.outputs(spec.streaming), added)
     shapes = {name: (None, *shape[1:]) for name, shape in NemoCaches.shapes(spec.streaming, 1).items()}
     kinds = (F32, F32, I64)
     inputs |= {name: (kind, shape) for (name, shape), kind in zip(shapes.items(), kinds, strict=True)}
     outputs |= {
-        name: (kind, shape) for name, kind, shape in zip(NemoCaches.outputs, kinds, shapes.values(), strict=True)
+        name: (kind, shape) for name, kind, shape in zip(NemoCaches.outputs(spec.streaming), kinds, shapes.values(), strict=True)
     }
     return inputs, outputs
 

@@ -51,12 +51,16 @@ class OnnxSession:
     def _caches(self) -> type[Caches]:
         return caches_of(i.name for i in self._encoder.get_inputs())
 
+    @cached_property
+    def _outputs(self) -> tuple[str, ...]:
+        return ("outputs", "encoded_lengths", *self._caches.outputs(self.spec.streaming))
+
     def initial_state(self, batch: int) -> Caches:
         return self._caches.initial(self.spec.streaming, batch)
 
     def encode(self, mel: np.ndarray, lengths: np.ndarray, state: Caches):
         feeds = {"audio_signal": mel, "length": lengths, **state.feeds()}
-        frames, frame_lengths, *caches = self._encoder.run(("outputs", "encoded_lengths", *state.outputs), feeds)
+        frames, frame_lengths, *caches = self._encoder.run(self._outputs, feeds)
         return frames.transpose(0, 2, 1), frame_lengths, state.after(caches)
 
     def step(self, frames: np.ndarray, tokens: np.ndarray, state: tuple[np.ndarray, np.ndarray]):
