@@ -36,7 +36,7 @@ def runtime_config(checkpoint: Checkpoint) -> dict:
             ),
             "kv_cache_shapes": cache_shapes(streaming, KvCaches),
             "kv_cache_rule": (
-                "the variants kv-* take for each layer cache_key, cache_value and cache_conv (frames, streams, channels) "
+                "the variants kv-* take for each layer cache_key, cache_value and cache_conv (frames and streams first) "
                 "and give key_new, value_new and conv_new, the frames of this window: put them behind the cache and feed "
                 "the last frames of both next time, as many as the shape says. cache_len counts the frames given so far, "
                 "at most those of cache_key. All else is as for the other variants"

@@ -53,20 +53,20 @@ class SelfAttention(nn.Module):
         self.pos_bias_v = nn.Parameter(weights.take(f"{name}.pos_bias_v") * factor)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, chunk: ChunkGeometry):
-        """x: [T, B, d], keys, values: [C, B, d] -> ([T, B, d], new keys [T, B, d], new values [T, B, d])."""
+        """x: [T, B, d], keys, values: [C, B, h, d_k] -> ([T, B, d], new keys and new values [T, B, h, d_k])."""
         _, heads, d_k, _ = self.positions.shape
-        cached = chunk.cached
-        new_heads, cached_heads = (chunk.frames, chunk.batch, heads, d_k), (cached, -1, heads, d_k)
-        new_keys, new_values = self.linear_k(x), self.linear_v(x)
-        query = self.linear_q(x).view(new_heads)
+        cached, split = chunk.cached, (chunk.frames, chunk.batch, heads, d_k)
+        query, new_keys, new_values = (
+            linear(x).view(split) for linear in (self.linear_q, self.linear_k, self.linear_v)
+        )
         content_query = (query + self.pos_bias_u).permute(1, 2, 0, 3)  # [B, h, T, d_k]
         position_query = (query + self.pos_bias_v).permute(1, 2, 0, 3)
-        past = torch.matmul(content_query, keys.view(cached_heads).permute(1, 2, 3, 0))
-        present = torch.matmul(content_query, new_keys.view(new_heads).permute(1, 2, 3, 0))
+        past = torch.matmul(content_query, keys.permute(1, 2, 3, 0))
+        present = torch.matmul(content_query, new_keys.permute(1, 2, 3, 0))
         position = torch.gather(torch.matmul(position_query, self.positions), 3, chunk.relative)
         weights = torch.softmax(torch.cat([past, present], 3) + position + chunk.mask, -1)
-        context = torch.matmul(weights[..., :cached], values.view(cached_heads).permute(1, 2, 0, 3))
-        context = context + torch.matmul(weights[..., cached:], new_values.view(new_heads).permute(1, 2, 0, 3))
+        context = torch.matmul(weights[..., :cached], values.permute(1, 2, 0, 3))
+        context = context + torch.matmul(weights[..., cached:], new_values.permute(1, 2, 0, 3))
         context = context.permute(2, 0, 1, 3).reshape(chunk.frames, chunk.batch, heads * d_k)
         return self.linear_out(context), new_keys, new_values
 
@@ -140,9 +140,9 @@ class KvStreamingEncoder(nn.Module):
 
     def forward(self, audio_signal, length, *caches):
         """audio_signal f32 [B, n_mels, T]; length i64 [B], valid mel frames, mel cache included; caches: for each layer
-        keys and values f32 [C, B, d] and what the convolution saw f32 [k - 1, B, d]; last i64 [B], how many of the C
-        frames are filled, from the end -> outputs f32 [B, d, T'], encoded_lengths i64 [B], and for each layer what
-        stands behind those caches from now on, f32 [T', B, d] each.
+        keys and values f32 [C, B, h, d_k] and what the convolution saw f32 [k - 1, B, d]; last i64 [B], how many of the
+        C frames are filled, from the end -> outputs f32 [B, d, T'], encoded_lengths i64 [B], and for each layer what
+        stands behind those caches from now on, [T', ...] each.
         """
         *caches, cache_len = caches
         cached = self.spec.left_context_enc_frames

@@ -119,7 +119,7 @@ class NemoCaches:
 
 
 class _Series:
-    """Frames of every layer in a buffer with room behind them: f32 [layers, frames, B, d].
+    """Frames of every layer in a buffer with room behind them: f32 [layers, frames, B, ...].
 
     end: how many frames are written; moves: how often they were moved to the front.
     """
@@ -142,7 +142,7 @@ class _Window:
 
     @staticmethod
     def over(frames: np.ndarray) -> _Window:
-        """frames: f32 [layers, size, B, d]."""
+        """frames: f32 [layers, size, B, ...]."""
         return _Window(_Series(frames), 0, frames.shape[1])
 
     def view(self) -> np.ndarray:
@@ -156,7 +156,7 @@ class _Window:
         return self.series.buffer[:, self.start : self.start + self.size]
 
     def append(self, new: Sequence[np.ndarray]) -> _Window:
-        """new: for each layer f32 [T, B, d]. What another holder has appended behind this window stays as it is."""
+        """new: for each layer f32 [T, B, ...]. What another holder has appended behind this window stays as it is."""
         series, start, moves = self.series, self.start, self.moves
         if series.end != start + self.size:
             series, start, moves = _Series(self.view()), 0, 0
@@ -177,7 +177,7 @@ CACHED = ("key", "value", "conv")  # of each layer
 
 @dataclass(frozen=True)
 class KvCaches:
-    """windows: over key and value f32 [layers, C, B, d] and conv f32 [layers, k - 1, B, d]; length: i64 [B]."""
+    """windows: over key and value f32 [layers, C, B, h, d_k] and conv f32 [layers, k - 1, B, d]; length: i64 [B]."""
 
     windows: tuple[_Window, _Window, _Window]
     length: np.ndarray
@@ -186,12 +186,9 @@ class KvCaches:
 
     @staticmethod
     def shapes(spec: StreamingSpec, batch: int) -> dict[str, tuple[int, ...]]:
-        frames = (spec.left_context_enc_frames, spec.left_context_enc_frames, spec.conv_cache_frames)
-        caches = {
-            f"cache_{name}_{layer}": (count, batch, spec.d_model)
-            for layer in range(spec.n_layers)
-            for name, count in zip(CACHED, frames, strict=True)
-        }
+        heads = (spec.left_context_enc_frames, batch, spec.n_heads, spec.d_model // spec.n_heads)
+        of_layer = dict(zip(CACHED, (heads, heads, (spec.conv_cache_frames, batch, spec.d_model)), strict=True))
+        caches = {f"cache_{name}_{layer}": of_layer[name] for layer in range(spec.n_layers) for name in CACHED}
         return caches | {"cache_len": (batch,)}
 
     @staticmethod

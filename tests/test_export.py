@@ -167,9 +167,11 @@ def test_graph_is_what_it_promises(tiny, contract):
         of_each = ("key", "value", "conv")
         assert names[:2] == ["audio_signal", "length"] and names[-1] == "cache_len"
         assert names[2:-1] == [f"cache_{name}_{i}" for i in range(layers) for name in of_each]
-        assert shapes["cache_key_0"] == shapes["cache_value_1"] == [left, "batch", width]
+        heads = [streaming.n_heads, width // streaming.n_heads]
+        assert shapes["cache_key_0"] == shapes["cache_value_1"] == [left, "batch", *heads]
+        assert shapes["key_new_0"] == shapes["value_new_1"] == ["enc_frames", "batch", *heads]
         assert shapes["cache_conv_1"] == [conv, "batch", width]
-        assert all(shapes[f"{name}_new_1"] == ["enc_frames", "batch", width] for name in of_each)
+        assert shapes["conv_new_1"] == ["enc_frames", "batch", width]
     assert shapes["audio_signal"] == ["batch", 128, "mel_frames"]
     metadata = {p.key: p.value for p in model.metadata_props}
     assert ModelSpec.from_dict(json.loads(metadata["nemoport.spec"])) == spec

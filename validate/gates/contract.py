@@ -42,9 +42,11 @@ def encoder_interface(spec: ModelSpec, contract: str) -> tuple[dict[str, Tensor]
     outputs = {"outputs": (F32, (None, spec.streaming.d_model, None)), "encoded_lengths": (I64, (None,))}
     if contract == KV:
         shapes = KvCaches.shapes(spec.streaming, 1)
-        inputs |= {name: (F32, (s[0], None, s[2])) for name, s in shapes.items() if name != "cache_len"}
-        added = (F32, (None, None, spec.streaming.d_model))
-        return inputs | {"cache_len": (I64, (None,))}, outputs | dict.fromkeys(KvCaches.outputs(spec.streaming), added)
+        *caches, length = shapes
+        inputs |= {name: (F32, (shapes[name][0], None, *shapes[name][2:])) for name in caches}
+        added = zip(KvCaches.outputs(spec.streaming), caches, strict=True)
+        outputs |= {name: (F32, (None, None, *shapes[cache][2:])) for name, cache in added}
+        return inputs | {length: (I64, (None,))}, outputs
     shapes = {name: (None, *shape[1:]) for name, shape in NemoCaches.shapes(spec.streaming, 1).items()}
     kinds = (F32, F32, I64)
     inputs |= {name: (kind, shape) for (name, shape), kind in zip(shapes.items(), kinds, strict=True)}

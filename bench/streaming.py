@@ -1,0 +1,159 @@
+"""Encoder time a chunk, row beside row: NeMo, NeMo's own export, our two contracts in every precision, the machine's limit.
+
+    python bench/streaming.py --build BUILD [--nemo X.nemo] [--nemo-export FOLDER] [--lookaheads 6] [--streams 1]
+
+Every row is a process of its own (worker.py), all alive at once, and takes its turn chunk by chunk, so that a noisy
+machine hits all alike and no row finds its weights in the cache. Printed for each: median and quartiles of milliseconds
+a chunk, the median of the ratios to the first row in the same round, times real time of all streams together, the
+multiple of the limit, peak memory. Nothing is asserted: timing is no test.
+
+The limit is the larger of two times: reading the encoder's file once at the bandwidth measured in the same rounds, and
+its multiplications at the rate of onnxruntime's integer product of 1024 x 1024 x 4096, measured likewise (fp32 rows:
+the float product).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nemoport.artifact import Artifact
+from nemoport.contract import contract_of, precision_of
+from nemoport.quantize.graph import layer_matmuls
+from nemoport.variant import instruction_set
+
+HERE = Path(__file__).parent
+WARM_UP_CHUNKS = 12  # until the caches are full and the processor's frequency has settled
+PAUSE_SECONDS = 0.1  # a runtime's threads go on spinning for a while, and would take a core from the next row
+FLOATS = ("fp32", "fp16")  # precisions that the CPU provider multiplies in f32
+
+
+@dataclass
+class Row:
+    name: str
+    kind: str  # of worker.KINDS
+    path: str
+    weight_bytes: int = 0  # of the encoder; 0: no limit is shown
+    floats: bool = True
+    process: subprocess.Popen | None = None
+    milliseconds: list[float] = field(default_factory=list)
+    peak_bytes: int = 0
+
+    def start(self, threads: int) -> None:
+        command = [sys.executable, str(HERE / "worker.py"), self.kind, self.path, str(threads)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, **order) -> list[float]:
+        print(json.dumps(order), file=self.process.stdin, flush=True)
+        return self.answer()
+
+    def answer(self) -> list[float]:
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended: exit code {self.process.wait()}")
+        answer = json.loads(line)
+        self.peak_bytes = max(self.peak_bytes, answer["peak_bytes"])
+        return answer.get("ms", [])
+
+
+def rows_of(options) -> list[Row]:
+    rows = []
+    if options.nemo:
+        rows.append(Row("NeMo (torch)", "nemo", str(options.nemo)))
+    for folder in options.nemo_export or []:
+        rows.append(Row(f"NeMo export(), {folder.name}", "nemo-export", str(folder)))
+    for manifest in sorted(options.build.glob("*/manifest.json"), key=lambda p: (contract_of(p.parent.name) == "kv", p)):
+        name = manifest.parent.name
+        if options.variants and name not in options.variants:
+            continue
+        artifact = Artifact.open(manifest.parent)
+        size = artifact.encoder.with_name(f"{artifact.encoder.name}.data").stat().st_size
+        rows.append(Row(name, "artifact", str(artifact.folder), size, precision_of(name) in FLOATS))
+    return rows
+
+
+def multiplications(build: Path) -> int:
+    """Of one encoder frame: an element of a layer's matrix is one."""
+    import onnx
+
+    fp32 = next(p for p in (build / "kv-fp32", build / "fp32") if p.is_dir())
+    model = onnx.load(Artifact.open(fp32).encoder, load_external_data=False)
+    sizes = {i.name: i.dims[0] * i.dims[1] for i in model.graph.initializer if len(i.dims) == 2}
+    return sum(sizes[node.input[1]] for node in layer_matmuls(model))
+
+
+def measure(rows: list[Row], lookahead: int, streams: int, rounds: int) -> None:
+    for row in rows:
+        row.milliseconds = []
+        row.ask(lookahead=lookahead, streams=streams, chunks=WARM_UP_CHUNKS)
+    for _ in range(rounds):
+        for row in rows:
+            time.sleep(PAUSE_SECONDS)
+            row.milliseconds += row.ask(chunks=1)
+
+
+def report(rows: list[Row], limits: dict[str, Row], chunk_ms: float, frames: int, streams: int, macs: int) -> list[dict]:
+    base, figures = rows[0].milliseconds, []
+    gib_s = statistics.median(limits["read"].milliseconds)  # milliseconds a GiB
+    print("| row | ms a chunk (quartiles) | speed, first row = 1 | times real time | multiple of the limit | peak MB |")
+    print("|---|---|---|---|---|---|")
+    for row in rows:
+        low, middle, high = statistics.quantiles(row.milliseconds, n=4)
+        ratio = statistics.median(b / m for b, m in zip(base, row.milliseconds, strict=True))
+        product = limits["multiply floats" if row.floats else "multiply integers"]
+        compute_ms = statistics.median(product.milliseconds) * macs * frames * streams / 2**32
+        limit_ms = max(row.weight_bytes / 2**30 * gib_s, compute_ms) if row.weight_bytes else None
+        figures.append(dict(row=row.name, ms=middle, low=low, high=high, ratio=ratio, limit_ms=limit_ms, peak=row.peak_bytes))
+        multiple = f"{middle / limit_ms:.2f}" if limit_ms else ""
+        print(f"| {row.name} | {middle:.1f} ({low:.1f} to {high:.1f}) | {ratio:.2f} | {streams * chunk_ms / middle:.1f} "
+              f"| {multiple} | {row.peak_bytes / 1e6:.0f} |", flush=True)  # fmt: skip
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", type=Path, required=True)
+    parser.add_argument("--variant", action="append", dest="variants", help="repeat for several; default: all built")
+    parser.add_argument("--nemo", type=Path, help="the checkpoint, to run NeMo itself")
+    parser.add_argument("--nemo-export", type=Path, action="append", help="folder of encoder.onnx, decoder.onnx, spec.json")
+    parser.add_argument("--lookaheads", type=int, nargs="+", default=[6])
+    parser.add_argument("--streams", type=int, nargs="+", default=[1])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--json", type=Path, help="append the figures to this file, a line a table")
+    options = parser.parse_args()
+
+    rows = rows_of(options)
+    limits = {kind: Row(kind, kind, "") for kind in ("read", "multiply floats", "multiply integers")}
+    everyone = [*rows, *limits.values()]
+    for row in everyone:
+        row.start(options.threads)
+    for row in everyone:
+        row.answer()
+    spec = Artifact.open(next(r.path for r in rows if r.kind == "artifact")).spec
+    macs = multiplications(options.build)
+    for lookahead in options.lookaheads:
+        for streams in options.streams:
+            measure(everyone, lookahead, streams, options.rounds)
+            chunk_ms = spec.streaming.chunk_ms(lookahead, spec.frontend)
+            print(f"\n{instruction_set()}, {options.threads} threads, lookahead {lookahead} ({chunk_ms:.0f} ms chunks), "
+                  f"{streams} streams, {options.rounds} rounds; "
+                  f"{1074 / statistics.median(limits['read'].milliseconds):.1f} GB/s\n")  # fmt: skip
+            figures = report(rows, limits, chunk_ms, lookahead + 1, streams, macs)
+            if options.json:
+                head = dict(lookahead=lookahead, streams=streams, threads=options.threads, chunk_ms=chunk_ms)
+                with options.json.open("a") as file:
+                    print(json.dumps({**head, "machine": instruction_set(), "rows": figures}), file=file)
+    for row in everyone:
+        row.process.stdin.close()
+        row.process.wait()
+
+
+if __name__ == "__main__":
+    main()
