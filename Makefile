@@ -2,6 +2,9 @@
 CHECKPOINT  ?= reference/checkpoints/streaming-en.nemo
 CORPUS      ?= reference/audio/eval.jsonl
 CALIBRATION ?= reference/audio/calibration.jsonl
+# nemo: NeMo's own caches. kv: projected keys and values, the fast one; its variants are named kv-...
+CONTRACT    ?= nemo
+KV          := $(if $(filter kv,$(CONTRACT)),kv-)
 NAME        := $(subst @,-,$(patsubst %.nemo,%,$(notdir $(CHECKPOINT))))
 BUILD       ?= build/$(NAME)
 DIST        ?= dist/$(NAME)
@@ -21,7 +24,7 @@ export OMP_WAIT_POLICY = passive
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 26
-	@echo "Variables: CHECKPOINT=$(CHECKPOINT) BUILD=$(BUILD) CORPUS=$(CORPUS) CALIBRATION=$(CALIBRATION)"
+	@echo "Variables: CONTRACT=$(CONTRACT) CHECKPOINT=$(CHECKPOINT) BUILD=$(BUILD) CORPUS=$(CORPUS) CALIBRATION=$(CALIBRATION)"
 
 setup: .venv/installed ## make .venv with every pinned package
 
@@ -36,31 +39,31 @@ oracle: setup ## record NeMo's own streaming and offline runs of CHECKPOINT on C
 	$(NEMOPORT) oracle --checkpoint $(CHECKPOINT) --build $(BUILD) --corpus $(CORPUS)
 
 export: setup ## CHECKPOINT -> fp32 ONNX graphs in BUILD
-	$(NEMOPORT) export --checkpoint $(CHECKPOINT) --build $(BUILD)
+	$(NEMOPORT) export --checkpoint $(CHECKPOINT) --build $(BUILD) --contract $(CONTRACT)
 
 fp16: export ## fp32 -> fp16 with Cast wrappers
-	$(NEMOPORT) quantize fp16 --build $(BUILD) --calibration $(CALIBRATION)
+	$(NEMOPORT) quantize $(KV)fp16 --build $(BUILD) --calibration $(CALIBRATION)
 
 quantize-int8-dynamic: export ## fp32 -> dynamic INT8, smoothed on warm streams of CALIBRATION
-	$(NEMOPORT) quantize int8-dynamic --build $(BUILD) --calibration $(CALIBRATION)
+	$(NEMOPORT) quantize $(KV)int8-dynamic --build $(BUILD) --calibration $(CALIBRATION)
 
 quantize-int8-static: export ## fp32 -> static QDQ INT8, calibrated on warm streams of CALIBRATION
-	$(NEMOPORT) quantize int8-static --build $(BUILD) --calibration $(CALIBRATION)
+	$(NEMOPORT) quantize $(KV)int8-static --build $(BUILD) --calibration $(CALIBRATION)
 
 quantize-int8-static-cold: export ## the same calibrated with cold caches: for the report, never packaged
-	$(NEMOPORT) quantize int8-static-cold --build $(BUILD) --calibration $(CALIBRATION)
+	$(NEMOPORT) quantize $(KV)int8-static-cold --build $(BUILD) --calibration $(CALIBRATION)
 
 quantize-int8-smoothquant: export ## static QDQ INT8 of the smoothed graph (SmoothQuant)
-	$(NEMOPORT) quantize int8-smoothquant --build $(BUILD) --calibration $(CALIBRATION)
+	$(NEMOPORT) quantize $(KV)int8-smoothquant --build $(BUILD) --calibration $(CALIBRATION)
 
 quantize-int8-weight: export ## weight-only INT8, no calibration
-	$(NEMOPORT) quantize int8-weight --build $(BUILD)
+	$(NEMOPORT) quantize $(KV)int8-weight --build $(BUILD)
 
 quantize-int4-weight: export ## weight-only INT4 with error feedback
-	$(NEMOPORT) quantize int4-weight --build $(BUILD) --calibration $(CALIBRATION)
+	$(NEMOPORT) quantize $(KV)int4-weight --build $(BUILD) --calibration $(CALIBRATION)
 
 quantize-int4-mixed: export ## the same with the groups that cost most in 8 bits
-	$(NEMOPORT) quantize int4-mixed --build $(BUILD) --calibration $(CALIBRATION)
+	$(NEMOPORT) quantize $(KV)int4-mixed --build $(BUILD) --calibration $(CALIBRATION)
 
 sensitivity: export ## what each layer and module costs in 4 bits
 	$(NEMOPORT) sensitivity --build $(BUILD) --calibration $(CALIBRATION)
@@ -80,10 +83,11 @@ publish: ## upload DIST to REPO; prints the plan only where there is no token
 demo: ## all of it on the committed checkpoint, in minutes
 	$(MAKE) --no-print-directory setup oracle fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-static-cold \
 	    quantize-int8-smoothquant quantize-int8-weight
+	$(MAKE) --no-print-directory CONTRACT=kv export quantize-int8-dynamic quantize-int8-weight
 	$(MAKE) --no-print-directory validate
 	rm -rf $(DIST)
 	$(MAKE) --no-print-directory package verify
-	@echo; cat $(BUILD)/results/report.md; echo; echo "Package: $(DIST)    Try: $(NEMOPORT) transcribe $(DIST)/int8-static YOUR.wav"
+	@echo; cat $(BUILD)/results/report.md; echo; echo "Package: $(DIST)    Try: $(NEMOPORT) transcribe $(DIST)/kv-int8-weight YOUR.wav"
 
 test: setup ## the tests that finish in minutes
 	$(BIN)/python -m pytest
@@ -94,8 +98,8 @@ test-all: setup ## and the slow ones
 lint: setup ## ruff
 	$(BIN)/ruff check .
 
-bench: setup ## speed and memory, interleaved, as ratios; see bench/README.md
-	$(BIN)/python bench/variants.py --build $(BUILD) --corpus $(CORPUS)
+bench: setup ## encoder speed and memory, every row interleaved, beside the machine's limit; see bench/README.md
+	$(BIN)/python bench/streaming.py --build $(BUILD) --nemo $(CHECKPOINT)
 
 accuracy: setup ## every variant on plain and outlier-hardened checkpoints (half an hour); see bench/accuracy.md
 	$(BIN)/python bench/accuracy.py --build build/accuracy

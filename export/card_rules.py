@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nemoport.contract import KV, NEMO, contract_of
 from nemoport.export.card_figures import table
 
 if TYPE_CHECKING:
@@ -51,7 +52,12 @@ def chunks(facts: CardFacts) -> str:
         frames = (str(first), f"{later} = {encoder['pre_encode_cache_mel_frames']} + {chunk['new_mel_frames']}")
         rows.append((str(lookahead), f"{chunk['latency_ms']:g} ms", *frames, str(chunk["encoder_frames"])))
     head = ("lookahead", "audio per chunk", "first window, mel frames", "later windows, mel frames", "encoder frames")
-    caches = "\n".join(f"- `{name}`: {shape}, zeros at first" for name, shape in sorted(encoder["cache_shapes"].items()))
+    contracts = {contract_of(name) for name in facts.artifacts}
+    rules = [_caches(encoder["cache_rule"], encoder["cache_shapes"])] if NEMO in contracts else []
+    if KV in contracts:
+        shown = {name.replace("_0", "_<layer>"): shape for name, shape in encoder["kv_cache_shapes"].items()}
+        first = [name for name in shown if not name[-1].isdigit()]
+        rules.append(_caches(encoder["kv_cache_rule"], {name: shown[name] for name in first}))
     return f"""## Chunks and caches
 
 Default lookahead: {encoder["default_lookahead"]}. An encoder frame is {1000 * facts.config["frame_seconds"]:g} ms of audio.
@@ -62,8 +68,12 @@ Default lookahead: {encoder["default_lookahead"]}. An encoder frame is {1000 * f
 - Later chunks: {encoder["next_chunk_rule"]}.
 - Last chunk: {encoder["last_chunk_rule"]}.
 - Flush: {encoder["flush_rule"]}.
-- Caches: {encoder["cache_rule"]}.
-{caches}"""
+{chr(10).join(rules)}"""
+
+
+def _caches(rule: str, shapes: dict[str, list[int]]) -> str:
+    lines = [f"- Caches: {rule}.", *(f"- `{name}`: {shape}, zeros at first" for name, shape in shapes.items())]
+    return "\n".join(lines)
 
 
 def decoder(facts: CardFacts) -> str:

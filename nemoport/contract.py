@@ -43,7 +43,8 @@ class Caches(Protocol):
     def feeds(self) -> dict[str, np.ndarray]: ...
 
     def after(self, outputs: Sequence[np.ndarray]) -> Caches:
-        """The state after a run that was fed this one and gave `outputs`."""
+        """The state after a run that was fed this one and gave `outputs`. Who wants to go on from this one a second time
+        needs a deep copy of it."""
 
     @staticmethod
     def stack(states: Sequence[Caches]) -> Caches:
@@ -149,9 +150,9 @@ class _Window:
         if self.moves != self.series.moves:
             raise ArtifactError(
                 "An encoder state was used after its stream had gone on without it.",
-                expected="the state that the last chunk gave, or one from shortly before",
-                found="one whose frames are no longer kept",
-                todo="begin again with `initial_state`",
+                expected="the state that the last chunk gave",
+                found="an older one, whose frames are no longer kept",
+                todo="take a deep copy of a state that is to be continued twice",
             )
         return self.series.buffer[:, self.start : self.start + self.size]
 

@@ -63,7 +63,7 @@ class BothRules:
 
     def _part(self) -> None:
         first, other = self.streams[0], self.other
-        other.stream.encoder_state = first.stream.encoder_state
+        other.stream.encoder_state = copy.deepcopy(first.stream.encoder_state)  # a state is good for one continuation
         other.stream.greedy = copy.deepcopy(first.stream.greedy)
         other.frames = list(first.frames)
         self.streams = [first, other]

@@ -27,8 +27,8 @@ def transcribe(package, variant, audio, lookahead=None):
     (mel,) = frontend.run(["mel"], {"audio": samples[None], "length": np.array([len(samples)])})[0]
 
     # Encoder caches and decoder states start as zeros; the first target is blank.
-    names = ("cache_last_channel", "cache_last_time", "cache_last_channel_len")
-    caches = {n: np.zeros(enc["cache_shapes"][n], np.int64 if n.endswith("len") else np.float32) for n in names}
+    shapes = enc["kv_cache_shapes" if variant.startswith("kv-") else "cache_shapes"]
+    caches = {n: np.zeros(shape, np.int64 if n.endswith("len") else np.float32) for n, shape in shapes.items()}
     states = [np.zeros(dec["state_shape"], np.float32)] * 2
     token, tokens, at = dec["first_target"], [], 0
     padded = np.pad(mel, ((0, 0), (past, 0)))
@@ -43,11 +43,11 @@ def transcribe(package, variant, audio, lookahead=None):
             window = padded[:, at : at + past + size]
         at, length = at + size, window.shape[1]
         window = np.pad(window, ((0, 0), (0, full - length)))
-        frames, count, *after = encoder.run(
-            ["outputs", "encoded_lengths", "cache_last_channel_next", "cache_last_time_next", "cache_last_channel_next_len"],
-            {"audio_signal": window[None], "length": np.array([length]), **caches},
-        )
-        caches = dict(zip(names, after, strict=True))
+        names = [output.name for output in encoder.get_outputs()]
+        feeds = {"audio_signal": window[None], "length": np.array([length]), **caches}
+        out = dict(zip(names, encoder.run(names, feeds), strict=True))
+        frames, count = out["outputs"], out["encoded_lengths"]
+        caches = carried_on(caches, out)
         for t in range(count[0]):
             for _ in range(dec["max_symbols_per_frame"]):
                 logits, *moved = decoder.run(
@@ -68,6 +68,19 @@ def transcribe(package, variant, audio, lookahead=None):
 
     pieces = [line.rpartition(" ")[0] for line in (package / "shared" / "tokens.txt").read_text("utf-8").splitlines()]
     return tokens, "".join(pieces[t] for t in tokens).replace("\u2581", " ").strip()
+
+
+def carried_on(caches, out):
+    """What to feed with the next window. The kv variants give only what stands behind their caches from now on."""
+    if "cache_len" not in caches:
+        return {name: out[name + "_next"] for name in ("cache_last_channel", "cache_last_time")} | {
+            "cache_last_channel_len": out["cache_last_channel_next_len"]
+        }
+    after = {}
+    for name in (n for n in caches if n != "cache_len"):
+        kind, layer = name.split("_")[1:]
+        after[name] = np.concatenate([caches[name], out[f"{kind}_new_{layer}"]])[-len(caches[name]) :]
+    return after | {"cache_len": np.minimum(caches["cache_len"] + out["outputs"].shape[2], len(caches["cache_key_0"]))}
 
 
 if __name__ == "__main__":
