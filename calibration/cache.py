@@ -41,7 +41,7 @@ def calibrate(
     parent: Artifact,
     streams: CalibrationStreams,
     tensors: list[str],
-    root: Path,
+    root: Path | None = None,
     *,
     progress: Progress,
     collect: type[Collector] = RangeCollector,
@@ -50,8 +50,8 @@ def calibrate(
 ) -> Calibration:
     """Runs the streams through the parent's encoder and shows `tensors` to a collector.
 
-    root: where calibration folders stand, one a digest of all inputs. Saves after `save_every` streams.
-    Raises CorpusError, ArtifactError (the saved state is damaged), OutputError.
+    root: where calibration folders stand, one a digest of all inputs; by default in the parent's build. Saves after
+    `save_every` streams. Raises CorpusError, ArtifactError (the saved state is damaged), OutputError.
     """
     inputs = {
         "parent_digest": parent.manifest.digest,
@@ -61,7 +61,7 @@ def calibrate(
         "tensors": tensors,
     }
     digest = digest_json(inputs)
-    folder = root / digest[:16]
+    folder = (root or parent.folder.parent / "calibration") / digest[:16]
     collector, done = _read_state(folder / "state.npz", collect, tensors)
     if not done:
         audio = [u.sha256 for u in streams.corpus.utterances]

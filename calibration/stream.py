@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nemoport.artifact import Artifact
 from nemoport.calibration.corpus import Corpus
 from nemoport.errors import CorpusError
 from nemoport.frontend import LogMelStream
@@ -63,6 +64,11 @@ class CalibrationStreams:
         self.corpus, self.spec, self.parameters = corpus, spec, parameters
         self._filterbank = filterbank
         self.plans = self._plan()
+
+    @staticmethod
+    def of(corpus: Corpus, artifact: Artifact, parameters: StreamParameters) -> CalibrationStreams:
+        """For the encoder of `artifact`. Raises CorpusError."""
+        return CalibrationStreams(corpus, artifact.spec, artifact.filterbank(), parameters)
 
     def chunks(self, plan: StreamPlan) -> Iterator[Chunk]:
         """The full windows of one stream. The rest behind the last one is left out: padding would enter the ranges."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -41,6 +41,10 @@ def build_variant(
     saturate (see int8_dynamic.py). Raises UsageError (no such variant, or none with that choice), CorpusError,
     ArtifactError (no fp32 artifact), OutputError (made by other inputs, or not writable).
     """
+    return _build(build, variant, _Calibration(calibration), reduce_range, progress)
+
+
+def _build(build: Path, variant: str, calibration: _Calibration, reduce_range: bool, progress: Progress) -> Artifact:
     contract, precision = contract_of(variant), precision_of(variant)
     module, parameters = _recipe(precision)
     if reduce_range:
@@ -48,8 +52,8 @@ def build_variant(
     fp32, made_of = (variant_of(contract, name) for name in (FP32, getattr(parameters, "parent", FP32)))
     parent = Artifact.open(build / fp32)
     if made_of != fp32:
-        parent = build_variant(build, made_of, calibration, progress=progress)
-    corpus = _calibration(variant, calibration, parent) if module.NEEDS_CALIBRATION else None
+        parent = _build(build, made_of, calibration, False, progress)
+    corpus = calibration.corpus(variant, parent) if module.NEEDS_CALIBRATION else None
     target = Variant(
         build,
         Recipe(variant, made_of, asdict(parameters)),
@@ -73,24 +77,32 @@ def measure_sensitivity(build: Path, calibration: Path | None, *, progress: Prog
     """
     from nemoport.quantize import int4_mixed
 
-    parameters = int4_mixed.Parameters()
-    parent = build_variant(build, parameters.parent, calibration, progress=progress)
-    return int4_mixed.prepare(parent, parameters, _calibration("int4-mixed", calibration, parent), progress).costs
+    parameters, audio = int4_mixed.Parameters(), _Calibration(calibration)
+    parent = _build(build, parameters.parent, audio, False, progress)
+    return int4_mixed.prepare(parent, parameters, audio.corpus("int4-mixed", parent), progress).costs
 
 
-def _calibration(variant: str, manifest: Path | None, parent: Artifact) -> Corpus:
-    from nemoport.calibration.corpus import check_calibration, read_corpus
+@dataclass
+class _Calibration:
+    """The calibration audio, read when a recipe asks for it, once for a variant and its parents."""
 
-    if manifest is None:
-        raise CorpusError(
-            f"{variant} needs calibration audio.",
-            expected="a NeMo manifest of speech that is not in the evaluation set",
-            found="none",
-            todo="give one with --calibration",
-        )
-    corpus = read_corpus(manifest, parent.spec.frontend.sample_rate_hz)
-    check_calibration(corpus)
-    return corpus
+    manifest: Path | None
+    _read: Corpus | None = None
+
+    def corpus(self, variant: str, parent: Artifact) -> Corpus:
+        from nemoport.calibration.corpus import check_calibration, read_corpus
+
+        if self.manifest is None:
+            raise CorpusError(
+                f"{variant} needs calibration audio.",
+                expected="a NeMo manifest of speech that is not in the evaluation set",
+                found="none",
+                todo="give one with --calibration",
+            )
+        if self._read is None:
+            self._read = read_corpus(self.manifest, parent.spec.frontend.sample_rate_hz)
+            check_calibration(self._read)
+        return self._read
 
 
 def _reduced(variant: str, parameters):

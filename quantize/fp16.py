@@ -50,7 +50,7 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
 
     Raises ArtifactError if too little of the weights would become fp16.
     """
-    streams = CalibrationStreams(calibration, parent.spec, parent.filterbank(), StreamParameters())
+    streams = CalibrationStreams.of(calibration, parent, StreamParameters())
     scan = scan_activations(parent, streams, parameters.ops, progress)
     halves = total = 0
     for name, magnitudes in ((ENCODER, scan.encoder), (DECODER, scan.decoder)):

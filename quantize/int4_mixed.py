@@ -83,7 +83,7 @@ def prepare(parent: Artifact, parameters: Parameters, calibration: Corpus, progr
     weights = Weights(model)
     high = {name: round_nearest(weights.of(name), parameters.high_bits, parameters.high_block) for name in low}
     members = groups(list(low))
-    streams = CalibrationStreams(calibration, parent.spec, parent.filterbank(), parameters.streams)
+    streams = CalibrationStreams.of(calibration, parent, parameters.streams)
     plans = streams.plans[:: max(1, len(streams.plans) // parameters.heard_streams)][: parameters.heard_streams]
     listener = Listener(parent, streams, plans)
     inputs = {

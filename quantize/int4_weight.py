@@ -63,12 +63,11 @@ def rounded(
     found = sites(model)
     weights, grams, blocks = Weights(model), {}, {}
     if parameters.rounding == "feedback":
-        streams = CalibrationStreams(calibration, parent.spec, parent.filterbank(), parameters.streams)
-        root = parent.folder.parent / "calibration"
+        streams = CalibrationStreams.of(calibration, parent, parameters.streams)
         tensors = [site.tensor for site in found]
         # Its state is gigabytes for a large model: written once.
         kept = calibrate(
-            parent, streams, tensors, root, progress=progress, collect=GramCollector, save_every=len(streams.plans)
+            parent, streams, tensors, progress=progress, collect=GramCollector, save_every=len(streams.plans)
         )
         grams = kept.collector.grams
     for site in found:

@@ -45,9 +45,8 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
     structure = onnx.load(parent.encoder, load_external_data=False)
     matmuls = layer_matmuls(structure)
     tensors = list(dict.fromkeys(node.input[0] for node in matmuls))
-    streams = CalibrationStreams(calibration, parent.spec, parent.filterbank(), parameters.streams)
-    root = parent.folder.parent / "calibration"
-    collector = calibrate(parent, streams, tensors, root, progress=progress).collector
+    streams = CalibrationStreams.of(calibration, parent, parameters.streams)
+    collector = calibrate(parent, streams, tensors, progress=progress).collector
     ranges = collector.ranges(parameters.method, parameters.percentile)
     progress(f"int8-static: {len(matmuls)} MatMuls")
     quantize(parent, folder, [n.name for n in matmuls], ranges, metadata(structure), parameters.reduce_range)

@@ -48,10 +48,9 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
 
     model = load_typed(parent.encoder)
     found = sites(model)
-    streams = CalibrationStreams(calibration, parent.spec, parent.filterbank(), parameters.streams)
-    root = parent.folder.parent / "calibration"
+    streams = CalibrationStreams.of(calibration, parent, parameters.streams)
     tensors = [site.tensor for site in found]
-    samples = calibrate(parent, streams, tensors, root, progress=progress, collect=SampleCollector).collector
+    samples = calibrate(parent, streams, tensors, progress=progress, collect=SampleCollector).collector
     report = {}
     chosen = smooth(model, found, samples.max_abs, samples.rows, parameters.alphas, parameters.mul_gain_db)
     for site, choice in chosen:
