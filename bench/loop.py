@@ -1,41 +1,56 @@
-"""Where the time of a live stream goes: front end, encoder, decoder, and the loop around them.
+"""Where the time of a live stream goes, and whether it stays the same: front end, encoder, decoder, the loop around them.
 
-    python bench/loop.py VARIANT_FOLDER --corpus reference/audio/eval.jsonl [--lookahead 6] [--threads 2] [--seconds 60]
+    python bench/loop.py VARIANT_FOLDER --corpus reference/audio/eval.jsonl [--lookahead 6] [--threads 2] [--minutes 60]
 
-Feeds recordings in packets of 100 ms to `Recognizer.stream()`, as `nemoport transcribe -` does, and clocks the calls into
-the runtime. Printed: milliseconds a chunk and the share of each part. "Loop" is all that is none of the others: cutting
-chunks, carrying caches, choosing tokens. Nothing is asserted: timing is no test.
+Feeds the corpus over and over as one stream in packets of 100 ms, as `nemoport transcribe -` does, and clocks the calls
+into the runtime. Printed for each sixth of the time: milliseconds a chunk of each part, and the resident memory at its
+end. "Loop" is all that is none of the others: cutting chunks, carrying caches, choosing tokens. Nothing is asserted:
+timing is no test.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from pathlib import Path
+
+import numpy as np
 
 from nemoport.calibration.corpus import read_corpus
 from nemoport.recognizer import Recognizer
 from nemoport.variant import instruction_set
 
-WARM_UP_CHUNKS = 12
-PACKET_MS = 100
+WARM_UP_SECONDS, PARTS, PACKET_MS = 10.0, 6, 100
 
 
 class Clocked:
-    """A runtime's graph that adds up the time of its runs."""
+    """A callable, or the `run` of a runtime's graph, that adds up its time."""
 
-    def __init__(self, graph):
-        self._graph, self.seconds, self.calls = graph, 0.0, 0
+    def __init__(self, wrapped):
+        self._wrapped, self.seconds, self.calls = wrapped, 0.0, 0
 
     def __getattr__(self, name):
-        return getattr(self._graph, name)
+        return getattr(self._wrapped, name)
 
     def run(self, *args):
+        return self._clock(self._wrapped.run, *args)
+
+    def __call__(self, *args):
+        return self._clock(self._wrapped, *args)
+
+    def _clock(self, function, *args):
         started = time.perf_counter()
-        result = self._graph.run(*args)
+        result = function(*args)
         self.seconds += time.perf_counter() - started
         self.calls += 1
         return result
+
+
+def resident_bytes() -> int:
+    """Of this process now (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) * 1024
 
 
 def main() -> None:
@@ -44,45 +59,43 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--lookahead", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--minutes", type=float, default=1.0)
     options = parser.parse_args()
 
     recognizer = Recognizer.open(options.folder, options.lookahead, threads=options.threads)
-    session, rate_hz = recognizer.session, recognizer.sample_rate_hz
-    session._encoder, session._decoder = encoder, decoder = Clocked(session._encoder), Clocked(session._decoder)
-    stream, total, frontend, tokens = recognizer.stream(), 0.0, 0.0, 0
-    feed = stream._mel.feed
+    session, stream, rate_hz = recognizer.session, recognizer.stream(), recognizer.sample_rate_hz
+    clocks = {"front end": Clocked(stream._mel.feed), "encoder": Clocked(session._encoder), "decoder": Clocked(session._decoder)}
+    stream._mel.feed, session._encoder, session._decoder = clocks.values()
+    utterances = itertools.cycle(read_corpus(options.corpus, rate_hz).utterances)
+    speech = itertools.chain.from_iterable(packets(u.samples(), PACKET_MS * rate_hz // 1000) for u in utterances)
 
-    def clocked_feed(samples):
-        nonlocal frontend
-        started = time.perf_counter()
-        mel = feed(samples)
-        frontend += time.perf_counter() - started
-        return mel
-
-    stream._mel.feed = clocked_feed
-    heard, size = 0.0, PACKET_MS * rate_hz // 1000
-    for utterance in read_corpus(options.corpus, rate_hz).utterances:
-        samples = utterance.samples()
-        for at in range(0, len(samples) - size + 1, size):
-            if encoder.calls == WARM_UP_CHUNKS:
-                encoder.seconds = decoder.seconds = total = frontend = 0.0
-                decoder.calls, tokens = 0, len(stream.tokens)
-                encoder.calls += 1
+    def run(seconds: float) -> tuple[dict[str, float], int, int]:
+        """Milliseconds of each part, chunks and tokens."""
+        before = {name: clock.seconds for name, clock in clocks.items()}
+        chunks, tokens, total = clocks["encoder"].calls, len(stream.tokens), 0.0
+        for packet in itertools.islice(speech, int(1000 * seconds / PACKET_MS)):
             started = time.perf_counter()
-            stream.feed(samples[at : at + size])
+            stream.feed(packet)
             total += time.perf_counter() - started
-        heard += len(samples) / rate_hz
-        if heard >= options.seconds:
-            break
-    chunks = encoder.calls - WARM_UP_CHUNKS - 1
-    parts = {"front end": frontend, "encoder": encoder.seconds, "decoder": decoder.seconds}
-    parts["loop"] = total - sum(parts.values())
-    print(f"{options.folder.name}: {instruction_set()}, {options.threads} threads, lookahead {options.lookahead}")
-    print(f"{chunks} chunks, {len(stream.tokens) - tokens} tokens, {decoder.calls} decoder calls\n")
-    print("| part | ms a chunk | share |\n|---|---|---|")
-    for name, seconds in {**parts, "all": total}.items():
-        print(f"| {name} | {1000 * seconds / chunks:.2f} | {100 * seconds / total:.1f} % |")
+        spent = {name: clock.seconds - before[name] for name, clock in clocks.items()}
+        spent |= {"loop": total - sum(spent.values()), "all": total}
+        chunks = clocks["encoder"].calls - chunks
+        return {name: 1000 * s / chunks for name, s in spent.items()}, chunks, len(stream.tokens) - tokens
+
+    print(f"{options.folder.name}: {instruction_set()}, {options.threads} threads, lookahead {options.lookahead}\n")
+    print("| minutes | front end | encoder | decoder | loop | all | not the encoder | tokens a chunk | resident MB |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    run(WARM_UP_SECONDS)
+    for part in range(1, PARTS + 1):
+        spent, chunks, tokens = run(60 * options.minutes / PARTS)
+        row = [f"{part * options.minutes / PARTS:.1f}", *(f"{ms:.2f}" for ms in spent.values())]
+        row += [f"{100 * (1 - spent['encoder'] / spent['all']):.1f} %", f"{tokens / chunks:.2f}"]
+        print(f"| {' | '.join(row)} | {resident_bytes() / 1e6:.0f} |", flush=True)
+
+
+def packets(samples: np.ndarray, size: int):
+    """samples: f32 [n] -> f32 [size] each; what is left at the end is dropped."""
+    return (samples[at : at + size] for at in range(0, len(samples) - size + 1, size))
 
 
 if __name__ == "__main__":

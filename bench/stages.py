@@ -12,6 +12,10 @@ import sys
 import time
 from pathlib import Path
 
+from nemoport.contract import KV, NEMO, variant_of
+from nemoport.variant import FP32
+
+PRECISIONS = ("fp16", "smoothed", "int8-dynamic", "int8-static", "int8-smoothquant", "int8-weight")
 NEMOPORT = [sys.executable, "-m", "nemoport.cli"]
 
 
@@ -34,17 +38,20 @@ def main() -> None:
     parser.add_argument("--calibration", type=Path, required=True)
     parser.add_argument("--audio", help="a clip to transcribe with each variant")
     parser.add_argument("--random", metavar="PRESET", help="write CHECKPOINT first, randomly initialised")
+    parser.add_argument("--contract", choices=(NEMO, KV), default=NEMO)
+    parser.add_argument("--precision", action="append", dest="precisions", help="repeat for several; default: those of the demo")
     options = parser.parse_args()
     build = ["--build", str(options.build)]
     print("| stage | seconds | peak memory, GiB |\n|---|---|---|", flush=True)
     if options.random and not options.checkpoint.exists():
         make = ["-m", "nemoport.reference.random", "--preset", options.random, "--out", str(options.checkpoint)]
         run(f"random checkpoint {options.random}", [sys.executable, *make])
-    run("export fp32", [*NEMOPORT, "export", "--checkpoint", str(options.checkpoint), *build])
-    for variant in ("fp16", "int8-dynamic", "int8-static"):
-        calibration = ["--calibration", str(options.calibration)] if variant != "int8-dynamic" else []
-        run(variant, [*NEMOPORT, "quantize", variant, *build, *calibration])
-    for variant in ("fp32", "fp16", "int8-dynamic", "int8-static") if options.audio else ():
+    export = [*NEMOPORT, "export", "--checkpoint", str(options.checkpoint), *build, "--contract", options.contract]
+    made = [variant_of(options.contract, name) for name in options.precisions or PRECISIONS]
+    run(f"export {variant_of(options.contract, FP32)}", export)
+    for variant in made:
+        run(variant, [*NEMOPORT, "quantize", variant, *build, "--calibration", str(options.calibration)])
+    for variant in [variant_of(options.contract, FP32), *made] if options.audio else ():
         run(f"transcribe, {variant}", [*NEMOPORT, "transcribe", str(options.build / variant), options.audio])
     total = sum(p.stat().st_size for p in options.build.rglob("*") if p.is_file())
     print(f"\nDisk: {total / 2**30:.1f} GiB in {options.build}, {options.checkpoint.stat().st_size / 2**30:.1f} GiB checkpoint")
