@@ -2,10 +2,11 @@
 
     python bench/streaming.py --build BUILD [--nemo X.nemo] [--nemo-export FOLDER] [--lookaheads 6] [--streams 1]
 
-Every row is a process of its own (worker.py), all alive at once, and takes its turn chunk by chunk, so that a noisy
-machine hits all alike and no row finds its weights in the cache. Printed for each: median and quartiles of milliseconds
-a chunk, the median of the ratios to the first row in the same round, times real time of all streams together, the
-multiple of the limit, peak memory. Nothing is asserted: timing is no test.
+Every row is a process of its own (worker.py), all alive at once, and takes its turn chunk by chunk, every lookahead and
+number of streams in each round, so that a noisy machine hits all alike and no row finds its weights in the cache.
+Printed for each: median and quartiles of milliseconds a chunk, the median of the ratios to the first row in the same
+round, times real time of all streams together, the multiple of the limit, peak memory. Nothing is asserted: timing is
+no test.
 
 The limit is the larger of two times: reading the encoder's file once at the bandwidth measured in the same rounds, and
 its multiplications at the rate of onnxruntime's integer product of 1024 x 1024 x 4096, measured likewise (fp32 rows:
@@ -31,6 +32,7 @@ from nemoport.variant import FP32, instruction_set
 HERE = Path(__file__).parent
 WARM_UP_CHUNKS = 12  # until the caches are full and the processor's frequency has settled
 PAUSE_SECONDS = 0.1  # a runtime's threads go on spinning for a while, and would take a core from the next row
+Setting = tuple[int, int]  # lookahead, streams in one batch
 FLOATS = ("fp32", "fp16")  # precisions that the CPU provider multiplies in f32
 
 
@@ -43,24 +45,28 @@ class Row:
     floats: bool = True
     python: str = sys.executable
     process: subprocess.Popen | None = None
-    milliseconds: list[float] = field(default_factory=list)
-    peak_bytes: int = 0
+    milliseconds: dict[Setting, list[float]] = field(default_factory=dict)
+    peak_bytes: dict[Setting, int] = field(default_factory=dict)
 
     def start(self, threads: int) -> None:
         command = [self.python, str(HERE / "worker.py"), self.kind, self.path, str(threads)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def ask(self, **order) -> list[float]:
-        print(json.dumps(order), file=self.process.stdin, flush=True)
-        return self.answer()
+    def ready(self) -> None:
+        self._answer()
 
-    def answer(self) -> list[float]:
+    def run(self, setting: Setting, chunks: int) -> list[float]:
+        order = dict(zip(("lookahead", "streams"), setting, strict=True), chunks=chunks)
+        print(json.dumps(order), file=self.process.stdin, flush=True)
+        answer = self._answer()
+        self.peak_bytes.setdefault(setting, answer["peak_bytes"])  # before larger settings have run
+        return answer["ms"]
+
+    def _answer(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
             raise SystemExit(f"{self.name} ended: exit code {self.process.wait()}")
-        answer = json.loads(line)
-        self.peak_bytes = max(self.peak_bytes, answer["peak_bytes"])
-        return answer.get("ms", [])
+        return json.loads(line)
 
 
 def rows_of(options) -> list[Row]:
@@ -93,32 +99,41 @@ def multiplications(build: Path) -> int:
     return sum(sizes[node.input[1]] for node in layer_matmuls(model))
 
 
-def measure(rows: list[Row], lookahead: int, streams: int, rounds: int) -> None:
-    for row in rows:
-        row.milliseconds = []
-        row.ask(lookahead=lookahead, streams=streams, chunks=WARM_UP_CHUNKS)
-    for _ in range(rounds):
+def measure(rows: list[Row], settings: list[Setting], rounds: int) -> None:
+    for setting in settings:
         for row in rows:
-            time.sleep(PAUSE_SECONDS)
-            row.milliseconds += row.ask(chunks=1)
+            row.run(setting, WARM_UP_CHUNKS)
+            row.milliseconds[setting] = []
+    for _ in range(rounds):
+        for setting in settings:
+            for row in rows:
+                time.sleep(PAUSE_SECONDS)
+                row.milliseconds[setting] += row.run(setting, 1)
 
 
-def report(rows: list[Row], limits: dict[str, Row], chunk_ms: float, frames: int, streams: int, macs: int) -> list[dict]:
-    base, figures = rows[0].milliseconds, []
-    gib_s = statistics.median(limits["read"].milliseconds)  # milliseconds a GiB
+def report(rows: list[Row], limits: dict[str, Row], setting: Setting, chunk_ms: float, macs: int) -> list[dict]:
+    lookahead, streams = setting
+    base, figures = rows[0].milliseconds[setting], []
+    gib_ms = median_of(limits["read"])
     print("| row | ms a chunk (quartiles) | speed, first row = 1 | times real time | multiple of the limit | peak MB |")
     print("|---|---|---|---|---|---|")
     for row in rows:
-        low, middle, high = statistics.quantiles(row.milliseconds, n=4)
-        ratio = statistics.median(b / m for b, m in zip(base, row.milliseconds, strict=True))
+        times, peak = row.milliseconds[setting], row.peak_bytes[setting]
+        low, middle, high = statistics.quantiles(times, n=4)
+        ratio = statistics.median(b / m for b, m in zip(base, times, strict=True))
         product = limits["multiply floats" if row.floats else "multiply integers"]
-        compute_ms = statistics.median(product.milliseconds) * macs * frames * streams / 2**32
-        limit_ms = max(row.weight_bytes / 2**30 * gib_s, compute_ms) if row.weight_bytes else None
-        figures.append(dict(row=row.name, ms=middle, low=low, high=high, ratio=ratio, limit_ms=limit_ms, peak=row.peak_bytes))
+        compute_ms = median_of(product) * macs * (lookahead + 1) * streams / 2**32
+        limit_ms = max(row.weight_bytes / 2**30 * gib_ms, compute_ms) if row.weight_bytes else None
+        figures.append(dict(row=row.name, ms=middle, low=low, high=high, ratio=ratio, limit_ms=limit_ms, peak=peak))
         multiple = f"{middle / limit_ms:.2f}" if limit_ms else ""
         print(f"| {row.name} | {middle:.1f} ({low:.1f} to {high:.1f}) | {ratio:.2f} | {streams * chunk_ms / middle:.1f} "
-              f"| {multiple} | {row.peak_bytes / 1e6:.0f} |", flush=True)  # fmt: skip
+              f"| {multiple} | {peak / 1e6:.0f} |", flush=True)  # fmt: skip
     return figures
+
+
+def median_of(machine: Row) -> float:
+    """Over all settings: what the machine does in a time depends on none."""
+    return statistics.median(ms for times in machine.milliseconds.values() for ms in times)
 
 
 def main() -> None:
@@ -141,21 +156,20 @@ def main() -> None:
     for row in everyone:
         row.start(options.threads)
     for row in everyone:
-        row.answer()
+        row.ready()
     spec = Artifact.open(next(r.path for r in rows if r.kind == "artifact")).spec
     macs = multiplications(options.build)
-    for lookahead in options.lookaheads:
-        for streams in options.streams:
-            measure(everyone, lookahead, streams, options.rounds)
-            chunk_ms = spec.streaming.chunk_ms(lookahead, spec.frontend)
-            print(f"\n{instruction_set()}, {options.threads} threads, lookahead {lookahead} ({chunk_ms:.0f} ms chunks), "
-                  f"{streams} streams, {options.rounds} rounds; "
-                  f"{1074 / statistics.median(limits['read'].milliseconds):.1f} GB/s\n")  # fmt: skip
-            figures = report(rows, limits, chunk_ms, lookahead + 1, streams, macs)
-            if options.json:
-                head = dict(lookahead=lookahead, streams=streams, threads=options.threads, chunk_ms=chunk_ms)
-                with options.json.open("a") as file:
-                    print(json.dumps({**head, "machine": instruction_set(), "rows": figures}), file=file)
+    settings = [(lookahead, streams) for streams in sorted(options.streams) for lookahead in sorted(options.lookaheads)]
+    measure(everyone, settings, options.rounds)
+    for lookahead, streams in settings:
+        chunk_ms = spec.streaming.chunk_ms(lookahead, spec.frontend)
+        print(f"\n{instruction_set()}, {options.threads} threads, lookahead {lookahead} ({chunk_ms:.0f} ms chunks), "
+              f"{streams} streams, {options.rounds} rounds; {1074 / median_of(limits['read']):.1f} GB/s\n")  # fmt: skip
+        figures = report(rows, limits, (lookahead, streams), chunk_ms, macs)
+        if options.json:
+            head = dict(lookahead=lookahead, streams=streams, threads=options.threads, chunk_ms=chunk_ms)
+            with options.json.open("a") as file:
+                print(json.dumps({**head, "machine": instruction_set(), "rows": figures}), file=file)
     for row in everyone:
         row.process.stdin.close()
         row.process.wait()
