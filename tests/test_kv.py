@@ -14,9 +14,11 @@ from nemoport.artifact import ENCODER, Artifact
 from nemoport.contract import CACHED, KV, KvCaches, NemoCaches, caches_of, contract_of, precision_of, variant_of
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.export.build import export_checkpoint
+from nemoport.export.layouts import native_example
 from nemoport.quantize import build_variant
 from nemoport.quantize.graph import load_typed
 from nemoport.quantize.smoothing import sites
+from nemoport.recognizer import Recognizer
 from nemoport.spec import StreamingSpec
 from nemoport.validate import gates, limits
 from nemoport.validate.context import Context
@@ -146,6 +148,16 @@ def test_kv_passes_its_gates(kv_build, context_of, reference_checkpoint):
     whole = context_of(kv_build, reference_checkpoint.spec.streaming.lookaheads)
     assert {r.status for r in gates.run_gate("contract", whole)} == {PASS}
     assert failing(context_of(kv_build), "numeric", "tokens", "wer", "boundary", "batch", "cost") == []
+
+
+@pytest.mark.parametrize("variant", ["fp32", KV_FP32])
+def test_the_cards_example_hears_the_same(kv_build, variant, eval_corpus):
+    """onnxruntime alone, by config.json: an utterance that outlasts the left context."""
+    utterance = max(eval_corpus.utterances, key=lambda u: u.seconds)
+    tokens, text = native_example.transcribe(kv_build, variant, utterance.path, 6)
+    expected = Recognizer.open(kv_build / variant, 6, threads=1).transcribe_file(utterance.path)
+    assert (tuple(tokens), text) == (expected.tokens, expected.text)
+    assert len(tokens) > 10
 
 
 def test_layers_whose_caches_are_swapped_are_rejected(kv_copy, context_of):
