@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -25,7 +25,6 @@ KV_PREFIX = "kv-"  # of a variant's name: kv-int8-dynamic is int8-dynamic of the
 class Caches(Protocol):
     """Encoder state of a batch of streams. `length`: i64 [B], how many of the left context's frames are filled."""
 
-    contract: ClassVar[str]
     length: np.ndarray
 
     @staticmethod
@@ -78,8 +77,6 @@ class NemoCaches:
     channel: np.ndarray
     time: np.ndarray
     length: np.ndarray
-
-    contract: ClassVar[str] = NEMO
 
     @staticmethod
     def shapes(spec: StreamingSpec, batch: int) -> dict[str, tuple[int, ...]]:
@@ -182,8 +179,6 @@ class KvCaches:
 
     windows: tuple[_Window, _Window, _Window]
     length: np.ndarray
-
-    contract: ClassVar[str] = KV
 
     @staticmethod
     def shapes(spec: StreamingSpec, batch: int) -> dict[str, tuple[int, ...]]:

@@ -36,10 +36,11 @@ class Session(Protocol):
         (two f32 [layers, B, hidden]) -> (logits f32 [B, T, vocab + 1], state after those tokens)."""
 
     def stack(self, states: list[EncoderState]) -> EncoderState:
-        """Joins the states of several streams into one batch."""
+        """Joins streams, as `unstack` gave them, into a batch that `encode` takes; one stream is a batch too."""
 
     def unstack(self, state: EncoderState) -> list[EncoderState]:
-        """Splits a batch into streams; the inverse of `stack`."""
+        """Splits a batch into streams; the inverse of `stack`. A state is good for one continuation: who wants two
+        takes a deep copy."""
 
 
 @dataclass
