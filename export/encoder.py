@@ -115,6 +115,8 @@ class StreamingEncoder(nn.Module):
     `pad_and_drop_preencoded` gives. A stream shorter than its first chunk is padded to it, with `length` telling.
     """
 
+    LAYER: type[nn.Module] = ConformerLayer
+
     def __init__(self, tensors: dict[str, Tensor], spec: StreamingSpec):
         super().__init__()
         weights = Weights(tensors, "encoder.")
@@ -123,7 +125,7 @@ class StreamingEncoder(nn.Module):
         positions = sinusoids(range(spec.left_context_enc_frames + longest - 1, -longest, -1), spec.d_model)
         self.pre_encode = Subsampling(weights, "pre_encode")
         self.layers = nn.ModuleList(
-            ConformerLayer(weights, f"layers.{i}", spec.n_heads, positions) for i in range(spec.n_layers)
+            self.LAYER(weights, f"layers.{i}", spec.n_heads, positions) for i in range(spec.n_layers)
         )
         self.register_buffer("later_windows", later_windows(spec), persistent=False)
         self.unused = weights.unused

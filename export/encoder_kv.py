@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nemoport.export.encoder import MASKED, dropped_frames, later_windows
-from nemoport.export.layers import FeedForward, MatMul, Subsampling, Weights, layer_norm, sinusoids
-from nemoport.spec import StreamingSpec
+from nemoport.export.encoder import MASKED, StreamingEncoder, dropped_frames
+from nemoport.export.layers import FeedForward, MatMul, Weights, layer_norm
 
 
 class ChunkGeometry(NamedTuple):
@@ -121,22 +120,10 @@ class ConformerLayer(nn.Module):
         return self.norm_out(x), new_keys, new_values, new_conv
 
 
-class KvStreamingEncoder(nn.Module):
+class KvStreamingEncoder(StreamingEncoder):
     """Every lookahead of the checkpoint; first chunks are told from later ones as in `encoder.StreamingEncoder`."""
 
-    def __init__(self, tensors: dict[str, Tensor], spec: StreamingSpec):
-        super().__init__()
-        weights = Weights(tensors, "encoder.")
-        self.spec = spec
-        longest = spec.max_chunk_enc_frames
-        positions = sinusoids(range(spec.left_context_enc_frames + longest - 1, -longest, -1), spec.d_model)
-        self.pre_encode = Subsampling(weights, "pre_encode")
-        self.layers = nn.ModuleList(
-            ConformerLayer(weights, f"layers.{i}", spec.n_heads, positions) for i in range(spec.n_layers)
-        )
-        self.register_buffer("later_windows", later_windows(spec), persistent=False)
-        self.unused = weights.unused
-        self.eval()
+    LAYER = ConformerLayer
 
     def forward(self, audio_signal, length, *caches):
         """audio_signal f32 [B, n_mels, T]; length i64 [B], valid mel frames, mel cache included; caches: for each layer

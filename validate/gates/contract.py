@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nemoport.contract import KV, KvCaches, NemoCaches, contract_of
+from nemoport.export.config import cache_shapes
 from nemoport.spec import ModelSpec
 from nemoport.tokens import read_tokens
 from nemoport.validate.context import Context
@@ -93,8 +94,7 @@ def _specs(context: Context) -> Iterator[str]:
             yield _differs(f"config.json's {part}.{name}", value, theirs[part][name])
     encoder, streaming = context.artifact.config()["encoder"], context.spec.streaming
     for key, caches in (("cache_shapes", NemoCaches), ("kv_cache_shapes", KvCaches)):
-        shapes = {name: list(shape) for name, shape in caches.shapes(streaming, 1).items()}
-        yield _differs(f"config.json's {key}", shapes, encoder.get(key))
+        yield _differs(f"config.json's {key}", cache_shapes(streaming, caches), encoder.get(key))
 
 
 def _graph(path: Path, inputs: dict[str, Tensor], outputs: dict[str, Tensor], context: Context) -> Iterator[str]:
