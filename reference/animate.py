@@ -6,7 +6,9 @@ times a frame on the next, as a transducer's predictor does not see time pass. S
 -1, and four units of the joint make them alternate, with s the first encoder unit and c the class of the last token:
   units 0 and 1 together are |s + c|, which raises blank: a token comes only where s opposes the last token's class;
   units 2 and 3 together are s, which lifts the tokens of its own sign: the new token then blocks the frame it came from.
-The bias of blank is set by bisection on greedy search.
+The bias of blank is set by bisection on greedy search. The durations of a TDT joint are left to chance, centred so that
+no one of them wins everywhere. Batch norms are given the statistics of the audio and random scales, so that nothing that
+an exporter folds away is the identity.
 """
 from __future__ import annotations
 
@@ -58,9 +60,25 @@ def alternate(asr, frames: torch.Tensor) -> None:
         joint.pred.weight[unit] = sign * read_weight if unit < 2 else 0.0
         joint.pred.bias[unit] = sign * read_bias if unit < 2 else 0.0
     head.weight[:, :4] = 0.0
-    head.weight[-1, :2] = GATE
+    head.weight[n_tokens, :2] = GATE
     head.weight[:n_tokens, 2] = CLASS_GAIN * classes
     head.weight[:n_tokens, 3] = -CLASS_GAIN * classes
+
+
+def settle_batch_norms(asr, clips: torch.Tensor, n_samples: torch.Tensor) -> None:
+    """Random scales and shifts for the encoder's batch norms, and running statistics of clips f32 [B, n]."""
+    norms = [module for module in asr.encoder.modules() if isinstance(module, torch.nn.BatchNorm1d)]
+    for norm in norms:
+        norm.weight.uniform_(0.5, 1.5)
+        norm.bias.normal_(0.0, 0.2)
+        norm.momentum, usual = None, norm.momentum  # None: the mean over all batches since the reset
+        norm.reset_running_stats()
+        norm.train()
+    if norms:
+        asr.forward(input_signal=clips, input_signal_length=n_samples)
+    for norm in norms:
+        norm.momentum = usual
+        norm.eval()
 
 
 @torch.no_grad()
@@ -73,12 +91,13 @@ def animate(asr, audio: np.ndarray) -> float:
     asr.preprocessor.featurizer.dither = 0.0
     conditioning.condition(asr, clips, n_samples)
     asr.eval()
+    settle_batch_norms(asr, clips, n_samples)
     frames, n_frames = asr.forward(input_signal=clips, input_signal_length=n_samples)  # f32 [B, d, T]
     alternate(asr, frames.transpose(1, 2))
-    bias, low, high = asr.joint.joint_net[-1].bias, -10.0, 10.0
+    bias, blank, low, high = asr.joint.joint_net[-1].bias, len(asr.tokenizer.vocab), -10.0, 10.0
     for _ in range(16):
-        bias[-1] = (low + high) / 2
+        bias[blank] = (low + high) / 2
         found = asr.decoding.rnnt_decoder_predictions_tensor(frames, n_frames, return_hypotheses=True)
         rate = sum(len(hypothesis.y_sequence) for hypothesis in found) / (clips.numel() / 16000)
-        low, high = (bias[-1].item(), high) if rate > TARGET_TOKENS_PER_S else (low, bias[-1].item())
+        low, high = (bias[blank].item(), high) if rate > TARGET_TOKENS_PER_S else (low, bias[blank].item())
     return rate

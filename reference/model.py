@@ -1,7 +1,8 @@
-"""The NeMo configuration of the published structure, for any size, and the tokenizer that goes with it.
+"""The NeMo configuration of the published structures, for any size, and the tokenizer that goes with them.
 
-Published: nvidia/nemotron-speech-streaming-en-0.6b, a cache-aware FastConformer transducer. Only the numbers of
-``Dimensions`` differ between it and the small ones; everything that an exporter can trip over is the same.
+Published, by kind: "streaming" is nvidia/nemotron-speech-streaming-en-0.6b, a cache-aware FastConformer transducer;
+"tdt" is nvidia/parakeet-tdt-0.6b-v3, one of full context whose joint gives a duration beside the token (TDT). Only the
+numbers of ``Dimensions`` differ between them and the small ones; everything that an exporter can trip over is the same.
 """
 from __future__ import annotations
 
@@ -11,11 +12,16 @@ from pathlib import Path
 
 LOOKAHEADS_ENC_FRAMES = (13, 6, 1, 0)
 LEFT_CONTEXT_ENC_FRAMES = 70
+TDT_DURATIONS_ENC_FRAMES = (0, 1, 2, 3, 4)  # how far a TDT joint may step, by index of its last outputs
+TDT_SIGMA = 0.02  # taken from every token log-probability in training (arXiv:2304.06795, section 3.2)
 
 
 @dataclass(frozen=True)
 class Dimensions:
-    """Sizes of one model; ``dropout`` regularises the encoder, ``decoder_dropout`` predictor and joint."""
+    """Sizes of one model; ``dropout`` regularises the encoder, ``decoder_dropout`` predictor and joint.
+
+    ``kind`` is "streaming" or "tdt".
+    """
 
     n_layers: int
     d_model: int
@@ -26,12 +32,16 @@ class Dimensions:
     vocabulary: int
     dropout: float = 0.1
     decoder_dropout: float = 0.2
+    kind: str = "streaming"
 
 
 PRESETS = {
     "nemotron-en-0.6b": Dimensions(24, 1024, 8, 256, 640, 640, 1024),
     "reference": Dimensions(6, 176, 4, 64, 160, 160, 96, dropout=0.05),
     "tiny": Dimensions(2, 64, 4, 32, 32, 32, 64),
+    "parakeet-tdt-0.6b-v3": Dimensions(24, 1024, 8, 256, 640, 640, 8192, kind="tdt"),
+    "reference-tdt": Dimensions(6, 176, 4, 64, 160, 160, 128, dropout=0.05, kind="tdt"),
+    "tiny-tdt": Dimensions(2, 64, 4, 32, 32, 32, 96, kind="tdt"),
 }
 
 
@@ -56,33 +66,57 @@ def write_tokenizer(lines: Iterable[str], vocabulary: int, folder: Path) -> Path
     return folder
 
 
+def parts_of_kind(kind: str) -> dict[str, dict]:
+    """What sets the kinds apart, by section of the configuration. Raises KeyError on an unknown kind."""
+    durations = list(TDT_DURATIONS_ENC_FRAMES)
+    return {
+        "streaming": dict(
+            model_defaults={}, preprocessor=dict(normalize="NA"),
+            encoder=dict(
+                causal_downsampling=True, conv_norm_type="layer_norm", conv_context_size="causal",
+                att_context_size=[[LEFT_CONTEXT_ENC_FRAMES, right] for right in LOOKAHEADS_ENC_FRAMES],
+                att_context_style="chunked_limited"),
+            joint={}, decoding=dict(model_type="rnnt"),
+            loss=dict(loss_name="default", warprnnt_numba_kwargs=dict(fastemit_lambda=0.0, clamp=-1.0))),
+        "tdt": dict(
+            model_defaults=dict(tdt_durations=durations, num_tdt_durations=len(durations)),
+            preprocessor=dict(normalize="per_feature"),
+            encoder=dict(
+                causal_downsampling=False, conv_norm_type="batch_norm", conv_context_size=None,
+                att_context_size=[-1, -1], att_context_style="regular"),
+            joint=dict(num_extra_outputs=len(durations)), decoding=dict(model_type="tdt", durations=durations),
+            # NeMo takes the decoder's durations from here, not from the decoding section.
+            loss=dict(loss_name="tdt", tdt_kwargs=dict(
+                fastemit_lambda=0.0, clamp=-1.0, durations=durations, sigma=TDT_SIGMA, omega=0.1))),
+    }[kind]
+
+
 def config(size: Dimensions, tokenizer_folder: Path):
     """An OmegaConf configuration for EncDecRNNTBPEModel."""
     from omegaconf import OmegaConf
 
     modules = "nemo.collections.asr.modules"
+    own = parts_of_kind(size.kind)
     return OmegaConf.create(dict(
         sample_rate=16000, compute_eval_loss=False, log_prediction=False, rnnt_reduction="mean_volume",
         skip_nan_grad=False, train_ds=None, validation_ds=None, test_ds=None,
-        model_defaults=dict(enc_hidden=size.d_model, pred_hidden=size.predictor_hidden, joint_hidden=size.joint_hidden),
+        model_defaults=dict(enc_hidden=size.d_model, pred_hidden=size.predictor_hidden, joint_hidden=size.joint_hidden,
+                            **own["model_defaults"]),
         tokenizer=dict(dir=str(tokenizer_folder), type="bpe"),
         preprocessor=dict(
-            _target_=f"{modules}.AudioToMelSpectrogramPreprocessor", sample_rate=16000, normalize="NA", window_size=0.025,
-            window_stride=0.01, window="hann", features=128, n_fft=512, log=True, frame_splicing=1, dither=1e-5, pad_to=0,
-            pad_value=0.0),
+            _target_=f"{modules}.AudioToMelSpectrogramPreprocessor", sample_rate=16000, window_size=0.025, window_stride=0.01,
+            window="hann", features=128, n_fft=512, log=True, frame_splicing=1, dither=1e-5, pad_to=0, pad_value=0.0,
+            **own["preprocessor"]),
         spec_augment=dict(
             _target_=f"{modules}.SpectrogramAugmentation", freq_masks=2, time_masks=3, freq_width=20, time_width=0.05),
         encoder=dict(
             _target_=f"{modules}.ConformerEncoder", feat_in=128, feat_out=-1, n_layers=size.n_layers, d_model=size.d_model,
             use_bias=False, subsampling="dw_striding", subsampling_factor=8,
-            subsampling_conv_channels=size.subsampling_channels, causal_downsampling=True, reduction=None,
-            reduction_position=None, reduction_factor=1, ff_expansion_factor=4, self_attention_model="rel_pos",
-            n_heads=size.n_heads,
-            att_context_size=[[LEFT_CONTEXT_ENC_FRAMES, right] for right in LOOKAHEADS_ENC_FRAMES],
-            att_context_style="chunked_limited", att_context_probs=None, xscaling=False, untie_biases=True,
-            pos_emb_max_len=5000, conv_kernel_size=9, conv_norm_type="layer_norm", conv_context_size="causal",
-            dropout=size.dropout, dropout_pre_encoder=0.0, dropout_emb=0.0, dropout_att=size.dropout,
-            stochastic_depth_drop_prob=0.0, stochastic_depth_mode="linear", stochastic_depth_start_layer=1),
+            subsampling_conv_channels=size.subsampling_channels, reduction=None, reduction_position=None, reduction_factor=1,
+            ff_expansion_factor=4, self_attention_model="rel_pos", n_heads=size.n_heads, att_context_probs=None,
+            xscaling=False, untie_biases=True, pos_emb_max_len=5000, conv_kernel_size=9, dropout=size.dropout,
+            dropout_pre_encoder=0.0, dropout_emb=0.0, dropout_att=size.dropout, stochastic_depth_drop_prob=0.0,
+            stochastic_depth_mode="linear", stochastic_depth_start_layer=1, **own["encoder"]),
         decoder=dict(
             _target_=f"{modules}.RNNTDecoder", normalization_mode=None, random_state_sampling=False, blank_as_pad=True,
             prednet=dict(pred_hidden=size.predictor_hidden, pred_rnn_layers=2, t_max=None, dropout=size.decoder_dropout)),
@@ -90,12 +124,12 @@ def config(size: Dimensions, tokenizer_folder: Path):
         joint=dict(
             _target_=f"{modules}.RNNTJoint", log_softmax=None, preserve_memory=False, fuse_loss_wer=False,
             fused_batch_size=-1,
-            jointnet=dict(joint_hidden=size.joint_hidden, activation="relu", dropout=size.decoder_dropout)),
+            jointnet=dict(joint_hidden=size.joint_hidden, activation="relu", dropout=size.decoder_dropout),
+            **own["joint"]),
         decoding=dict(
-            strategy="greedy_batch", model_type="rnnt", greedy=dict(max_symbols=10, use_cuda_graph_decoder=False),
-            beam=dict(beam_size=2, return_best_hypothesis=False, score_norm=True)),
-        loss=dict(loss_name="default", warprnnt_numba_kwargs=dict(fastemit_lambda=0.0, clamp=-1.0)),
-        optim=dict(name="adamw", lr=1e-3)))
+            strategy="greedy_batch", greedy=dict(max_symbols=10, use_cuda_graph_decoder=False),
+            beam=dict(beam_size=2, return_best_hypothesis=False, score_norm=True), **own["decoding"]),
+        loss=own["loss"], optim=dict(name="adamw", lr=1e-3)))
 
 
 def build(size: Dimensions, tokenizer_folder: Path):

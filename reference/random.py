@@ -1,6 +1,7 @@
 """Randomly initialised checkpoints of the published structure, for tests and for measuring speed and memory.
 
-``python -m nemoport.reference.random --preset nemotron-en-0.6b --out x.nemo [--seed 0]`` (or ``--preset tiny``)
+``python -m nemoport.reference.random --preset nemotron-en-0.6b --out x.nemo [--seed 0]``
+(``--preset tiny`` and ``tiny-tdt`` take seconds, ``parakeet-tdt-0.6b-v3`` is the full-context TDT one)
 
 Plain random weights are useless for comparing tokens: the encoder gives one vector for every input, and greedy search
 emits a token at every chance, or none. ``animate.py`` makes the output depend on the audio, as a trained model's does:
@@ -22,18 +23,18 @@ from . import animate, model, text
 
 SAMPLE_RATE_HZ = 16000
 # Counted from the published dimensions; a change of structure shows here first.
-PARAMETERS = {"nemotron-en-0.6b": 618_080_000}
+PARAMETERS = {"nemotron-en-0.6b": 618_080_000, "parakeet-tdt-0.6b-v3": 627_000_000}
 
 
-def tokenizer_lines() -> list[str]:
-    """Text rich enough for 1024 BPE tokens: grammar sentences and words of one to three made-up syllables."""
+def tokenizer_lines(vocabulary: int = 1024) -> list[str]:
+    """Text rich enough for that many BPE tokens: grammar sentences and words of one to three made-up syllables."""
     rng = random.Random("tokenizer")
     onsets = ("b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p ph pl pr qu r s sc sh sl sm sn sp st str sw t th tr "
               "v w wh y z")
     rimes = ("a ab ack ad ain all am an and ar ate ay e ead eam ed eep ell en ent er es est et ew i ice ick ide ight ill in ine "
              "ing ip ire ish ive o oad ock oil old on ong oon op or ore ot ound ous out ow ox u ub uck ug um un ure us ut")
     lines = list(itertools.islice(text.grammar_sentences("tokenizer", held_out=False), 2000))
-    for _ in range(4000):
+    for _ in range(4000 * max(1, vocabulary // 1024)):
         words = ("".join(rng.choice(onsets.split()) + rng.choice(rimes.split()) for _ in range(rng.randint(1, 3)))
                  for _ in range(8))
         lines.append(" ".join(words) + " it's")
@@ -78,7 +79,7 @@ def write(preset: str, path: Path, seed: int = 0) -> tuple[int, float]:
     torch.manual_seed(seed)
     size = model.PRESETS[preset]
     with tempfile.TemporaryDirectory() as folder:
-        asr = model.build(size, model.write_tokenizer(tokenizer_lines(), size.vocabulary, Path(folder)))
+        asr = model.build(size, model.write_tokenizer(tokenizer_lines(size.vocabulary), size.vocabulary, Path(folder)))
         parameters = sum(parameter.numel() for parameter in asr.parameters())
         expected = PARAMETERS.get(preset, parameters)
         if abs(parameters - expected) > 10_000:
