@@ -10,6 +10,9 @@ BUILD       ?= build/$(NAME)
 DIST        ?= dist/$(NAME)
 # What the model card must be told: --license, --language, --base-model ... The committed checkpoint is our own.
 CARD        ?= $(if $(filter reference/checkpoints/%,$(CHECKPOINT)),--license apache-2.0 --language en)
+# native, or onnx-asr for offline models; SHARDS, such as 1.5G: fp32 again in files below that
+LAYOUT      ?= native
+SHARDS      ?=
 REPO        ?=
 
 PYTHON      ?= python3
@@ -72,7 +75,7 @@ validate: oracle ## hold every built variant to its gates; the exit code is the 
 	$(NEMOPORT) validate --checkpoint $(CHECKPOINT) --build $(BUILD) --corpus $(CORPUS) --calibration $(CALIBRATION)
 
 package: ## lay out what passed for the Hub, in DIST
-	$(NEMOPORT) package --build $(BUILD) --dist $(DIST) $(CARD)
+	$(NEMOPORT) package --build $(BUILD) --dist $(DIST) --layout $(LAYOUT) $(if $(SHARDS),--shard-bytes $(SHARDS)) $(CARD)
 
 verify: ## check DIST against its manifest
 	$(NEMOPORT) verify $(DIST)

@@ -24,6 +24,7 @@ from nemoport.calibration.samples import SampleCollector
 from nemoport.calibration.stream import CalibrationStreams
 from nemoport.errors import ArtifactError
 from nemoport.files import digest_json, write_bytes, write_json
+from nemoport.spec import context_name
 
 Progress = Callable[[str], None]  # told what is being done, a line at a time
 Collector = RangeCollector | SampleCollector | GramCollector
@@ -70,7 +71,7 @@ def calibrate(
     if done < len(plans):
         session = ProbedSession(parent, Probe(parent.encoder, tensors, threads=threads))
         for i in range(done, len(plans)):
-            progress(f"calibration: stream {i + 1} of {len(plans)}, lookahead {plans[i].lookahead}")
+            progress(f"calibration: stream {i + 1} of {len(plans)}, {context_name(plans[i].lookahead)}")
             for wanted in streams.run(session, plans[i]):
                 if wanted:
                     collector.update(session.encoder.values)

@@ -8,6 +8,8 @@ Warm-up rule: a chunk is collected when the caches it reads are full. Exempt are
 collected from their first chunk on, because users' streams start cold too. Measured on the reference checkpoint: what
 a cold start reaches beyond the ranges of warm chunks is mostly other audio (17 of 54 tensors; the same audio heard warm
 exceeds them in 18), but 13 exceed both, by up to 21 %, attention outputs first: they average over fewer frames.
+
+An offline encoder has no caches. It hears each stream as one recording of half a minute, and one of two minutes.
 """
 
 from __future__ import annotations
@@ -20,15 +22,18 @@ import numpy as np
 from nemoport.artifact import Artifact
 from nemoport.calibration.corpus import Corpus
 from nemoport.errors import CorpusError
-from nemoport.frontend import LogMelStream
 from nemoport.spec import ModelSpec
-from nemoport.stream import Chunk, Chunker
+from nemoport.stream import Chunk, Whole, Windows
 from nemoport.validate.sessions.onnxruntime import OnnxSession
+
+OFFLINE_CONTEXT_S = 7.5
+LONGEST_CONTEXTS = 16.0  # of an offline encoder's one long recording
 
 
 @dataclass(frozen=True)
 class StreamParameters:
-    """How calibration audio is streamed. A context is the encoder's left context: 70 frames, 5.6 s, as published.
+    """How calibration audio is streamed. A context is the encoder's left context: 70 frames, 5.6 s, as published; for an
+    encoder that hears all, 7.5 s.
 
     `cold` is the fault that this reader exists to avoid, kept for comparison only: every chunk starts from empty
     caches, as if it stood alone, and none is dropped.
@@ -52,7 +57,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class StreamPlan:
-    lookahead: int
+    lookahead: int | None
     segments: tuple[Segment, ...]
     collect_start: bool = False  # collect from the first chunk on, whatever the caches hold
 
@@ -72,10 +77,11 @@ class CalibrationStreams:
 
     def chunks(self, plan: StreamPlan) -> Iterator[Chunk]:
         """The full windows of one stream. The rest behind the last one is left out: padding would enter the ranges."""
-        mel = LogMelStream(self.spec.frontend, self._filterbank)
-        chunker = Chunker(self.spec.streaming, self.spec.frontend.n_mels, plan.lookahead)
+        cutter = (Windows if self.spec.streaming else Whole)(self.spec, self._filterbank, plan.lookahead, "full")
         for segment in plan.segments:
-            yield from chunker.feed(mel.feed(self.samples(segment)))
+            yield from cutter.feed(self.samples(segment))
+        if isinstance(cutter, Whole):
+            yield from cutter.finish()
 
     def samples(self, segment: Segment) -> np.ndarray:
         """f32 [n], mono, at the model's rate."""
@@ -89,7 +95,7 @@ class CalibrationStreams:
     def run(self, session: OnnxSession, plan: StreamPlan) -> Iterator[bool]:
         """Runs one stream and yields after each chunk whether what the encoder saw is to be collected."""
         cold = self.parameters.cold
-        all_chunks = cold or plan.collect_start
+        all_chunks = cold or plan.collect_start or self.spec.streaming is None
         needed = 0 if all_chunks else self.parameters.min_cache_fill * self.spec.streaming.left_context_enc_frames
         state = session.initial_state(1)
         for chunk in self.chunks(plan):
@@ -100,7 +106,7 @@ class CalibrationStreams:
                 state = after
 
     def _plan(self) -> tuple[StreamPlan, ...]:
-        lookaheads = self.spec.streaming.lookaheads
+        lookaheads = self.spec.lookaheads
         groups = self._groups()
         count = max(len(groups), len(lookaheads))  # a small corpus is heard again at the other lookaheads
         spoken = [StreamPlan(lookaheads[i % len(lookaheads)], groups[i % len(groups)]) for i in range(count)]
@@ -111,7 +117,17 @@ class CalibrationStreams:
             StreamPlan(lookahead, (speech[2 * i % len(speech)], *pause, speech[(2 * i + 1) % len(speech)]), True)
             for i, lookahead in enumerate(lookaheads)
         ]
-        return (*spoken, *fading)
+        longest = [] if self.spec.streaming else [StreamPlan(None, tuple(self._first(LONGEST_CONTEXTS)))]
+        return (*spoken, *fading, *longest)
+
+    def _first(self, contexts: float) -> Iterator[Segment]:
+        """Utterances from the corpus's beginning, so many contexts of them where there are."""
+        seconds = 0.0
+        for i, utterance in enumerate(self.corpus.utterances):
+            if seconds >= contexts * self._context_seconds:
+                return
+            yield Segment("speech", i)
+            seconds += utterance.seconds
 
     def _groups(self) -> list[tuple[Segment, ...]]:
         """Consecutive utterances, each group at least `contexts_per_stream` long; the last takes what is left over."""
@@ -135,4 +151,6 @@ class CalibrationStreams:
 
     @property
     def _context_seconds(self) -> float:
+        if self.spec.streaming is None:
+            return OFFLINE_CONTEXT_S
         return self.spec.streaming.left_context_enc_frames * self.spec.frame_seconds

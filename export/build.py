@@ -20,6 +20,10 @@ def export_checkpoint(checkpoint: Checkpoint, build: Path, contract: str = NEMO)
     another checkpoint's graphs."""
     if contract not in (NEMO, KV):
         raise UsageError(f"Unknown contract {contract!r}.", expected=f"{NEMO} or {KV}", found=contract, todo="choose one")
+    if contract == KV and checkpoint.spec.streaming is None:
+        raise UsageError(
+            "An offline model has no caches.", expected=NEMO, found=KV, todo="leave the contract out: there is one graph"
+        )
     recipe = Recipe(variant_of(contract, FP32), None, {"contract": contract, "opset": OPSET})
     variant = Variant(build, recipe, checkpoint.sha256)
     if (existing := variant.existing()) is not None:

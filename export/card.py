@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from types import ModuleType
 
 from nemoport.artifact import Artifact
 from nemoport.contract import precision_of
 from nemoport.export.card_figures import accuracy, limits, measured_on, variants
 from nemoport.export.card_rules import chunks, decoder, files, front_end
-from nemoport.export.layouts import native
 from nemoport.export.results import Figures
 from nemoport.export.terms import LICENCES, Terms
+from nemoport.spec import ModelSpec
 from nemoport.variant import FP32
 
-TAGS = ("onnx", "streaming", "asr", "speech-recognition", "fastconformer", "rnnt", "nemoport")
-EXAMPLE = Path(native.__file__).with_name("native_example.py")
+TAGS = ("onnx", "asr", "speech-recognition", "fastconformer", "nemoport")
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,15 @@ class CardFacts:
     artifacts: dict[str, Artifact]
     figures: dict[str, Figures]
 
+    layout: ModuleType  # of export/layouts
+
     @property
-    def lookaheads(self) -> list[int]:
-        return sorted(map(int, self.config["encoder"]["chunks_by_lookahead"]))
+    def spec(self) -> ModelSpec:
+        return next(iter(self.artifacts.values())).spec
+
+
+STREAMING = "serves every lookahead of the checkpoint, and first, later and last chunks."
+OFFLINE = "its attention goes over blocks, so that memory grows with their length and not with its square."
 
 
 def card(facts: CardFacts) -> str:
@@ -55,43 +60,33 @@ def _head(facts: CardFacts) -> str:
         rows["language"] = terms.language
     rows |= {"pipeline_tag": "automatic-speech-recognition", "library_name": "onnx"}
     lines = [f"{key}: {json.dumps(value)}" for key, value in rows.items()]  # quoted: a bare `no` is no language
-    return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in TAGS), "---"])
+    return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in (*TAGS, *facts.spec.kind.split("-"))), "---"])
 
 
 def _intro(facts: CardFacts) -> str:
-    spec = next(iter(facts.artifacts.values())).spec
-    streaming, decoding = spec.streaming, spec.decoding
+    spec, decoding = facts.spec, facts.spec.decoding
+    size = f"{spec.encoder.n_layers} layers of width {spec.encoder.d_model}"
+    if spec.streaming:
+        title, encoder = "streaming", f"cache-aware FastConformer, {size}. One graph, dynamic in batch and\n  time, " + STREAMING
+    else:
+        title, encoder = "offline", f"FastConformer, {size}, dynamic in batch and time. It hears\n  whole recordings; " + OFFLINE
+    model = "token-and-duration transducer (TDT)" if decoding.durations else "transducer"
     origin = f"[{facts.terms.base_model}](https://huggingface.co/{facts.terms.base_model})"
     revision = f" at revision `{facts.terms.revision}`" if facts.terms.revision else ""
     source = f"{origin}{revision}" if facts.terms.base_model else f"the NeMo checkpoint `{facts.name}`"
-    return f"""# {facts.name}: streaming speech recognition in ONNX
+    return f"""# {facts.name}: {title} speech recognition in ONNX
 
 ONNX graphs of {source}, made and checked by nemoport.
 
-- Encoder: cache-aware FastConformer, {streaming.n_layers} layers of width {streaming.d_model}. One graph, dynamic in batch and
-  time, serves every lookahead of the checkpoint, and first, later and last chunks.
-- Decoder: transducer, {decoding.pred_layers} LSTM layers of width {decoding.pred_hidden}, {decoding.vocab_size} tokens and blank.
+- Encoder: {encoder}
+- Decoder: {model}, {decoding.pred_layers} LSTM layers of width {decoding.pred_hidden}, {decoding.vocab_size} tokens and blank.
 - Every variant here passed every gate that it is held to, against NeMo itself.
 
 Checkpoint: sha256 `{facts.checkpoint_sha256}`."""
 
 
 def _usage(facts: CardFacts) -> str:
-    variant = next(iter(facts.artifacts))
-    return f"""## Use
-
-With nemoport:
-
-```sh
-nemoport verify .
-nemoport transcribe {variant} recording.wav
-```
-
-With onnxruntime alone (`pip install numpy onnxruntime soundfile`), as `python example.py . {variant} recording.wav`:
-
-```python
-{EXAMPLE.read_text(encoding="utf-8").rstrip()}
-```"""
+    return f"## Use\n\n{facts.layout.usage(facts)}"
 
 
 def _licence(facts: CardFacts) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nemoport.export.results import NOT_MEASURED
+from nemoport.spec import context_name
 
 if TYPE_CHECKING:
     from nemoport.export.card import CardFacts
@@ -22,7 +23,7 @@ def variants(facts: CardFacts) -> str:
         figures, entries = facts.figures[name], artifact.manifest.files.values()
         rows.append(
             (
-                f"`{name}/`",
+                f"`{name}`",
                 str(len(entries)),
                 f"{sum(entry.bytes for entry in entries) / 1e6:.1f} MB",
                 figures.show_difference("all lookaheads: difference"),
@@ -42,14 +43,14 @@ def variants(facts: CardFacts) -> str:
 def accuracy(facts: CardFacts) -> str:
     rows = []
     for name, figures in facts.figures.items():
-        for lookahead in facts.lookaheads:
-            case = f"lookahead {lookahead}"
+        for lookahead in facts.spec.lookaheads[::-1]:
+            case = context_name(lookahead)
             exact = next((c for c in (f"{case}, full", f"{case}, nemo") if figures.find("tokens", c)), f"{case}, full")
             rows.append(
                 (
                     f"`{name}`",
-                    str(lookahead),
-                    f"{facts.config['encoder']['chunks_by_lookahead'][str(lookahead)]['latency_ms']:g} ms",
+                    "all" if lookahead is None else str(lookahead),
+                    "all" if lookahead is None else f"{_latency_ms(facts, lookahead):g} ms",
                     figures.show("wer", f"{case}: WER"),
                     figures.show("wer", f"{case}: NeMo's WER"),
                     figures.show_difference(f"{case}: difference"),
@@ -106,11 +107,21 @@ def limits(facts: CardFacts) -> str:
         "Accuracy on other speech than the evaluation audio above: not measured.",
         "Speed and memory are those of the machine named above and of one stream; on others: not measured.",
         "Execution providers other than the one that the gates ran on: not measured.",
-        f"Lookaheads other than {', '.join(map(str, facts.lookaheads))} were not trained; do not use them.",
+        *_untrained(facts),
         "What the base model cannot do, these graphs cannot either.",
         *([f"Not measured: {', '.join(missing)}."] if missing else []),
     ]
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _latency_ms(facts: CardFacts, lookahead: int) -> float:
+    return facts.spec.streaming.chunk_ms(lookahead, facts.spec.frontend)
+
+
+def _untrained(facts: CardFacts) -> list[str]:
+    if facts.spec.streaming is None:
+        return ["It hears whole recordings, not live streams."]
+    return [f"Lookaheads other than {', '.join(map(str, facts.spec.lookaheads[::-1]))} were not trained; do not use them."]
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

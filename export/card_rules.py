@@ -11,29 +11,15 @@ if TYPE_CHECKING:
     from nemoport.export.card import CardFacts
 
 
-FILES = """## Files
-
-| path | holds |
-| --- | --- |
-| `config.json` | every parameter and rule below, machine-readable |
-| `<variant>/encoder_model.onnx`, `.onnx.data` | streaming encoder: graph, weights |
-| `<variant>/decoder_model.onnx`, `.onnx.data` | prediction network and joint, fused: graph, weights |
-| `<variant>/manifest.json` | what the variant was made from, by which recipe and tools |
-| `shared/filterbank.bin`, `.meta` | mel filterbank, f32, row major, and its shape |
-| `shared/tokens.txt`, `tokenizer.model` | tokens by id; the SentencePiece model |
-| `shared/preprocessor.config` | parameters of the front end |
-| `shared/frontend.onnx` | front end for whole recordings: audio to log-mel |
-| `manifest.json` | gate results; size and sha256 of every file |"""
-
-
-def files(_: CardFacts) -> str:
-    return FILES
+def files(facts: CardFacts) -> str:
+    rows = [(f"`{path}`", what) for path, what in facts.layout.FILES.items()]
+    return "## Files\n\n" + table(("path", "holds"), rows)
 
 
 def front_end(facts: CardFacts) -> str:
-    spec = next(iter(facts.artifacts.values())).spec.frontend
+    spec = facts.spec.frontend
     rate, bins = spec.sample_rate_hz, spec.n_fft // 2 + 1
-    normalised = "none" if spec.normalize == "NA" else spec.normalize
+    normalised = "none" if spec.normalize == "NA" else "each band to mean 0 and deviation 1 over the whole recording"
     return f"""## Front end
 
 - Audio: mono, {rate} Hz, f32 at full scale 1.0. Preemphasis {spec.preemphasis} over the whole stream.
@@ -45,8 +31,10 @@ def front_end(facts: CardFacts) -> str:
 
 def chunks(facts: CardFacts) -> str:
     encoder = facts.config["encoder"]
+    if facts.spec.streaming is None:
+        return f"## Encoder\n\n- Input: {encoder['input_rule']}.\n- {_frame(facts)}."
     rows = []
-    for lookahead in facts.lookaheads:
+    for lookahead in facts.spec.streaming.lookaheads[::-1]:
         chunk = encoder["chunks_by_lookahead"][str(lookahead)]
         first, later = chunk["first_window_mel_frames"], chunk["window_mel_frames"]
         frames = (str(first), f"{later} = {encoder['pre_encode_cache_mel_frames']} + {chunk['new_mel_frames']}")
@@ -60,7 +48,7 @@ def chunks(facts: CardFacts) -> str:
         rules.append(_caches(encoder["kv_cache_rule"], {name: shown[name] for name in first}))
     return f"""## Chunks and caches
 
-Default lookahead: {encoder["default_lookahead"]}. An encoder frame is {1000 * facts.config["frame_seconds"]:g} ms of audio.
+Default lookahead: {encoder["default_lookahead"]}. {_frame(facts)}.
 
 {table(head, rows)}
 
@@ -71,6 +59,10 @@ Default lookahead: {encoder["default_lookahead"]}. An encoder frame is {1000 * f
 {chr(10).join(rules)}"""
 
 
+def _frame(facts: CardFacts) -> str:
+    return f"An encoder frame is {1000 * facts.config['frame_seconds']:g} ms of audio"
+
+
 def _caches(rule: str, shapes: dict[str, list[int]]) -> str:
     lines = [f"- Caches: {rule}.", *(f"- `{name}`: {shape}, zeros at first" for name, shape in shapes.items())]
     return "\n".join(lines)
@@ -78,8 +70,9 @@ def _caches(rule: str, shapes: dict[str, list[int]]) -> str:
 
 def decoder(facts: CardFacts) -> str:
     rules = facts.config["decoder"]
+    durations = f"\n- Durations {rules['durations']}: {rules['duration_rule']}." if "durations" in rules else ""
     return f"""## Decoder
 
 - Blank is token {rules["blank_id"]} of {rules["vocab_size"]}, and the first target of a stream is {rules["first_target"]}.
 - `input_states_1` and `input_states_2`: {rules["state_shape"]}, zeros at first; {rules["state_rule"]}.
-- At most {rules["max_symbols_per_frame"]} tokens on one encoder frame. The graph yields raw logits."""
+- At most {rules["max_symbols_per_frame"]} tokens on one encoder frame. The graph yields raw logits.{durations}"""

@@ -9,11 +9,9 @@ from pathlib import Path
 from nemoport.errors import CheckpointError
 from nemoport.export.archive import first_line, member, opened, unreadable
 from nemoport.export.source import resolve
-from nemoport.export.supported import LOG_GUARD, contexts, unsupported
+from nemoport.export.supported import LOG_GUARD, STREAMING_RNNT, contexts, durations, kind_of, unsupported
 from nemoport.files import sha256_file
-from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, StreamingSpec
-
-STREAMING_RNNT = "streaming-rnnt"
+from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, StreamingSpec
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,8 @@ def read_checkpoint(checkpoint: str) -> Checkpoint:
     if spec is None:
         raise CheckpointError(
             f"{path} is not a model that nemoport exports.",
-            expected="a cache-aware streaming FastConformer-RNNT (NeMo EncDecRNNTBPEModel)",
+            expected="a FastConformer transducer (NeMo EncDecRNNTBPEModel): cache-aware RNNT, or full-context RNNT or TDT; "
+            f"by its attention context this is {kind_of(config)}",
             found="; ".join(problems),
             todo="use a checkpoint of that kind",
         )
@@ -91,12 +90,12 @@ def _read_config(path: Path) -> tuple[dict, bytes]:
 
 
 def _spec(config: dict) -> ModelSpec:
-    encoder, decoder, mel = config["encoder"], config["decoder"], config["preprocessor"]
-    pairs = contexts(encoder)
+    decoder, mel, kind = config["decoder"], config["preprocessor"], kind_of(config)
+    streaming = kind == STREAMING_RNNT
     rate = int(mel["sample_rate"])
     greedy = (config.get("decoding") or {}).get("greedy") or {}
     return ModelSpec(
-        kind=STREAMING_RNNT,
+        kind=kind,
         frontend=FrontendSpec(
             sample_rate_hz=rate,
             n_mels=int(mel["features"]),
@@ -105,23 +104,31 @@ def _spec(config: dict) -> ModelSpec:
             hop_samples=int(mel["window_stride"] * rate),
             preemphasis=float(mel.get("preemph", 0.97)),
             log_guard=float(mel.get("log_zero_guard_value", LOG_GUARD)),
-            normalize="NA",
+            normalize="NA" if streaming else "per_feature",
         ),
-        streaming=StreamingSpec(
-            n_layers=int(encoder["n_layers"]),
-            d_model=int(encoder["d_model"]),
-            n_heads=int(encoder["n_heads"]),
-            left_context_enc_frames=pairs[0][0],
-            lookaheads=tuple(right for _, right in pairs),
-            conv_cache_frames=int(encoder["conv_kernel_size"]) - 1,
-            subsampling_factor=int(encoder["subsampling_factor"]),
-            pre_encode_cache_mel_frames=int(encoder["subsampling_factor"]) + 1,  # ConvSubsampling's, when causal
-        ),
+        streaming=_streaming(config["encoder"]) if streaming else None,
+        offline=None if streaming else OfflineSpec(**_sizes(config["encoder"])),
         decoding=DecodingSpec(
             vocab_size=len(config["joint"]["vocabulary"]),
             pred_layers=int(decoder["prednet"]["pred_rnn_layers"]),
             pred_hidden=int(decoder["prednet"]["pred_hidden"]),
             joint_hidden=int(config["joint"]["jointnet"]["joint_hidden"]),
             max_symbols_per_frame=int(greedy.get("max_symbols") or greedy.get("max_symbols_per_step") or 10),
+            durations=durations(config),
         ),
+    )
+
+
+def _sizes(encoder: dict) -> dict[str, int]:
+    return {name: int(encoder[name]) for name in ("n_layers", "d_model", "n_heads", "subsampling_factor")}
+
+
+def _streaming(encoder: dict) -> StreamingSpec:
+    pairs = contexts(encoder)
+    return StreamingSpec(
+        **_sizes(encoder),
+        left_context_enc_frames=pairs[0][0],
+        lookaheads=tuple(right for _, right in pairs),
+        conv_cache_frames=int(encoder["conv_kernel_size"]) - 1,
+        pre_encode_cache_mel_frames=int(encoder["subsampling_factor"]) + 1,  # ConvSubsampling's, when causal
     )

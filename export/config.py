@@ -4,65 +4,25 @@ from __future__ import annotations
 
 from nemoport.contract import Caches, KvCaches, NemoCaches
 from nemoport.export.checkpoint import Checkpoint
-from nemoport.spec import StreamingSpec
+from nemoport.spec import ModelSpec, StreamingSpec
+
+DURATION_RULE = (
+    "behind the scores of tokens and blank stand those of the durations: take the best of each, and go on by the duration; "
+    "at blank by at least 1; after max_symbols_per_frame tokens without going on, by 1"
+)
 
 
 def runtime_config(checkpoint: Checkpoint) -> dict:
     """The spec itself under `spec`; the rest spells its consequences out for consumers that do not compute them."""
     spec = checkpoint.spec
-    streaming, frontend, decoding = spec.streaming, spec.frontend, spec.decoding
-    chunks = {
-        str(r): {
-            "latency_ms": streaming.chunk_ms(r, frontend),
-            "first_window_mel_frames": streaming.window_mel_frames(r, first=True),
-            "window_mel_frames": streaming.window_mel_frames(r, first=False),
-            "new_mel_frames": streaming.chunk_mel_frames(r, first=False),
-            "encoder_frames": r + 1,
-        }
-        for r in streaming.lookaheads
-    }
+    decoding, frontend = spec.decoding, spec.frontend
     return {
         "spec": spec.to_dict(),
         "base_model": checkpoint.base_model,
         "checkpoint": {"name": checkpoint.name, "sha256": checkpoint.sha256},
         "sample_rate": frontend.sample_rate_hz,
         "frame_seconds": spec.frame_seconds,
-        "encoder": {
-            "cache_shapes": cache_shapes(streaming, NemoCaches),
-            "cache_initial_value": 0,
-            "cache_rule": (
-                "feed each *_next output back as the next window's input, to the variant that gave it: what a cache "
-                "holds is scaled in the smoothed variants"
-            ),
-            "kv_cache_shapes": cache_shapes(streaming, KvCaches),
-            "kv_cache_rule": (
-                "the variants kv-* take for each layer cache_key, cache_value and cache_conv (frames and streams first) "
-                "and give key_new, value_new and conv_new, the frames of this window: put them behind the cache and feed "
-                "the last frames of both next time, as many as the shape says. cache_len counts the frames given so far, "
-                "at most those of cache_key. All else is as for the other variants"
-            ),
-            "pre_encode_cache_mel_frames": streaming.pre_encode_cache_mel_frames,
-            "chunks_by_lookahead": chunks,
-            "default_lookahead": default_lookahead(streaming.lookaheads),
-            "first_chunk_rule": (
-                "feed first_window_mel_frames frames with nothing before them; the graph drops nothing. Nine zero "
-                "frames before a window of window_mel_frames also work, as NeMo's pad_and_drop_preencoded, but give "
-                "slightly other frames. An utterance shorter than the first window is zero-padded to it, with `length` "
-                "the valid frames"
-            ),
-            "next_chunk_rule": (
-                "the last pre_encode_cache_mel_frames frames before the new ones (zeros in front where fewer came), "
-                "then new_mel_frames new ones; `length` counts both"
-            ),
-            "last_chunk_rule": (
-                "zero-pad the rest to a full window (or feed it short) with `length` the valid frames, cache included; "
-                "use only the first encoded_lengths frames of `outputs`"
-            ),
-            "flush_rule": (
-                "an utterance of n samples has floor(n / hop_length) mel frames; encode all of them. NeMo's own "
-                "streaming buffer appends one zero frame and drops a rest of fewer than 8 frames"
-            ),
-        },
+        "encoder": _streaming(spec) if spec.streaming else _offline(spec),
         "decoder": {
             "blank_id": decoding.blank_id,
             "vocab_size": decoding.vocab_size + 1,
@@ -70,6 +30,7 @@ def runtime_config(checkpoint: Checkpoint) -> dict:
             "state_shape": list(decoding.state_shape(1)),
             "state_initial_value": 0,
             "max_symbols_per_frame": decoding.max_symbols_per_frame,
+            **({"durations": list(decoding.durations), "duration_rule": DURATION_RULE} if decoding.durations else {}),
             "state_rule": "keep the states of the call that emitted a token; discard those of a call that gave blank",
         },
         "onnxruntime": {
@@ -81,6 +42,67 @@ def runtime_config(checkpoint: Checkpoint) -> dict:
                 "variants, which are not fused with it"
             ),
         },
+    }
+
+
+def _streaming(spec: ModelSpec) -> dict:
+    streaming, frontend = spec.streaming, spec.frontend
+    chunks = {
+        str(r): {
+            "latency_ms": streaming.chunk_ms(r, frontend),
+            "first_window_mel_frames": streaming.window_mel_frames(r, first=True),
+            "window_mel_frames": streaming.window_mel_frames(r, first=False),
+            "new_mel_frames": streaming.chunk_mel_frames(r, first=False),
+            "encoder_frames": r + 1,
+        }
+        for r in streaming.lookaheads
+    }
+    return {
+        "cache_shapes": cache_shapes(streaming, NemoCaches),
+        "cache_initial_value": 0,
+        "cache_rule": (
+            "feed each *_next output back as the next window's input, to the variant that gave it: what a cache "
+            "holds is scaled in the smoothed variants"
+        ),
+        "kv_cache_shapes": cache_shapes(streaming, KvCaches),
+        "kv_cache_rule": (
+            "the variants kv-* take for each layer cache_key, cache_value and cache_conv (frames and streams first) "
+            "and give key_new, value_new and conv_new, the frames of this window: put them behind the cache and feed "
+            "the last frames of both next time, as many as the shape says. cache_len counts the frames given so far, "
+            "at most those of cache_key. All else is as for the other variants"
+        ),
+        "pre_encode_cache_mel_frames": streaming.pre_encode_cache_mel_frames,
+        "chunks_by_lookahead": chunks,
+        "default_lookahead": default_lookahead(streaming.lookaheads),
+        "first_chunk_rule": (
+            "feed first_window_mel_frames frames with nothing before them; the graph drops nothing. Nine zero "
+            "frames before a window of window_mel_frames also work, as NeMo's pad_and_drop_preencoded, but give "
+            "slightly other frames. An utterance shorter than the first window is zero-padded to it, with `length` "
+            "the valid frames"
+        ),
+        "next_chunk_rule": (
+            "the last pre_encode_cache_mel_frames frames before the new ones (zeros in front where fewer came), "
+            "then new_mel_frames new ones; `length` counts both"
+        ),
+        "last_chunk_rule": (
+            "zero-pad the rest to a full window (or feed it short) with `length` the valid frames, cache included; "
+            "use only the first encoded_lengths frames of `outputs`"
+        ),
+        "flush_rule": (
+            "an utterance of n samples has floor(n / hop_length) mel frames; encode all of them. NeMo's own "
+            "streaming buffer appends one zero frame and drops a rest of fewer than 8 frames"
+        ),
+    }
+
+
+def _offline(spec: ModelSpec) -> dict:
+    return {
+        "normalize": spec.frontend.normalize,
+        "input_rule": (
+            "the log-mel of a whole recording, normalised over it (shared/frontend.onnx does both), zero-padded behind "
+            "`length` in a batch; use only the first encoded_lengths frames of `outputs`"
+        ),
+        "subsampling_factor": spec.offline.subsampling_factor,
     }
 
 

@@ -42,7 +42,7 @@ class DecoderJoint(nn.Module):
 
     def forward(self, encoder_outputs, targets, target_length, input_states_1, input_states_2):
         """encoder_outputs f32 [B, d, T], targets i32 [B, U], target_length i32 [B], states f32 [layers, B, hidden] ->
-        outputs f32 [B, T, U, vocab + 1], prednet_lengths i32 [B], output_states_1, output_states_2."""
+        outputs f32 [B, T, U, spec.n_scores], prednet_lengths i32 [B], output_states_1, output_states_2."""
         embedded = self.embed(targets.to(torch.int64)).transpose(0, 1)
         predicted, (hidden, cell) = self.lstm(embedded, (input_states_1, input_states_2))
         encoded = self.enc(encoder_outputs.transpose(1, 2)).unsqueeze(2)

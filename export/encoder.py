@@ -13,27 +13,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.onnx.operators import shape_as_tensor
 
-from nemoport.export.layers import FeedForward, MatMul, Subsampling, Weights, layer_norm, sinusoids
+from nemoport.export.layers import (
+    CAUSAL_PADDING,
+    ConformerLayer,
+    MatMul,
+    SelfAttentionWeights,
+    Subsampling,
+    Weights,
+    heads,
+    layer_norm,
+    sinusoids,
+)
 from nemoport.spec import StreamingSpec
 
 MASKED = -10000.0  # NeMo multi_head_attention.INF_VAL; finite in fp16, and exp(-10000) is 0 in fp32
 
 
-class SelfAttention(nn.Module):
-    """Transformer-XL attention (arXiv 1901.02860, section 3.3) over the cached layer inputs and the new frames."""
+class SelfAttention(SelfAttentionWeights):
+    """Attention over the cached layer inputs and the new frames."""
 
     def __init__(self, weights: Weights, name: str, n_heads: int, positions: Tensor):
-        super().__init__()
+        super().__init__(weights, name)
         self.n_heads = n_heads
-        self.linear_q = MatMul(weights, f"{name}.linear_q")
-        self.linear_k = MatMul(weights, f"{name}.linear_k")
-        self.linear_v = MatMul(weights, f"{name}.linear_v")
-        self.linear_out = MatMul(weights, f"{name}.linear_out")
-        self.pos_bias_u = nn.Parameter(weights.take(f"{name}.pos_bias_u"))
-        self.pos_bias_v = nn.Parameter(weights.take(f"{name}.pos_bias_v"))
         projected = positions @ weights.take(f"{name}.linear_pos.weight").t()  # [P, d_model]
-        heads = projected.view(projected.size(0), n_heads, -1).permute(1, 2, 0)
-        self.positions = nn.Parameter(heads.contiguous())  # [heads, d_k, P]
+        self.positions = nn.Parameter(heads(projected, n_heads).contiguous())  # [heads, d_k, P]
 
     def forward(self, x: Tensor, cache: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """x: [B, T, d], cache: [B, C, d], mask: [B, 1, 1, C + T] added to the scores -> ([B, T, d], next cache)."""
@@ -82,29 +85,6 @@ class Convolution(nn.Module):
         return self.pointwise_conv2(F.silu(self.norm(x.transpose(1, 2)))), cache_next
 
 
-class ConformerLayer(nn.Module):
-    def __init__(self, weights: Weights, name: str, n_heads: int, positions: Tensor):
-        super().__init__()
-        self.norm_feed_forward1 = layer_norm(weights, f"{name}.norm_feed_forward1")
-        self.feed_forward1 = FeedForward(weights, f"{name}.feed_forward1")
-        self.norm_self_att = layer_norm(weights, f"{name}.norm_self_att")
-        self.self_attn = SelfAttention(weights, f"{name}.self_attn", n_heads, positions)
-        self.norm_conv = layer_norm(weights, f"{name}.norm_conv")
-        self.conv = Convolution(weights, f"{name}.conv")
-        self.norm_feed_forward2 = layer_norm(weights, f"{name}.norm_feed_forward2")
-        self.feed_forward2 = FeedForward(weights, f"{name}.feed_forward2")
-        self.norm_out = layer_norm(weights, f"{name}.norm_out")
-
-    def forward(self, x: Tensor, channel: Tensor, time: Tensor, mask: Tensor, valid: Tensor):
-        x = x + self.feed_forward1(self.norm_feed_forward1(x)) * 0.5
-        attended, channel = self.self_attn(self.norm_self_att(x), channel, mask)
-        x = x + attended
-        convolved, time = self.conv(self.norm_conv(x), time, valid)
-        x = x + convolved
-        x = x + self.feed_forward2(self.norm_feed_forward2(x)) * 0.5
-        return self.norm_out(x), channel, time
-
-
 class StreamingEncoder(nn.Module):
     """NeMo's cached encoder for every lookahead of the checkpoint.
 
@@ -115,7 +95,8 @@ class StreamingEncoder(nn.Module):
     `pad_and_drop_preencoded` gives. A stream shorter than its first chunk is padded to it, with `length` telling.
     """
 
-    LAYER: type[nn.Module] = ConformerLayer
+    ATTENTION: type[nn.Module] = SelfAttention
+    CONVOLUTION: type[nn.Module] = Convolution
 
     def __init__(self, tensors: dict[str, Tensor], spec: StreamingSpec):
         super().__init__()
@@ -123,9 +104,15 @@ class StreamingEncoder(nn.Module):
         self.spec = spec
         longest = spec.max_chunk_enc_frames
         positions = sinusoids(range(spec.left_context_enc_frames + longest - 1, -longest, -1), spec.d_model)
-        self.pre_encode = Subsampling(weights, "pre_encode")
+        self.pre_encode = Subsampling(weights, "pre_encode", CAUSAL_PADDING)
         self.layers = nn.ModuleList(
-            self.LAYER(weights, f"layers.{i}", spec.n_heads, positions) for i in range(spec.n_layers)
+            ConformerLayer(
+                weights,
+                name := f"layers.{i}",
+                self.ATTENTION(weights, f"{name}.self_attn", spec.n_heads, positions),
+                self.CONVOLUTION(weights, f"{name}.conv"),
+            )
+            for i in range(spec.n_layers)
         )
         self.register_buffer("later_windows", later_windows(spec), persistent=False)
         self.unused = weights.unused
@@ -151,7 +138,7 @@ class StreamingEncoder(nn.Module):
 
         channels, times = [], []
         for i, layer in enumerate(self.layers):
-            x, channel, time = layer(x, cache_last_channel[:, i], cache_last_time[:, i], mask, valid)
+            x, channel, time = layer(x, (cache_last_channel[:, i], mask), (cache_last_time[:, i], valid))
             channels.append(channel)
             times.append(time)
         # The cache length grows by the chunk's frames, not by the valid ones (NeMo; a short chunk ends its stream).

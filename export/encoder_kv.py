@@ -8,7 +8,6 @@ heads' transpositions are strides of the products.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nemoport.export.encoder import MASKED, StreamingEncoder, dropped_frames
-from nemoport.export.layers import FeedForward, MatMul, Weights, layer_norm
+from nemoport.export.layers import MatMul, SelfAttentionWeights, Weights, heads, layer_norm
 
 
 class ChunkGeometry(NamedTuple):
@@ -33,28 +32,19 @@ class ChunkGeometry(NamedTuple):
     mask: Tensor
 
 
-class SelfAttention(nn.Module):
-    """Transformer-XL attention (arXiv 1901.02860, section 3.3) over cached and new keys and values."""
+class SelfAttention(SelfAttentionWeights):
+    """Attention over cached and new keys and values."""
 
     def __init__(self, weights: Weights, name: str, n_heads: int, positions: Tensor):
-        super().__init__()
-        self.linear_q = MatMul(weights, f"{name}.linear_q")
-        self.linear_k = MatMul(weights, f"{name}.linear_k")
-        self.linear_v = MatMul(weights, f"{name}.linear_v")
-        self.linear_out = MatMul(weights, f"{name}.linear_out")
+        super().__init__(weights, name)
         projected = positions @ weights.take(f"{name}.linear_pos.weight").t()  # [P, d_model]
-        heads = projected.view(projected.size(0), n_heads, -1).permute(1, 2, 0)
-        self.positions = nn.Parameter(heads.contiguous().unsqueeze(0))  # [1, heads, d_k, P]
-        # The scores' factor stands in the queries and in what is added to them.
-        factor = 1.0 / math.sqrt(heads.size(1))
-        self.linear_q.scale(factor)
-        self.pos_bias_u = nn.Parameter(weights.take(f"{name}.pos_bias_u") * factor)
-        self.pos_bias_v = nn.Parameter(weights.take(f"{name}.pos_bias_v") * factor)
+        self.positions = nn.Parameter(heads(projected, n_heads).contiguous().unsqueeze(0))  # [1, heads, d_k, P]
+        self.scale_queries(self.positions.size(2))
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, chunk: ChunkGeometry):
         """x: [T, B, d], keys, values: [C, B, h, d_k] -> ([T, B, d], new keys and new values [T, B, h, d_k])."""
-        _, heads, d_k, _ = self.positions.shape
-        cached, split = chunk.cached, (chunk.frames, chunk.batch, heads, d_k)
+        _, n_heads, d_k, _ = self.positions.shape
+        cached, split = chunk.cached, (chunk.frames, chunk.batch, n_heads, d_k)
         query, new_keys, new_values = (
             linear(x).view(split) for linear in (self.linear_q, self.linear_k, self.linear_v)
         )
@@ -66,7 +56,7 @@ class SelfAttention(nn.Module):
         weights = torch.softmax(torch.cat([past, present], 3) + position + chunk.mask, -1)
         context = torch.matmul(weights[..., :cached], values.permute(1, 2, 0, 3))
         context = context + torch.matmul(weights[..., cached:], new_values.permute(1, 2, 0, 3))
-        context = context.permute(2, 0, 1, 3).reshape(chunk.frames, chunk.batch, heads * d_k)
+        context = context.permute(2, 0, 1, 3).reshape(chunk.frames, chunk.batch, n_heads * d_k)
         return self.linear_out(context), new_keys, new_values
 
 
@@ -95,35 +85,10 @@ class Convolution(nn.Module):
         return self.pointwise_conv2(F.silu(self.norm(x.squeeze(2).permute(2, 0, 1)))), gated
 
 
-class ConformerLayer(nn.Module):
-    def __init__(self, weights: Weights, name: str, n_heads: int, positions: Tensor):
-        super().__init__()
-        self.norm_feed_forward1 = layer_norm(weights, f"{name}.norm_feed_forward1")
-        self.feed_forward1 = FeedForward(weights, f"{name}.feed_forward1")
-        self.norm_self_att = layer_norm(weights, f"{name}.norm_self_att")
-        self.self_attn = SelfAttention(weights, f"{name}.self_attn", n_heads, positions)
-        self.norm_conv = layer_norm(weights, f"{name}.norm_conv")
-        self.conv = Convolution(weights, f"{name}.conv")
-        self.norm_feed_forward2 = layer_norm(weights, f"{name}.norm_feed_forward2")
-        self.feed_forward2 = FeedForward(weights, f"{name}.feed_forward2")
-        self.norm_out = layer_norm(weights, f"{name}.norm_out")
-        for feed_forward in (self.feed_forward1, self.feed_forward2):
-            feed_forward.linear2.scale(0.5)  # a power of two: the same bits as halving afterwards
-
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, conv: Tensor, chunk: ChunkGeometry):
-        x = x + self.feed_forward1(self.norm_feed_forward1(x))
-        attended, new_keys, new_values = self.self_attn(self.norm_self_att(x), keys, values, chunk)
-        x = x + attended
-        convolved, new_conv = self.conv(self.norm_conv(x), conv)
-        x = x + convolved
-        x = x + self.feed_forward2(self.norm_feed_forward2(x))
-        return self.norm_out(x), new_keys, new_values, new_conv
-
-
 class KvStreamingEncoder(StreamingEncoder):
     """Every lookahead of the checkpoint; first chunks are told from later ones as in `encoder.StreamingEncoder`."""
 
-    LAYER = ConformerLayer
+    ATTENTION, CONVOLUTION = SelfAttention, Convolution
 
     def forward(self, audio_signal, length, *caches):
         """audio_signal f32 [B, n_mels, T]; length i64 [B], valid mel frames, mel cache included; caches: for each layer
@@ -149,7 +114,7 @@ class KvStreamingEncoder(StreamingEncoder):
         )
         chunk = ChunkGeometry(cached, frames, batch, relative, mask)
         added = []
-        for i, layer in enumerate(self.layers):
-            x, *new = layer(x, *caches[3 * i : 3 * i + 3], chunk)
+        for layer, keys, values, conv in zip(self.layers, caches[0::3], caches[1::3], caches[2::3], strict=True):
+            x, *new = layer(x, (keys, values, chunk), (conv,))
             added += new
         return x.permute(1, 2, 0), length, *added

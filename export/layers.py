@@ -1,4 +1,4 @@
-"""What the encoders of both contracts are made of, written for export.
+"""What all encoders are made of, written for export.
 
 Pointwise convolutions are MatMuls (MatMul-only quantizers reach them), and weights keep their checkpoint names.
 """
@@ -16,6 +16,7 @@ from nemoport.errors import CheckpointError
 POSITION_BASE = 10000.0  # of the sinusoidal positions, NeMo PositionalEncoding.create_pe
 # NeMo CausalConv2D: kernel - 1 before, stride - 1 behind, on time and on mel bands; in the order of ONNX's Conv.
 CAUSAL_PADDING = (2, 2, 1, 1)
+CENTRED_PADDING = (1, 1, 1, 1)
 
 
 class Weights:
@@ -75,52 +76,56 @@ def layer_norm(weights: Weights, name: str) -> nn.LayerNorm:
 
 
 class Subsampling(nn.Module):
-    """Causal dw_striding by 8 (NeMo ConvSubsampling, MaskedConvSequential): mel [B, T, n_mels] -> [B, T', d_model].
+    """dw_striding by 8 (NeMo ConvSubsampling, MaskedConvSequential): mel [B, T, n_mels] -> [B, T', d_model].
 
     Frames behind a stream's length are zeroed before each strided convolution, so that what stands there is never seen.
+    padding: CAUSAL_PADDING or CENTRED_PADDING.
     """
 
-    def __init__(self, weights: Weights, name: str):
+    def __init__(self, weights: Weights, name: str, padding: tuple[int, int, int, int]):
         super().__init__()
+        self.padding = padding
         # conv.0: full; then pairs of depthwise (conv.2, .5) and pointwise (conv.3, .6); all followed by ReLU
-        self.first = _conv(weights, f"{name}.conv.0", stride=2)
-        self.depthwise = nn.ModuleList(_conv(weights, f"{name}.conv.{i}", stride=2, depthwise=True) for i in (2, 5))
+        own = 1 if padding == CENTRED_PADDING else 0  # torch's convolutions pad evenly only
+        self.first = _conv(weights, f"{name}.conv.0", stride=2, padding=own)
+        self.depthwise = nn.ModuleList(_conv(weights, f"{name}.conv.{i}", 2, own, depthwise=True) for i in (2, 5))
         self.pointwise = nn.ModuleList(_conv(weights, f"{name}.conv.{i}", stride=1) for i in (3, 6))
         self.out = MatMul(weights, f"{name}.out")
 
     def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         x = mel.unsqueeze(1)  # [B, 1, T, n_mels]
-        x = F.relu(self.first(_pad(_mask(x, lengths))))
-        lengths = _halve(lengths)
+        x = F.relu(self.first(self._pad(_mask(x, lengths))))
+        lengths = self._halve(lengths)
         for depthwise, pointwise in zip(self.depthwise, self.pointwise, strict=True):
-            x = F.relu(pointwise(depthwise(_pad(_mask(x, lengths)))))
-            lengths = _halve(lengths)
+            x = F.relu(pointwise(depthwise(self._pad(_mask(x, lengths)))))
+            lengths = self._halve(lengths)
         x = x.transpose(1, 2).reshape(mel.size(0), -1, self.out.weight.shape[0])
         return self.out(x), lengths
 
+    def _pad(self, x: Tensor) -> Tensor:
+        if self.padding == CENTRED_PADDING:
+            return x
+        top, left, bottom, right = self.padding
+        return F.pad(x, (left, right, top, bottom))
 
-def _conv(weights: Weights, name: str, stride: int, depthwise: bool = False) -> nn.Conv2d:
+    def _halve(self, lengths: Tensor) -> Tensor:
+        """(n + padding - 3) // 2 + 1; nothing is negative here, and floor would be ten nodes."""
+        return torch.div(lengths + (self.padding[0] + self.padding[2] - 1), 2, rounding_mode="trunc")
+
+
+def _conv(weights: Weights, name: str, stride: int, padding: int = 0, depthwise: bool = False) -> nn.Conv2d:
     weight, bias = weights.take(f"{name}.weight"), weights.take(f"{name}.bias")
     channels_out, channels_in, kernel, _ = weight.shape
     groups = channels_out if depthwise else 1
-    conv = nn.Conv2d(channels_in * groups, channels_out, kernel, stride, groups=groups)
+    conv = nn.Conv2d(channels_in * groups, channels_out, kernel, stride, padding, groups=groups)
     conv.load_state_dict({"weight": weight, "bias": bias})
     return conv
-
-
-def _pad(x: Tensor) -> Tensor:
-    top, left, bottom, right = CAUSAL_PADDING
-    return F.pad(x, (left, right, top, bottom))
 
 
 def _mask(x: Tensor, lengths: Tensor) -> Tensor:
     """x: [B, C, T, F]; zeroes frames at and behind lengths [B]."""
     valid = torch.arange(x.size(2), device=x.device).unsqueeze(0) < lengths.unsqueeze(1)
     return x * valid[:, None, :, None].to(x.dtype)
-
-
-def _halve(lengths: Tensor) -> Tensor:
-    return torch.div(lengths, 2, rounding_mode="trunc") + 1  # (n + 3 - 3) // 2 + 1; floor would be ten nodes
 
 
 class FeedForward(nn.Module):
@@ -133,11 +138,72 @@ class FeedForward(nn.Module):
         return self.linear2(F.silu(self.linear1(x)))
 
 
+class ConformerLayer(nn.Module):
+    """Half feed forward, attention, convolution, half feed forward (NeMo ConformerLayer).
+
+    attention, convolution: of the contract; called with the frames and with what `forward` is given for them, they
+    return new frames and what they keep for the next chunk.
+    """
+
+    def __init__(self, weights: Weights, name: str, attention: nn.Module, convolution: nn.Module):
+        super().__init__()
+        self.norm_feed_forward1 = layer_norm(weights, f"{name}.norm_feed_forward1")
+        self.feed_forward1 = FeedForward(weights, f"{name}.feed_forward1")
+        self.norm_self_att = layer_norm(weights, f"{name}.norm_self_att")
+        self.self_attn = attention
+        self.norm_conv = layer_norm(weights, f"{name}.norm_conv")
+        self.conv = convolution
+        self.norm_feed_forward2 = layer_norm(weights, f"{name}.norm_feed_forward2")
+        self.feed_forward2 = FeedForward(weights, f"{name}.feed_forward2")
+        self.norm_out = layer_norm(weights, f"{name}.norm_out")
+        for feed_forward in (self.feed_forward1, self.feed_forward2):
+            feed_forward.linear2.scale(0.5)  # a power of two: the same bits as halving afterwards
+
+    def forward(self, x: Tensor, attention: tuple, convolution: tuple) -> tuple[Tensor, ...]:
+        """x: [B, T, d] or [T, B, d], as the parts take it -> the same, and what they keep."""
+        x = x + self.feed_forward1(self.norm_feed_forward1(x))
+        attended, *attention_kept = self.self_attn(self.norm_self_att(x), *attention)
+        x = x + attended
+        convolved, *convolution_kept = self.conv(self.norm_conv(x), *convolution)
+        x = x + convolved
+        x = x + self.feed_forward2(self.norm_feed_forward2(x))
+        return self.norm_out(x), *attention_kept, *convolution_kept
+
+
+class SelfAttentionWeights(nn.Module):
+    """What the attention of every contract is made of (Transformer-XL, arXiv 1901.02860, section 3.3)."""
+
+    def __init__(self, weights: Weights, name: str):
+        super().__init__()
+        self.linear_q = MatMul(weights, f"{name}.linear_q")
+        self.linear_k = MatMul(weights, f"{name}.linear_k")
+        self.linear_v = MatMul(weights, f"{name}.linear_v")
+        self.linear_out = MatMul(weights, f"{name}.linear_out")
+        self.pos_bias_u = nn.Parameter(weights.take(f"{name}.pos_bias_u"))
+        self.pos_bias_v = nn.Parameter(weights.take(f"{name}.pos_bias_v"))
+
+    def scale_queries(self, d_k: int) -> None:
+        """Puts the scores' factor into the queries and into what is added to them."""
+        factor = 1.0 / math.sqrt(d_k)
+        self.linear_q.scale(factor)
+        for bias in (self.pos_bias_u, self.pos_bias_v):
+            bias.data = bias.data * factor
+
+
+def heads(projected: Tensor, n_heads: int) -> Tensor:
+    """[P, d] -> [heads, d_k, P]."""
+    return projected.view(projected.size(0), n_heads, -1).permute(1, 2, 0)
+
+
+def rates(d_model: int) -> Tensor:
+    """[d_model / 2]: radians a frame of each pair of channels (NeMo PositionalEncoding.create_pe)."""
+    return torch.exp(torch.arange(0, d_model, 2, dtype=torch.float32) * -(math.log(POSITION_BASE) / d_model))
+
+
 def sinusoids(positions: range, d_model: int) -> Tensor:
-    """[len(positions), d_model]; sine in even and cosine in odd channels (NeMo PositionalEncoding.create_pe)."""
-    position = torch.tensor(list(positions), dtype=torch.float32).unsqueeze(1)
-    rate = torch.exp(torch.arange(0, d_model, 2, dtype=torch.float32) * -(math.log(POSITION_BASE) / d_model))
-    table = torch.zeros(position.size(0), d_model)
-    table[:, 0::2] = torch.sin(position * rate)
-    table[:, 1::2] = torch.cos(position * rate)
+    """[len(positions), d_model]; sine in even and cosine in odd channels."""
+    angles = torch.tensor(list(positions), dtype=torch.float32).unsqueeze(1) * rates(d_model)
+    table = torch.zeros(angles.size(0), d_model)
+    table[:, 0::2] = torch.sin(angles)
+    table[:, 1::2] = torch.cos(angles)
     return table

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import onnx
 import torch
+from onnx.external_data_helper import load_external_data_for_model
 
 from nemoport.artifact import DECODER, ENCODER
-from nemoport.contract import CACHED, KV, KvCaches, NemoCaches
+from nemoport.contract import CACHED, Caches, KvCaches, NemoCaches, NoCaches, caches_for
 from nemoport.errors import CheckpointError
+from nemoport.export import blocked_attention
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.decoder import DecoderJoint
 from nemoport.export.encoder import StreamingEncoder
 from nemoport.export.encoder_kv import KvStreamingEncoder
+from nemoport.export.encoder_offline import OfflineEncoder
 from nemoport.export.layers import CAUSAL_PADDING
 from nemoport.export.shared import check_frontend_buffers
 from nemoport.graph_file import save_model
@@ -31,22 +34,26 @@ DECODER_INPUTS = ("encoder_outputs", "targets", "target_length", "input_states_1
 DECODER_OUTPUTS = ("outputs", "prednet_lengths", "output_states_1", "output_states_2")
 
 
+ENCODERS = {NemoCaches: StreamingEncoder, KvCaches: KvStreamingEncoder, NoCaches: OfflineEncoder}
+
+
 def export_graphs(checkpoint: Checkpoint, folder: Path, contract: str) -> None:
     """Writes encoder_model.onnx and decoder_model.onnx with their .data files into `folder`."""
     weights = checkpoint.load_weights()
     check_frontend_buffers(checkpoint, weights)
-    caches = KvCaches if contract == KV else NemoCaches
-    inputs = (*ENCODER_INPUTS, *caches.shapes(checkpoint.spec.streaming, 1))
-    outputs = (*ENCODER_OUTPUTS, *caches.outputs(checkpoint.spec.streaming))
+    spec = checkpoint.spec
+    caches = caches_for(spec, contract)
+    inputs = (*ENCODER_INPUTS, *caches.shapes(spec.streaming, 1))
+    outputs = (*ENCODER_OUTPUTS, *caches.outputs(spec.streaming))
     encoder_example, decoder_example = _encoder_example(checkpoint, caches), _decoder_example(checkpoint)
     with _fitting(checkpoint), torch.no_grad():
-        decoder = DecoderJoint(weights, checkpoint.spec.decoding)
-        encoder = (KvStreamingEncoder if contract == KV else StreamingEncoder)(weights, checkpoint.spec.streaming)
+        decoder = DecoderJoint(weights, spec.decoding)
+        encoder = ENCODERS[caches](weights, spec.encoder)
         decoder(*decoder_example)
         encoder(*encoder_example)
     _refuse_unused(checkpoint, encoder.unused + decoder.unused)
     del weights
-    metadata = {"nemoport.spec": json.dumps(checkpoint.spec.to_dict()), "nemoport.checkpoint_sha256": checkpoint.sha256}
+    metadata = {"nemoport.spec": json.dumps(spec.to_dict()), "nemoport.checkpoint_sha256": checkpoint.sha256}
     _export(encoder, encoder_example, folder / ENCODER, inputs, outputs, metadata)
     del encoder
     _export(decoder, decoder_example, folder / DECODER, DECODER_INPUTS, DECODER_OUTPUTS, metadata)
@@ -60,7 +67,7 @@ def _fitting(checkpoint: Checkpoint) -> Iterator[None]:
     except (RuntimeError, ValueError, IndexError) as error:
         raise CheckpointError(
             f"{checkpoint.path} holds weights that do not fit its config.",
-            expected=f"tensors for {checkpoint.spec.streaming} and {checkpoint.spec.decoding}",
+            expected=f"tensors for {checkpoint.spec.encoder} and {checkpoint.spec.decoding}",
             found=(str(error).splitlines() or [type(error).__name__])[0],
             todo="download or save it again; if it stays, report this checkpoint",
         ) from error
@@ -76,9 +83,11 @@ def _refuse_unused(checkpoint: Checkpoint, unused: list[str]) -> None:
         )
 
 
-def _encoder_example(checkpoint: Checkpoint, caches: type[NemoCaches] | type[KvCaches]):
-    """Two streams in the middle of their audio: every path is traced, no dimension is 1."""
+def _encoder_example(checkpoint: Checkpoint, caches: type[Caches]):
+    """Two streams in the middle of their audio, or two utterances: every path is traced, no dimension is 1."""
     spec, frontend = checkpoint.spec.streaming, checkpoint.spec.frontend
+    if spec is None:
+        return torch.randn(2, frontend.n_mels, 100), torch.tensor([100, 80])
     frames = spec.window_mel_frames(max(spec.lookaheads), first=False)
     *floats, _ = caches.shapes(spec, 2).values()
     filled = torch.full((2,), spec.left_context_enc_frames)
@@ -89,7 +98,7 @@ def _decoder_example(checkpoint: Checkpoint):
     spec = checkpoint.spec.decoding
     state = torch.zeros(spec.state_shape(2))
     return (
-        torch.randn(2, checkpoint.spec.streaming.d_model, 3),
+        torch.randn(2, checkpoint.spec.encoder.d_model, 3),
         torch.zeros(2, 2, dtype=torch.int32),
         torch.full((2,), 2, dtype=torch.int32),
         state,
@@ -138,12 +147,15 @@ def _export(module: torch.nn.Module, example, path: Path, inputs, outputs, metad
                 output_names=outputs,
                 dynamic_axes=axes,
                 opset_version=OPSET,
+                custom_opsets={blocked_attention.DOMAIN: 1},
                 dynamo=False,  # the dynamo exporter cannot keep the time axis dynamic (torch 2.13)
             )
-        model = onnx.load(raw)
+        model = onnx.load(raw, load_external_data=False)  # below protobuf's 2 GB, which `expand` needs
         _name_static_dims(model)
         _read_weights_directly(model)
         _pad_in_convolutions(model)
+        model = blocked_attention.expand(model)  # after what does not look into a Loop
+        load_external_data_for_model(model, scattered)
         save_model(model, path, metadata)
     onnx.checker.check_model(str(path))
 

@@ -31,11 +31,13 @@ def package(
     licence_holder: str | None = None,
     language: str | None = None,
     layout: str = "native",
+    shard_bytes: int | None = None,
     required_passes: RequiredPasses = required_passes,
 ) -> Path:
     """Writes the package to `dist`, whole or not at all, and returns it. The same inputs give the same bytes.
 
-    variants: those to pack, by default every one of the build that passed. required_passes: what keeps a
+    variants: those to pack, by default every one of the build that passed. layout: a module of layouts/. shard_bytes: see
+    the layout. required_passes: what keeps a
     variant of a build from being published. A `dist` that holds the same package is left alone.
 
     Raises ArtifactError naming every gate that a wanted variant lacks, or if nothing passed; UsageError for a licence
@@ -55,9 +57,11 @@ def package(
     checkpoint = _one_checkpoint(build, config, artifacts)
     figures = {name: Figures.read(build, name).public() for name in artifacts}
     with new_folder(dist, replace=dist.is_dir()) as folder:
-        arrange.lay_out(build, list(artifacts), folder)
+        arrange.lay_out(build, list(artifacts), folder, shard_bytes)
         write_bytes(folder / "LICENSE", terms.notice(checkpoint["sha256"], list(artifacts)).encode())
-        facts = CardFacts(checkpoint["name"], checkpoint["sha256"], terms, config, artifacts, figures)
+        facts = CardFacts(
+            checkpoint["name"], checkpoint["sha256"], terms, arrange.config_for(config), artifacts, figures, arrange
+        )
         write_bytes(folder / "README.md", card(facts).encode())
         manifest = PackageManifest(
             name=checkpoint["name"],

@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("nemoport", description="NeMo streaming speech recognisers as proven ONNX packages")
+    parser = argparse.ArgumentParser("nemoport", description="NeMo speech recognisers as proven ONNX packages")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(run, name: str, *options, help: str):
@@ -67,7 +67,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     command(_sensitivity, "sensitivity", build, calibration, help="what each part of the encoder costs in 4 bits")
     command(_validate, "validate", checkpoint, build, corpus, calibration, variants, help="hold variants to the gates")
-    command(_package, "package", build, dist, variants, *card, help="lay out what passed for the Hub")
+    layout = (("--layout",), dict(default="native", help="native: nemoport's own; onnx-asr: that package's, for offline models"))
+    shards = (("--shard-bytes",), dict(metavar="SIZE", help="layout onnx-asr: fp32 again in files of at most SIZE, such as 1.5G"))
+    command(_package, "package", build, dist, variants, layout, shards, *card, help="lay out what passed for the Hub")
+    command(
+        _shard,
+        "shard",
+        (("graph",), dict(type=Path, help="an .onnx file with weights beside it")),
+        (("folder",), dict(type=Path, help="to be written")),
+        (("--shard-bytes",), dict(default="1.5G", metavar="SIZE", help="most of a file; default: %(default)s")),
+        help="repack a graph's weights into files that a browser can take",
+    )
     command(_verify, "verify", (("folder",), dict(type=Path)), variants, help="check a package's files against its manifest")
     command(
         _publish,
@@ -140,6 +150,7 @@ def _validate(options) -> int:
 
 def _package(options) -> None:
     from nemoport.export.package import package
+    from nemoport.export.shards import parse_bytes
 
     folder = package(
         options.build,
@@ -150,8 +161,17 @@ def _package(options) -> None:
         licence_holder=options.license_holder,
         base_model=options.base_model,
         language=options.language,
+        layout=options.layout,
+        shard_bytes=parse_bytes(options.shard_bytes) if options.shard_bytes else None,
     )
     print(folder)
+
+
+def _shard(options) -> None:
+    from nemoport.export.shards import parse_bytes, shard
+
+    for path in shard(options.graph, options.folder, parse_bytes(options.shard_bytes)):
+        print(f"{path}: {path.stat().st_size} bytes")
 
 
 def _verify(options) -> None:

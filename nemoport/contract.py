@@ -4,7 +4,7 @@
 `kv`: the fast one. The graph takes whole caches and gives what the chunk adds behind them, layer by layer and frames
     first. So the caches of a stream are a window that slides over a longer buffer, and are moved only at its end.
 
-A graph tells by its inputs which of them it keeps.
+A graph tells by its inputs which of them it keeps. That of an offline encoder, which hears an utterance at once, keeps none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from nemoport.errors import ArtifactError
-from nemoport.spec import StreamingSpec
+from nemoport.spec import ModelSpec, StreamingSpec
 
 NEMO, KV = "nemo", "kv"
 KV_PREFIX = "kv-"  # of a variant's name: kv-int8-dynamic is int8-dynamic of the kv contract
@@ -67,7 +67,45 @@ def precision_of(variant: str) -> str:
 
 def caches_of(inputs: Iterable[str]) -> type[Caches]:
     """inputs: names of the graph's."""
-    return KvCaches if "cache_len" in inputs else NemoCaches
+    names = set(inputs)
+    return KvCaches if "cache_len" in names else NemoCaches if "cache_last_channel" in names else NoCaches
+
+
+def caches_for(spec: ModelSpec, contract: str) -> type[Caches]:
+    """Of the graphs that are exported by a contract."""
+    return NoCaches if spec.streaming is None else KvCaches if contract == KV else NemoCaches
+
+
+@dataclass(frozen=True)
+class NoCaches:
+    """Of an offline encoder: nothing, for so many utterances. length: i64 [B], zeros."""
+
+    length: np.ndarray
+
+    @staticmethod
+    def shapes(spec: None, batch: int) -> dict[str, tuple[int, ...]]:
+        return {}
+
+    @staticmethod
+    def outputs(spec: None) -> tuple[str, ...]:
+        return ()
+
+    @classmethod
+    def initial(cls, spec: None, batch: int) -> NoCaches:
+        return cls(np.zeros(batch, np.int64))
+
+    def feeds(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def after(self, outputs: Sequence[np.ndarray]) -> NoCaches:
+        return self
+
+    @staticmethod
+    def stack(states: Sequence[NoCaches]) -> NoCaches:
+        return NoCaches(np.concatenate([s.length for s in states]))
+
+    def rows(self) -> list[NoCaches]:
+        return [NoCaches(self.length[i : i + 1]) for i in range(len(self.length))]
 
 
 @dataclass(frozen=True)

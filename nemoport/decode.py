@@ -1,4 +1,4 @@
-"""Greedy transducer decoding, once, for every runtime: it knows the `Session` protocol and nothing else."""
+"""Greedy transducer decoding, RNNT and TDT, once, for every runtime: it knows the `Session` protocol and nothing else."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ class Session(Protocol):
     def encode(
         self, mel: np.ndarray, lengths: np.ndarray, state: EncoderState
     ) -> tuple[np.ndarray, np.ndarray, EncoderState]:
-        """mel: f32 [B, n_mels, T], lengths: i64 [B] -> (frames f32 [B, T', d_model], frame lengths i64 [B], state)."""
+        """mel: f32 [B, n_mels, T], lengths: i64 [B] -> (frames f32 [B, T', d_model], frame lengths i64 [B], state).
+
+        Of a chunk, or by an offline encoder of whole utterances, whose state is empty."""
 
     def step(
         self, frames: np.ndarray, tokens: np.ndarray, state: tuple[np.ndarray, np.ndarray]
     ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
         """frames: f32 [B, T, d_model], tokens: i32 [B] (the last emitted, blank at first), state before those tokens
-        (two f32 [layers, B, hidden]) -> (logits f32 [B, T, vocab + 1], state after those tokens)."""
+        (two f32 [layers, B, hidden]) -> (scores f32 [B, T, spec.decoding.n_scores], state after those tokens)."""
 
     def stack(self, states: list[EncoderState]) -> EncoderState:
         """Joins streams, as `unstack` gave them, into a batch that `encode` takes; one stream is a batch too."""
@@ -53,6 +55,7 @@ class GreedyState:
     frame: int = 0  # encoder frames decoded so far: the time base of token times
     tokens: list[int] = field(default_factory=list)
     token_frames: list[int] = field(default_factory=list)
+    token_durations: list[int] = field(default_factory=list)  # in encoder frames, as a TDT model gives them
 
     @staticmethod
     def initial(spec: DecodingSpec) -> GreedyState:
@@ -61,13 +64,19 @@ class GreedyState:
         return GreedyState(token=spec.blank_id, hidden=zeros, cell=zeros.copy())
 
 
-def greedy_rnnt(session: Session, frames: np.ndarray, lengths: np.ndarray, states: list[GreedyState]) -> None:
-    """Decodes one chunk of a batch of streams and advances `states` in place.
+AHEAD_FRAMES = 16  # joined with a prefix in one call: a chunk at the largest published lookahead, two blanks of TDT or more
 
-    frames: f32 [B, T, d_model]; lengths: i64 [B], valid frames of each stream. A stream stays on a frame until it
-    yields blank or `max_symbols_per_frame` tokens (NeMo's `greedy` and `greedy_batch` agree on this).
+
+def greedy(session: Session, frames: np.ndarray, lengths: np.ndarray, states: list[GreedyState]) -> None:
+    """Decodes one chunk, or one whole utterance, of each stream of a batch and advances `states` in place.
+
+    frames: f32 [B, T, d_model]; lengths: i64 [B], valid frames of each stream. As NeMo's `greedy_batch`: an RNNT stream
+    goes on a frame at each blank; a TDT stream by the duration of each token and blank, but at least one frame at a blank.
+    Either stays on a frame for `max_symbols_per_frame` tokens at most.
     """
     spec = session.spec.decoding
+    durations = np.array(spec.durations or [0])
+    ahead = np.arange(min(AHEAD_FRAMES, frames.shape[1]))
     position = [0] * len(states)  # frame that each stream looks at
     symbols = [0] * len(states)  # tokens emitted on that frame
     active = [b for b in range(len(states)) if lengths[b] > 0]
@@ -75,29 +84,30 @@ def greedy_rnnt(session: Session, frames: np.ndarray, lengths: np.ndarray, state
         tokens = np.array([states[b].token for b in active], np.int32)
         hidden = np.stack([states[b].hidden for b in active], 1)
         cell = np.stack([states[b].cell for b in active], 1)
-        first = min(position[b] for b in active)
-        logits, (next_hidden, next_cell) = session.step(frames[active, first:], tokens, (hidden, cell))
-        best = logits.argmax(-1)
-        still = []
+        seen = np.array([position[b] for b in active])[:, None] + ahead
+        window = frames[np.array(active)[:, None], np.minimum(seen, frames.shape[1] - 1)]
+        scores, (next_hidden, next_cell) = session.step(window, tokens, (hidden, cell))
+        best = scores[:, :, : spec.blank_id + 1].argmax(-1)
+        skips = durations[scores[:, :, spec.blank_id + 1 :].argmax(-1)] if spec.durations else np.zeros_like(best)
         for row, b in enumerate(active):
-            state = states[b]
-            ahead = best[row, position[b] - first : int(lengths[b]) - first]
-            spoken = np.flatnonzero(ahead != spec.blank_id)
-            if not len(spoken):
-                continue
-            if spoken[0]:
-                position[b] += int(spoken[0])
+            at, end = 0, min(len(ahead), int(lengths[b]) - position[b])
+            while at < end and best[row, at] == spec.blank_id:
+                at += max(int(skips[row, at]), 1)
+            if at:
+                position[b] += at
                 symbols[b] = 0
-            state.token = int(ahead[spoken[0]])
+            if at >= end:
+                continue
+            state, skip = states[b], int(skips[row, at])
+            state.token = int(best[row, at])
             state.hidden, state.cell = next_hidden[:, row], next_cell[:, row]
             state.tokens.append(state.token)
             state.token_frames.append(state.frame + position[b])
+            state.token_durations.append(skip)
             symbols[b] += 1
-            if symbols[b] == spec.max_symbols_per_frame:
-                position[b] += 1
+            if skip or symbols[b] == spec.max_symbols_per_frame:
+                position[b] += max(skip, 1)
                 symbols[b] = 0
-            if position[b] < lengths[b]:
-                still.append(b)
-        active = still
+        active = [b for b in active if position[b] < lengths[b]]
     for b, state in enumerate(states):
         state.frame += int(lengths[b])

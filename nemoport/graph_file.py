@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from nemoport.errors import ArtifactError
 
 
 def save_model(model, path: Path, metadata: dict[str, str]) -> None:
@@ -25,3 +29,58 @@ def save_model(model, path: Path, metadata: dict[str, str]) -> None:
         convert_attribute=False,
     )
     data.chmod(0o644)  # onnx creates it for its owner only
+
+
+@dataclass(frozen=True)
+class ExternalTensor:
+    """A weight whose bytes stand in a file beside the graph. proto: the initializer, onnx.TensorProto."""
+
+    name: str
+    file: str
+    offset: int
+    bytes: int
+    proto: Any = field(repr=False)
+
+    def write_place(self) -> None:
+        """Writes file, offset and length into the initializer."""
+        from onnx import StringStringEntryProto
+
+        del self.proto.external_data[:]
+        for key, value in (("location", self.file), ("offset", self.offset), ("length", self.bytes)):
+            self.proto.external_data.append(StringStringEntryProto(key=key, value=str(value)))
+
+
+def external_tensors(model) -> list[ExternalTensor]:
+    """Of an onnx.ModelProto loaded without its external data, in the graph's order."""
+    from onnx import TensorProto
+
+    found = []
+    for initializer in model.graph.initializer:
+        if initializer.data_location == TensorProto.EXTERNAL:
+            entry = {e.key: e.value for e in initializer.external_data}
+            place = entry["location"], int(entry.get("offset", 0)), int(entry["length"])
+            found.append(ExternalTensor(initializer.name, *place, initializer))
+    return found
+
+
+def check_external_data(graph: Path) -> None:
+    """Raises ArtifactError naming every file of weights that is missing or too short."""
+    import onnx
+
+    needed: dict[str, int] = {}
+    for tensor in external_tensors(onnx.load(graph, load_external_data=False)):
+        needed[tensor.file] = max(needed.get(tensor.file, 0), tensor.offset + tensor.bytes)
+    wrong = []
+    for name, size in needed.items():
+        path = graph.parent / name
+        if not path.is_file():
+            wrong.append(f"{name}: missing")
+        elif path.stat().st_size < size:
+            wrong.append(f"{name}: {path.stat().st_size} bytes, {size} needed")
+    if wrong:
+        raise ArtifactError(
+            f"The weights of {graph} are not all there.",
+            expected=f"{', '.join(sorted(needed))} beside it, whole",
+            found="; ".join(wrong),
+            todo="download or build it again, and keep the files' names",
+        )

@@ -31,7 +31,7 @@ class Hypothesis:
 class Recognizer:
     """An artifact opened in a runtime. One recognizer serves any number of streams."""
 
-    def __init__(self, session: Session, filterbank: np.ndarray, pieces: list[str], lookahead: int, flush: str = "full"):
+    def __init__(self, session: Session, filterbank: np.ndarray, pieces: list[str], lookahead: int | None, flush: str = "full"):
         self.session, self.lookahead, self.flush = session, lookahead, flush
         self._filterbank, self._pieces = filterbank, pieces
 
@@ -44,14 +44,15 @@ class Recognizer:
         provider: str = "cpu",
         threads: int = 0,
     ) -> Recognizer:
-        """folder: a variant of a build or package; lookahead: encoder frames of right context, default config.json's.
+        """folder: a variant of a build or package; lookahead: encoder frames of right context, default config.json's;
+        none for an offline model.
 
         Raises ArtifactError for a damaged folder, UsageError for a lookahead or provider that is not there.
         """
         from nemoport.validate.sessions.onnxruntime import OnnxSession
 
         artifact = Artifact.open(folder)
-        if lookahead is None:
+        if lookahead is None and artifact.spec.streaming:
             lookahead = int(artifact.config()["encoder"]["default_lookahead"])
         return Recognizer(
             OnnxSession.open(artifact, provider, threads),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 
 from nemoport.errors import ArtifactError
 
@@ -63,18 +63,38 @@ class StreamingSpec:
 
 
 @dataclass(frozen=True)
+class OfflineSpec:
+    """An encoder that hears the whole utterance at once, with attention over all of it."""
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    subsampling_factor: int
+
+
+@dataclass(frozen=True)
 class DecodingSpec:
-    """Transducer decoder. `vocab_size` excludes blank; blank is the last id; the first target of a stream is blank."""
+    """Transducer decoder. `vocab_size` excludes blank; blank is the last id; the first target of a stream is blank.
+
+    A TDT model (token-and-duration transducer, arXiv 2304.06795) scores `durations`, in encoder frames, behind the
+    tokens and blank: how far to go on from here. An RNNT model has none.
+    """
 
     vocab_size: int
     pred_layers: int
     pred_hidden: int
     joint_hidden: int
     max_symbols_per_frame: int
+    durations: tuple[int, ...] = ()
 
     @property
     def blank_id(self) -> int:
         return self.vocab_size
+
+    @property
+    def n_scores(self) -> int:
+        """Width of the joint's output: tokens, blank, durations."""
+        return self.vocab_size + 1 + len(self.durations)
 
     def state_shape(self, batch: int) -> tuple[int, int, int]:
         """Shape of each of the two LSTM states (hidden, cell); both start as zeros."""
@@ -85,28 +105,43 @@ class DecodingSpec:
 class ModelSpec:
     """All that a runtime must know of a checkpoint."""
 
-    kind: str  # "streaming-rnnt"
+    kind: str  # "streaming-rnnt", "offline-rnnt" or "offline-tdt"
     frontend: FrontendSpec
-    streaming: StreamingSpec
     decoding: DecodingSpec
+    streaming: StreamingSpec | None = None  # this one
+    offline: OfflineSpec | None = None  # or this one
+
+    @property
+    def encoder(self) -> StreamingSpec | OfflineSpec:
+        return self.streaming or self.offline
+
+    @property
+    def lookaheads(self) -> tuple[int | None, ...]:
+        """In encoder frames; None for the one that an offline encoder has, which is all."""
+        return self.streaming.lookaheads if self.streaming else (None,)
 
     @property
     def frame_seconds(self) -> float:
         """Seconds of audio per encoder frame."""
-        return self.frontend.hop_samples * self.streaming.subsampling_factor / self.frontend.sample_rate_hz
+        return self.frontend.hop_samples * self.encoder.subsampling_factor / self.frontend.sample_rate_hz
 
     def to_dict(self) -> dict:
-        return asdict(self)
+        """The inverse of `from_dict`, in JSON's types: what this kind of model has."""
+        encoder = "streaming" if self.streaming else "offline"
+        parts = {"frontend": self.frontend, encoder: self.encoder, "decoding": self.decoding}
+        return {"kind": self.kind} | {name: _plain(asdict(part)) for name, part in parts.items()}
 
     @staticmethod
     def from_dict(raw: dict) -> ModelSpec:
         try:
-            streaming = dict(raw["streaming"], lookaheads=tuple(raw["streaming"]["lookaheads"]))
+            if ("streaming" in raw) == ("offline" in raw):
+                raise KeyError("either streaming or offline")
             return ModelSpec(
                 kind=raw["kind"],
                 frontend=_build(FrontendSpec, raw["frontend"]),
-                streaming=_build(StreamingSpec, streaming),
                 decoding=_build(DecodingSpec, raw["decoding"]),
+                streaming=_build(StreamingSpec, raw["streaming"]) if "streaming" in raw else None,
+                offline=_build(OfflineSpec, raw["offline"]) if "offline" in raw else None,
             )
         except (KeyError, TypeError) as error:
             raise ArtifactError(
@@ -117,5 +152,15 @@ class ModelSpec:
             ) from error
 
 
+def context_name(lookahead: int | None) -> str:
+    """As gates and progress lines call it."""
+    return "full context" if lookahead is None else f"lookahead {lookahead}"
+
+
 def _build(cls, raw: dict):
-    return cls(**{f.name: raw[f.name] for f in fields(cls)})
+    values = {f.name: raw[f.name] for f in fields(cls) if f.name in raw or f.default is MISSING}
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _plain(values: dict) -> dict:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if value != ()}

@@ -1,4 +1,6 @@
-"""The chunk loop: audio in packets of any size -> mel -> chunks -> encoder frames -> tokens, for one stream or many."""
+"""The chunk loop: audio in packets of any size -> mel -> chunks -> encoder frames -> tokens, for one stream or many.
+
+An offline model has a chunk too: the whole recording."""
 
 from __future__ import annotations
 
@@ -6,12 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nemoport.decode import GreedyState, Session, greedy_rnnt
+from nemoport.audio import checked_samples
+from nemoport.decode import GreedyState, Session, greedy
 from nemoport.errors import UsageError
-from nemoport.frontend import LogMelStream
-from nemoport.spec import StreamingSpec
+from nemoport.frontend import LogMel, LogMelStream
+from nemoport.spec import ModelSpec, StreamingSpec
 
 FLUSH_RULES = ("full", "nemo")
+
+
+def flush_rules(spec: ModelSpec) -> tuple[str, ...]:
+    """Those that make a difference: an offline model hears all that there is."""
+    return FLUSH_RULES if spec.streaming else FLUSH_RULES[:1]
 
 
 @dataclass(frozen=True)
@@ -84,14 +92,55 @@ class Chunker:
         return Chunk(np.pad(window, ((0, 0), (0, size - window.shape[1]))), window.shape[1], first)
 
 
-class Stream:
-    """One live stream. `feed` and `finish` return the tokens that became certain; greedy tokens are never revised."""
+class Windows:
+    """Samples in packets -> the windows of a cache-aware encoder."""
 
-    def __init__(self, session: Session, filterbank: np.ndarray, lookahead: int, flush: str = "full"):
-        spec = session.spec
-        self._session = session
+    def __init__(self, spec: ModelSpec, filterbank: np.ndarray, lookahead: int, flush: str):
         self._mel = LogMelStream(spec.frontend, filterbank)
         self._chunker = Chunker(spec.streaming, spec.frontend.n_mels, lookahead, flush)
+
+    def feed(self, samples: np.ndarray) -> list[Chunk]:
+        return self._chunker.feed(self._mel.feed(samples))
+
+    def finish(self) -> list[Chunk]:
+        return self._chunker.feed(self._mel.finish()) + self._chunker.finish()
+
+
+class Whole:
+    """Samples in packets -> one window that holds them all, at the end: what an offline encoder hears."""
+
+    def __init__(self, spec: ModelSpec, filterbank: np.ndarray, lookahead: None, flush: str):
+        if lookahead is not None:
+            raise UsageError(
+                "This model has no lookahead.",
+                expected="none: it hears each recording as a whole",
+                found=str(lookahead),
+                todo="leave it out, or use a cache-aware model for live streams",
+            )
+        if flush != FLUSH_RULES[0]:
+            raise UsageError(
+                "This model has no flush rule to choose.", expected=FLUSH_RULES[0], found=flush, todo="leave it out"
+            )
+        self._mel = LogMel(spec.frontend, filterbank)
+        self._packets: list[np.ndarray] = []
+
+    def feed(self, samples: np.ndarray) -> list[Chunk]:
+        self._packets.append(checked_samples(samples).copy())  # the caller may fill its buffer anew
+        return []
+
+    def finish(self) -> list[Chunk]:
+        mel = self._mel.whole(np.concatenate([np.zeros(0, np.float32), *self._packets]))
+        return [Chunk(mel, mel.shape[1], True)] if mel.shape[1] else []
+
+
+class Stream:
+    """One live stream, or one recording. `feed` and `finish` return the tokens that became certain; greedy tokens are
+    never revised. An offline model says nothing before `finish`."""
+
+    def __init__(self, session: Session, filterbank: np.ndarray, lookahead: int | None, flush: str = "full"):
+        spec = session.spec
+        self._session = session
+        self._cutter = (Windows if spec.streaming else Whole)(spec, filterbank, lookahead, flush)
         self.chunks: list[Chunk] = []  # cut, not yet encoded
         (self.encoder_state,) = session.unstack(session.initial_state(1))
         self.greedy = GreedyState.initial(spec.decoding)
@@ -104,19 +153,19 @@ class Stream:
     def token_seconds(self) -> list[float]:
         """Time of the encoder frame on which each token came out, in seconds from the start of the stream.
 
-        Frame j is at 80 j ms: the subsampling is causal, so that this is as far as the frame itself has heard. Its
-        right context and the model's own habit put it before or behind the spoken sound. The last frame of an
+        Frame j is at 80 j ms: where the subsampling is causal, that is as far as the frame itself has heard, else its
+        middle. Its right context and the model's own habit put it before or behind the spoken sound. The last frame of an
         utterance may be up to one frame past its end.
         """
         return [frame * self._session.spec.frame_seconds for frame in self.greedy.token_frames]
 
     def push(self, samples: np.ndarray) -> None:
         """samples: f32 [n], mono, at the model's rate. Cuts chunks without running them; see `advance`."""
-        self.chunks += self._chunker.feed(self._mel.feed(samples))
+        self.chunks += self._cutter.feed(samples)
 
     def close(self) -> None:
         """The end of the audio: cuts the last chunks."""
-        self.chunks += self._chunker.feed(self._mel.finish()) + self._chunker.finish()
+        self.chunks += self._cutter.finish()
 
     def feed(self, samples: np.ndarray) -> list[int]:
         self.push(samples)
@@ -140,18 +189,25 @@ def advance(session: Session, streams: list[Stream]) -> list[np.ndarray]:
     than a later one, so streams that have just joined form a batch of their own. Returns f32 [T', d_model] per stream,
     valid frames only, in the order of `streams`; an empty array for a stream without a chunk.
     """
-    out = [np.zeros((0, session.spec.streaming.d_model), np.float32) for _ in streams]
-    sizes = {i: s.chunks[0].mel.shape[1] for i, s in enumerate(streams) if s.chunks}
+    out = [np.zeros((0, session.spec.encoder.d_model), np.float32) for _ in streams]
+    # Whole utterances of any lengths share a batch.
+    sizes = {i: s.chunks[0].mel.shape[1] if session.spec.streaming else 0 for i, s in enumerate(streams) if s.chunks}
     for size in sorted(set(sizes.values())):
         members = [i for i in sizes if sizes[i] == size]
         batch = [streams[i] for i in members]
         chunks = [stream.chunks.pop(0) for stream in batch]
         state = session.stack([stream.encoder_state for stream in batch])
         lengths = np.array([chunk.length for chunk in chunks], np.int64)
-        frames, frame_lengths, state = session.encode(np.stack([c.mel for c in chunks]), lengths, state)
+        frames, frame_lengths, state = session.encode(_padded([c.mel for c in chunks]), lengths, state)
         for stream, new_state in zip(batch, session.unstack(state), strict=True):
             stream.encoder_state = new_state
-        greedy_rnnt(session, frames, frame_lengths, [stream.greedy for stream in batch])
+        greedy(session, frames, frame_lengths, [stream.greedy for stream in batch])
         for row, i in enumerate(members):
             out[i] = frames[row, : frame_lengths[row]]
     return out
+
+
+def _padded(mels: list[np.ndarray]) -> np.ndarray:
+    """f32 [B, n_mels, T]: zeros behind those that are shorter."""
+    longest = max(mel.shape[1] for mel in mels)
+    return np.stack([np.pad(mel, ((0, 0), (0, longest - mel.shape[1]))) for mel in mels])

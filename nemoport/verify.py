@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from nemoport.artifact import Artifact
+from nemoport.decode import Session
 from nemoport.errors import ArtifactError, UsageError
-from nemoport.files import sha256_file
+from nemoport.export.layouts import load_layout
+from nemoport.files import read_json, sha256_file
 from nemoport.package_manifest import NAME, PackageManifest, list_files
+from nemoport.spec import ModelSpec
 
 
 def verify(folder: Path, variants: Sequence[str] | None = None) -> list[str]:
@@ -26,6 +29,15 @@ def verify(folder: Path, variants: Sequence[str] | None = None) -> list[str]:
     done = [f"{NAME}: schema {manifest.schema}, digest {manifest.digest[:12]}"]
     done.append(_check_files(folder, manifest, wanted))
     for variant in wanted:
+        done.append(f"{variant}: loads in onnxruntime, {_run_silence(*_opened(folder, manifest, variant))}")
+    return done
+
+
+def _opened(folder: Path, manifest: PackageManifest, variant: str) -> tuple[Path, Session]:
+    """Its place, and a session of it."""
+    from nemoport.validate.sessions.onnxruntime import OnnxSession
+
+    if manifest.layout == "native":
         artifact = Artifact.open(folder / variant)
         recorded = (manifest.variants[variant].digest, manifest.checkpoint_sha256)
         if (artifact.manifest.digest, artifact.manifest.checkpoint_sha256) != recorded:
@@ -35,8 +47,10 @@ def verify(folder: Path, variants: Sequence[str] | None = None) -> list[str]:
                 found=f"manifest {artifact.manifest.digest[:12]} of {artifact.manifest.checkpoint_sha256[:12]}",
                 todo="download or make the package again",
             )
-        done.append(f"{variant}: loads in onnxruntime, {_run_silence(artifact)}")
-    return done
+        return artifact.folder, OnnxSession.open(artifact, threads=1)
+    encoder, decoder = load_layout(manifest.layout).graphs(folder, variant)
+    spec = ModelSpec.from_dict(read_json(folder / "config.json", "download or make the package again").get("spec", {}))
+    return encoder, OnnxSession(spec, encoder, decoder, threads=1)
 
 
 def _wanted(folder: Path, manifest: PackageManifest, variants: Sequence[str] | None) -> list[str]:
@@ -73,37 +87,32 @@ def _check_files(folder: Path, manifest: PackageManifest, wanted: Sequence[str])
     return f"{len(listed)} files, {sum(entry.bytes for entry in listed.values())} bytes: sizes and sha256 as recorded"
 
 
-def _run_silence(artifact: Artifact) -> str:
-    """Runs a first chunk of digital silence through encoder and decoder."""
-    from nemoport.validate.sessions.onnxruntime import OnnxSession
-
-    spec = artifact.spec
-    lookahead = max(spec.streaming.lookaheads)
-    size = spec.streaming.window_mel_frames(lookahead, first=True)
-    silence = np.full((1, spec.frontend.n_mels, size), np.log(spec.frontend.log_guard), np.float32)
+def _run_silence(place: Path, session: Session) -> str:
+    """Runs a first chunk of digital silence, or half a second of it, through encoder and decoder."""
+    spec = session.spec
+    count = max(spec.streaming.lookaheads) + 1 if spec.streaming else 6
+    size = spec.streaming.window_mel_frames(count - 1, first=True) if spec.streaming else count * spec.offline.subsampling_factor
+    level = 0.0 if spec.frontend.normalize == "per_feature" else np.log(spec.frontend.log_guard)
+    silence = np.full((1, spec.frontend.n_mels, size), level, np.float32)
     zeros = np.zeros(spec.decoding.state_shape(1), np.float32)
     try:
-        session = OnnxSession.open(artifact, threads=1)
         frames, lengths, _ = session.encode(silence, np.array([size]), session.initial_state(1))
         logits, states = session.step(frames, np.array([spec.decoding.blank_id], np.int32), (zeros, zeros))
-    except ArtifactError:
-        raise
     except Exception as error:  # onnxruntime's own exception classes share no public base
-        raise _broken(artifact, str(error).splitlines()[0]) from error
+        raise _broken(place, str(error).splitlines()[0]) from error
     shapes = (frames.shape, logits.shape)
-    count = lookahead + 1
-    wanted = ((1, count, spec.streaming.d_model), (1, count, spec.decoding.vocab_size + 1))
+    wanted = ((1, count, spec.encoder.d_model), (1, count, spec.decoding.n_scores))
     if shapes != wanted or int(lengths[0]) != count:
-        raise _broken(artifact, f"frames and logits of shapes {shapes}, {int(lengths[0])} frames valid, not {wanted}")
+        raise _broken(place, f"frames and logits of shapes {shapes}, {int(lengths[0])} frames valid, not {wanted}")
     if not all(np.isfinite(values).all() for values in (frames, logits, *states)):
-        raise _broken(artifact, "values that are not finite")
-    return f"{count} finite frames of a silent first chunk"
+        raise _broken(place, "values that are not finite")
+    return f"{count} finite frames of silence"
 
 
-def _broken(artifact: Artifact, found: str) -> ArtifactError:
+def _broken(place: Path, found: str) -> ArtifactError:
     return ArtifactError(
-        f"{artifact.folder} does not run.",
-        expected="finite frames and logits for a silent first chunk",
+        f"{place} does not run.",
+        expected="finite frames and scores for silence",
         found=found,
         todo="download it again, or build it again; if it stays, report it",
     )

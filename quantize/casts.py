@@ -50,6 +50,39 @@ def sort_nodes(graph: GraphProto) -> None:
     _replace(graph, ordered)
 
 
+def seal(graph: GraphProto) -> dict[str, GraphProto]:
+    """Takes the body out of every Loop, by the node's name, and lists what it reads from outside among the node's inputs:
+    converters and sorters then see an ordinary node, and leave alone what is within. For `unseal`."""
+    bodies = {}
+    for node in graph.node:
+        if node.op_type == "Loop":
+            (body,) = (a.g for a in node.attribute if a.name == "body")
+            bodies[node.name] = type(body).FromString(body.SerializeToString())
+            del node.attribute[:]
+            node.input.extend(_captured(bodies[node.name]))
+    return bodies
+
+
+def unseal(graph: GraphProto, bodies: dict[str, GraphProto]) -> None:
+    """Puts the bodies back, reading what their nodes read by now."""
+    for node in graph.node:
+        if node.op_type == "Loop":
+            body = bodies[node.name]
+            captured = _captured(body)
+            own = len(node.input) - len(captured)
+            now = dict(zip(captured, node.input[own:], strict=True))
+            for inner in body.node:
+                inner.input[:] = [now.get(name, name) for name in inner.input]
+            del node.input[own:]
+            node.attribute.append(helper.make_attribute("body", body))
+
+
+def _captured(body: GraphProto) -> list[str]:
+    """What a body, which holds no further one, reads from outside, in the order of reading."""
+    inside = {i.name for i in body.input} | {name for n in body.node for name in n.output}
+    return list(dict.fromkeys(name for n in body.node for name in n.input if name and name not in inside))
+
+
 def _casts(node, to: int) -> bool:
     return node.op_type == "Cast" and any(a.name == "to" and a.i == to for a in node.attribute)
 

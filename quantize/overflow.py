@@ -15,9 +15,10 @@ from nemoport.artifact import Artifact
 from nemoport.calibration.cache import Progress
 from nemoport.calibration.probe import Probe, ProbedSession
 from nemoport.calibration.stream import CalibrationStreams, StreamPlan
-from nemoport.decode import GreedyState, greedy_rnnt
+from nemoport.decode import GreedyState, greedy
 from nemoport.errors import ArtifactError
 from nemoport.quantize.graph import float_tensors, load_structure
+from nemoport.spec import context_name
 
 FP16_MAX = 65504.0
 
@@ -44,11 +45,11 @@ def scan_activations(
     session = _Watching(parent, encoder, decoder)
     plans = list(one_of_each(streams.plans))
     for i, plan in enumerate(plans):
-        progress(f"fp16: overflow scan, stream {i + 1} of {len(plans)}, lookahead {plan.lookahead}")
-        state, greedy = session.initial_state(1), GreedyState.initial(parent.spec.decoding)
+        progress(f"fp16: overflow scan, stream {i + 1} of {len(plans)}, {context_name(plan.lookahead)}")
+        state, decoded = session.initial_state(1), GreedyState.initial(parent.spec.decoding)
         for chunk in streams.chunks(plan):
             frames, lengths, state = session.encode(chunk.mel[None], np.array([chunk.length], np.int64), state)
-            greedy_rnnt(session, frames, lengths, [greedy])
+            greedy(session, frames, lengths, [decoded])
     return Scan(session.seen["encoder"], session.seen["decoder"])
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from nemoport.artifact import Artifact
 from nemoport.calibration.cache import Progress
 from nemoport.calibration.stream import CalibrationStreams, StreamPlan
-from nemoport.decode import GreedyState, greedy_rnnt
+from nemoport.decode import GreedyState, greedy
 from nemoport.errors import ArtifactError
 from nemoport.files import digest_json, read_json, write_json
 
@@ -59,12 +59,12 @@ class Listener:
         session = OnnxSession(self._parent.spec, self._parent.encoder, self._parent.decoder, encoder_weights=weights)
         heard, tokens = [], []
         for plan in self._plans:
-            state, greedy = session.initial_state(1), GreedyState.initial(session.spec.decoding)
+            state, decoded = session.initial_state(1), GreedyState.initial(session.spec.decoding)
             for chunk in self._streams.chunks(plan):
                 frames, lengths, state = session.encode(chunk.mel[None], np.array([chunk.length], np.int64), state)
                 heard.append(frames)
-                greedy_rnnt(session, frames, lengths, [greedy])
-            tokens.append(greedy.tokens)
+                greedy(session, frames, lengths, [decoded])
+            tokens.append(decoded.tokens)
         return heard, tokens
 
 

@@ -128,8 +128,8 @@ UNSUPPORTED = {
     "factor 4": ("encoder", "subsampling_factor", 4, "subsampling_factor is 4, not 8"),
     "not causal": ("encoder", "causal_downsampling", False, "causal_downsampling is False"),
     "regular context": ("encoder", "att_context_style", "regular", "att_context_style is 'regular'"),
-    "full context": ("encoder", "att_context_size", [-1, -1], "not cache-aware"),
-    "no context": ("encoder", "att_context_size", None, "not cache-aware"),
+    "full context": ("encoder", "att_context_size", [-1, -1], "conv_norm_type is 'layer_norm', not 'batch_norm'"),
+    "no context": ("encoder", "att_context_size", None, "normalize is 'NA', not 'per_feature'"),
     "full right context": ("encoder", "att_context_size", [[70, -1]], "not cache-aware"),
     "three contexts": ("encoder", "att_context_size", [[70, 1, 2]], "not cache-aware"),
     "one context": ("encoder", "att_context_size", [[70]], "not cache-aware"),
@@ -166,13 +166,13 @@ def test_unsupported_is_refused(rewritten, name):
 
 def test_left_out_keys_have_nemos_defaults(rewritten):
     """A config that says nothing of them is one of NeMo's default model, which is another."""
-    keys = ("xscaling", "conv_norm_type", "att_context_style", "att_context_size", "subsampling", "causal_downsampling")
+    keys = ("xscaling", "conv_norm_type", "att_context_style", "subsampling", "causal_downsampling")
     error = refusal(rewritten(lambda config: [config["encoder"].pop(key) for key in keys]))
     assert all(key in error.found for key in keys)
 
 
 def test_all_reasons_at_once(rewritten):
-    names = ["CTC", "batch norm", "striding", "regular context", "full context", "xscaling", "per feature", "TDT", "durations"]
+    names = ["CTC", "batch norm", "striding", "regular context", "left contexts", "xscaling", "per feature", "TDT", "durations"]
     error = refusal(rewritten(lambda config: [altered(config, name) for name in names]))
     assert len(error.found.split("; ")) == len(names)
 

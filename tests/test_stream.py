@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nemoport.contract import NemoCaches
-from nemoport.decode import GreedyState, greedy_rnnt
+from nemoport.decode import GreedyState, greedy
 from nemoport.errors import UsageError
 from nemoport.recognizer import Recognizer
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, StreamingSpec
@@ -99,7 +99,7 @@ class Script:
 
     def __init__(self, scripts, vocabulary=5, max_symbols=10):
         decoding = DecodingSpec(vocabulary, 1, 1, 1, max_symbols)
-        self.spec = ModelSpec("streaming-rnnt", FrontendSpec(16000, 2, 4, 4, 2, 0.0, 1.0, "NA"), PUBLISHED, decoding)
+        self.spec = ModelSpec("streaming-rnnt", FrontendSpec(16000, 2, 4, 4, 2, 0.0, 1.0, "NA"), decoding, PUBLISHED)
         self.scripts, self.calls, self.first_tokens = scripts, 0, []
 
     def step(self, frames, tokens, state):
@@ -126,7 +126,7 @@ def decode(scripts, chunk=3, **options):
     for start in range(0, longest, chunk):
         frames = np.array([[(b, min(start + t, len(s) - 1)) for t in range(chunk)] for b, s in enumerate(scripts)])
         lengths = np.array([np.clip(len(s) - start, 0, chunk) for s in scripts])
-        greedy_rnnt(session, frames.astype(np.float32), lengths, states)
+        greedy(session, frames.astype(np.float32), lengths, states)
     return session, states
 
 
@@ -156,7 +156,7 @@ def test_greedy_leaves_a_frame_after_max_symbols():
     endless = Script([[[1] * 99, [1] * 99]], max_symbols=4)
     state = GreedyState.initial(endless.spec.decoding)
     endless.step = lambda frames, tokens, state: (np.eye(6, dtype=np.float32)[[[1] * frames.shape[1]]], state)
-    greedy_rnnt(endless, np.zeros((1, 2, 2), np.float32), np.array([2]), [state])
+    greedy(endless, np.zeros((1, 2, 2), np.float32), np.array([2]), [state])
     assert state.token_frames == [0] * 4 + [1] * 4
 
 

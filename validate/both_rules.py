@@ -1,4 +1,5 @@
-"""One utterance by both flush rules at the cost of one, fed in packets of two sizes."""
+"""One utterance by both flush rules at the cost of one, fed in packets of two sizes; by an offline model, which has one
+rule, in packets of one size."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import numpy as np
 from nemoport.calibration.corpus import Utterance
 from nemoport.decode import Session
 from nemoport.errors import ArtifactError
-from nemoport.stream import FLUSH_RULES, Stream
+from nemoport.stream import Stream, flush_rules
 
 PACKETS_MS = (1, 10, 37, 100, 560, 5000)  # 37: no multiple of anything
 
@@ -31,23 +32,25 @@ class BothRules:
 
     utterance: Utterance
     streams: list[Member]  # the first alone, until the common windows are done; then one for each rule
-    other: Member
+    others: list[Member]
+    parted: bool = False
 
     @staticmethod
-    def start(session: Session, filterbank: np.ndarray, utterance: Utterance, lookahead: int, turn: int) -> BothRules:
+    def start(session: Session, filterbank: np.ndarray, utterance: Utterance, lookahead: int | None, turn: int) -> BothRules:
         samples = utterance.samples()
         members = []
-        for offset, flush in enumerate(FLUSH_RULES):
+        for offset, flush in enumerate(flush_rules(session.spec)):
             packet_ms = PACKETS_MS[(turn + offset) % len(PACKETS_MS)]
             stream = Stream(session, filterbank, lookahead, flush)
             size = packet_ms * utterance.sample_rate_hz // 1000
             for at in range(0, len(samples), size):
                 stream.push(samples[at : at + size])
             members.append(Member(flush, packet_ms, stream))
-        first, other = members
-        _check_same_chunks(utterance, first, other)
-        other.stream.chunks.clear()
-        one = BothRules(utterance, [first], other)
+        first, *others = members
+        for other in others:
+            _check_same_chunks(utterance, first, other)
+            other.stream.chunks.clear()
+        one = BothRules(utterance, [first], others)
         if not first.stream.chunks:  # shorter than one window
             one._part()
         return one
@@ -56,17 +59,18 @@ class BothRules:
         """Whether all is run; goes on to the two endings when the common windows are done."""
         if any(member.stream.chunks for member in self.streams):
             return False
-        if len(self.streams) == len(FLUSH_RULES):
+        if self.parted:
             return True
         self._part()
         return not any(member.stream.chunks for member in self.streams)
 
     def _part(self) -> None:
-        first, other = self.streams[0], self.other
-        other.stream.encoder_state = copy.deepcopy(first.stream.encoder_state)  # a state is good for one continuation
-        other.stream.greedy = copy.deepcopy(first.stream.greedy)
-        other.frames = list(first.frames)
-        self.streams = [first, other]
+        first = self.streams[0]
+        for other in self.others:
+            other.stream.encoder_state = copy.deepcopy(first.stream.encoder_state)  # a state is good for one continuation
+            other.stream.greedy = copy.deepcopy(first.stream.greedy)
+            other.frames = list(first.frames)
+        self.streams, self.parted = [first, *self.others], True
         for member in self.streams:
             member.stream.close()
 

@@ -15,12 +15,12 @@ from nemoport.calibration.corpus import Corpus
 from nemoport.errors import CorpusError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.files import digest_json, sha256_file
-from nemoport.spec import ModelSpec
-from nemoport.stream import FLUSH_RULES
+from nemoport.spec import ModelSpec, context_name
+from nemoport.stream import flush_rules
 from nemoport.validate.finite import FiniteSession
 from nemoport.validate.limits import Limits, limits_digest
 from nemoport.validate.longform import LongForm, make_longform
-from nemoport.validate.oracle import STREAMING, Oracle, Record, record_runs
+from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle, Record, record_runs
 from nemoport.validate.result import GateResult, artifact_sha256, within
 from nemoport.validate.runs import CorpusRunner, Heard
 from nemoport.validate.sessions.onnxruntime import OnnxSession
@@ -39,7 +39,7 @@ class Context:
     provider: str = "cpu"
     threads: int = 0
     progress: Callable[[str], None] = lambda line: None
-    _runs: dict[tuple[int, int, int], dict[str, tuple[Heard, ...]]] = field(default_factory=dict, repr=False)
+    _runs: dict[tuple[int | None, int, int], dict[str, tuple[Heard, ...]]] = field(default_factory=dict, repr=False)
 
     @property
     def spec(self) -> ModelSpec:
@@ -78,7 +78,7 @@ class Context:
             judge_digest=self.judge_digest,
         )
 
-    def run(self, lookahead: int, streams: int | None = None, every: int = 1) -> dict[str, tuple[Heard, ...]]:
+    def run(self, lookahead: int | None, streams: int | None = None, every: int = 1) -> dict[str, tuple[Heard, ...]]:
         """The corpus, or every so manieth utterance of it, at one lookahead, by both flush rules; see CorpusRunner."""
         if not self.corpus.utterances:
             raise CorpusError(
@@ -91,7 +91,7 @@ class Context:
         key = (lookahead, streams, every)
         if key not in self._runs:
             part = replace(self.corpus, utterances=self.corpus.utterances[::every])
-            where = f"{self.variant}: lookahead {lookahead}, {streams} at once"
+            where = f"{self.variant}: {context_name(lookahead)}, {streams} at once"
             shown_s = time.monotonic()
 
             def show(seconds: float) -> None:
@@ -103,22 +103,30 @@ class Context:
             self._runs[key] = self.runner.run(part, lookahead, streams, show)
         return self._runs[key]
 
-    def compared(self) -> list[tuple[int, str, tuple[Heard, ...], tuple[Record, ...]]]:
+    def compared(self) -> list[tuple[int | None, str, tuple[Heard, ...], tuple[Record, ...]]]:
         """(lookahead, flush rule, what was heard, what NeMo heard), wherever NeMo has something to compare with."""
         return [
             (lookahead, flush, self.run(lookahead)[flush], expected)
-            for lookahead in self.spec.streaming.lookaheads
-            for flush in FLUSH_RULES
+            for lookahead in self.spec.lookaheads
+            for flush in flush_rules(self.spec)
             if (expected := self.oracle.expected(lookahead, flush)) is not None
         ]
 
-    def longform(self, lookahead: int) -> tuple[LongForm, Record]:
-        """The evaluation speech as one long recording, and NeMo's streaming run of it."""
+    def longform(self, lookahead: int | None) -> tuple[LongForm, Record]:
+        """The evaluation speech as one long recording, and NeMo's run of it."""
         form = make_longform(self.corpus, self.limits.get("longform", "minutes"), self.folder.parent)
-        oracle = record_runs(self.checkpoint, form.corpus, [(STREAMING, lookahead)], self.folder.parent, self.progress)
-        return form, oracle.runs[STREAMING, lookahead][0]
+        return form, self.nemo_like(form.corpus, lookahead)[0]
 
-    def product(self) -> list[tuple[int, tuple[Heard, ...], tuple[Record, ...]]]:
+    def nemo_like(self, corpus: Corpus, lookahead: int | None) -> tuple[Record, ...]:
+        """NeMo's run of other audio, in the mode that `last_rule` is compared with."""
+        mode = OFFLINE if lookahead is None else STREAMING
+        return record_runs(self.checkpoint, corpus, [(mode, lookahead)], self.folder.parent, self.progress).runs[mode, lookahead]
+
+    @property
+    def last_rule(self) -> str:
+        return flush_rules(self.spec)[-1]
+
+    def product(self) -> list[tuple[int | None, tuple[Heard, ...], tuple[Record, ...]]]:
         """(lookahead, heard, NeMo): by the product's flush rule, "full"; at lookahead 0, where only NeMo's streaming
         can be compared with, by "nemo"."""
         best = {lookahead: (heard, record) for lookahead, flush, heard, record in self.compared() if flush == "nemo"}

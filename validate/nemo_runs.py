@@ -41,12 +41,14 @@ def stream(model, audio: Sequence[np.ndarray], lookahead: int) -> list[NemoRun]:
     return [_result(model, s.hypothesis, s.frames) for s in streams]
 
 
-def offline(model, samples: np.ndarray, lookahead: int) -> NemoRun:
-    """The whole utterance, f32 [samples], in one forward run of the encoder with `lookahead`'s attention mask."""
+def offline(model, samples: np.ndarray, lookahead: int | None) -> NemoRun:
+    """The whole utterance, f32 [samples], in one forward run of the encoder, with `lookahead`'s attention mask if there
+    is one."""
     import torch
 
-    left = model.encoder.att_context_size_all[0][0]
-    model.encoder.set_default_att_context_size([left, lookahead])
+    if lookahead is not None:
+        left = model.encoder.att_context_size_all[0][0]
+        model.encoder.set_default_att_context_size([left, lookahead])
     mel, length = model.preprocessor(
         input_signal=torch.from_numpy(samples)[None], length=torch.tensor([len(samples)])
     )

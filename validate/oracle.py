@@ -14,6 +14,7 @@ from nemoport.calibration.corpus import Corpus
 from nemoport.errors import ArtifactError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.files import digest_json, read_json, sha256_file, write_bytes, write_json
+from nemoport.spec import context_name
 from nemoport.validate import nemo, nemo_runs
 
 STREAMING, OFFLINE = "streaming", "offline"
@@ -38,9 +39,9 @@ class Oracle:
 
     digest: str
     folder: Path
-    runs: dict[tuple[str, int], tuple[Record, ...]]
+    runs: dict[tuple[str, int | None], tuple[Record, ...]]
 
-    def expected(self, lookahead: int, flush: str) -> tuple[Record, ...] | None:
+    def expected(self, lookahead: int | None, flush: str) -> tuple[Record, ...] | None:
         """What a run by a flush rule of nemoport.stream must give; None where NeMo has nothing to compare with.
 
         "nemo" reproduces NeMo's streaming buffer; "full" encodes every frame, as NeMo's offline run does. At lookahead
@@ -49,9 +50,10 @@ class Oracle:
         return self.runs.get((STREAMING if flush == "nemo" else OFFLINE, lookahead))
 
 
-def sample_positions(enc_frames: int, lookahead: int) -> np.ndarray:
-    """i64 [k], ascending: the frames of the first and of the last chunk, and 32 between them."""
-    chunk = lookahead + 1
+def sample_positions(enc_frames: int, lookahead: int | None) -> np.ndarray:
+    """i64 [k], ascending: the frames of the first and of the last chunk, and 32 between them. Of an offline run the first
+    and last 16: what a wrong edge or a wrong mask spoils."""
+    chunk = 16 if lookahead is None else lookahead + 1
     even = np.linspace(0, max(enc_frames - 1, 0), EVENLY_SPACED_SAMPLES).astype(np.int64)
     positions = np.concatenate([np.arange(chunk), even, np.arange(enc_frames - chunk, enc_frames)])
     return np.unique(positions[(positions >= 0) & (positions < enc_frames)])
@@ -66,19 +68,21 @@ def oracle_digest(checkpoint: Checkpoint, corpus: Corpus) -> str:
 def record_oracle(
     checkpoint: Checkpoint, corpus: Corpus, build: Path, progress: Callable[[str], None] = lambda line: None
 ) -> Oracle:
-    """Runs NeMo over the corpus at every lookahead, streaming, and offline where the lookahead is 1 or more.
+    """Runs NeMo over the corpus at every lookahead, streaming, and offline where the lookahead is 1 or more; an offline
+    model offline.
 
     Raises as `record_runs`.
     """
-    lookaheads = checkpoint.spec.streaming.lookaheads
-    wanted = [(STREAMING, r) for r in lookaheads] + [(OFFLINE, r) for r in lookaheads if r >= 1]
+    lookaheads = checkpoint.spec.lookaheads
+    wanted = [(STREAMING, r) for r in lookaheads if r is not None]
+    wanted += [(OFFLINE, r) for r in lookaheads if r is None or r >= 1]
     return record_runs(checkpoint, corpus, wanted, build, progress)
 
 
 def record_runs(
     checkpoint: Checkpoint,
     corpus: Corpus,
-    wanted: Sequence[tuple[str, int]],
+    wanted: Sequence[tuple[str, int | None]],
     build: Path,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Oracle:
@@ -89,10 +93,10 @@ def record_runs(
     """
     digest = oracle_digest(checkpoint, corpus)
     folder = build / "oracle" / digest[:16]
-    runs: dict[tuple[str, int], tuple[Record, ...]] = {}
+    runs: dict[tuple[str, int | None], tuple[Record, ...]] = {}
     model = None
     for mode, lookahead in wanted:
-        path = folder / f"{mode}-{lookahead}.json"
+        path = folder / f"{mode}{'' if lookahead is None else f'-{lookahead}'}.json"
         if not path.is_file():
             if model is None:
                 progress(f"oracle: restoring {checkpoint.path.name} in NeMo")
@@ -102,7 +106,7 @@ def record_runs(
     return Oracle(digest, folder, runs)
 
 
-def _record(model, corpus: Corpus, mode: str, lookahead: int, path: Path, progress) -> None:
+def _record(model, corpus: Corpus, mode: str, lookahead: int | None, path: Path, progress) -> None:
     results, seconds = [], 0.0
     with nemo.exact(model), nemo.quiet():
         for at in range(0, len(corpus.utterances), TOGETHER):
@@ -113,7 +117,7 @@ def _record(model, corpus: Corpus, mode: str, lookahead: int, path: Path, progre
             else:
                 results += [nemo_runs.offline(model, samples, lookahead) for samples in audio]
             seconds += sum(u.seconds for u in group)
-            progress(f"oracle: {mode}, lookahead {lookahead}: {seconds:.0f} of {corpus.seconds:.0f} s of audio")
+            progress(f"oracle: {mode}, {context_name(lookahead)}: {seconds:.0f} of {corpus.seconds:.0f} s of audio")
     samples = [run.frames[sample_positions(len(run.frames), lookahead)] for run in results]
     packed = io.BytesIO()
     np.savez(packed, frames=np.concatenate(samples))
@@ -133,7 +137,7 @@ def _record(model, corpus: Corpus, mode: str, lookahead: int, path: Path, progre
     write_json(path, {"mode": mode, "lookahead": lookahead, "frames_sha256": frames_sha256, "utterances": utterances})
 
 
-def _read(path: Path, corpus: Corpus, lookahead: int) -> tuple[Record, ...]:
+def _read(path: Path, corpus: Corpus, lookahead: int | None) -> tuple[Record, ...]:
     todo = f"remove {path.parent} and record the oracle again"
     raw, packed = read_json(path, todo), path.with_suffix(".npz")
     known = packed.is_file() and sha256_file(packed) == raw.get("frames_sha256")

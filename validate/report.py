@@ -61,8 +61,8 @@ def _variants(build: Path) -> list[str]:
 
 def _rows(build: Path, variants: Sequence[str]) -> list[tuple[str, ...]]:
     results = {variant: read_results(results_path(build, variant)) for variant in variants}
-    lookaheads = sorted({k for rs in results.values() for r in rs if (k := _lookahead(r)) is not None}, reverse=True)
-    head = ("variant", "gates", "MB", *(f"WER {r}" for r in lookaheads), "above NeMo (95 %)")
+    contexts = list(dict.fromkeys(c for rs in results.values() for r in rs if (c := _context(r))))
+    head = ("variant", "gates", "MB", *(f"WER {c.removeprefix('lookahead ')}" for c in contexts), "above NeMo (95 %)")
     rows = [(*head, "worst minute", "runs not exact", "tokens other", "x real time", "peak MB")]
     for found in results.values():
         figure = {(r.gate, r.case): r for r in found if r.measured is not None}
@@ -73,7 +73,7 @@ def _rows(build: Path, variants: Sequence[str]) -> list[tuple[str, ...]]:
                 found[0].variant if found else ABSENT,
                 _verdict(found),
                 _show(figure.get(("cost", "bytes")), ".1f", 1e-6),
-                *(_show(figure.get(("wer", f"lookahead {r}: WER")), ".2f") for r in lookaheads),
+                *(_show(figure.get(("wer", f"{c}: WER")), ".2f") for c in contexts),
                 spread,
                 _show(figure.get(("longform", "worst minute above NeMo")), "+.1f"),
                 f"{round((1 - exact.measured) * exact.n)} of {exact.n}" if exact else ABSENT,
@@ -85,9 +85,9 @@ def _rows(build: Path, variants: Sequence[str]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _lookahead(result: GateResult) -> int | None:
-    parts = result.case.removesuffix(": WER").split()
-    return int(parts[1]) if result.gate == "wer" and result.case.endswith(": WER") else None
+def _context(result: GateResult) -> str | None:
+    """"lookahead 6", or "full context", of a WER."""
+    return result.case.removesuffix(": WER") if result.gate == "wer" and result.case.endswith(": WER") else None
 
 
 def _verdict(found: Sequence[GateResult]) -> str:

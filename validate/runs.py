@@ -10,7 +10,7 @@ import numpy as np
 from nemoport.artifact import Artifact
 from nemoport.calibration.corpus import Corpus, Utterance
 from nemoport.decode import Session
-from nemoport.stream import FLUSH_RULES, advance
+from nemoport.stream import advance, flush_rules
 from nemoport.tokens import detokenize, read_tokens
 from nemoport.validate.both_rules import BothRules, Member
 from nemoport.validate.oracle import sample_positions
@@ -42,7 +42,7 @@ class CorpusRunner:
         return CorpusRunner(session, artifact.filterbank(), read_tokens(artifact.shared / "tokens.txt"))
 
     def run(
-        self, corpus: Corpus, lookahead: int, streams: int, progress: Callable[[float], None] = lambda seconds: None
+        self, corpus: Corpus, lookahead: int | None, streams: int, progress: Callable[[float], None] = lambda seconds: None
     ) -> dict[str, tuple[Heard, ...]]:
         """flush rule -> what was heard, in the corpus's order.
 
@@ -51,7 +51,8 @@ class CorpusRunner:
         rule and by the other, round the list): over four lookaheads each utterance sees every size.
         Raises ArtifactError if a packet size changes the chunks or if a number is not finite.
         """
-        turn = 2 * self.session.spec.streaming.lookaheads.index(lookahead)
+        rules = flush_rules(self.session.spec)
+        turn = 2 * self.session.spec.lookaheads.index(lookahead)
         waiting = list(enumerate(corpus.utterances))
         running: list[tuple[int, BothRules]] = []
         heard: dict[int, dict[str, Heard]] = {}
@@ -60,7 +61,7 @@ class CorpusRunner:
             if waiting and len(running) < streams:
                 index, utterance = waiting.pop(0)
                 running.append((index, BothRules.start(self.session, self.filterbank, utterance, lookahead, index + turn)))
-            for flush in FLUSH_RULES:  # apart: the two endings of an utterance are not two streams of a batch
+            for flush in rules:  # apart: the two endings of an utterance are not two streams of a batch
                 members = [member for _, one in running for member in one.streams if member.flush == flush]
                 for member, frames in zip(members, advance(self.session, [m.stream for m in members]), strict=True):
                     member.frames.append(frames)
@@ -70,10 +71,10 @@ class CorpusRunner:
                     heard[index] = {m.flush: self._heard(one.utterance, m, lookahead) for m in one.streams}
                     seconds += one.utterance.seconds
                     progress(seconds)
-        return {rule: tuple(heard[i][rule] for i in range(len(heard))) for rule in FLUSH_RULES}
+        return {rule: tuple(heard[i][rule] for i in range(len(heard))) for rule in rules}
 
-    def _heard(self, utterance: Utterance, member: Member, lookahead: int) -> Heard:
-        none = np.zeros((0, self.session.spec.streaming.d_model), np.float32)
+    def _heard(self, utterance: Utterance, member: Member, lookahead: int | None) -> Heard:
+        none = np.zeros((0, self.session.spec.encoder.d_model), np.float32)
         greedy, frames = member.stream.greedy, np.concatenate([none, *member.frames])
         return Heard(
             utterance.id,

@@ -1,7 +1,12 @@
 """One module per consumer, which arranges the variants of a build as that consumer loads them.
 
-A layout is a module here with `lay_out(build: Path, variants: Sequence[str], folder: Path) -> None`; its file name is
-the name it is chosen by. It fills the empty `folder`; `nemoport.export.package` adds card, licence and manifest.
+A layout is a module here; its file name, with - for _, is the name it is chosen by. It has
+
+- `lay_out(build: Path, variants: Sequence[str], folder: Path, shard_bytes: int | None) -> None`, which fills the empty
+  `folder`; `nemoport.export.package` adds card, licence and manifest;
+- `graphs(folder: Path, variant: str) -> tuple[Path, Path]`: encoder and decoder of a variant in such a package;
+- `config_for(config: dict) -> dict`: the package's config.json from the build's;
+- for the card, FILES (path -> what it holds) and `usage(facts: CardFacts) -> str`.
 """
 
 from __future__ import annotations
@@ -13,11 +18,11 @@ from nemoport.errors import UsageError
 
 
 def layouts() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.endswith("_example"))
+    return sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(__path__) if not m.name.endswith("_example"))
 
 
 def load_layout(name: str):
     """Raises UsageError for one that does not exist."""
     if name not in layouts():
         raise UsageError(f"Unknown layout {name!r}.", expected=f"one of {', '.join(layouts())}", found=name)
-    return import_module(f"{__name__}.{name}")
+    return import_module(f"{__name__}.{name.replace('-', '_')}")

@@ -9,17 +9,67 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nemoport.artifact import Artifact
-from nemoport.errors import ArtifactError
+from nemoport.artifact import DECODER, ENCODER, Artifact
+from nemoport.errors import ArtifactError, UsageError
 from nemoport.export.copying import copy_file
+
+if TYPE_CHECKING:
+    from nemoport.export.card import CardFacts
 
 SHARED = ("filterbank.bin", "filterbank.meta", "tokens.txt", "preprocessor.config", "frontend.onnx")
 SHARED_OPTIONAL = ("tokenizer.model",)  # a checkpoint without SentencePiece has none
 
+FILES = {
+    "config.json": "every parameter and rule below, machine-readable",
+    "<variant>/encoder_model.onnx`, `.onnx.data": "encoder: graph, weights",
+    "<variant>/decoder_model.onnx`, `.onnx.data": "prediction network and joint, fused: graph, weights",
+    "<variant>/manifest.json": "what the variant was made from, by which recipe and tools",
+    "shared/filterbank.bin`, `.meta": "mel filterbank, f32, row major, and its shape",
+    "shared/tokens.txt`, `tokenizer.model": "tokens by id; the SentencePiece model",
+    "shared/preprocessor.config": "parameters of the front end",
+    "shared/frontend.onnx": "front end for whole recordings: audio to log-mel",
+    "manifest.json": "gate results; size and sha256 of every file",
+}
 
-def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
-    """Raises ArtifactError for a file that the build lacks."""
+
+def graphs(folder: Path, variant: str) -> tuple[Path, Path]:
+    """(encoder, decoder) of a variant in a package of this layout."""
+    return folder / variant / ENCODER, folder / variant / DECODER
+
+
+def config_for(config: dict) -> dict:
+    """config.json of a package of this layout: the build's."""
+    return config
+
+
+def usage(facts: CardFacts) -> str:
+    variant, artifact = next(iter(facts.artifacts.items()))
+    example = Path(__file__).with_name("native_example.py" if artifact.spec.streaming else "native_offline_example.py")
+    return f"""With nemoport:
+
+```sh
+nemoport verify .
+nemoport transcribe {variant} recording.wav
+```
+
+With onnxruntime alone (`pip install numpy onnxruntime soundfile`), as `python example.py . {variant} recording.wav`:
+
+```python
+{example.read_text(encoding="utf-8").rstrip()}
+```"""
+
+
+def lay_out(build: Path, variants: Sequence[str], folder: Path, shard_bytes: int | None = None) -> None:
+    """Raises ArtifactError for a file that the build lacks, UsageError for shards, which this layout has none of."""
+    if shard_bytes is not None:
+        raise UsageError(
+            "The layout native has no shards.",
+            expected="no --shard-bytes",
+            found=str(shard_bytes),
+            todo="take the layout onnx-asr, or shard a graph with `nemoport shard`",
+        )
     copy_file(build / "config.json", folder / "config.json")
     (folder / "shared").mkdir()
     missing = [name for name in SHARED if not (build / "shared" / name).is_file()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nemoport.spec import context_name
 from nemoport.validate.context import Context
 from nemoport.validate.gates.numeric import differences
 from nemoport.validate.result import GateResult
@@ -13,7 +14,7 @@ def run(context: Context) -> list[GateResult]:
     results = []
     # A half-precision or INT8 variant is held to a sample: that batches do not mix is the graph's structure.
     every = max(1, len(context.corpus.utterances) // int(context.limits.get("batch", "max_utterances")))
-    for lookahead in context.spec.streaming.lookaheads:
+    for lookahead in context.spec.lookaheads:
         alone = context.run(lookahead, 1, every)["full"]
         for streams in TOGETHER:
             batch = context.run(lookahead, streams, every)["full"]
@@ -23,7 +24,7 @@ def run(context: Context) -> list[GateResult]:
             results.append(
                 context.judge(
                     "batch",
-                    f"lookahead {lookahead}, {streams} streams",
+                    f"{context_name(lookahead)}, {streams} streams",
                     1 - len(differing) / len(alone),
                     limit="min_equal_share",
                     at_least=True,

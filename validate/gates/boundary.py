@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nemoport.spec import context_name
 from nemoport.validate.context import Context
 from nemoport.validate.result import GateResult
 from nemoport.validate.score import normalise
@@ -18,7 +19,7 @@ def run(context: Context) -> list[GateResult]:
             results.append(
                 context.judge(
                     "boundary",
-                    f"lookahead {lookahead}, {case}",
+                    f"{context_name(lookahead)}, {case}",
                     share,
                     limit="min_share",
                     at_least=True,

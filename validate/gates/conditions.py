@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from nemoport.spec import context_name
 from nemoport.validate.conditions import CONDITIONS, under
 from nemoport.validate.context import Context
 from nemoport.validate.gates.tokens import exact
-from nemoport.validate.oracle import STREAMING, record_runs
 from nemoport.validate.result import GateResult
 from nemoport.validate.score import count_all, wer_percent
 
 
 def run(context: Context) -> list[GateResult]:
-    lookahead = context.spec.streaming.lookaheads[0]
+    lookahead = context.spec.lookaheads[0]
     runner, build = context.runner, context.folder.parent
     results = []
     for condition in CONDITIONS:
         corpus = under(condition, context.corpus, build)
-        oracle = record_runs(context.checkpoint, corpus, [(STREAMING, lookahead)], build, context.progress)
-        record = oracle.runs[STREAMING, lookahead]
-        heard = runner.run(corpus, lookahead, context.limits.streams)["nemo"]
+        record = context.nemo_like(corpus, lookahead)
+        heard = runner.run(corpus, lookahead, context.limits.streams)[context.last_rule]
         texts = [u.text for u in corpus.utterances]
         mine, nemo = (wer_percent(count_all(texts, [r.text for r in runs])) for runs in (heard, record))
         same = sum(exact(h, r) for h, r in zip(heard, record, strict=True)) / len(record)
-        shown = dict(n=len(record), evidence=f"lookahead {lookahead}: {mine:.1f} % WER, NeMo {nemo:.1f} %")
+        shown = dict(n=len(record), evidence=f"{context_name(lookahead)}: {mine:.1f} % WER, NeMo {nemo:.1f} %")
         results += [
             context.judge(
                 "conditions",

@@ -40,7 +40,9 @@ def run(context: Context) -> list[GateResult]:
 def encoder_interface(spec: ModelSpec, contract: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Inputs and outputs of an encoder graph by one contract."""
     inputs = {"audio_signal": (F32, (None, spec.frontend.n_mels, None)), "length": (I64, (None,))}
-    outputs = {"outputs": (F32, (None, spec.streaming.d_model, None)), "encoded_lengths": (I64, (None,))}
+    outputs = {"outputs": (F32, (None, spec.encoder.d_model, None)), "encoded_lengths": (I64, (None,))}
+    if spec.streaming is None:
+        return inputs, outputs
     if contract == KV:
         shapes = KvCaches.shapes(spec.streaming, 1)
         *caches, length = shapes
@@ -60,14 +62,14 @@ def encoder_interface(spec: ModelSpec, contract: str) -> tuple[dict[str, Tensor]
 def decoder_interface(spec: ModelSpec) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     state = (F32, (spec.decoding.pred_layers, None, spec.decoding.pred_hidden))
     inputs = {
-        "encoder_outputs": (F32, (None, spec.streaming.d_model, None)),
+        "encoder_outputs": (F32, (None, spec.encoder.d_model, None)),
         "targets": (I32, (None, None)),
         "target_length": (I32, (None,)),
         "input_states_1": state,
         "input_states_2": state,
     }
     outputs = {
-        "outputs": (F32, (None, None, None, spec.decoding.vocab_size + 1)),
+        "outputs": (F32, (None, None, None, spec.decoding.n_scores)),
         "prednet_lengths": (I32, (None,)),
         "output_states_1": state,
         "output_states_2": state,
@@ -89,9 +91,11 @@ def _files(context: Context) -> Iterator[str]:
 def _specs(context: Context) -> Iterator[str]:
     ours, theirs = context.spec.to_dict(), context.artifact.spec.to_dict()
     yield _differs("config.json's kind", ours["kind"], theirs["kind"])
-    for part in ("frontend", "streaming", "decoding"):
+    for part in [name for name in ours if name != "kind"]:
         for name, value in ours[part].items():
-            yield _differs(f"config.json's {part}.{name}", value, theirs[part][name])
+            yield _differs(f"config.json's {part}.{name}", value, theirs.get(part, {}).get(name))
+    if context.spec.streaming is None:
+        return
     encoder, streaming = context.artifact.config()["encoder"], context.spec.streaming
     for key, caches in (("cache_shapes", NemoCaches), ("kv_cache_shapes", KvCaches)):
         yield _differs(f"config.json's {key}", cache_shapes(streaming, caches), encoder.get(key))

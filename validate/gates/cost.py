@@ -10,6 +10,7 @@ from importlib.metadata import version
 from nemoport.artifact import Artifact
 from nemoport.contract import contract_of, variant_of
 from nemoport.errors import ArtifactError
+from nemoport.spec import context_name
 from nemoport.validate.context import Context
 from nemoport.validate.result import GateResult
 from nemoport.variant import FP32, instruction_set
@@ -27,7 +28,7 @@ def run(context: Context) -> list[GateResult]:
     speed = figures["audio_seconds"] / figures["work_seconds"]
     n = figures["utterances"]
     threads = f"{context.threads} threads" if context.threads else "its choice of threads"
-    note = f"lookahead {figures['lookahead']}, {figures['audio_seconds']:.0f} s of audio, one stream; {instruction_set()}, "
+    note = f"{context_name(figures['lookahead'])}, {figures['audio_seconds']:.0f} s of audio, one stream; {instruction_set()}, "
     note += f"onnxruntime {version('onnxruntime')}, provider {context.provider}, {threads}"
     return [
         context.judge("cost", "bytes", size, limit=None, unit="bytes", n=len(artifact.manifest.files)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nemoport.spec import context_name
 from nemoport.tokens import detokenize
 from nemoport.validate.context import Context
 from nemoport.validate.result import GateResult
@@ -11,10 +12,10 @@ SPOKEN_WORDS = 2  # a segment in which NeMo hears as many and an artifact none i
 
 
 def run(context: Context) -> list[GateResult]:
-    lookahead = context.spec.streaming.lookaheads[0]
+    lookahead = context.spec.lookaheads[0]
     runner = context.runner  # first: an artifact that does not load is found before NeMo listens for minutes
     form, record = context.longform(lookahead)
-    heard = runner.run(form.corpus, lookahead, 1)["nemo"][0]
+    heard = runner.run(form.corpus, lookahead, 1)[context.last_rule][0]
     frame_s = context.spec.frame_seconds
     ours = form.split(heard.tokens, heard.token_frames, frame_s)
     theirs = form.split(record.tokens, record.token_frames, frame_s)
@@ -30,7 +31,7 @@ def run(context: Context) -> list[GateResult]:
     in_silence = sum(max(0, len(ours[i]) - len(theirs[i])) for i in silent)
     exact = sum(o == t for o, t in zip(ours, theirs, strict=True)) / len(ours)
     n = len(spoken)
-    where = f"lookahead {lookahead}, {form.corpus.seconds / 60:.1f} min, one stream"
+    where = f"{context_name(lookahead)}, {form.corpus.seconds / 60:.1f} min, one stream"
     late = f"minute {worst[0]}: {worst[1]:.1f} %, NeMo {worst[2]:.1f} %"
     stalled = "; ".join(f"at {form.segments[i].start_s:.0f} s: {form.segments[i].text}" for i in stalls[:3])
     points, difference = "WER points", wer_percent(mine) - wer_percent(nemo)

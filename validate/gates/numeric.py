@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nemoport.spec import context_name
 from nemoport.validate.context import Context
 from nemoport.validate.oracle import Record
 from nemoport.validate.result import GateResult
@@ -15,7 +16,7 @@ from nemoport.validate.runs import Heard
 def run(context: Context) -> list[GateResult]:
     results = []
     for lookahead, flush, heard, expected in context.compared():
-        case, n = f"lookahead {lookahead}, {flush}", len(heard)
+        case, n = f"{context_name(lookahead)}, {flush}", len(heard)
         worst, ratio, evidence = differences(heard, expected)
         results += [
             context.judge("numeric", case, worst, limit="max_abs", unit="max abs", n=n, evidence=evidence),

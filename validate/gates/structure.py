@@ -33,7 +33,7 @@ def run(context: Context) -> list[GateResult]:
         context.judge(
             "structure",
             "integer products a layer",
-            len(integers) / context.spec.streaming.n_layers,
+            len(integers) / context.spec.encoder.n_layers,
             limit="min_integer_products_a_layer",
             at_least=True,
             unit="nodes",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nemoport.spec import context_name
 from nemoport.validate.context import Context
 from nemoport.validate.oracle import Record
 from nemoport.validate.result import GateResult
@@ -16,7 +17,7 @@ def run(context: Context) -> list[GateResult]:
     results, pairs = [], []
     for lookahead, flush, heard, expected in context.compared():
         compared = list(zip(heard, expected, strict=True))
-        results.append(_judge(context, f"lookahead {lookahead}, {flush}", compared, "min_exact_share_each"))
+        results.append(_judge(context, f"{context_name(lookahead)}, {flush}", compared, "min_exact_share_each"))
         pairs += compared
     return [*results, _judge(context, "all", pairs, "min_exact_share"), *_counts(context, pairs)]
 

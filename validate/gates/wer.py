@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nemoport.spec import context_name
 from nemoport.validate.context import Context
 from nemoport.validate.result import GateResult
 from nemoport.validate.score import WordCounts, count_all, wer_difference, wer_percent
@@ -20,13 +21,13 @@ def run(context: Context) -> list[GateResult]:
                 row.append(count)
         empty = sum(not h.tokens and bool(r.tokens) for h, r in zip(heard, record, strict=True))
         note = f"{wer_percent(mine):.2f} % WER, NeMo {wer_percent(nemo):.2f} %, on {sum(c.words for c in mine)} words"
-        results += _judge(context, f"lookahead {lookahead}", [[c] for c in mine], [[c] for c in nemo], note, "each")
+        results += _judge(context, f"{context_name(lookahead)}", [[c] for c in mine], [[c] for c in nemo], note, "each")
         n = len(heard)
         results += [
-            context.judge("wer", f"lookahead {lookahead}: WER", wer_percent(mine), limit=None, unit="%", n=n),
-            context.judge("wer", f"lookahead {lookahead}: NeMo's WER", wer_percent(nemo), limit=None, unit="%", n=n),
+            context.judge("wer", f"{context_name(lookahead)}: WER", wer_percent(mine), limit=None, unit="%", n=n),
+            context.judge("wer", f"{context_name(lookahead)}: NeMo's WER", wer_percent(nemo), limit=None, unit="%", n=n),
             context.judge(
-                "wer", f"lookahead {lookahead}: lost", empty, limit="max_empty", unit="utterances without a word", n=n
+                "wer", f"{context_name(lookahead)}: lost", empty, limit="max_empty", unit="utterances without a word", n=n
             ),
         ]
     corpus = context.corpus

@@ -13,6 +13,7 @@ import numpy as np
 from nemoport.artifact import Artifact
 from nemoport.contract import Caches, caches_of
 from nemoport.errors import ArtifactError, UsageError
+from nemoport.graph_file import check_external_data
 from nemoport.spec import ModelSpec
 from nemoport.variant import instruction_set
 
@@ -147,6 +148,8 @@ def open_graph(
         session.nemoport_weights = values  # the session reads them where they are, and does not keep them alive
         return session
     except Exception as error:  # onnxruntime's own exception classes share no public base
+        with suppress(ImportError, OSError):  # onnx is not needed to run; a missing shard is better told by its name
+            check_external_data(path)
         raise ArtifactError(
             f"{path} cannot be loaded.",
             expected="a graph and its .data file, as they were built",

@@ -1,0 +1,120 @@
+"""Attention with relative positions over a whole utterance, in blocks of queries: as a torch function and as ONNX.
+
+All scores of a 390 s pass at once are 8 heads x 4875 x 4875, those of the positions twice that: 2.3 GB for one layer.
+Here a Loop takes BLOCK queries at a time, so that memory grows with the length and not with its square; and as a block
+needs the positions of T + BLOCK - 1 distances, not 2 T - 1, it is also less work.
+"""
+
+from __future__ import annotations
+
+import onnx
+import torch
+from onnx import helper, inliner, parser
+from torch import Tensor
+
+DOMAIN, NAME = "nemoport", "RelativeAttention"
+BLOCK = 128  # queries
+
+# T: frames; N: BLOCK. Row i of a block that begins at s has the distances T - 1 - s - i onward of the table, so the
+# block's window of the table has its first column at T - 1 - s once N - 1 columns stand before it. With one column more
+# than it needs, a row is a plain offset into the flat scores: that is the shift of the paper's appendix B, uncopied.
+_BODY = """
+<opset_import: ["" : OPSET, "nemoport" : 1]>
+RelativeAttention (content_query, position_query, key, value, positions, mask) => (context)
+{
+    zero = Constant<value = int64[1] {0}>()
+    one = Constant<value = int64[1] {1}>()
+    two = Constant<value = int64[1] {2}>()
+    three = Constant<value = int64[1] {3}>()
+    block = Constant<value = int64[1] {N}>()
+    rest = Constant<value = int64[1] {N_LESS_ONE}>()
+    minus_one = Constant<value = int64[1] {-1}>()
+    three_zeros = Constant<value = int64[3] {0, 0, 0}>()
+    frames = Shape<start = 2, end = 3>(content_query)
+    lead = Shape<start = 0, end = 2>(content_query)
+    padded_frames = Add(frames, rest)
+    n_blocks = Div(padded_frames, block)
+    full = Mul(n_blocks, block)
+    missing = Sub(full, frames)
+    pads = Concat<axis = 0>(zero, three_zeros, zero, zero, missing, zero)
+    contents = Pad(content_query, pads)
+    others = Pad(position_query, pads)
+    table_pads = Concat<axis = 0>(three_zeros, rest, three_zeros, one)
+    table = Pad(positions, table_pads)
+    last = Sub(frames, one)
+    width = Add(frames, rest)
+    wide = Add(width, one)
+    kept = Mul(width, block)
+    flat_end = Add(rest, kept)
+    flat_shape = Concat<axis = 0>(lead, minus_one)
+    rows_shape = Concat<axis = 0>(lead, block, width)
+    count = Squeeze(n_blocks)
+    go_on = Constant<value = bool {1}>()
+    contexts = Loop(count, go_on) <body = one_block (int64 i, bool before) => (bool after, float[b, h, q, d] blocked) {
+        after = Identity(before)
+        index = Unsqueeze(i, zero)
+        start = Mul(index, block)
+        stop = Add(start, block)
+        content_rows = Slice(contents, start, stop, two)
+        content = MatMul(content_rows, key)
+        position_rows = Slice(others, start, stop, two)
+        from = Sub(last, start)
+        to = Add(from, wide)
+        window = Slice(table, from, to, three)
+        distances = MatMul(position_rows, window)
+        flat = Reshape(distances, flat_shape)
+        shifted = Slice(flat, rest, flat_end, two)
+        rows = Reshape(shifted, rows_shape)
+        position = Slice(rows, zero, frames, three)
+        unmasked = Add(content, position)
+        scores = Add(unmasked, mask)
+        weights = Softmax<axis = -1>(scores)
+        blocked = MatMul(weights, value)
+    }>
+    ordered = Transpose<perm = [1, 2, 0, 3, 4]>(contexts)
+    d_k = Shape<start = 3, end = 4>(value)
+    joined_shape = Concat<axis = 0>(lead, minus_one, d_k)
+    joined = Reshape(ordered, joined_shape)
+    context = Slice(joined, zero, frames, two)
+}
+"""
+
+
+class RelativeAttention(torch.autograd.Function):
+    """content_query, position_query: f32 [B, h, T, d_k]; key: f32 [B, h, d_k, T]; value: f32 [B, h, T, d_k]; positions:
+    f32 [1, h, d_k, 2 T - 1], from the furthest past to the furthest future; mask: f32 [B, 1, 1, T], added to the scores
+    -> f32 [B, h, T, d_k].
+
+    Exports as one node, which `expand` replaces.
+    """
+
+    @staticmethod
+    def forward(ctx, content_query, position_query, key, value, positions, mask) -> Tensor:
+        frames = value.size(2)
+        distances = torch.matmul(position_query, positions)
+        row = torch.arange(frames).unsqueeze(1)
+        columns = (frames - 1 - row + torch.arange(frames)).expand(*distances.shape[:3], frames)
+        scores = torch.matmul(content_query, key) + torch.gather(distances, 3, columns) + mask
+        return torch.matmul(torch.softmax(scores, -1), value)
+
+    @staticmethod
+    def symbolic(graph, content_query, *others):
+        return graph.op(f"{DOMAIN}::{NAME}", content_query, *others).setType(content_query.type())
+
+
+def expand(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with every `RelativeAttention` node replaced by standard operators; as it is where there is none."""
+    if not any(n.op_type == NAME for n in model.graph.node):
+        return model
+    opset = next(o.version for o in model.opset_import if o.domain == "")
+    body = _BODY.replace("N_LESS_ONE", str(BLOCK - 1)).replace("{N}", f"{{{BLOCK}}}").replace("OPSET", str(opset))
+    function = parser.parse_function(body)
+    function.domain = DOMAIN
+    model.functions.append(function)
+    if not any(o.domain == DOMAIN for o in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    expanded = inliner.inline_local_functions(model)
+    for node in expanded.graph.node:
+        if not node.name:  # the quantizers go by names
+            node.name = f"/{NAME}/{node.output[0]}"
+    return expanded

@@ -1,0 +1,118 @@
+"""The full-context FastConformer encoder as traced: NeMo's `ConformerEncoder.forward_internal` without caches.
+
+Any number of frames: positions are computed from their angles, so that no table ends (NeMo's own export ends at 5000
+frames, 400 s), and attention goes over blocks of queries (blocked_attention.py). Batch normalisation, which at inference
+is a factor and a sum for each channel, stands in the depthwise convolution before it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nemoport.export.blocked_attention import RelativeAttention
+from nemoport.export.encoder import MASKED
+from nemoport.export.layers import (
+    CENTRED_PADDING,
+    ConformerLayer,
+    MatMul,
+    SelfAttentionWeights,
+    Subsampling,
+    Weights,
+    rates,
+)
+from nemoport.spec import OfflineSpec
+
+BATCH_NORM_EPSILON = 1e-5  # torch's default, which NeMo takes
+
+
+class SelfAttention(SelfAttentionWeights):
+    def __init__(self, weights: Weights, name: str, n_heads: int):
+        super().__init__(weights, name)
+        self.n_heads = n_heads
+        self.linear_pos = MatMul(weights, f"{name}.linear_pos")
+        # `positions` holds all sines, then all cosines; NeMo has them in turn.
+        self.linear_pos.weight.data = torch.cat([self.linear_pos.weight[0::2], self.linear_pos.weight[1::2]]).detach()
+        self.scale_queries(self.linear_q.weight.size(1) // n_heads)
+
+    def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> tuple[Tensor]:
+        """x: [B, T, d], positions: [2 T - 1, d], mask: [B, 1, 1, T] -> [B, T, d]."""
+        query, key, value = (self._split(linear(x)) for linear in (self.linear_q, self.linear_k, self.linear_v))
+        context = RelativeAttention.apply(
+            (query + self.pos_bias_u).transpose(1, 2),
+            (query + self.pos_bias_v).transpose(1, 2),
+            key.permute(0, 2, 3, 1),
+            value.transpose(1, 2),
+            self._split(self.linear_pos(positions).unsqueeze(0)).permute(0, 2, 3, 1),
+            mask,
+        )
+        return (self.linear_out(context.transpose(1, 2).flatten(2)),)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(x.size(0), x.size(1), self.n_heads, -1)
+
+
+class Convolution(nn.Module):
+    """GLU, depthwise convolution centred on its frame, batch normalisation, SiLU."""
+
+    def __init__(self, weights: Weights, name: str):
+        super().__init__()
+        self.pointwise_conv1 = MatMul(weights, f"{name}.pointwise_conv1")
+        self.pointwise_conv2 = MatMul(weights, f"{name}.pointwise_conv2")
+        factor, shift = _batch_norm(weights, f"{name}.batch_norm")
+        weight, bias = weights.take(f"{name}.depthwise_conv.weight"), weights.get(f"{name}.depthwise_conv.bias")
+        # In two dimensions, one of them 1: onnxruntime has a depthwise kernel for that.
+        self.depthwise_weight = nn.Parameter((weight * factor[:, None, None]).unsqueeze(2))
+        self.depthwise_bias = nn.Parameter(shift if bias is None else shift + bias * factor)
+
+    def forward(self, x: Tensor, valid: Tensor) -> tuple[Tensor]:
+        """x: [B, T, d], valid: [B, T, 1] of 0 and 1: what stands behind an utterance does not reach into it."""
+        channels, _, _, kernel = self.depthwise_weight.shape
+        value, gate = self.pointwise_conv1(x).split(channels, -1)
+        x = (value * torch.sigmoid(gate) * valid).transpose(1, 2).unsqueeze(2)
+        x = F.conv2d(x, self.depthwise_weight, self.depthwise_bias, padding=(0, kernel // 2), groups=channels)
+        return (self.pointwise_conv2(F.silu(x.squeeze(2).transpose(1, 2))),)
+
+
+def _batch_norm(weights: Weights, name: str) -> tuple[Tensor, Tensor]:
+    """(factor [d], shift [d]): what it does at inference."""
+    weights.get(f"{name}.num_batches_tracked")
+    deviation = torch.sqrt(weights.take(f"{name}.running_var").double() + BATCH_NORM_EPSILON)
+    factor = weights.take(f"{name}.weight").double() / deviation
+    shift = weights.take(f"{name}.bias").double() - weights.take(f"{name}.running_mean").double() * factor
+    return factor.float(), shift.float()
+
+
+class OfflineEncoder(nn.Module):
+    def __init__(self, tensors: dict[str, Tensor], spec: OfflineSpec):
+        super().__init__()
+        weights = Weights(tensors, "encoder.")
+        self.pre_encode = Subsampling(weights, "pre_encode", CENTRED_PADDING)
+        self.layers = nn.ModuleList(
+            ConformerLayer(
+                weights,
+                name := f"layers.{i}",
+                SelfAttention(weights, f"{name}.self_attn", spec.n_heads),
+                Convolution(weights, f"{name}.conv"),
+            )
+            for i in range(spec.n_layers)
+        )
+        self.register_buffer("rates", rates(spec.d_model), persistent=False)
+        self.unused = weights.unused
+        self.eval()
+
+    def forward(self, audio_signal: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """audio_signal f32 [B, n_mels, T], length i64 [B], valid mel frames -> outputs f32 [B, d, T'], encoded_lengths
+        i64 [B]. Frames behind an utterance's length have no effect on it."""
+        x, length = self.pre_encode(audio_signal.transpose(1, 2), length)
+        frames = x.size(1)
+        seen = torch.arange(frames, device=x.device).unsqueeze(0) < length.unsqueeze(1)
+        mask = torch.where(seen, 0.0, MASKED)[:, None, None, :]
+        valid = seen.to(x.dtype).unsqueeze(2)
+        distance = torch.arange(2 * frames - 1, device=x.device) * -1 + (frames - 1)  # T - 1 down to 1 - T
+        angles = distance.to(x.dtype).unsqueeze(1) * self.rates
+        positions = torch.cat([torch.sin(angles), torch.cos(angles)], 1)
+        for layer in self.layers:
+            (x,) = layer(x, (positions, mask), (valid,))
+        return x.transpose(1, 2), length

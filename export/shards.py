@@ -1,0 +1,113 @@
+"""Repacks a graph's weights into several files below a limit: a browser cannot take one of 2 GB or more.
+
+A pure repack: every tensor keeps its bytes, none is split, and their order stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from nemoport.errors import ArtifactError, UsageError
+from nemoport.files import new_folder
+from nemoport.graph_file import ExternalTensor, check_external_data, external_tensors
+
+ALIGNED_BYTES = 4096  # so that a runtime can map a tensor instead of reading it
+_BLOCK_BYTES = 1 << 24
+_UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
+
+
+def parse_bytes(text: str) -> int:
+    """"1.5G" -> 1500000000. Raises UsageError."""
+    number, unit = (text[:-1], _UNITS[text[-1].upper()]) if text[-1:].upper() in _UNITS else (text, 1)
+    try:
+        size = int(float(number) * unit)
+    except ValueError:
+        size = 0
+    if size <= 0:
+        raise UsageError("That is no size.", expected="bytes, or a number with K, M or G, such as 1.5G", found=text)
+    return size
+
+
+def shard(graph: Path, folder: Path, limit_bytes: int, name: str | None = None) -> list[Path]:
+    """Writes `graph` with its external weights into the new `folder`: NAME, NAME.data.000, NAME.data.001, ...
+
+    name: of the new graph, by default the old one's. Returns the shards. Raises UsageError if a tensor is larger than
+    the limit, ArtifactError if the weights are not all there, OutputError if `folder` exists.
+    """
+    with new_folder(folder) as made:
+        shards = write_shards(graph, made, limit_bytes, name or graph.name)
+    return [folder / path.name for path in shards]
+
+
+def write_shards(graph: Path, folder: Path, limit_bytes: int, name: str) -> list[Path]:
+    """As `shard`, into a folder that is there."""
+    import onnx
+
+    check_external_data(graph)
+    model = onnx.load(graph, load_external_data=False)
+    tensors = external_tensors(model)
+    if not tensors:
+        raise ArtifactError(
+            f"{graph} has nothing to shard.", expected="weights in a .data file", found="all of them in the graph"
+        )
+    large = [t for t in tensors if t.bytes > limit_bytes]
+    if large:
+        raise UsageError(
+            "A tensor is larger than a shard.",
+            expected=f"at most {limit_bytes} bytes",
+            found=f"{large[0].name}: {large[0].bytes} bytes",
+            todo=f"allow shards of {max(t.bytes for t in large)} bytes or more",
+        )
+    places = _places(tensors, limit_bytes)
+    paths = [folder / f"{name}.data.{i:03d}" for i in range(places[-1][0] + 1)]
+    for path in paths:
+        path.touch()
+    moved = []
+    for tensor, (index, offset) in zip(tensors, places, strict=True):
+        new = ExternalTensor(tensor.name, paths[index].name, offset, tensor.bytes, tensor.proto)
+        if _copy(graph.parent / tensor.file, tensor, paths[index], new) != _digest(paths[index], new):
+            raise ArtifactError(f"{paths[index]} was not written as it should be.", found=tensor.name, todo="check the disk")
+        moved.append(new)
+    for tensor in moved:
+        tensor.write_place()
+    onnx.save(model, folder / name)
+    return paths
+
+
+def _places(tensors: list[ExternalTensor], limit_bytes: int) -> list[tuple[int, int]]:
+    """(shard, offset) of each tensor, in order."""
+    places, index, end = [], 0, 0
+    for tensor in tensors:
+        start = -(-end // ALIGNED_BYTES) * ALIGNED_BYTES
+        if start + tensor.bytes > limit_bytes:
+            index, start = index + 1, 0
+        places.append((index, start))
+        end = start + tensor.bytes
+    return places
+
+
+def _copy(source: Path, old: ExternalTensor, target: Path, new: ExternalTensor) -> str:
+    """The sha256 of what was read."""
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, target.open("r+b") as writer:
+        reader.seek(old.offset)
+        writer.seek(new.offset)
+        left = old.bytes
+        while left:
+            block = reader.read(min(left, _BLOCK_BYTES))
+            digest.update(block)
+            writer.write(block)
+            left -= len(block)
+    return digest.hexdigest()
+
+
+def _digest(path: Path, tensor: ExternalTensor) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as reader:
+        reader.seek(tensor.offset)
+        left = tensor.bytes
+        while block := reader.read(min(left, _BLOCK_BYTES)):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()
