@@ -1,4 +1,6 @@
-"""Data-dependent initialisation of the subsampling, without which training from scratch does not start.
+"""How an encoder starts: data-dependent initialisation of its subsampling, or the weights of another encoder.
+
+Without either, training from scratch does not start.
 
 Log-mel features are not normalised (mean about -10, deviation about 4). At NeMo's default initialisation the
 subsampling then gives nearly the same vector for every input, the layers see a constant, and the losses stay at the
@@ -7,6 +9,35 @@ entropy of the unigrams. Here the first convolution normalises the features and 
 from __future__ import annotations
 
 import torch
+
+
+@torch.no_grad()
+def transplant(source, asr, audio: torch.Tensor, n_samples: torch.Tensor) -> None:
+    """Starts the encoder of ``asr``, of full context, from that of a trained streaming ``source`` of the same widths.
+
+    audio f32 [B, n] says how the two see features: the source takes log-mel as it is, ``asr`` has each channel at mean 0
+    and deviation 1 within an utterance, so the first convolution is given the difference. Causal convolutions look at
+    the past alone; of nine taps the five nearest go where they meet the same frames, and the future starts at nothing.
+    Causal subsampling pads to 17 bands, one mel channel below the 16 here, so the first band is dropped.
+    """
+    weights = {name: weight.clone() for name, weight in source.encoder.state_dict().items()}
+    values = torch.cat([f[:, : n - 1].flatten() for f, n in zip(*source.preprocessor(input_signal=audio, length=n_samples),
+                                                                strict=True)])
+    first = weights["pre_encode.conv.0.weight"]
+    weights["pre_encode.conv.0.bias"] += values.mean() * first.sum((1, 2, 3))
+    first *= values.std()
+    out = weights["pre_encode.out.weight"]  # [d, channels * bands]
+    channels = first.shape[0]
+    weights["pre_encode.out.weight"] = out.unflatten(1, (channels, -1))[:, :, 1:].flatten(1)
+    for name, weight in weights.items():
+        if name.endswith("depthwise_conv.weight"):  # [d, 1, taps], the last tap is the present
+            ahead = weight.shape[-1] // 2
+            weights[name] = torch.nn.functional.pad(weight[..., ahead:], (0, ahead))
+    result = asr.encoder.load_state_dict(weights, strict=False)
+    # Batch norms have running statistics, layer norms none; nothing else may differ.
+    unknown = [name for name in result.missing_keys if ".batch_norm." not in name] + result.unexpected_keys
+    if unknown:
+        raise ValueError(f"the encoders differ in {', '.join(unknown)}")
 
 
 @torch.no_grad()

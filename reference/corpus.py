@@ -3,7 +3,8 @@
 ``python -m nemoport.reference.corpus --out FOLDER --clips N [--words FILE] [--transcripts MANIFEST ...]``
 
 A small grammar alone teaches the predictor the text and the encoder nothing, so most sentences are strings of words
-from a dictionary and from transcripts, in which the past says little about the next word.
+from a dictionary and from transcripts, in which the past says little about the next word. ``--language fr`` writes French,
+with capitals and punctuation; the English text has neither, ``written`` adds them for a model that wants them.
 """
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import ordinary, reader, speech, text, voices
+from . import french, ordinary, reader, speech, text, voices
 
 
 class TextSource:
@@ -86,27 +87,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Writes synthetic training speech and its manifest.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clips", type=int, required=True)
-    parser.add_argument("--words", type=Path, default=Path("/usr/share/dict/words"), help="one word a line")
+    parser.add_argument("--language", choices=("en", "fr"), default="en")
+    parser.add_argument("--words", type=Path, default=Path("/usr/share/dict/words"), help="one word a line, in that language")
     parser.add_argument("--transcripts", type=Path, nargs="*", default=[], help="NeMo manifests whose text is read aloud")
     parser.add_argument("--flite-share", type=float, default=0.0, help="share of clips in flite's voices")
     parser.add_argument("--ordinary-share", type=float, default=0.0, help="share of made-up ordinary sentences")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    transcripts = [row["text"] for path in args.transcripts for row in reader.rows(path, held_out=False)]
-    source = TextSource(args.words.read_text().split(), transcripts, args.seed, args.ordinary_share)
+    words = args.words.read_text().split()
+    if args.language == "fr":
+        transcripts = [row["text"] for path in args.transcripts for row in reader.written_rows(path)]
+        source = french.TextSource(words, transcripts, args.seed)
+    else:
+        transcripts = [row["text"] for path in args.transcripts for row in reader.rows(path, held_out=False)]
+        source = TextSource(words, transcripts, args.seed, args.ordinary_share)
     rng = random.Random(f"corpus voices {args.seed}")
     (args.out / "wav").mkdir(parents=True)
 
     def job(index: int) -> tuple[int, str, voices.Voice]:
         side = "flite" if rng.random() < args.flite_share else "train"
-        return index, source.draw(), voices.draw(rng, side)
+        return index, source.draw(), voices.draw(rng, side, args.language)
 
     def write(item: tuple[int, str, voices.Voice]) -> str:
         index, sentence, voice = item
         samples = speech.synthesise(sentence, voice)
         write_wav(args.out / f"wav/{index:06d}.wav", samples)
-        return json.dumps(dict(audio_filepath=f"wav/{index:06d}.wav", text=sentence, voice=voice.name,
+        return json.dumps(dict(audio_filepath=f"wav/{index:06d}.wav", text=sentence, lang=args.language, voice=voice.name,
                                duration=round(len(samples) / speech.SAMPLE_RATE_HZ, 4)))
 
     # The jobs are drawn in order before any thread runs, so that the seed alone decides them.

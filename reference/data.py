@@ -9,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from . import written
+
 SAMPLE_RATE_HZ = 16000
+SAMPLES_PER_ENC_FRAME = 1280
 
 
 @dataclass
@@ -29,9 +32,14 @@ def load(rows: list[dict], tokens_of, recorded: bool, shortest_s: float = 0.4, l
     return [Clip(soundfile.read(row["audio_filepath"], dtype="int16")[0], tokens_of(row["text"]), recorded) for row in kept]
 
 
-def synthetic_rows(manifest: Path) -> list[dict]:
-    records = [json.loads(line) for line in manifest.read_text().splitlines()]
-    return [dict(row, audio_filepath=str(manifest.parent / row["audio_filepath"])) for row in records]
+def synthetic_rows(manifest: Path, as_written: bool) -> list[dict]:
+    """Rows of a manifest of ``corpus``; ``as_written`` gives the English ones, which are lower-case, their written form."""
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for row in rows:
+        row["audio_filepath"] = str(manifest.parent / row["audio_filepath"])
+        if as_written and row.get("lang", "en") == "en":
+            row["text"] = written.english(row["text"])
+    return rows
 
 
 def changed_speed(samples: np.ndarray, factor: float) -> np.ndarray:
@@ -95,10 +103,41 @@ def chained(clips: list[Clip], rng: random.Random, noise: np.random.Generator, l
     return np.concatenate(pieces), tokens
 
 
-def batches(clips: list[Clip], seconds: float, chain_share: float, seed: int) -> Iterator[list[tuple]]:
-    """One pass over the clips as lists of (samples f32 [n], tokens), each about ``seconds`` of audio.
+def long_chain(clips: list[Clip], rng: random.Random, noise: np.random.Generator, length_s: float) -> tuple:
+    """Clips until they last ``length_s``, as one utterance: (samples f32 [n], tokens, cuts).
 
-    Clips of like length share a batch. ``chain_share`` of the batches hold chains of clips, 10 to 20 s long.
+    A cut (sample, number of labels so far) lies in the middle of the silence between two clips, for ``step.stretches``.
+    One level and one noise floor for the whole, as in a recording; the pauses are short or long in the whole of it.
+    """
+    pieces, tokens, cuts, n_samples = [], [], [], 0
+    longest_pause_s = rng.choice((0.2, 0.8, 2.5))
+    while n_samples < length_s * SAMPLE_RATE_HZ:
+        clip = rng.choice(clips)
+        pause = np.zeros(int(rng.uniform(0.16, 0.16 + longest_pause_s) * SAMPLE_RATE_HZ), np.float32)
+        if n_samples:
+            cuts.append((n_samples + len(pause) // 2, len(tokens)))
+        pieces += [pause, clip.samples.astype(np.float32) / 32768 * rng.uniform(0.5, 1.0)]
+        n_samples += sum(map(len, pieces[-2:]))
+        tokens += clip.tokens
+    samples = np.concatenate(pieces) * np.float32(rng.uniform(0.15, 1.0))
+    if rng.random() < 0.5:
+        floor = float(np.sqrt(np.mean(samples**2))) * 10 ** (-rng.uniform(20, 50) / 20)
+        samples += floor * noise.standard_normal(len(samples), dtype=np.float32)
+    return samples, tokens, cuts
+
+
+def nothing_said(rng: random.Random, noise: np.random.Generator) -> tuple:
+    """Digital silence or noise of 0.3 to 4 s, and no tokens."""
+    samples = noise.standard_normal(int(rng.uniform(0.3, 4.0) * SAMPLE_RATE_HZ), dtype=np.float32)
+    return samples * rng.choice((0.0, 1e-4, 1e-3, 1e-2, 0.05)), []
+
+
+def batches(clips: list[Clip], seconds: float, chain_share: float, seed: int, long_share: float = 0.0,
+            longest_s: float = 120.0, silent_share: float = 0.0) -> Iterator[list[tuple]]:
+    """One pass over the clips as lists of (samples f32 [n], tokens[, cuts]), each about ``seconds`` of audio.
+
+    Clips of like length share a batch. ``chain_share`` of the batches hold chains of clips, 10 to 20 s long,
+    ``long_share`` hold chains of 25 s to ``longest_s``; ``silent_share`` have one more example, in which nothing is said.
     """
     rng, noise = random.Random(f"batches {seed}"), np.random.default_rng(seed)
     order = sorted(clips, key=lambda clip: len(clip.samples) * rng.uniform(0.85, 1.15))
@@ -114,18 +153,24 @@ def batches(clips: list[Clip], seconds: float, chain_share: float, seed: int) ->
         start = stop
     rng.shuffle(groups)
     for group in groups:
-        if rng.random() < chain_share:
+        kind = rng.random()
+        if kind > 1 - long_share:
+            length_s = min(longest_s, 25 * (longest_s / 25) ** rng.random())  # as many doublings of the length each
+            yield [long_chain(clips, rng, noise, length_s) for _ in range(max(1, int(seconds / length_s)))]
+        elif kind < chain_share:
             yield [chained(rng.choices(clips, k=rng.randint(3, 5)), rng, noise, rng.choice((0.3, 1.0, 4.0)))
                    for _ in range(max(1, int(seconds / 15)))]
         else:
-            yield [(augmented(clip, rng, noise), clip.tokens) for clip in group]
+            silent = [nothing_said(rng, noise)] if silent_share and rng.random() < silent_share else []
+            yield [(augmented(clip, rng, noise), clip.tokens) for clip in group] + silent
 
 
 def collate(batch: list[tuple]):
-    """(audio f32 [B, n], n_samples i64 [B], targets i64 [B, U], n_labels i64 [B])."""
+    """(audio f32 [B, n], n_samples i64 [B], targets i64 [B, U], n_labels i64 [B], cuts of each)."""
     import torch
 
-    audio = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(samples) for samples, _ in batch], batch_first=True)
-    targets = torch.nn.utils.rnn.pad_sequence([torch.tensor(tokens, dtype=torch.long) for _, tokens in batch], batch_first=True)
-    return (audio, torch.tensor([len(samples) for samples, _ in batch]), targets,
-            torch.tensor([len(tokens) for _, tokens in batch]))
+    clips, labels = ([torch.from_numpy(example[0]) for example in batch],
+                     [torch.tensor(example[1], dtype=torch.long) for example in batch])
+    pad = torch.nn.utils.rnn.pad_sequence
+    return (pad(clips, batch_first=True), torch.tensor([len(clip) for clip in clips]), pad(labels, batch_first=True),
+            torch.tensor([len(tokens) for tokens in labels]), [example[2] if len(example) > 2 else [] for example in batch])

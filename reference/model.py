@@ -152,6 +152,10 @@ def restore(path: Path):
     return model
 
 
+def is_tdt(asr) -> bool:
+    return asr.cfg.loss.loss_name == "tdt"
+
+
 def save(model, path: Path) -> None:
     """Writes the .nemo file beside its place and renames it."""
     partial = path.with_name(f".{path.stem}.partial.nemo")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from . import text
+from . import french, text, written
 
 
 def held_out_sentences() -> frozenset[str]:
@@ -30,4 +30,26 @@ def rows(manifest: Path, held_out: bool) -> list[dict]:
         normal = text.normalise(record["text"])
         if held_out and normal in sentences or not held_out and normal not in sentences and text.trainable(normal, words):
             chosen.append(dict(record, text=normal, audio_filepath=str(manifest.parent / record["audio_filepath"])))
+    return chosen
+
+
+def written_rows(manifest: Path) -> list[dict]:
+    """Training rows with the capitals and punctuation of their transcripts (``written.tidy``), by their ``lang``.
+
+    Left out are held-out sentences, texts with a held-out word and those that ``written.tidy`` refuses.
+    """
+    sentences, words, french_words = held_out_sentences(), text.held_out_words(), french.held_out_words()
+    chosen = []
+    for line in manifest.read_text().splitlines():
+        record = json.loads(line)
+        sentence = written.tidy(record["text"])
+        if not sentence:
+            continue
+        if record["lang"] == "fr":
+            kept = french.trainable(sentence, french_words)
+        else:
+            normal = text.normalise(sentence)
+            kept = normal not in sentences and text.trainable(normal, words)
+        if kept:
+            chosen.append(dict(record, text=sentence, audio_filepath=str(manifest.parent / record["audio_filepath"])))
     return chosen

@@ -1,7 +1,8 @@
-"""Synthetic English speech (espeak-ng, flite), as 16 kHz mono arrays, and the committed evaluation and calibration sets.
+"""Synthetic speech (espeak-ng, flite), as 16 kHz mono arrays, and the committed evaluation and calibration sets.
 
 ``python -m nemoport.reference.speech --out FOLDER`` writes ``eval.jsonl``, ``calibration.jsonl`` and their FLAC files
-(NeMo manifests: audio_filepath relative to the manifest, text, duration in seconds; voice and set beside them).
+(NeMo manifests: audio_filepath relative to the manifest, text, duration in seconds; voice and set beside them), and
+``eval-tdt.jsonl`` and ``calibration-tdt.jsonl``: some of the same English clips, with capitals and punctuation, and French.
 """
 from __future__ import annotations
 
@@ -15,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from . import text, voices
+from . import french, text, voices, written
 
 SAMPLE_RATE_HZ = 16000
+RUN_10_S, RUN_13_S = (10, 0.3, "grammar"), (13, 0.6, "grammar")  # see held_out_set
+FIELDS = ("audio_filepath", "text", "duration", "voice", "set", "lang")  # of a manifest, in this order
 
 
 def synthesise(sentence: str, voice: voices.Voice) -> np.ndarray:
@@ -65,10 +68,14 @@ def with_noise_floor(samples: np.ndarray, seed: str, deviation: float = 3e-4) ->
     return (samples + deviation * noise).astype(np.float32)
 
 
+def duration_s(row: dict) -> float:
+    return round(len(row["samples"]) / SAMPLE_RATE_HZ, 4)
+
+
 def write_set(folder: Path, name: str, rows: list[dict]) -> None:
     """Writes ``<name>/*.flac`` and ``<name>.jsonl`` beside their place, then renames.
 
-    Each row has samples f32, text, voice, set.
+    Each row has samples f32, text, voice, set; or, for a clip of another set, audio_filepath and duration for samples.
     """
     import soundfile
 
@@ -77,49 +84,68 @@ def write_set(folder: Path, name: str, rows: list[dict]) -> None:
     (work / name).mkdir(parents=True)
     with open(work / f"{name}.jsonl", "w") as manifest:
         for index, row in enumerate(rows):
-            relative = f"{name}/{index:03d}.flac"
-            soundfile.write(work / relative, row["samples"], SAMPLE_RATE_HZ, subtype="PCM_16")
-            record = dict(audio_filepath=relative, text=row["text"],
-                          duration=round(len(row["samples"]) / SAMPLE_RATE_HZ, 4), voice=row["voice"], set=row["set"])
-            manifest.write(json.dumps(record) + "\n")
+            record = {key: value for key, value in row.items() if key in FIELDS}
+            if "samples" in row:
+                record |= dict(audio_filepath=f"{name}/{index:03d}.flac", duration=duration_s(row))
+                soundfile.write(work / record["audio_filepath"], row["samples"], SAMPLE_RATE_HZ, subtype="PCM_16")
+            manifest.write(json.dumps({key: record[key] for key in FIELDS if key in record}, ensure_ascii=False) + "\n")
     shutil.rmtree(folder / name, ignore_errors=True)
     os.replace(work / name, folder / name)
     os.replace(work / f"{name}.jsonl", folder / f"{name}.jsonl")
     work.rmdir()
 
 
-def held_out_set(name: str, n_grammar: int, long_s: float, long_pause_s: float) -> list[dict]:
-    """Rows of one committed set: grammar sentences, unseen-word sentences, and three clips of sentences in a row.
+def held_out_set(name: str, n_grammar: int, runs: list[tuple[float, float, str]], language: str = "en") -> list[dict]:
+    """Rows of one committed set: grammar sentences, unseen-word sentences, and clips of sentences in a row.
 
-    The clips in a row (one voice each, grammar sentences of their own) last a little over 10, 13 and ``long_s``
-    seconds; the pause after the third sentence of the last one is ``long_pause_s``.
+    ``runs`` are the clips in a row (one voice each, grammar sentences of their own): the seconds that each lasts a little
+    over, the pause after its third sentence, and its set. ``name`` begins with the side of the split, eval or
+    calibration; ``sentences`` of a row are what its text joins.
     """
     rng = random.Random(f"speech {name}")
-    grammar = text.grammar_sentences(name, held_out=True)
+    side, source = name.partition("-")[0], french if language == "fr" else text
+    grammar = source.grammar_sentences(name, held_out=True)
     taken: set[str] = set()
 
     def fresh() -> str:
         # The two sets draw from one pool, so the pool is halved by hash: no sentence can be in both.
-        while (sentence := next(grammar)) in taken or (text.share_of(sentence, "set") < 0.5) != (name == "eval"):
+        while (sentence := next(grammar)) in taken or (text.share_of(sentence, "set") < 0.5) != (side == "eval"):
             continue
         taken.add(sentence)
         return sentence
 
     jobs = [(fresh(), "grammar") for _ in range(n_grammar)]
-    jobs += [(sentence, "unseen") for sentence in text.unseen_sentences(name)]
+    jobs += [(sentence, "unseen") for sentence in source.unseen_sentences(side)]
     rows = []
     for index, (sentence, kind) in enumerate(jobs):
-        voice = voices.draw(rng, name)
+        voice = voices.draw(rng, side, language)
         samples = with_noise_floor(pad(synthesise(sentence, voice), rng, 0.5), f"{name} {index}")
-        rows.append(dict(samples=samples, text=sentence, voice=voice.name, set=kind))
-    for length_s, pause_s, kind in ((10, 0.3, "grammar"), (13, 0.6, "grammar"), (long_s, long_pause_s, "long")):
-        voice, parts, sentences, pauses = voices.draw(rng, name), [], [], []
+        rows.append(dict(samples=samples, text=sentence, sentences=[sentence], voice=voice.name, set=kind))
+    for length_s, pause_s, kind in runs:
+        voice, parts, sentences, pauses = voices.draw(rng, side, language), [], [], []
         while sum(map(len, parts)) / SAMPLE_RATE_HZ + sum(pauses) < length_s:
             sentences.append(fresh())
             parts.append(synthesise(sentences[-1], voice))
             pauses.append(pause_s if len(parts) == 3 else rng.uniform(0.2, min(1.5, pause_s)))
-        rows.append(dict(samples=joined(parts, pauses), text=" ".join(sentences), voice=voice.name, set=kind))
+        rows.append(dict(samples=joined(parts, pauses), text=" ".join(sentences), sentences=sentences, voice=voice.name,
+                         set=kind))
     return rows
+
+
+def written_set(side: str, english: list[dict], n_grammar: int, n_unseen: int) -> list[dict]:
+    """Rows with capitals and punctuation: ``english`` ones of ``side``, by reference, and as many new French ones.
+
+    Of the English single sentences the first ``n_grammar`` and ``n_unseen`` are taken, and every clip of several.
+    """
+    rows, left = [], dict(grammar=n_grammar, unseen=n_unseen)
+    for index, row in enumerate(english):
+        if len(row["sentences"]) == 1:
+            left[row["set"]] -= 1
+        if len(row["sentences"]) > 1 or left[row["set"]] >= 0:
+            rows.append(dict(audio_filepath=f"{side}/{index:03d}.flac", duration=duration_s(row), voice=row["voice"], lang="en",
+                             set=f"{row['set']}-en", text=" ".join(map(written.english, row["sentences"]))))
+    new = held_out_set(f"{side}-tdt", n_grammar, [RUN_10_S, RUN_13_S], "fr")
+    return rows + [dict(row, set=f"{row['set']}-fr", lang="fr") for row in new]
 
 
 def main() -> None:
@@ -127,8 +153,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "audio")
     folder = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
-    write_set(folder, "eval", held_out_set("eval", n_grammar=30, long_s=60, long_pause_s=1.5))
-    write_set(folder, "calibration", held_out_set("calibration", n_grammar=30, long_s=50, long_pause_s=12.0))
+    evaluation = held_out_set("eval", 30, [RUN_10_S, RUN_13_S, (60, 1.5, "long")])
+    calibration = held_out_set("calibration", 30, [RUN_10_S, RUN_13_S, (50, 12.0, "long")])
+    write_set(folder, "eval", evaluation)
+    write_set(folder, "calibration", calibration)
+    short = [row for row in evaluation if row["set"] != "long"]  # what is long for this kind is made from the short ones
+    write_set(folder, "eval-tdt", written_set("eval", short, n_grammar=18, n_unseen=20))
+    write_set(folder, "calibration-tdt", written_set("calibration", calibration, n_grammar=14, n_unseen=14))
 
 
 if __name__ == "__main__":

@@ -5,20 +5,45 @@ import random
 
 import torch
 
-from . import loss
+from . import data, loss, model
+
+
+def stretches(cuts: list[tuple], frames: torch.Tensor, n_frames: torch.Tensor, predictions: torch.Tensor,
+              targets: torch.Tensor, n_labels: torch.Tensor) -> tuple:
+    """Cuts every utterance where its clips end, so that the lattice grows with the sum of the clips, not its square.
+
+    Encoder and predictor have run over the whole of it; only the loss is told which frames hold which labels.
+    frames f32 [B, d, T], predictions f32 [B, H, U+1]; returns the same five things of the stretches, without ``cuts``.
+    """
+    pieces = []
+    for i, inner in enumerate(cuts):
+        ends = [(round(sample / data.SAMPLES_PER_ENC_FRAME), label) for sample, label in inner]
+        start, first = 0, 0
+        for end, last in [*ends, (int(n_frames[i]), int(n_labels[i]))]:
+            pieces.append((frames[i, :, start:end].T, predictions[i, :, first: last + 1].T, targets[i, first:last]))
+            start, first = end, last
+    frames, predictions, targets = (
+        torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True) for parts in zip(*pieces, strict=True))
+    n_frames, n_labels = (torch.tensor([len(piece[part]) for piece in pieces]) for part in (0, 2))
+    return frames.transpose(1, 2), n_frames, predictions.transpose(1, 2), targets, n_labels
 
 
 def losses(asr, ctc_head: torch.nn.Module, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
-    """Transducer and CTC loss of one batch, each in nats a token."""
-    audio, n_samples, targets, n_labels = batch
+    """Transducer (or TDT) and CTC loss of one batch, each in nats a token."""
+    audio, n_samples, targets, n_labels, cuts = batch
     frames, n_frames = asr.forward(input_signal=audio, input_signal_length=n_samples)  # f32 [B, d, T]
     predictions, _, _ = asr.decoder(targets=targets, target_length=n_labels)
+    if any(cuts):
+        frames, n_frames, predictions, targets, n_labels = stretches(cuts, frames, n_frames, predictions, targets, n_labels)
     # On the CPU NeMo's joint normalises its output; normalising twice changes nothing but takes time.
     asr.joint.log_softmax = False
-    logits = asr.joint(encoder_outputs=frames, decoder_outputs=predictions)  # f32 [B, T, U+1, V+1]
-    blank = logits.shape[-1] - 1
-    n_tokens = n_labels.sum()
-    transducer = loss.transducer_loss(logits, targets, n_frames, n_labels, blank).sum() / n_tokens
+    logits = asr.joint(encoder_outputs=frames, decoder_outputs=predictions)  # f32 [B, T, U+1, V+1 (+ durations)]
+    blank = len(asr.tokenizer.vocab)
+    n_tokens = n_labels.sum().clamp(min=1)
+    if model.is_tdt(asr):
+        transducer = loss.tdt_loss(logits, targets, n_frames, n_labels, blank, model.TDT_SIGMA).sum() / n_tokens
+    else:
+        transducer = loss.transducer_loss(logits, targets, n_frames, n_labels, blank).sum() / n_tokens
     log_probs = torch.log_softmax(ctc_head(frames.transpose(1, 2)), -1).transpose(0, 1)
     ctc = torch.nn.functional.ctc_loss(log_probs, targets, n_frames, n_labels, blank=blank, reduction="sum",
                                        zero_infinity=True) / n_tokens

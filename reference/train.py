@@ -1,7 +1,7 @@
 """Trains the reference checkpoint on two CPU cores.
 
 ``python -m nemoport.reference.train --corpus corpus.jsonl [--recordings FILE ... --weights N ...] --out x.nemo
---minutes 85 [--init x.nemo]``
+--minutes 85 [--init x.nemo | --preset reference-tdt [--init-encoder streaming.nemo]]``
 
 From scratch, the first stage takes short clips until both losses are low; with ``--init`` it is left out. The learning
 rate falls along a cosine over the wall clock, because the speed of a shared machine is not known beforehand; the data
@@ -21,6 +21,8 @@ from . import conditioning, data, evaluate, model, reader, step
 WARM_UP_STEPS = 200
 FIRST_STAGE_SECONDS, FIRST_STAGE_TOKENS = 48.0, 12  # audio a batch; clips of fewer tokens count as short
 CHAIN_SHARE = 0.1  # of the batches; chains of clips are what long streams and pauses are learned from
+# An encoder of full context hears whole recordings at once, so it also needs long ones, and silence from end to end.
+LONG_SHARE, SILENT_SHARE = 0.12, 0.05
 
 
 def save(asr, path: Path) -> None:
@@ -39,8 +41,10 @@ def score(asr, sets: dict[str, list[dict]], lookaheads: list[int]) -> None:
     asr.train()
 
 
-def evaluation_sets(recordings: list[Path]) -> dict[str, list[dict]]:
-    """The committed evaluation speech by its ``set``, and the held-out sentences of each manifest that has some."""
+def evaluation_sets(recordings: list[Path], tdt: bool) -> dict[str, list[dict]]:
+    """The committed evaluation speech by its ``set``; for the streaming kind also what the recordings hold out."""
+    if tdt:
+        return evaluate.by_set(Path(__file__).parent / "audio/eval-tdt.jsonl", as_written=True)
     committed = evaluate.committed_rows(Path(__file__).parent / "audio/eval.jsonl")
     sets = {f"eval: {kind}": [row for row in committed if row["set"] == kind] for kind in ("grammar", "unseen", "long")}
     for path in recordings:
@@ -51,22 +55,28 @@ def evaluation_sets(recordings: list[Path]) -> dict[str, list[dict]]:
 
 def start(args: argparse.Namespace) -> tuple:
     """(model, clips): restored from --init, or built and conditioned; every clip as often as its weight says."""
-    synthetic = [row for path in args.corpus for row in data.synthetic_rows(path)]
-    recorded = [reader.rows(path, held_out=False) for path in args.recordings]
-    if args.init:
-        asr = model.restore(args.init)
-    else:
+    asr = model.restore(args.init) if args.init else None
+    size = model.PRESETS[args.preset]
+    tdt = model.is_tdt(asr) if asr else size.kind == "tdt"
+    synthetic = [data.synthetic_rows(path, as_written=tdt) for path in args.corpus]
+    recorded = [reader.written_rows(path) if tdt else reader.rows(path, held_out=False) for path in args.recordings]
+    if not asr:
         torch.manual_seed(args.seed)
-        size = model.PRESETS["reference"]
-        lines = [row["text"] for rows in (synthetic, *recorded) for row in rows]
+        lines = [row["text"] for rows in (*synthetic, *recorded) for row in rows]
         # NeMo copies these files into the checkpoint whenever it saves, so they stay for the whole run.
         asr = model.build(size, model.write_tokenizer(lines, size.vocabulary, args.out.parent / "tokenizer"))
     step.prepare(asr, args.seed, args.spec_augment, args.freeze_subsampling)
-    clips = data.load(synthetic, asr.tokenizer.text_to_ids, recorded=False)
+    clips = []
+    for rows, weight in zip(synthetic, args.corpus_weights, strict=True):
+        clips += data.load(rows, asr.tokenizer.text_to_ids, recorded=False) * weight
     for rows, weight in zip(recorded, args.weights, strict=True):
         clips += data.load(rows, asr.tokenizer.text_to_ids, recorded=True) * weight
     if not args.init:
-        conditioning.condition(asr, *data.collate(next(data.batches(clips, 200, 0.0, args.seed)))[:2])
+        audio = data.collate(next(data.batches(clips, 200, 0.0, args.seed)))[:2]
+        if args.init_encoder:
+            conditioning.transplant(model.restore(args.init_encoder), asr, *audio)
+        else:
+            conditioning.condition(asr, *audio)
     return asr, clips
 
 
@@ -76,11 +86,14 @@ def fit(asr, clips: list[data.Clip], sets: dict[str, list[dict]], args: argparse
     parameters = [p for p in (*asr.parameters(), *ctc_head.parameters()) if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=args.rate, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
     short = [clip for clip in clips if len(clip.tokens) < FIRST_STAGE_TOKENS and not clip.recorded]
-    first_stage, n_steps, epoch = not args.init, 0, 0
+    first_stage, n_steps, epoch = not (args.init or args.init_encoder), 0, 0
+    tdt = model.is_tdt(asr)
+    long_share, silent_share = (LONG_SHARE, SILENT_SHARE) if tdt else (0.0, 0.0)
     start_s = saved_s = shown_s = time.monotonic()
     while True:
         pool, seconds, chains = (short, FIRST_STAGE_SECONDS, 0.0) if first_stage else (clips, args.batch_seconds, CHAIN_SHARE)
-        for batch in data.batches(pool, seconds, chains, args.seed * 1000 + epoch):
+        for batch in data.batches(pool, seconds, chains, args.seed * 1000 + epoch, 0.0 if first_stage else long_share,
+                                  args.longest_chain, silent_share):
             now_s = time.monotonic()
             done = (now_s - start_s) / 60 / args.minutes
             if done >= 1:
@@ -112,9 +125,12 @@ def fit(asr, clips: list[data.Clip], sets: dict[str, list[dict]], args: argparse
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains the reference checkpoint.")
     parser.add_argument("--corpus", type=Path, nargs="+", required=True, help="manifests made by reference.corpus")
+    parser.add_argument("--corpus-weights", type=int, nargs="*", help="times each of them is used in an epoch (1)")
     parser.add_argument("--recordings", type=Path, nargs="*", default=[], help="manifests of recordings (optional)")
     parser.add_argument("--weights", type=int, nargs="*", default=[], help="times each manifest is used in an epoch")
     parser.add_argument("--init", type=Path, help="a .nemo file of the same structure to go on from")
+    parser.add_argument("--preset", choices=sorted(model.PRESETS), default="reference", help="what to build without --init")
+    parser.add_argument("--init-encoder", type=Path, help="a trained streaming .nemo whose encoder a TDT one starts from")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=85.0)
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
@@ -125,17 +141,21 @@ def main() -> None:
     parser.add_argument("--bfloat16", action="store_true",
                         help="multiply in bfloat16; 1.6 times as fast where the CPU has avx512_bf16 or amx_bf16")
     parser.add_argument("--batch-seconds", type=float, default=64.0)
+    parser.add_argument("--longest-chain", type=float, default=120.0, help="seconds; for the TDT kind")
     parser.add_argument("--save-minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     if len(args.weights) != len(args.recordings):
         parser.error(f"--weights needs one number for each of the {len(args.recordings)} manifests of --recordings")
+    args.corpus_weights = args.corpus_weights or [1] * len(args.corpus)
+    if len(args.corpus_weights) != len(args.corpus):
+        parser.error(f"--corpus-weights needs one number for each of the {len(args.corpus)} manifests of --corpus")
     if missing := [str(path) for path in args.corpus if not path.is_file()]:
         parser.error(f"there is no {', '.join(missing)}; make it with python -m nemoport.reference.corpus")
     torch.set_num_threads(args.threads)
     asr, clips = start(args)
-    fit(asr, clips, evaluation_sets(args.recordings), args)
+    fit(asr, clips, evaluation_sets(args.recordings, model.is_tdt(asr)), args)
 
 
 if __name__ == "__main__":

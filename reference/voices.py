@@ -1,6 +1,6 @@
 """espeak-ng voices, split three ways: training, evaluation and calibration share no variant.
 
-A voice is an English accent and a variant (formants, pitch, breath); the accent is common to the three sides.
+A voice is an accent and a variant (formants, pitch, breath); the accents of a language are common to the three sides.
 Variants that whisper, sing or imitate machines are left out: people do not sound like that.
 """
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 ACCENTS = ("en-us", "en-us", "en-us-nyc", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-029", "en-gb-x-gbclan",
            "en-gb-x-gbcwmd")
+FRENCH_ACCENTS = ("fr-fr", "fr-fr", "fr-be", "fr-ch")
 VARIANTS = {
     "eval": ("linda", "Michael", "quincy", "Annie", "pablo", "steph2"),
     "calibration": ("shelby", "benjamin", "belinda", "john", "Hugo"),
@@ -46,10 +47,13 @@ class Voice:
                 str(self.word_gap_10ms), "--stdout", sentence]
 
 
-def draw(rng: random.Random, side: str) -> Voice:
-    """A random voice of one side of the split, "train", "eval" or "calibration", or (training too) of "flite"."""
+def draw(rng: random.Random, side: str, language: str = "en") -> Voice:
+    """A random voice of one side of the split, "train", "eval" or "calibration", or (training too) of "flite".
+
+    ``language`` is "en" or "fr"; flite speaks English alone.
+    """
     if side == "flite":
         return Voice(f"flite:{rng.choice(FLITE)}", rng.randint(130, 190), 50, 0)
     variant = rng.choice(VARIANTS[side])
-    name = rng.choice(ACCENTS) + (f"+{variant}" if variant else "")
+    name = rng.choice(FRENCH_ACCENTS if language == "fr" else ACCENTS) + (f"+{variant}" if variant else "")
     return Voice(name, rng.randint(130, 190), rng.randint(25, 75), rng.choice((0, 0, 0, 1, 2)))
