@@ -101,3 +101,46 @@ def offline_tokens(model, features, mask, lookahead: int) -> tuple[int, ...]:
     model.generation_config.decoder_start_token_id, model.generation_config.pad_token_id = blank, 0
     found = model.generate(input_features=features, attention_mask=mask, num_lookahead_tokens=lookahead)
     return tuple(t for t in found.sequences[0].tolist() if t != blank)
+
+
+
+def parakeet_from_checkpoint(checkpoint):
+    """`ParakeetForTDT` with the checkpoint's weights; refuses names without a partner on either side."""
+    from transformers import ParakeetEncoderConfig, ParakeetForTDT, ParakeetTDTConfig
+
+    spec, encoder = checkpoint.spec, checkpoint.config["encoder"]
+    config = ParakeetTDTConfig(
+        vocab_size=spec.decoding.vocab_size + 1,
+        blank_token_id=spec.decoding.blank_id,
+        decoder_hidden_size=spec.decoding.pred_hidden,
+        num_decoder_layers=spec.decoding.pred_layers,
+        durations=list(spec.decoding.durations),
+        encoder_config=ParakeetEncoderConfig(
+            hidden_size=spec.encoder.d_model,
+            num_hidden_layers=spec.encoder.n_layers,
+            num_attention_heads=spec.encoder.n_heads,
+            intermediate_size=spec.encoder.d_model * encoder["ff_expansion_factor"],
+            subsampling_conv_channels=encoder["subsampling_conv_channels"],
+            conv_kernel_size=encoder["conv_kernel_size"],
+            num_mel_bins=spec.frontend.n_mels,
+            attention_bias=False,
+            convolution_bias=False,
+            scale_input=False,
+        ),
+    )
+    model = ParakeetForTDT(config).eval()
+    renamed = {}
+    for name, weight in checkpoint.load_weights().items():
+        if not name.startswith("preprocessor."):
+            subsampling = re.sub(r"^encoder\.pre_encode\.conv\.", "encoder.subsampling.layers.", name)
+            renamed[subsampling if subsampling != name else rename(name)] = weight
+    model.load_state_dict(renamed, strict=True)
+    return model
+
+
+def parakeet_mel(samples: np.ndarray, n_mels: int):
+    """HF's own front end, normalised by band: f32 [1, T, n_mels] and its mask [1, T]."""
+    from transformers import ParakeetFeatureExtractor
+
+    found = ParakeetFeatureExtractor(feature_size=n_mels)(samples, sampling_rate=16000, return_tensors="pt")
+    return found.input_features, found.attention_mask
