@@ -7,27 +7,27 @@ needs the positions of T + BLOCK - 1 distances, not 2 T - 1, it is also less wor
 
 from __future__ import annotations
 
-import onnx
 import torch
-from onnx import helper, inliner, parser
 from torch import Tensor
 
-DOMAIN, NAME = "nemoport", "RelativeAttention"
+from nemoport.export.blocked import DOMAIN, function_text
+
+NAME = "RelativeAttention"
 BLOCK = 128  # queries
 
 # T: frames; N: BLOCK. Row i of a block that begins at s has the distances T - 1 - s - i onward of the table, so the
 # block's window of the table has its first column at T - 1 - s once N - 1 columns stand before it. With one column more
 # than it needs, a row is a plain offset into the flat scores: that is the shift of the paper's appendix B, uncopied.
-_BODY = """
-<opset_import: ["" : OPSET, "nemoport" : 1]>
+BODY = function_text(
+    """
 RelativeAttention (content_query, position_query, key, value, positions, mask) => (context)
 {
     zero = Constant<value = int64[1] {0}>()
     one = Constant<value = int64[1] {1}>()
     two = Constant<value = int64[1] {2}>()
     three = Constant<value = int64[1] {3}>()
-    block = Constant<value = int64[1] {N}>()
-    rest = Constant<value = int64[1] {N_LESS_ONE}>()
+    block = Constant<value = int64[1] {BLOCK}>()
+    rest = Constant<value = int64[1] {BLOCK_LESS_ONE}>()
     minus_one = Constant<value = int64[1] {-1}>()
     three_zeros = Constant<value = int64[3] {0, 0, 0}>()
     frames = Shape<start = 2, end = 3>(content_query)
@@ -77,7 +77,10 @@ RelativeAttention (content_query, position_query, key, value, positions, mask) =
     joined = Reshape(ordered, joined_shape)
     context = Slice(joined, zero, frames, two)
 }
-"""
+""",
+    BLOCK=BLOCK,
+    BLOCK_LESS_ONE=BLOCK - 1,
+)
 
 
 class RelativeAttention(torch.autograd.Function):
@@ -85,7 +88,7 @@ class RelativeAttention(torch.autograd.Function):
     f32 [1, h, d_k, 2 T - 1], from the furthest past to the furthest future; mask: f32 [B, 1, 1, T], added to the scores
     -> f32 [B, h, T, d_k].
 
-    Exports as one node, which `expand` replaces.
+    Exports as one node, which `blocked.expand` replaces.
     """
 
     @staticmethod
@@ -100,21 +103,3 @@ class RelativeAttention(torch.autograd.Function):
     @staticmethod
     def symbolic(graph, content_query, *others):
         return graph.op(f"{DOMAIN}::{NAME}", content_query, *others).setType(content_query.type())
-
-
-def expand(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with every `RelativeAttention` node replaced by standard operators; as it is where there is none."""
-    if not any(n.op_type == NAME for n in model.graph.node):
-        return model
-    opset = next(o.version for o in model.opset_import if o.domain == "")
-    body = _BODY.replace("N_LESS_ONE", str(BLOCK - 1)).replace("{N}", f"{{{BLOCK}}}").replace("OPSET", str(opset))
-    function = parser.parse_function(body)
-    function.domain = DOMAIN
-    model.functions.append(function)
-    if not any(o.domain == DOMAIN for o in model.opset_import):
-        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    expanded = inliner.inline_local_functions(model)
-    for node in expanded.graph.node:
-        if not node.name:  # the quantizers go by names
-            node.name = f"/{NAME}/{node.output[0]}"
-    return expanded

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from torch.onnx.operators import shape_as_tensor
 
 from nemoport.export.layers import (
-    CAUSAL_PADDING,
     ConformerLayer,
     MatMul,
     SelfAttentionWeights,
@@ -104,7 +103,7 @@ class StreamingEncoder(nn.Module):
         self.spec = spec
         longest = spec.max_chunk_enc_frames
         positions = sinusoids(range(spec.left_context_enc_frames + longest - 1, -longest, -1), spec.d_model)
-        self.pre_encode = Subsampling(weights, "pre_encode", CAUSAL_PADDING)
+        self.pre_encode = Subsampling(weights, "pre_encode")
         self.layers = nn.ModuleList(
             ConformerLayer(
                 weights,

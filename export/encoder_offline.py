@@ -1,7 +1,7 @@
 """The full-context FastConformer encoder as traced: NeMo's `ConformerEncoder.forward_internal` without caches.
 
 Any number of frames: positions are computed from their angles, so that no table ends (NeMo's own export ends at 5000
-frames, 400 s), and attention goes over blocks of queries (blocked_attention.py). Batch normalisation, which at inference
+frames, 400 s), and subsampling and attention go over blocks (blocked_*.py). Batch normalisation, which at inference
 is a factor and a sum for each channel, stands in the depthwise convolution before it.
 """
 
@@ -12,19 +12,33 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nemoport.export.blocked_attention import RelativeAttention
+from nemoport.export.blocked_subsampling import CentredSubsampling
 from nemoport.export.encoder import MASKED
-from nemoport.export.layers import (
-    CENTRED_PADDING,
-    ConformerLayer,
-    MatMul,
-    SelfAttentionWeights,
-    Subsampling,
-    Weights,
-    rates,
-)
+from nemoport.export.layers import ConformerLayer, MatMul, SelfAttentionWeights, Weights, rates
 from nemoport.spec import OfflineSpec
 
 BATCH_NORM_EPSILON = 1e-5  # torch's default, which NeMo takes
+
+
+class Subsampling(nn.Module):
+    """dw_striding by 8, centred (NeMo ConvSubsampling, MaskedConvSequential): mel [B, T, n_mels] -> [B, T', d_model]."""
+
+    CONVOLUTIONS = (0, 2, 3, 5, 6)  # full, then depthwise and pointwise twice
+
+    def __init__(self, weights: Weights, name: str):
+        super().__init__()
+        names = [f"{name}.conv.{i}.{part}" for i in self.CONVOLUTIONS for part in ("weight", "bias")]
+        self.convolutions = nn.ParameterList(weights.take(n) for n in names)
+        self.out = MatMul(weights, f"{name}.out")
+
+    def forward(self, mel: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        heard = torch.arange(mel.size(1), device=mel.device).unsqueeze(0) < length.unsqueeze(1)
+        mel = mel * heard.unsqueeze(2).to(mel.dtype)
+        lengths = [length]
+        for _ in range(3):  # (n + 2 - 3) // 2 + 1; nothing is negative here, and floor would be ten nodes
+            lengths.append(torch.div(lengths[-1] + 1, 2, rounding_mode="trunc"))
+        frames = CentredSubsampling.apply(mel.unsqueeze(1), *lengths[1:3], *self.convolutions)
+        return self.out(frames), lengths[3]
 
 
 class SelfAttention(SelfAttentionWeights):
@@ -88,7 +102,7 @@ class OfflineEncoder(nn.Module):
     def __init__(self, tensors: dict[str, Tensor], spec: OfflineSpec):
         super().__init__()
         weights = Weights(tensors, "encoder.")
-        self.pre_encode = Subsampling(weights, "pre_encode", CENTRED_PADDING)
+        self.pre_encode = Subsampling(weights, "pre_encode")
         self.layers = nn.ModuleList(
             ConformerLayer(
                 weights,

@@ -16,7 +16,6 @@ from nemoport.errors import CheckpointError
 POSITION_BASE = 10000.0  # of the sinusoidal positions, NeMo PositionalEncoding.create_pe
 # NeMo CausalConv2D: kernel - 1 before, stride - 1 behind, on time and on mel bands; in the order of ONNX's Conv.
 CAUSAL_PADDING = (2, 2, 1, 1)
-CENTRED_PADDING = (1, 1, 1, 1)
 
 
 class Weights:
@@ -76,56 +75,52 @@ def layer_norm(weights: Weights, name: str) -> nn.LayerNorm:
 
 
 class Subsampling(nn.Module):
-    """dw_striding by 8 (NeMo ConvSubsampling, MaskedConvSequential): mel [B, T, n_mels] -> [B, T', d_model].
+    """Causal dw_striding by 8 (NeMo ConvSubsampling, MaskedConvSequential): mel [B, T, n_mels] -> [B, T', d_model].
 
     Frames behind a stream's length are zeroed before each strided convolution, so that what stands there is never seen.
-    padding: CAUSAL_PADDING or CENTRED_PADDING.
     """
 
-    def __init__(self, weights: Weights, name: str, padding: tuple[int, int, int, int]):
+    def __init__(self, weights: Weights, name: str):
         super().__init__()
-        self.padding = padding
         # conv.0: full; then pairs of depthwise (conv.2, .5) and pointwise (conv.3, .6); all followed by ReLU
-        own = 1 if padding == CENTRED_PADDING else 0  # torch's convolutions pad evenly only
-        self.first = _conv(weights, f"{name}.conv.0", stride=2, padding=own)
-        self.depthwise = nn.ModuleList(_conv(weights, f"{name}.conv.{i}", 2, own, depthwise=True) for i in (2, 5))
+        self.first = _conv(weights, f"{name}.conv.0", stride=2)
+        self.depthwise = nn.ModuleList(_conv(weights, f"{name}.conv.{i}", stride=2, depthwise=True) for i in (2, 5))
         self.pointwise = nn.ModuleList(_conv(weights, f"{name}.conv.{i}", stride=1) for i in (3, 6))
         self.out = MatMul(weights, f"{name}.out")
 
     def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         x = mel.unsqueeze(1)  # [B, 1, T, n_mels]
-        x = F.relu(self.first(self._pad(_mask(x, lengths))))
-        lengths = self._halve(lengths)
+        x = F.relu(self.first(_pad(_mask(x, lengths))))
+        lengths = _halve(lengths)
         for depthwise, pointwise in zip(self.depthwise, self.pointwise, strict=True):
-            x = F.relu(pointwise(depthwise(self._pad(_mask(x, lengths)))))
-            lengths = self._halve(lengths)
+            x = F.relu(pointwise(depthwise(_pad(_mask(x, lengths)))))
+            lengths = _halve(lengths)
         x = x.transpose(1, 2).reshape(mel.size(0), -1, self.out.weight.shape[0])
         return self.out(x), lengths
 
-    def _pad(self, x: Tensor) -> Tensor:
-        if self.padding == CENTRED_PADDING:
-            return x
-        top, left, bottom, right = self.padding
-        return F.pad(x, (left, right, top, bottom))
 
-    def _halve(self, lengths: Tensor) -> Tensor:
-        """(n + padding - 3) // 2 + 1; nothing is negative here, and floor would be ten nodes."""
-        return torch.div(lengths + (self.padding[0] + self.padding[2] - 1), 2, rounding_mode="trunc")
-
-
-def _conv(weights: Weights, name: str, stride: int, padding: int = 0, depthwise: bool = False) -> nn.Conv2d:
+def _conv(weights: Weights, name: str, stride: int, depthwise: bool = False) -> nn.Conv2d:
     weight, bias = weights.take(f"{name}.weight"), weights.take(f"{name}.bias")
     channels_out, channels_in, kernel, _ = weight.shape
     groups = channels_out if depthwise else 1
-    conv = nn.Conv2d(channels_in * groups, channels_out, kernel, stride, padding, groups=groups)
+    conv = nn.Conv2d(channels_in * groups, channels_out, kernel, stride, groups=groups)
     conv.load_state_dict({"weight": weight, "bias": bias})
     return conv
+
+
+def _pad(x: Tensor) -> Tensor:
+    top, left, bottom, right = CAUSAL_PADDING
+    return F.pad(x, (left, right, top, bottom))
 
 
 def _mask(x: Tensor, lengths: Tensor) -> Tensor:
     """x: [B, C, T, F]; zeroes frames at and behind lengths [B]."""
     valid = torch.arange(x.size(2), device=x.device).unsqueeze(0) < lengths.unsqueeze(1)
     return x * valid[:, None, :, None].to(x.dtype)
+
+
+def _halve(lengths: Tensor) -> Tensor:
+    return torch.div(lengths, 2, rounding_mode="trunc") + 1  # (n + 3 - 3) // 2 + 1; floor would be ten nodes
 
 
 class FeedForward(nn.Module):

@@ -16,7 +16,7 @@ from onnx.external_data_helper import load_external_data_for_model
 from nemoport.artifact import DECODER, ENCODER
 from nemoport.contract import CACHED, Caches, KvCaches, NemoCaches, NoCaches, caches_for
 from nemoport.errors import CheckpointError
-from nemoport.export import blocked_attention
+from nemoport.export import blocked, blocked_attention, blocked_subsampling
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.decoder import DecoderJoint
 from nemoport.export.encoder import StreamingEncoder
@@ -26,6 +26,7 @@ from nemoport.export.layers import CAUSAL_PADDING
 from nemoport.export.shared import check_frontend_buffers
 from nemoport.graph_file import save_model
 
+BLOCKED = {module.NAME: module.BODY for module in (blocked_attention, blocked_subsampling)}
 OPSET = 17  # the first with LayerNormalization, and loaded by every runtime of the last years
 
 ENCODER_INPUTS = ("audio_signal", "length")
@@ -147,14 +148,14 @@ def _export(module: torch.nn.Module, example, path: Path, inputs, outputs, metad
                 output_names=outputs,
                 dynamic_axes=axes,
                 opset_version=OPSET,
-                custom_opsets={blocked_attention.DOMAIN: 1},
+                custom_opsets={blocked.DOMAIN: 1} if isinstance(module, OfflineEncoder) else None,
                 dynamo=False,  # the dynamo exporter cannot keep the time axis dynamic (torch 2.13)
             )
         model = onnx.load(raw, load_external_data=False)  # below protobuf's 2 GB, which `expand` needs
         _name_static_dims(model)
         _read_weights_directly(model)
         _pad_in_convolutions(model)
-        model = blocked_attention.expand(model)  # after what does not look into a Loop
+        model = blocked.expand(model, BLOCKED)  # after what does not look into a Loop
         load_external_data_for_model(model, scattered)
         save_model(model, path, metadata)
     onnx.checker.check_model(str(path))

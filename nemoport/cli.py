@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     threads = (("--threads",), dict(type=int, default=0, help="0: the runtime's choice"))
     streams = (("--streams",), dict(type=int, default=1, help="files transcribed at once, in one batch"))
     flush = (("--flush",), dict(default="full", help="full: to the last frame; nemo: as NeMo's streaming buffer"))
+    passes = (("--pass-seconds",), dict(type=float, default=390.0, help="offline models hear longer files in windows of so many"))
     as_json = (("--json",), dict(action="store_true", help="one JSON object a line, with tokens and times"))
 
     command(_oracle, "oracle", checkpoint, build, corpus, help="record NeMo's own streaming and offline runs")
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         streams,
         provider,
         threads,
+        passes,
         as_json,
         help="transcribe audio files or a live stream",
     )
@@ -199,7 +201,12 @@ def _transcribe(options) -> None:
     from nemoport.recognizer import Recognizer
 
     recognizer = Recognizer.open(
-        options.artifact, options.lookahead, flush=options.flush, provider=options.provider, threads=options.threads
+        options.artifact,
+        options.lookahead,
+        flush=options.flush,
+        provider=options.provider,
+        threads=options.threads,
+        pass_s=options.pass_seconds,
     )
     if options.audio == ["-"]:
         return _transcribe_live(recognizer)

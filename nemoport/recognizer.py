@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,27 +12,41 @@ import numpy as np
 from nemoport.artifact import Artifact
 from nemoport.audio import read_audio
 from nemoport.decode import Session
+from nemoport.long_audio import Timed, merge, windows
 from nemoport.stream import Stream, advance
 from nemoport.tokens import detokenize, read_tokens
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What was heard. Times are those of the encoder frames on which the tokens came out."""
+    """What was heard. Times are those of the encoder frames on which the tokens came out; durations are what a TDT model
+    gives with each token, 0 of an RNNT model."""
 
     id: str
     text: str
     tokens: tuple[int, ...]
     token_seconds: tuple[float, ...]
+    token_duration_seconds: tuple[float, ...]
     audio_seconds: float
     work_seconds: float  # computing time of the batch it ran in, shared evenly
+
+
+PASS_S, OVERLAP_S = 390.0, 15.0  # what an offline model hears at once, as published, and what two windows share
 
 
 class Recognizer:
     """An artifact opened in a runtime. One recognizer serves any number of streams."""
 
-    def __init__(self, session: Session, filterbank: np.ndarray, pieces: list[str], lookahead: int | None, flush: str = "full"):
-        self.session, self.lookahead, self.flush = session, lookahead, flush
+    def __init__(
+        self,
+        session: Session,
+        filterbank: np.ndarray,
+        pieces: list[str],
+        lookahead: int | None,
+        flush: str = "full",
+        pass_s: float = PASS_S,
+    ):
+        self.session, self.lookahead, self.flush, self.pass_s = session, lookahead, flush, pass_s
         self._filterbank, self._pieces = filterbank, pieces
 
     @staticmethod
@@ -43,9 +57,11 @@ class Recognizer:
         flush: str = "full",
         provider: str = "cpu",
         threads: int = 0,
+        pass_s: float = PASS_S,
     ) -> Recognizer:
         """folder: a variant of a build or package; lookahead: encoder frames of right context, default config.json's;
-        none for an offline model.
+        none for an offline model. pass_s: longer recordings are heard by an offline model in windows of so many seconds,
+        which overlap by 15; inf for one pass whatever the length.
 
         Raises ArtifactError for a damaged folder, UsageError for a lookahead or provider that is not there.
         """
@@ -60,6 +76,7 @@ class Recognizer:
             read_tokens(artifact.shared / "tokens.txt"),
             lookahead,
             flush,
+            pass_s,
         )
 
     @property
@@ -87,7 +104,7 @@ class Recognizer:
         running: list[_Running] = []
         while True:
             while len(running) < streams and (following := next(waiting, None)) is not None:
-                running.append(_Running(following[0], following[1], self.stream()))
+                running.append(_Running(*following, self._spans(len(following[1])), self.stream()))
             if not running:
                 return
             started = time.perf_counter()
@@ -98,16 +115,32 @@ class Recognizer:
             for member in running:
                 member.work_seconds += share
             for member in [m for m in running if m.done]:
-                running.remove(member)
-                yield self._hypothesis(member)
+                member.heard.append((member.spans.pop(0)[0] / self.sample_rate_hz, self._timed(member.stream)))
+                if member.spans:
+                    member.begin(self.stream())
+                else:
+                    running.remove(member)
+                    yield self._hypothesis(member)
+
+    def _spans(self, n_samples: int) -> list[tuple[int, int]]:
+        """(start, end) in samples of what is heard at once: all, or an offline model's windows."""
+        if self.session.spec.streaming or n_samples <= self.pass_s * self.sample_rate_hz:
+            return [(0, n_samples)]
+        found = windows(n_samples / self.sample_rate_hz, self.pass_s, OVERLAP_S)
+        return [(round(start * self.sample_rate_hz), round(end * self.sample_rate_hz)) for start, end in found]
+
+    def _timed(self, stream: Stream) -> Timed:
+        durations = (frames * self.session.spec.frame_seconds for frames in stream.greedy.token_durations)
+        return Timed(tuple(stream.tokens), tuple(stream.token_seconds), tuple(durations))
 
     def _hypothesis(self, member: _Running) -> Hypothesis:
-        stream = member.stream
+        heard = merge(member.heard)
         return Hypothesis(
             id=member.id,
-            text=self.text(stream.tokens),
-            tokens=tuple(stream.tokens),
-            token_seconds=tuple(stream.token_seconds),
+            text=self.text(heard.tokens),
+            tokens=heard.tokens,
+            token_seconds=heard.seconds,
+            token_duration_seconds=heard.durations,
             audio_seconds=len(member.samples) / self.sample_rate_hz,
             work_seconds=member.work_seconds,
         )
@@ -117,7 +150,9 @@ class Recognizer:
 class _Running:
     id: str
     samples: np.ndarray
+    spans: list[tuple[int, int]]  # still to be heard, this one first
     stream: Stream
+    heard: list[tuple[float, Timed]] = field(default_factory=list)  # start of a span in seconds, what it said
     position: int = 0
     closed: bool = False
     work_seconds: float = 0.0
@@ -126,12 +161,17 @@ class _Running:
     def done(self) -> bool:
         return self.closed and not self.stream.chunks
 
+    def begin(self, stream: Stream) -> None:
+        """Goes on to the next span."""
+        self.stream, self.position, self.closed = stream, self.spans[0][0], False
+
     def feed_until_chunk(self, packet_samples: int) -> None:
-        """Feeds packets until a chunk is cut, or the audio ends."""
+        """Feeds packets until a chunk is cut, or the span ends."""
+        last = self.spans[0][1]
         while not self.stream.chunks and not self.closed:
-            end = self.position + packet_samples if packet_samples else len(self.samples)
+            end = min(self.position + packet_samples, last) if packet_samples else last
             self.stream.push(self.samples[self.position : end])
             self.position = end
-            if end >= len(self.samples):
+            if end >= last:
                 self.stream.close()
                 self.closed = True

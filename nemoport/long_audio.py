@@ -1,0 +1,91 @@
+"""Recordings that are longer than one pass: windows that overlap, merged where they agree.
+
+Memory of a pass grows with its length, and a model hears best what is as long as what it was trained on. Each window is
+a recording of its own to the model. In the overlap both windows say the same, but for the words at their edges, which
+one of them hears cut: so the result goes over from one to the other in the middle of the longest stretch of tokens that
+both have at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from nemoport.errors import UsageError
+
+SAME_TIME_S = 0.4  # two windows may put a token some frames apart
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Tokens with the seconds at which each came out and for how long it goes on, from the recording's start."""
+
+    tokens: tuple[int, ...]
+    seconds: tuple[float, ...]
+    durations: tuple[float, ...]
+
+    def later(self, seconds: float) -> Timed:
+        return Timed(self.tokens, tuple(s + seconds for s in self.seconds), self.durations)
+
+    def cut(self, start: int, stop: int) -> Timed:
+        part = slice(start, stop)
+        return Timed(self.tokens[part], self.seconds[part], self.durations[part])
+
+    def plus(self, other: Timed) -> Timed:
+        return Timed(self.tokens + other.tokens, self.seconds + other.seconds, self.durations + other.durations)
+
+
+def windows(total_s: float, window_s: float, overlap_s: float) -> list[tuple[float, float]]:
+    """(start, end) of each pass, in seconds; the last ends with the recording and is as long as the others.
+
+    Raises UsageError unless 0 < overlap < window / 2.
+    """
+    if not 0 < overlap_s < window_s / 2:
+        raise UsageError(
+            "The windows of a long recording do not fit.",
+            expected="an overlap above 0 and below half a window",
+            found=f"windows of {window_s:g} s, overlap {overlap_s:g} s",
+            todo="choose a longer window or a shorter overlap",
+        )
+    if total_s <= window_s:
+        return [(0.0, total_s)]
+    starts = []
+    at = 0.0
+    while at + window_s < total_s:
+        starts.append(at)
+        at += window_s - overlap_s
+    starts.append(total_s - window_s)
+    return [(start, start + window_s) for start in starts]
+
+
+def merge(parts: Sequence[tuple[float, Timed]]) -> Timed:
+    """parts: (start of the window in the recording, what it heard, by its own time), in order."""
+    (start, merged), *rest = parts
+    merged = merged.later(start)
+    for start, heard in rest:
+        heard = heard.later(start)
+        kept, begun = _seam(merged, heard, start)
+        merged = merged.cut(0, kept).plus(heard.cut(begun, len(heard.tokens)))
+    return merged
+
+
+def _seam(before: Timed, after: Timed, start: float) -> tuple[int, int]:
+    """(tokens kept of `before`, tokens left out of `after`); the overlap begins at `start`."""
+    first = next((i for i, s in enumerate(before.seconds) if s >= start), len(before.tokens))
+    end = max(before.seconds, default=start)
+    last = next((i for i, s in enumerate(after.seconds) if s > end), len(after.tokens))
+    left, right = before.tokens[first:], after.tokens[:last]
+    blocks = SequenceMatcher(None, left, right, autojunk=False).get_matching_blocks()
+    best, at = 0, None
+    for i, j, size in blocks:
+        close = [k for k in range(size) if abs(before.seconds[first + i + k] - after.seconds[j + k]) <= SAME_TIME_S]
+        if len(close) > best:
+            best, at = len(close), (first + i + close[len(close) // 2], j + close[len(close) // 2])
+    if at is not None:
+        return at
+    middle = (start + end) / 2  # nothing in common: one of them is silent there, or they disagree
+    return (
+        next((i for i, s in enumerate(before.seconds) if s >= middle), len(before.tokens)),
+        next((i for i, s in enumerate(after.seconds) if s >= middle), len(after.tokens)),
+    )
