@@ -17,12 +17,13 @@ from nemoport.errors import UsageError
 from nemoport.quantize.graph import check_quantized, halve_decoder, metadata
 
 OPSET = 21  # the first whose DequantizeLinear takes blocks, and 4-bit integers
-LIMITS = {8: 127, 4: 7}
+# The integers that are used. Of 4 bits all sixteen: -8 is an eighth finer than -7..7 for the same bytes.
+LIMITS = {8: (-127, 127), 4: (-8, 7)}
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """values i8 [in, out], within -limit..limit; scales f32 [ceil(in / size), out]."""
+    """values i8 [in, out], within LIMITS; scales f32 [ceil(in / size), out], of either sign."""
 
     values: np.ndarray
     scales: np.ndarray
@@ -33,7 +34,8 @@ class Blocks:
 
 
 def block_scales(weight: np.ndarray, bits: int, size: int) -> np.ndarray:
-    """f32 [ceil(in / size), out]: the largest magnitude of each block is the largest integer. weight: f32 [in, out]."""
+    """f32 [ceil(in / size), out]: what is largest of each block becomes the integer furthest from zero, so that in 4 bits
+    a block whose largest weight is positive has a negative scale. weight: f32 [in, out]."""
     if bits not in LIMITS or size < 16 or size & (size - 1):
         raise UsageError(
             "The weights cannot be stored so.",
@@ -44,15 +46,17 @@ def block_scales(weight: np.ndarray, bits: int, size: int) -> np.ndarray:
     rows, columns = weight.shape
     padded = np.zeros((-(-rows // size) * size, columns), np.float32)
     padded[:rows] = weight
-    largest = np.abs(padded.reshape(-1, size, columns)).max(1)
-    return np.where(largest > 0, largest / LIMITS[bits], 1.0).astype(np.float32)
+    blocks = padded.reshape(-1, size, columns)
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(1)[:, None], 1)[:, 0]
+    low, high = LIMITS[bits]
+    return np.where(largest == 0, 1.0, np.abs(largest) / high if -low == high else largest / low).astype(np.float32)
 
 
 def round_nearest(weight: np.ndarray, bits: int, size: int) -> Blocks:
     """weight: f32 [in, out]."""
     scales = block_scales(weight, bits, size)
     steps = np.repeat(scales, size, 0)[: len(weight)]
-    return Blocks(np.clip(np.round(weight / steps), -LIMITS[bits], LIMITS[bits]).astype(np.int8), scales, size)
+    return Blocks(np.clip(np.round(weight / steps), *LIMITS[bits]).astype(np.int8), scales, size)
 
 
 def store(model, stored: dict[str, tuple[Blocks, int]]) -> None:

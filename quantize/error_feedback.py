@@ -13,12 +13,13 @@ import numpy as np
 from nemoport.quantize.blocks import LIMITS, Blocks, block_scales
 
 GROUP = 128  # rows whose errors are gathered before the rest of the matrix is corrected: one large product, not many
-SHRINKS = tuple(np.linspace(0.7, 1.0, 13))  # of a block's scale: cutting its largest weight can pay
+# Of a block's scale: cutting its largest weight can pay, and so can a step so wide that both ends of -8..7 hold it.
+SHRINKS = tuple(np.linspace(0.7, 1.15, 19))
 
 
 def round_with_feedback(weight: np.ndarray, upper: np.ndarray, bits: int, size: int) -> Blocks:
     """weight: f32 [in, out]; upper: f64 [in, in], `inverse_factor` of what the weight is multiplied by."""
-    rows, limit = len(weight), LIMITS[bits]
+    rows = len(weight)
     remaining = weight.astype(np.float64)
     values = np.zeros(weight.shape, np.int8)
     scales = []
@@ -28,7 +29,7 @@ def round_with_feedback(weight: np.ndarray, upper: np.ndarray, bits: int, size: 
         for k in range(start, stop):
             if k % size == 0:
                 scales.append(best_scales(remaining[k : k + size], bits))
-            values[k] = np.clip(np.round(remaining[k] / scales[-1]), -limit, limit)
+            values[k] = np.clip(np.round(remaining[k] / scales[-1]), *LIMITS[bits])
             error = (remaining[k] - values[k] * scales[-1]) / upper[k, k]
             remaining[k + 1 : stop] -= np.outer(upper[k, k + 1 : stop], error)
             errors[k - start] = error
@@ -51,8 +52,7 @@ def inverse_factor(gram: np.ndarray, damping: float = 0.01) -> np.ndarray:
 
 def best_scales(block: np.ndarray, bits: int) -> np.ndarray:
     """f64 [out]: for one block [size, out], the scale of each column with the least square error."""
-    limit = LIMITS[bits]
     largest = block_scales(block.astype(np.float32), bits, 1 << max(4, (len(block) - 1).bit_length()))[0].astype(np.float64)
     candidates = [np.float32(shrink * largest).astype(np.float64) for shrink in SHRINKS]
-    errors = [np.square(block - np.clip(np.round(block / s), -limit, limit) * s).sum(0) for s in candidates]
+    errors = [np.square(block - np.clip(np.round(block / s), *LIMITS[bits]) * s).sum(0) for s in candidates]
     return np.take_along_axis(np.array(candidates), np.argmin(errors, 0)[None], 0)[0]

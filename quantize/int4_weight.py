@@ -6,6 +6,7 @@ opset 21 and 4-bit integers; see blocks.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,17 +61,9 @@ def rounded(
     parent: Artifact, model, parameters: Parameters, calibration: Corpus, progress: Progress
 ) -> dict[str, Blocks]:
     """MatMul node -> its weight in blocks. model: the parent's encoder with its weights, which stays as it is."""
-    found = sites(model)
-    weights, grams, blocks = Weights(model), {}, {}
-    if parameters.rounding == "feedback":
-        streams = CalibrationStreams.of(calibration, parent, parameters.streams)
-        tensors = [site.tensor for site in found]
-        # Its state is gigabytes for a large model: written once.
-        kept = calibrate(
-            parent, streams, tensors, progress=progress, collect=GramCollector, save_every=len(streams.plans)
-        )
-        grams = kept.collector.grams
-    for site in found:
+    weights, blocks = Weights(model), {}
+    grams = grams_of(parent, model, parameters, calibration, progress) if parameters.rounding == "feedback" else {}
+    for site in sites(model):
         progress(f"{parameters.bits} bits: {site.matmuls[-1]}")
         matrices = [weights.of(name) for name in site.matmuls]
         together = np.concatenate(matrices, 1)  # what is multiplied by the same activations makes up for the same errors
@@ -83,3 +76,14 @@ def rounded(
         parts = zip(site.matmuls, np.split(stored.values, ends, 1), np.split(stored.scales, ends, 1), strict=True)
         blocks |= {name: Blocks(values, scales, stored.size) for name, values, scales in parts}
     return blocks
+
+
+def grams_of(
+    parent: Artifact, model, parameters: Parameters, calibration: Corpus, progress: Progress
+) -> Mapping[str, np.ndarray]:
+    """Site -> X^T X f32 [channels, channels] of what streams through it, heard once and then kept on disk."""
+    streams = CalibrationStreams.of(calibration, parent, parameters.streams)
+    tensors = [site.tensor for site in sites(model)]
+    # Its state is gigabytes for a large model: written once.
+    kept = calibrate(parent, streams, tensors, progress=progress, collect=GramCollector, save_every=len(streams.plans))
+    return kept.collector.grams

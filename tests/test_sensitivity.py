@@ -92,7 +92,7 @@ def test_the_graph_holds_what_was_chosen(copy, manifest, capsys):
     model = onnx.load(artifact.encoder, load_external_data=False)
     props = {p.key: p.value for p in model.metadata_props}
     report = json.loads(props[int4_mixed.REPORT])
-    assert 0 < len(report["groups_in_8_bits"]) < 24 and report["snr_db"] >= 28.0
+    assert 0 < len(report["groups_in_8_bits"]) < 24 and report["snr_db"] >= int4_mixed.Parameters().min_snr_db
     types = {i.name: i.data_type for i in model.graph.initializer}
     eight = set()
     for node in model.graph.node:

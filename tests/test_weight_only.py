@@ -46,9 +46,11 @@ def test_the_runtime_reads_what_was_stored(random, tmp_path, bits, size, rows):
     """With its optimizer off, so that nothing but the dequantized weight counts; and fused with it on."""
     weight, x = random.standard_normal((rows, 48)).astype(np.float32), random.standard_normal((5, rows)).astype(np.float32)
     blocks = round_nearest(weight, bits, size)
-    assert np.abs(blocks.values).max() == LIMITS[bits]
-    steps = np.repeat(blocks.scales, size, 0)[:rows]
-    assert np.abs(blocks.dequantized() - weight).max() <= 0.5001 * steps.max()
+    assert np.abs(blocks.values.astype(int)).max() == -LIMITS[bits][0]
+    steps = np.abs(np.repeat(blocks.scales, size, 0)[:rows])
+    error = np.abs(blocks.dequantized() - weight)
+    # Half a step; 4 bits have no +8, for a weight almost as large as the largest and of the other sign.
+    assert error.max() <= (0.5001 if bits == 8 else 1.0001) * steps.max() and np.mean(error > 0.5001 * steps) < 0.03
     model = one_matmul(weight)
     store(model, {"m": (blocks, bits)})
     onnx.checker.check_model(model, full_check=True)
@@ -66,7 +68,7 @@ def test_the_runtime_reads_what_was_stored(random, tmp_path, bits, size, rows):
 
 
 def test_packing_is_onnx_own():
-    values = np.array([[-7, 7, 1], [0, -1, 5]], np.int8)
+    values = np.array([[-8, 7, 1], [0, -1, 5]], np.int8)
     ours = helper.make_tensor("t", TensorProto.INT4, values.shape, packed(values), raw=True)
     theirs = helper.make_tensor("t", TensorProto.INT4, values.shape, values.flatten().tolist())
     assert [numpy_helper.to_array(t).astype(int).tolist() for t in (ours, theirs)] == [values.tolist()] * 2
@@ -104,7 +106,7 @@ def test_feedback_of_independent_channels_is_none(random):
     weight = random.standard_normal((64, 8)).astype(np.float32)
     blocks = round_with_feedback(weight, inverse_factor(np.eye(64, dtype=np.float32)), 4, 32)
     steps = np.repeat(blocks.scales, 32, 0)
-    assert np.array_equal(blocks.values, np.clip(np.round(weight / steps), -7, 7))
+    assert np.array_equal(blocks.values, np.clip(np.round(weight / steps), -8, 7))
 
 
 def test_feedback_by_groups_is_the_plain_algorithm(random):
@@ -114,7 +116,7 @@ def test_feedback_by_groups_is_the_plain_algorithm(random):
     upper, rest = inverse_factor(x.T @ x), weight.astype(np.float64)
     for k in range(300):
         scale = made.scales[k // 32].astype(np.float64)
-        rounded = np.clip(np.round(rest[k] / scale), -7, 7)
+        rounded = np.clip(np.round(rest[k] / scale), -8, 7)
         assert np.mean(rounded != made.values[k]) < 0.2  # ties of float64 sums in another order
         rest[k + 1 :] -= np.outer(upper[k, k + 1 :], (rest[k] - made.values[k] * scale) / upper[k, k])
 

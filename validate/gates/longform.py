@@ -2,53 +2,112 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
 from nemoport.spec import context_name
 from nemoport.tokens import detokenize
 from nemoport.validate.context import Context
+from nemoport.validate.longform import LongForm
 from nemoport.validate.result import GateResult
-from nemoport.validate.score import WordCounts, count_all, wer_percent
+from nemoport.validate.score import count_all, wer_percent
 
 SPOKEN_WORDS = 2  # a segment in which NeMo hears as many and an artifact none is a stall
 
 
-def run(context: Context) -> list[GateResult]:
+@dataclass(frozen=True)
+class Minute:
+    """Of the utterances that begin in it. wer, nemo: percent."""
+
+    number: int
+    words: int
+    wer: float
+    nemo: float
+
+    @property
+    def above(self) -> float:
+        return self.wer - self.nemo
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an artifact and NeMo said in each segment of the recording: tokens, and text."""
+
+    form: LongForm
+    ours: Sequence[tuple[int, ...]]
+    theirs: Sequence[tuple[int, ...]]
+    our_text: Sequence[str]
+    their_text: Sequence[str]
+
+    @cached_property
+    def spoken(self) -> list[int]:
+        return [i for i, segment in enumerate(self.form.segments) if segment.text]
+
+    @cached_property
+    def minutes(self) -> list[Minute]:
+        numbers = {i: int(self.form.segments[i].start_s // 60) for i in self.spoken}
+        return [
+            Minute(m, *self._score([i for i in self.spoken if numbers[i] == m])) for m in sorted(set(numbers.values()))
+        ]
+
+    @property
+    def whole(self) -> Minute:
+        """All of it, as if it were one."""
+        return Minute(0, *self._score(self.spoken))
+
+    @property
+    def worst(self) -> Minute:
+        return max(self.minutes, key=lambda minute: minute.above)
+
+    @property
+    def stalls(self) -> list[int]:
+        return [i for i in self.spoken if not self.our_text[i] and len(self.their_text[i].split()) >= SPOKEN_WORDS]
+
+    @property
+    def in_silence(self) -> int:
+        """Tokens more than NeMo's where nothing is said."""
+        silent = set(range(len(self.form.segments))) - set(self.spoken)
+        return sum(max(0, len(self.ours[i]) - len(self.theirs[i])) for i in silent)
+
+    @property
+    def exact(self) -> float:
+        return sum(o == t for o, t in zip(self.ours, self.theirs, strict=True)) / len(self.ours)
+
+    def _score(self, segments: list[int]) -> tuple[int, float, float]:
+        said = [self.form.segments[i].text for i in segments]
+        ours, theirs = (count_all(said, [heard[i] for i in segments]) for heard in (self.our_text, self.their_text))
+        return sum(c.words for c in ours), wer_percent(ours), wer_percent(theirs)
+
+
+def listen(context: Context) -> Told:
+    """At the lookahead that is the checkpoint's first."""
     lookahead = context.spec.lookaheads[0]
     runner = context.runner  # first: an artifact that does not load is found before NeMo listens for minutes
     form, record = context.longform(lookahead)
     heard = runner.run(form.corpus, lookahead, 1)[context.last_rule][0]
-    frame_s = context.spec.frame_seconds
-    ours = form.split(heard.tokens, heard.token_frames, frame_s)
-    theirs = form.split(record.tokens, record.token_frames, frame_s)
-    spoken = [i for i, segment in enumerate(form.segments) if segment.text]
-    texts = [form.segments[i].text for i in spoken]
-    our_text, their_text = ([detokenize(runner.pieces, part[i]) for i in spoken] for part in (ours, theirs))
-    mine, nemo = count_all(texts, our_text), count_all(texts, their_text)
-    minutes = [int(form.segments[i].start_s // 60) for i in spoken]
-    by_minute = [(m, *(_of_minute(counts, minutes, m) for counts in (mine, nemo))) for m in sorted(set(minutes))]
-    worst = max(by_minute, key=lambda row: row[1] - row[2])
-    stalls = [i for i, o, t in zip(spoken, our_text, their_text, strict=True) if not o and len(t.split()) >= SPOKEN_WORDS]
-    silent = [i for i, segment in enumerate(form.segments) if not segment.text]
-    in_silence = sum(max(0, len(ours[i]) - len(theirs[i])) for i in silent)
-    exact = sum(o == t for o, t in zip(ours, theirs, strict=True)) / len(ours)
-    n = len(spoken)
-    where = f"{context_name(lookahead)}, {form.corpus.seconds / 60:.1f} min, one stream"
-    late = f"minute {worst[0]}: {worst[1]:.1f} %, NeMo {worst[2]:.1f} %"
-    stalled = "; ".join(f"at {form.segments[i].start_s:.0f} s: {form.segments[i].text}" for i in stalls[:3])
-    points, difference = "WER points", wer_percent(mine) - wer_percent(nemo)
+    parts = [form.split(one.tokens, one.token_frames, context.spec.frame_seconds) for one in (heard, record)]
+    return Told(form, *parts, *([detokenize(runner.pieces, tokens) for tokens in part] for part in parts))
+
+
+def run(context: Context) -> list[GateResult]:
+    told = listen(context)
+    whole, worst, n = told.whole, told.worst, len(told.spoken)
+    where = f"{context_name(context.spec.lookaheads[0])}, {told.form.corpus.seconds / 60:.1f} min, one stream"
+    late = f"minute {worst.number}, {worst.words} words: {worst.wer:.1f} %, NeMo {worst.nemo:.1f} %"
+    segments = told.form.segments
+    stalled = "; ".join(f"at {segments[i].start_s:.0f} s: {segments[i].text}" for i in told.stalls[:3])
+    points = "WER points"
 
     def judge(case: str, measured: float, limit: str | None, unit: str, evidence: str = where, **more) -> GateResult:
         return context.judge("longform", case, measured, limit=limit, unit=unit, n=n, evidence=evidence, **more)
 
     return [
-        judge("WER", wer_percent(mine), None, "%"),
-        judge("NeMo's WER", wer_percent(nemo), None, "%"),
-        judge("difference", difference, "max_difference_points", points),
-        judge("worst minute above NeMo", worst[1] - worst[2], "max_worst_minute_points", points, late),
-        judge("stalls", len(stalls), "max_stalls", "utterances without a word", stalled),
-        judge("tokens in silence", in_silence, "max_in_silence", "tokens more than NeMo's"),
-        judge("segments", exact, "min_exact_share", "share of segments with NeMo's tokens", at_least=True),
+        judge("WER", whole.wer, None, "%"),
+        judge("NeMo's WER", whole.nemo, None, "%"),
+        judge("difference", whole.above, "max_difference_points", points),
+        judge("worst minute above NeMo", worst.above, "max_worst_minute_points", points, late),
+        judge("stalls", len(told.stalls), "max_stalls", "utterances without a word", stalled),
+        judge("tokens in silence", told.in_silence, "max_in_silence", "tokens more than NeMo's"),
+        judge("segments", told.exact, "min_exact_share", "share of segments with NeMo's tokens", at_least=True),
     ]
-
-
-def _of_minute(counts: list[WordCounts], minutes: list[int], minute: int) -> float:
-    return wer_percent([c for c, m in zip(counts, minutes, strict=True) if m == minute])
