@@ -128,8 +128,6 @@ UNSUPPORTED = {
     "factor 4": ("encoder", "subsampling_factor", 4, "subsampling_factor is 4, not 8"),
     "not causal": ("encoder", "causal_downsampling", False, "causal_downsampling is False"),
     "regular context": ("encoder", "att_context_style", "regular", "att_context_style is 'regular'"),
-    "full context": ("encoder", "att_context_size", [-1, -1], "conv_norm_type is 'layer_norm', not 'batch_norm'"),
-    "no context": ("encoder", "att_context_size", None, "normalize is 'NA', not 'per_feature'"),
     "full right context": ("encoder", "att_context_size", [[70, -1]], "not cache-aware"),
     "three contexts": ("encoder", "att_context_size", [[70, 1, 2]], "not cache-aware"),
     "one context": ("encoder", "att_context_size", [[70]], "not cache-aware"),
@@ -162,6 +160,14 @@ def test_unsupported_is_refused(rewritten, name):
     with pytest.raises(AssertionError, match=UNSUPPORTED[name][-1]):
         raise AssertionError(error.found)
     assert ";" not in error.found or name == "tanh joint"  # nothing else is wrong with it
+
+
+@pytest.mark.parametrize("contexts", [[-1, -1], None])
+def test_full_context_is_judged_as_an_offline_model(rewritten, contexts):
+    error = refusal(rewritten(lambda config: config["encoder"].update(att_context_size=contexts)))
+    assert "this is offline-rnnt" in error.expected
+    for needed in ("conv_norm_type is 'layer_norm', not 'batch_norm'", "normalize is 'NA', not 'per_feature'"):
+        assert needed in error.found
 
 
 def test_left_out_keys_have_nemos_defaults(rewritten):

@@ -359,7 +359,7 @@ def test_card_head_of_the_reference(packed):
         "license": "apache-2.0",
         "pipeline_tag": "automatic-speech-recognition",
         "library_name": "onnx",
-        "tags": ["onnx", "streaming", "asr", "speech-recognition", "fastconformer", "rnnt", "nemoport"],
+        "tags": ["onnx", "asr", "speech-recognition", "fastconformer", "nemoport", "streaming", "rnnt"],
     }
 
 
@@ -390,8 +390,8 @@ def size_of(folder: Path) -> str:
 def test_card_figures_are_the_measured_ones(packed):
     card = (packed / "README.md").read_text()
     first, second = rows_of(card, "Variants")
-    assert first == ["`fp32/`", "4", size_of(packed), "+0.12 (-0.20 to +0.45)", "20 of 640", "57", "31.4", "272 MB"]
-    assert second[0] == "`int8-dynamic/`"
+    assert first == ["`fp32`", "4", size_of(packed), "+0.12 (-0.20 to +0.45)", "20 of 640", "57", "31.4", "272 MB"]
+    assert second[0] == "`int8-dynamic`"
     accuracy = {(row[0], int(row[1])): row[2:] for row in rows_of(card, "Accuracy")}
     assert accuracy["`fp32`", 0] == ["80 ms", "17.17", "17.07", "+0.00 (-0.25 to +0.50)", "0 of 160"]
     assert accuracy["`fp32`", 13] == ["1120 ms", "30.17", "30.07", "+1.30 (-0.25 to +1.80)", "13 of 160"]
@@ -410,7 +410,7 @@ def test_card_says_what_was_not_measured(build, tmp_path):
     kept = [line for line in (build / "results/fp32.jsonl").read_text().splitlines() if '"contract"' in line]
     (build / "results/fp32.jsonl").write_text("\n".join(kept) + "\n")
     card = (make(build, tmp_path / "dist") / "README.md").read_text()
-    assert rows_of(card, "Variants") == [["`fp32/`", "4", size_of(build), *["not measured"] * 5]]
+    assert rows_of(card, "Variants") == [["`fp32`", "4", size_of(build), *["not measured"] * 5]]
     assert {tuple(row[3:]) for row in rows_of(card, "Accuracy")} == {("not measured",) * 4}
     assert "Not measured: WER of `fp32`, memory of `fp32`, speed of `fp32`, token-exact share of `fp32`, tokens" in card
 

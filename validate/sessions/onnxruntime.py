@@ -93,6 +93,16 @@ def _return_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+def _name_missing_weights(graph: Path) -> None:
+    """Raises ArtifactError if a file of weights is missing or too short, and nothing for whatever else is wrong."""
+    try:
+        check_external_data(graph)
+    except ArtifactError:
+        raise
+    except Exception:  # no onnx, which running does not need; no file; no graph: onnxruntime has told already
+        return
+
+
 def saturates(artifact: Artifact, machine: str) -> bool:
     """Whether products of u8 and s8 overflow in this artifact on this machine: x86 without VNNI adds them in 16 bits.
 
@@ -148,8 +158,7 @@ def open_graph(
         session.nemoport_weights = values  # the session reads them where they are, and does not keep them alive
         return session
     except Exception as error:  # onnxruntime's own exception classes share no public base
-        with suppress(ImportError, OSError):  # onnx is not needed to run; a missing shard is better told by its name
-            check_external_data(path)
+        _name_missing_weights(path)
         raise ArtifactError(
             f"{path} cannot be loaded.",
             expected="a graph and its .data file, as they were built",
