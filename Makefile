@@ -1,7 +1,10 @@
 # Every verb is one call of the command line; the command line reuses what the same inputs made.
 CHECKPOINT  ?= reference/checkpoints/streaming-en.nemo
-CORPUS      ?= reference/audio/eval.jsonl
-CALIBRATION ?= reference/audio/calibration.jsonl
+# streaming: cache-aware. offline: full context, such as parakeet-tdt; these have no kv contract.
+KIND        ?= $(if $(findstring tdt,$(CHECKPOINT)),offline,streaming)
+SPEECH      := $(if $(filter offline,$(KIND)),-tdt)
+CORPUS      ?= reference/audio/eval$(SPEECH).jsonl
+CALIBRATION ?= reference/audio/calibration$(SPEECH).jsonl
 # nemo: NeMo's own caches. kv: projected keys and values, the fast one; its variants are named kv-...
 CONTRACT    ?= nemo
 KV          := $(if $(filter kv,$(CONTRACT)),kv-)
@@ -9,7 +12,7 @@ NAME        := $(subst @,-,$(patsubst %.nemo,%,$(notdir $(CHECKPOINT))))
 BUILD       ?= build/$(NAME)
 DIST        ?= dist/$(NAME)
 # What the model card must be told: --license, --language, --base-model ... The committed checkpoint is our own.
-CARD        ?= $(if $(filter reference/checkpoints/%,$(CHECKPOINT)),--license apache-2.0 --language en)
+CARD        ?= $(if $(filter reference/checkpoints/%,$(CHECKPOINT)),--license apache-2.0$(if $(SPEECH),, --language en))
 # native, or onnx-asr for offline models; SHARDS, such as 1.5G: fp32 again in files below that
 LAYOUT      ?= native
 SHARDS      ?=
@@ -27,7 +30,7 @@ export OMP_WAIT_POLICY = passive
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 26
-	@echo "Variables: CONTRACT=$(CONTRACT) CHECKPOINT=$(CHECKPOINT) BUILD=$(BUILD) CORPUS=$(CORPUS) CALIBRATION=$(CALIBRATION)"
+	@echo "Variables: KIND=$(KIND) CONTRACT=$(CONTRACT) LAYOUT=$(LAYOUT) CHECKPOINT=$(CHECKPOINT) BUILD=$(BUILD) CORPUS=$(CORPUS) CALIBRATION=$(CALIBRATION)"
 
 setup: .venv/installed ## make .venv with every pinned package
 
@@ -86,11 +89,11 @@ publish: ## upload DIST to REPO; prints the plan only where there is no token
 demo: ## all of it on the committed checkpoint, in minutes
 	$(MAKE) --no-print-directory setup oracle fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-static-cold \
 	    quantize-int8-smoothquant quantize-int8-weight
-	$(MAKE) --no-print-directory CONTRACT=kv export quantize-int8-dynamic quantize-int8-weight
+	$(if $(filter streaming,$(KIND)),$(MAKE) --no-print-directory CONTRACT=kv export quantize-int8-dynamic quantize-int8-weight)
 	$(MAKE) --no-print-directory validate
 	rm -rf $(DIST)
 	$(MAKE) --no-print-directory package verify
-	@echo; cat $(BUILD)/results/report.md; echo; echo "Package: $(DIST)    Try: $(NEMOPORT) transcribe $(DIST)/kv-int8-weight YOUR.wav"
+	@echo; cat $(BUILD)/results/report.md; echo; echo "Package: $(DIST)    Try: $(NEMOPORT) transcribe $(DIST)/$(if $(filter streaming,$(KIND)),kv-)int8-weight YOUR.wav"
 
 test: setup ## the tests that finish in minutes
 	$(BIN)/python -m pytest
