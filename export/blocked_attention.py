@@ -13,9 +13,9 @@ from torch import Tensor
 from nemoport.export.blocked import DOMAIN, function_text
 
 NAME = "RelativeAttention"
-BLOCK = 128  # queries
+BLOCK = 128  # queries at most; a shorter recording is one block of its own length
 
-# T: frames; N: BLOCK. Row i of a block that begins at s has the distances T - 1 - s - i onward of the table, so the
+# T: frames; N: queries of a block. Row i of a block that begins at s has the distances T - 1 - s - i onward of the table, so the
 # block's window of the table has its first column at T - 1 - s once N - 1 columns stand before it. With one column more
 # than it needs, a row is a plain offset into the flat scores: that is the shift of the paper's appendix B, uncopied.
 BODY = function_text(
@@ -26,12 +26,13 @@ RelativeAttention (content_query, position_query, key, value, positions, mask) =
     one = Constant<value = int64[1] {1}>()
     two = Constant<value = int64[1] {2}>()
     three = Constant<value = int64[1] {3}>()
-    block = Constant<value = int64[1] {BLOCK}>()
-    rest = Constant<value = int64[1] {BLOCK_LESS_ONE}>()
+    largest = Constant<value = int64[1] {BLOCK}>()
     minus_one = Constant<value = int64[1] {-1}>()
     three_zeros = Constant<value = int64[3] {0, 0, 0}>()
     frames = Shape<start = 2, end = 3>(content_query)
     lead = Shape<start = 0, end = 2>(content_query)
+    block = Min(largest, frames)
+    rest = Sub(block, one)
     padded_frames = Add(frames, rest)
     n_blocks = Div(padded_frames, block)
     full = Mul(n_blocks, block)
@@ -79,7 +80,6 @@ RelativeAttention (content_query, position_query, key, value, positions, mask) =
 }
 """,
     BLOCK=BLOCK,
-    BLOCK_LESS_ONE=BLOCK - 1,
 )
 
 

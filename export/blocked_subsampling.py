@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from nemoport.export.blocked import DOMAIN, function_text
 
 NAME = "CentredSubsampling"
-BLOCK = 64  # encoder frames
+BLOCK = 64  # encoder frames at most
 
 BODY = function_text(
     """
@@ -27,25 +27,30 @@ CentredSubsampling (mel, length1, length2, w0, b0, w2, b2, w3, b3, w5, b5, w6, b
     four = Constant<value = int64[1] {4}>()
     seven = Constant<value = int64[1] {7}>()
     eight = Constant<value = int64[1] {8}>()
-    block = Constant<value = int64[1] {BLOCK}>()
-    block_mel = Constant<value = int64[1] {BLOCK_MEL}>()
-    block_seen = Constant<value = int64[1] {BLOCK_SEEN}>()
-    block_less_one = Constant<value = int64[1] {BLOCK_LESS_ONE}>()
+    largest = Constant<value = int64[1] {BLOCK}>()
     minus_one = Constant<value = int64[1] {-1}>()
     batch_axes = Constant<value = int64[3] {1, 2, 3}>()
     place_axes = Constant<value = int64[3] {0, 1, 3}>()
     scalar_zero = Constant<value = int64 {0}>()
     scalar_one = Constant<value = int64 {1}>()
-    places1 = Constant<value = int64 {PLACES1}>()
-    places2 = Constant<value = int64 {PLACES2}>()
-    range1 = Range(scalar_zero, places1, scalar_one)
-    range2 = Range(scalar_zero, places2, scalar_one)
     ends1 = Unsqueeze(length1, batch_axes)
     ends2 = Unsqueeze(length2, batch_axes)
     batch = Shape<start = 0, end = 1>(mel)
     n_mel = Shape<start = 2, end = 3>(mel)
     rounded = Add(n_mel, seven)
     n_frames = Div(rounded, eight)
+    block = Min(largest, n_frames)
+    block_less_one = Sub(block, one)
+    block_mel = Mul(block, eight)
+    block_seen = Add(block_mel, seven)
+    four_blocks = Mul(block, four)
+    n_places1 = Add(four_blocks, three)
+    two_blocks = Mul(block, two)
+    n_places2 = Add(two_blocks, one)
+    places1 = Squeeze(n_places1)
+    places2 = Squeeze(n_places2)
+    range1 = Range(scalar_zero, places1, scalar_one)
+    range2 = Range(scalar_zero, places2, scalar_one)
     filled = Add(n_frames, block_less_one)
     n_blocks = Div(filled, block)
     all_mel = Mul(n_blocks, block_mel)
@@ -97,23 +102,19 @@ CentredSubsampling (mel, length1, length2, w0, b0, w2, b2, w3, b3, w5, b5, w6, b
 }
 """,
     BLOCK=BLOCK,
-    BLOCK_MEL=8 * BLOCK,
-    BLOCK_SEEN=8 * BLOCK + 7,
-    BLOCK_LESS_ONE=BLOCK - 1,
-    PLACES1=4 * BLOCK + 3,
-    PLACES2=2 * BLOCK + 1,
 )
 
 
 class CentredSubsampling(torch.autograd.Function):
-    """mel: f32 [B, 1, T, bands], zeros behind each length; length1, length2: i64 [B], valid frames behind the first and
-    the second stride; weights and biases of the convolutions 0, 2, 3, 5 and 6 -> f32 [B, T', channels * bands / 8].
+    """width: channels * bands / 8, a number. mel: f32 [B, 1, T, bands], zeros behind each length; length1, length2: i64
+    [B], valid frames behind the first and the second stride; then weights and biases of the convolutions 0, 2, 3, 5 and
+    6 -> f32 [B, T', width].
 
     Exports as one node, which `blocked.expand` replaces.
     """
 
     @staticmethod
-    def forward(ctx, mel, length1, length2, *parameters) -> Tensor:
+    def forward(ctx, width, mel, length1, length2, *parameters) -> Tensor:
         (first, *pairs), channels = zip(parameters[0::2], parameters[1::2], strict=True), parameters[0].size(0)
         x = F.relu(F.conv2d(mel, *first, stride=2, padding=1))
         for length, depthwise, pointwise in zip((length1, length2), pairs[0::2], pairs[1::2], strict=True):
@@ -123,7 +124,7 @@ class CentredSubsampling(torch.autograd.Function):
         return x.transpose(1, 2).flatten(2)
 
     @staticmethod
-    def symbolic(graph, mel, length1, length2, *parameters):
+    def symbolic(graph, width, mel, length1, length2, *parameters):
         channels = parameters[0].type().sizes()[0]
         out = graph.op(f"{DOMAIN}::{NAME}", mel, length1, length2, *parameters, channels_i=channels)
-        return out.setType(mel.type().with_sizes([None, None, None]))
+        return out.setType(mel.type().with_sizes([None, None, width]))

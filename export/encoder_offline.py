@@ -30,6 +30,7 @@ class Subsampling(nn.Module):
         names = [f"{name}.conv.{i}.{part}" for i in self.CONVOLUTIONS for part in ("weight", "bias")]
         self.convolutions = nn.ParameterList(weights.take(n) for n in names)
         self.out = MatMul(weights, f"{name}.out")
+        self.width = int(self.out.weight.shape[0])  # while it is traced, a shape is no number
 
     def forward(self, mel: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         heard = torch.arange(mel.size(1), device=mel.device).unsqueeze(0) < length.unsqueeze(1)
@@ -37,7 +38,7 @@ class Subsampling(nn.Module):
         lengths = [length]
         for _ in range(3):  # (n + 2 - 3) // 2 + 1; nothing is negative here, and floor would be ten nodes
             lengths.append(torch.div(lengths[-1] + 1, 2, rounding_mode="trunc"))
-        frames = CentredSubsampling.apply(mel.unsqueeze(1), *lengths[1:3], *self.convolutions)
+        frames = CentredSubsampling.apply(self.width, mel.unsqueeze(1), *lengths[1:3], *self.convolutions)
         return self.out(frames), lengths[3]
 
 

@@ -87,6 +87,16 @@ def test_encoder_equals_nemos(frames, session, model):
         assert np.abs(found[row, :count] - wanted[row, :, :count].numpy().T).max() < 5e-5
 
 
+def test_interface_is_the_contracts(offline_build, checkpoint):
+    """Names, types, shapes, metadata, as the gate wants them."""
+    from nemoport.validate.context import Context
+    from nemoport.validate.gates import contract
+    from nemoport.validate.limits import limits_of
+
+    (result,) = contract.run(Context(offline_build / "fp32", limits_of("fp32"), checkpoint, None, None))
+    assert result.passed, result.evidence
+
+
 def test_wrong_positions_show(offline_build, tmp_path, model, checkpoint):
     """The negative control: a graph whose distances are off by one is far from NeMo."""
     import onnx

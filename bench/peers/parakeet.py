@@ -1,0 +1,96 @@
+"""onnx-asr on our artifacts and on NeMo's own export quantized as its published models are, interleaved in one run.
+
+    python bench/peers/parakeet.py --checkpoint X.nemo --package DIST --corpus MANIFEST --work build/peers/onnx-asr
+
+DIST: a package of the layout onnx-asr. The other rows are NeMo's `model.export()`, and `quantize_dynamic` of it with
+its defaults (u8 weights by tensor). Every round each row hears the same clip; the table has the median of the ratios to
+the first row, and word error rates over all clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import time
+from pathlib import Path
+
+import onnx_asr
+import onnxruntime
+
+from nemoport.calibration.corpus import read_corpus
+from nemoport.export.checkpoint import read_checkpoint
+from nemoport.validate import nemo
+from nemoport.validate.score import count_all, wer_percent
+from nemoport.variant import instruction_set
+
+PARTS = ("encoder", "decoder_joint")
+PAUSE_S = 0.05  # else the threads of the row before are still spinning
+
+
+def export(checkpoint, work: Path, package: Path) -> Path:
+    """The peer's folder: fp32, and int8 beside it."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    folder = work / "nemo-export"
+    if folder.is_dir():
+        return folder
+    partial = work / "partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    model = nemo.restore(checkpoint)
+    with nemo.quiet():
+        model.export(str(partial / "x.onnx"), verbose=False)
+    for part in PARTS:
+        (partial / f"{part}-x.onnx").rename(partial / f"{part}-model.onnx")
+        quantize_dynamic(
+            partial / f"{part}-model.onnx", partial / f"{part}-model.int8.onnx", weight_type=QuantType.QUInt8
+        )
+    for name in ("vocab.txt", "config.json"):
+        shutil.copy(package / name, partial / name)
+    partial.rename(folder)
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--package", type=Path, required=True)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    checkpoint = read_checkpoint(options.checkpoint)
+    peer = export(checkpoint, options.work, options.package)
+    session = onnxruntime.SessionOptions()
+    session.intra_op_num_threads = options.threads
+    rows = {}
+    for title, folder in (("NeMo export()", peer), ("nemoport", options.package)):
+        suffixes = {p.name.removeprefix("encoder-model").removesuffix(".onnx").strip(".") for p in folder.glob("encoder*.onnx")}
+        for suffix in sorted(suffixes):
+            model = onnx_asr.load_model("nemo-conformer-tdt", folder, quantization=suffix or None, sess_options=session)
+            names = [f"{part}-model{'.' + suffix if suffix else ''}.onnx*" for part in PARTS]
+            size = sum(path.stat().st_size for name in names for path in folder.glob(name))
+            rows[f"{title}, {suffix or 'fp32'}"] = (model, size)
+    corpus = read_corpus(options.corpus, checkpoint.spec.frontend.sample_rate_hz)
+    seconds: dict[str, list[float]] = {name: [] for name in rows}
+    texts: dict[str, list[str]] = {name: [] for name in rows}
+    for utterance in corpus.utterances:
+        samples = utterance.samples()
+        for name, (model, _) in rows.items():
+            time.sleep(PAUSE_S)
+            started = time.perf_counter()
+            texts[name].append(model.recognize(samples))
+            seconds[name].append(time.perf_counter() - started)
+    references, (first, *_) = [u.text for u in corpus.utterances], rows
+    print(f"{len(references)} clips, {corpus.seconds:.0f} s, {options.threads} threads; {instruction_set()}, "
+          f"onnxruntime {onnxruntime.__version__}\n")  # fmt: skip
+    print("| row | MB | WER % | times real time | speed, first row = 1 |\n|---|---|---|---|---|")
+    for name, (_, size) in rows.items():
+        ratio = statistics.median(a / b for a, b in zip(seconds[first], seconds[name], strict=True))
+        wer = wer_percent(count_all(references, texts[name]))
+        print(f"| {name} | {size / 1e6:.1f} | {wer:.2f} | {corpus.seconds / sum(seconds[name]):.1f} | {ratio:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
