@@ -72,8 +72,8 @@ def scores(asr, rows: list[dict], lookaheads: list[int]) -> dict[str, float | No
         return {f"lookahead {right}": jiwer.wer(texts, transcribe(asr, rows, right)) for right in lookaheads}
     found = transcribe(asr, rows, None)
     cased = any(line != line.lower() for line in texts)
-    return {"words": jiwer.wer([written.spoken(line) for line in texts], [written.spoken(line) for line in found]),
-            "exact": jiwer.wer(texts, found) if cased else None}
+    return {"WER of words": jiwer.wer([written.spoken(line) for line in texts], [written.spoken(line) for line in found]),
+            "WER of exact text": jiwer.wer(texts, found) if cased else None}
 
 
 def percent(rate: float | None) -> str:
@@ -82,7 +82,7 @@ def percent(rate: float | None) -> str:
 
 def table(asr, sets: dict[str, list[dict]], lookaheads: list[int], show: Callable[[str], None] = print) -> dict:
     """Prints a Markdown table of WER in percent; returns {(set, column): WER as a fraction}."""
-    columns = ["words", "exact"] if model.is_tdt(asr) else [f"lookahead {right}" for right in lookaheads]
+    columns = ["WER of words", "WER of exact text"] if model.is_tdt(asr) else [f"lookahead {right}" for right in lookaheads]
     show("| set | clips | minutes | words | " + " | ".join(columns) + " |")
     show("|---|---|---|---|" + "---|" * len(columns))
     rates = {}

@@ -7,6 +7,7 @@ import pytest
 
 from nemoport.validate import gates, limits
 from nemoport.validate.context import Context
+from nemoport.validate.gates.longform import Told
 from nemoport.validate.longform import SILENCE_S, LongForm, Segment, make_longform
 
 MINUTES = 1.0
@@ -92,3 +93,13 @@ def test_tokens_belong_to_what_was_being_said():
     form = LongForm(None, (Segment(0.0, "a"), Segment(2.0, "b"), Segment(5.0, "")))
     frames = [0, 10, 22, 23, 40, 61, 100]  # of 80 ms: 0, 0.8, 1.76, 1.84, 3.2, 4.88, 8 s
     assert form.split(range(7), frames, 0.08) == [(0, 1, 2), (3, 4), (5, 6)]
+
+
+def test_a_minute_of_few_words_is_judged_with_its_neighbour():
+    """Two lost words of two are 100 points of that minute, and say nothing."""
+    said = ["one two three " * 20, "yes no", "four five six " * 20, "thank you"]
+    form = LongForm(None, tuple(Segment(60.0 * i + 1, text) for i, text in enumerate(said)))
+    told = Told(form, [()] * 4, [()] * 4, [said[0], "", said[2], ""], said)
+    assert [minute.above for minute in told.minutes] == [0, 100, 0, 100]
+    worst = told.worst
+    assert (worst.number, worst.words) == (1, 64) and worst.above == pytest.approx(100 * 4 / 64)

@@ -13,12 +13,13 @@ from nemoport.validate.longform import LongForm
 from nemoport.validate.result import GateResult
 from nemoport.validate.score import count_all, wer_percent
 
+MINUTE_WORDS = 50  # with fewer a minute is judged with its neighbour: of six words, two are 33 points
 SPOKEN_WORDS = 2  # a segment in which NeMo hears as many and an artifact none is a stall
 
 
 @dataclass(frozen=True)
 class Minute:
-    """Of the utterances that begin in it. wer, nemo: percent."""
+    """Of the utterances that begin in it, or in it and those behind it. wer, nemo: percent."""
 
     number: int
     words: int
@@ -46,10 +47,15 @@ class Told:
 
     @cached_property
     def minutes(self) -> list[Minute]:
-        numbers = {i: int(self.form.segments[i].start_s // 60) for i in self.spoken}
-        return [
-            Minute(m, *self._score([i for i in self.spoken if numbers[i] == m])) for m in sorted(set(numbers.values()))
-        ]
+        return [Minute(number, *self._score(segments)) for number, segments in self._by_minute.items()]
+
+    @cached_property
+    def _by_minute(self) -> dict[int, list[int]]:
+        """Minute -> the spoken segments that begin in it."""
+        found: dict[int, list[int]] = {}
+        for i in self.spoken:
+            found.setdefault(int(self.form.segments[i].start_s // 60), []).append(i)
+        return found
 
     @property
     def whole(self) -> Minute:
@@ -58,7 +64,17 @@ class Told:
 
     @property
     def worst(self) -> Minute:
-        return max(self.minutes, key=lambda minute: minute.above)
+        """Of those with words enough to tell."""
+        stretches: dict[int, list[int]] = {}
+        number, gathered = 0, []
+        for minute, segments in self._by_minute.items():
+            number, gathered = (number, gathered + segments) if gathered else (minute, segments)
+            if self._words(gathered) >= MINUTE_WORDS:
+                stretches[number], gathered = gathered, []
+        if gathered:  # the last few words belong to the minute before, if there is one
+            number = max(stretches, default=number)
+            stretches[number] = stretches.get(number, []) + gathered
+        return max((Minute(n, *self._score(s)) for n, s in stretches.items()), key=lambda minute: minute.above)
 
     @property
     def stalls(self) -> list[int]:
@@ -73,6 +89,9 @@ class Told:
     @property
     def exact(self) -> float:
         return sum(o == t for o, t in zip(self.ours, self.theirs, strict=True)) / len(self.ours)
+
+    def _words(self, segments: list[int]) -> int:
+        return sum(len(self.form.segments[i].text.split()) for i in segments)
 
     def _score(self, segments: list[int]) -> tuple[int, float, float]:
         said = [self.form.segments[i].text for i in segments]
