@@ -107,7 +107,7 @@ lint: setup ## ruff
 bench: setup ## encoder speed and memory, every row interleaved, beside the machine's limit; see bench/README.md
 	$(BIN)/python bench/streaming.py --build $(BUILD) --nemo $(CHECKPOINT)
 
-accuracy: setup ## every variant on plain and outlier-hardened checkpoints (half an hour); see bench/accuracy.md
+accuracy: setup ## every variant on plain and outlier-hardened checkpoints (an hour of processor time); see bench/accuracy.md
 	$(BIN)/python bench/accuracy.py --build build/accuracy
 
 reference: setup ## train a reference checkpoint from scratch (hours; needs espeak-ng, flite and a word list)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -50,16 +51,28 @@ GATES = ("longform", "numeric", "structure", "tokens", "wer")  # `nemoport valid
 
 
 @dataclass(frozen=True)
+class Setup:
+    """What all checkpoints have in common. corpus, further, calibration: manifests; threads: 0 for the runtime's choice."""
+
+    variants: Sequence[str]
+    corpus: Path
+    further: Sequence[Path]
+    calibration: Path
+    threads: int
+    speed: bool
+
+
+@dataclass(frozen=True)
 class Row:
-    """What the table says of a variant. snr_db: of the encoder's frames against NeMo's; speed: times real time; failed:
-    gates that reject it."""
+    """What the table says of a variant. snr_db: of the encoder's frames against NeMo's; speed: times real time, None if
+    it was not measured; failed: gates that reject it."""
 
     variant: str
     megabytes: float
     snr_db: float
     pooled: pooled.Pooled
     worst_minute: float
-    speed: float
+    speed: float | None
     failed: tuple[str, ...]
 
     def cells(self) -> tuple[str, ...]:
@@ -73,7 +86,7 @@ class Row:
             f"{above.value:+.2f} ({above.lower:+.2f} to {above.upper:+.2f})",
             f"{100 * self.pooled.tokens_other:.2f} %",
             f"{self.worst_minute:+.1f}",
-            f"{self.speed:.0f}",
+            "-" if self.speed is None else f"{self.speed:.0f}",
         )
 
 
@@ -95,31 +108,27 @@ def cases(build: Path) -> dict[str, tuple[str, Path]]:
     return found
 
 
-def rows_of(
-    checkpoint: Path, build: Path, variants: Sequence[str], corpus: Path, further: Sequence[Path], calibration: Path, threads: int
-) -> list[Row]:
+def rows_of(checkpoint: Path, build: Path, setup: Setup) -> list[Row]:
     """Builds, judges and measures variants. What fails a gate is shown as failing."""
     read = read_checkpoint(str(checkpoint))
     rate_hz = read.spec.frontend.sample_rate_hz
-    evaluation, more = read_corpus(corpus, rate_hz), [read_corpus(part, rate_hz) for part in further]
+    evaluation, more = read_corpus(setup.corpus, rate_hz), [read_corpus(part, rate_hz) for part in setup.further]
     for one in (evaluation, *more):
-        check_disjoint(read_corpus(calibration, rate_hz), one)
+        check_disjoint(read_corpus(setup.calibration, rate_hz), one)
     for contract in (NEMO, KV):
         export_checkpoint(read, build, contract)
-    for variant in variants:
-        if variant in EXPORTED:
-            continue
+    for variant in (v for v in setup.variants if v not in EXPORTED):
         progress(f"{build.name}: {variant}")
-        build_variant(build, variant, calibration, progress=lambda line: None)
+        build_variant(build, variant, setup.calibration, progress=lambda line: None)
     oracle, like = record_oracle(read, evaluation, build, progress), comparisons(build)
 
     def context(variant: str) -> Context:
         limits = replace(limits_of(like.get(variant, variant)), variant=variant)
-        return Context(build / variant, limits, read, evaluation, oracle, threads=threads, progress=progress)
+        return Context(build / variant, limits, read, evaluation, oracle, threads=setup.threads, progress=progress)
 
-    measured = {variant: heard(context(variant), more) for variant in variants}
+    measured = {variant: heard(context(variant), more) for variant in setup.variants}
     # Last, one after another: speed is of a machine that does nothing else of this.
-    return [row(context(variant), *measured[variant]) for variant in variants]
+    return [row(context(variant), *measured[variant], setup.speed) for variant in setup.variants]
 
 
 def heard(context: Context, further: Sequence[Corpus]) -> tuple[list[GateResult], pooled.Pooled]:
@@ -134,13 +143,14 @@ def judged(context: Context, path: Path, names: Sequence[str]) -> list[GateResul
     return kept if same and {r.gate for r in kept} == set(names) else judge(context, path, names)
 
 
-def row(context: Context, results: list[GateResult], figures: pooled.Pooled) -> Row:
-    cost = {r.case: r for r in judged(context, path_of(context, "cost"), ["cost"])}
+def row(context: Context, results: list[GateResult], figures: pooled.Pooled, speed: bool) -> Row:
+    cost = {r.case: r for r in judged(context, path_of(context, "cost"), ["cost"])} if speed else {}
     (worst,) = [r.measured for r in results if r.case == "worst minute above NeMo"]
     failed = tuple(sorted({r.gate for r in [*results, *cost.values()] if not r.passed}))
     noise = [r.measured**2 for r in results if r.unit == "rms error / rms"]  # power over power, of each run
     size = sum(f.bytes for f in Manifest.read(context.folder).files.values()) / 1e6
-    return Row(context.variant, size, -10 * math.log10(sum(noise) / len(noise)), figures, worst, cost["speed"].measured, failed)
+    times = cost["speed"].measured if speed else None
+    return Row(context.variant, size, -10 * math.log10(sum(noise) / len(noise)), figures, worst, times, failed)
 
 
 def path_of(context: Context, what: str) -> Path:
@@ -165,7 +175,8 @@ def plot(tables: dict[str, list[Row]], out: Path) -> None:
         y = [a.value for a in above]
         bars = [[a.value - a.lower for a in above], [a.upper - a.value for a in above]]
         panel.errorbar(x, y, bars, fmt="none", ecolor="lightgrey", zorder=0)
-        dots = panel.scatter(x, y, c=[one.speed for one in rows], cmap="viridis")
+        times = [float("nan") if one.speed is None else one.speed for one in rows]
+        dots = panel.scatter(x, y, c=times, cmap="viridis", plotnonfinite=True)
         for one in rows:
             at = (one.megabytes, one.pooled.above.value)
             panel.annotate(one.variant, at, fontsize=7, xytext=(4, 3), textcoords="offset points")
@@ -183,22 +194,25 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of checkpoints")
     parser.add_argument("--variants", nargs="+", default=[*EXPORTED, *PACKAGED, *COMPARED])
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--without-speed", action="store_true", help="where the machine has other things to do")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("accuracy-tables.md"))
     args = parser.parse_args()
     further: list[Path] = []
     if args.further and more_speech.available():
         further = more_speech.make(args.build / "further", args.further, 4, args.corpus)
+    setup = Setup(args.variants, args.corpus, further, args.calibration, args.threads, not args.without_speed)
     audio = f"{args.further} further ones at one lookahead each" if further else "no further ones: espeak-ng is not installed"
     sections = [f"{instruction_set()}; {args.corpus.name} at every lookahead and {audio}; calibration {args.calibration.name}."]
     tables = {}
     for name, (title, checkpoint) in cases(args.build).items():
         if args.only and name not in args.only:
             continue
-        tables[title] = rows_of(
-            checkpoint, args.build / name, args.variants, args.corpus, further, args.calibration, args.threads
-        )
+        tables[title] = rows_of(checkpoint, args.build / name, setup)
         figures = tables[title][0].pooled
         said = f"{figures.utterances} utterances, {figures.runs} runs, {figures.words} words; NeMo's own WER is fp32's."
+        if setup.speed:
+            load = f"{os.getloadavg()[2]:.1f}, {os.cpu_count()} processors"
+            said += f" Load average of the last 15 minutes: {load}; the speeds of a busy machine tell little."
         sections.append(f"## {title}\n\n{said}\n\n{table(tables[title])}")
         args.out.write_text("\n\n".join(sections) + "\n")
         plot(tables, args.out.with_suffix(".svg"))

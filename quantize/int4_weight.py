@@ -30,7 +30,7 @@ NEEDS_CALIBRATION = True
 class Parameters:
     rounding: str = "feedback"  # or "nearest"
     bits: int = 4
-    # 32 is 1.5 dB nearer and 28 % slower (0.6B, 560 ms chunks, kv), with 18 % more bytes; see bench/accuracy.md.
+    # 32 is 1.6 dB nearer and 28 % slower (0.6B, 560 ms chunks, kv), with 18 % more bytes; see bench/accuracy.md.
     block: int = 128
     damping: float = 0.01
     parent: str = "smoothed"
