@@ -22,11 +22,11 @@ def tiny(tmp_path_factory):
 
     path = tmp_path_factory.mktemp("random") / "tiny-tdt.nemo"
     _, rate = random.write("tiny-tdt", path)
-    return model.restore(path), rate
+    return model.restore(path), rate, path
 
 
 def test_tiny_tdt_checkpoint_has_the_published_structure(tiny):
-    asr, rate = tiny
+    asr, rate, _ = tiny
     encoder, weights = asr.cfg.encoder, asr.state_dict()
     assert list(encoder.att_context_size) == [-1, -1] and encoder.att_context_style == "regular"
     assert (encoder.subsampling, encoder.subsampling_factor, encoder.conv_kernel_size) == ("dw_striding", 8, 9)
@@ -278,3 +278,59 @@ def test_a_long_pass_keeps_account_of_its_clips(sets):
     assert len({index for _, index in places[: len(rows)]}) == len(rows)  # all of them before any comes again
     (start_s, index), (after_s, _) = places[3], places[4]
     assert after_s - start_s == pytest.approx(rows[index]["duration"] + 0.4, abs=1e-3)
+
+
+def test_training_steps_lower_the_loss(tiny):
+    torch = pytest.importorskip("torch")
+    from nemoport.reference import data, model, step
+
+    asr = model.restore(tiny[2])
+    step.prepare(asr, seed=0, spec_augment=False, freeze_subsampling=False)
+    rng, noise = random.Random(0), np.random.default_rng(0)
+    clips = clips_of(4)
+    batch = data.collate([data.long_chain(clips, rng, noise, 6.0), (data.augmented(clips[0], rng, noise), clips[0].tokens),
+                          data.nothing_said(rng, noise)])
+    head = torch.nn.Linear(asr.encoder.d_model, asr.joint.num_classes_with_blank)
+    optimizer = torch.optim.AdamW([*asr.parameters(), *head.parameters()], lr=3e-3)
+    history = []
+    for _ in range(15):
+        transducer, ctc = step.losses(asr, head, batch)
+        optimizer.zero_grad()
+        (transducer + ctc).backward()
+        assert all(torch.isfinite(p.grad).all() for p in asr.parameters() if p.grad is not None)
+        optimizer.step()
+        history.append(transducer.item())
+    assert history[-1] < 0.7 * history[0]
+    assert all(p.grad is not None for p in asr.joint.parameters())
+
+
+@pytest.fixture(scope="module")
+def offline():
+    pytest.importorskip("nemo.collections.asr")
+    from nemoport.reference import model
+
+    return model.restore(AUDIO.parent / "checkpoints/offline-tdt.nemo")
+
+
+def test_committed_tdt_checkpoint_writes_both_languages(offline):
+    from nemoport.reference import evaluate
+
+    sets = evaluate.by_set(AUDIO / "eval-tdt.jsonl", as_written=True)
+    for language in ("en", "fr"):
+        rows = sets[f"eval-tdt: grammar-{language}"][:8]
+        rates = evaluate.scores(offline, rows, [])
+        assert rates["WER of words"] <= 0.3 and rates["WER of exact text"] <= 0.4, rates
+    assert (AUDIO.parent / "checkpoints/offline-tdt.nemo").stat().st_size < 25e6
+
+
+@pytest.mark.slow
+def test_committed_tdt_checkpoint_hears_390_s_at_once_as_it_hears_clips(offline):
+    from nemoport.reference import evaluate
+
+    rows = evaluate.committed_rows(AUDIO / "eval-tdt.jsonl", as_written=True)
+    sections = evaluate.long_table(offline, rows, 390.0, 0.4, "0")
+    assert len(sections) == 7
+    words, errors, errors_alone = (sum(column) for column in zip(*sections, strict=True))
+    assert errors <= errors_alone + 0.03 * words
+    for words, errors, errors_alone in sections:
+        assert errors <= errors_alone + 0.15 * words
