@@ -24,6 +24,7 @@ from nemoport.reference import random as random_checkpoint
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec
 from nemoport.stream import advance
 from nemoport.validate import nemo, nemo_runs
+from nemoport.validate.score import count_all, wer_percent
 from nemoport.validate.sessions.onnxruntime import OnnxSession
 
 REFERENCE = Path(__file__).parent.parent / "reference"
@@ -332,3 +333,42 @@ def test_unknown_durations_are_refused(checkpoint):
     with pytest.raises(NemoportError, match="either streaming or offline"):
         ModelSpec.from_dict({**checkpoint.spec.to_dict(), "streaming": {}})
     assert replace(checkpoint.spec.decoding, durations=()).n_scores == checkpoint.spec.decoding.vocab_size + 1
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """The committed checkpoint, and every eighth utterance of its evaluation speech: English and French."""
+    corpus = read_corpus(REFERENCE / "audio" / "eval-tdt.jsonl", 16000)
+    return read_checkpoint(str(REFERENCE / "checkpoints" / "offline-tdt.nemo")), corpus.utterances[::8]
+
+
+def wer(folder, utterances) -> float:
+    recognizer = Recognizer.open(folder, threads=1)
+    heard = [next(recognizer.transcribe([("", u.samples())])).text for u in utterances]
+    return wer_percent(count_all([u.text for u in utterances], heard))
+
+
+def test_the_trained_reference_says_what_nemo_says(trained, tmp_path):
+    checkpoint, utterances = trained
+    export_checkpoint(checkpoint, tmp_path)
+    recognizer, asr = Recognizer.open(tmp_path / "fp32", threads=1), nemo.restore(checkpoint)
+    with nemo.exact(asr):
+        for utterance in utterances:
+            found = next(recognizer.transcribe([("", utterance.samples())]))
+            wanted = nemo_runs.offline(asr, utterance.samples(), None)
+            assert (found.tokens, found.text) == (wanted.tokens, wanted.text) and found.text
+    assert wer(tmp_path / "fp32", utterances) < 50
+
+
+@pytest.mark.slow
+def test_outliers_ruin_naive_int8_and_smoothing_recovers(trained, tmp_path):
+    from nemoport.reference.outliers import rewrite
+
+    checkpoint, utterances = trained
+    rewrite(checkpoint.path, tmp_path / "hard.nemo", 0, 128, 0.02)
+    export_checkpoint(read_checkpoint(str(tmp_path / "hard.nemo")), tmp_path / "build")
+    for variant in ("int8-dynamic-per-tensor", "int8-smoothquant"):
+        build_variant(tmp_path / "build", variant, REFERENCE / "audio" / "calibration-tdt.jsonl", progress=lambda line: None)
+    variants = ("fp32", "int8-dynamic-per-tensor", "int8-smoothquant")
+    fp32, naive, smooth = (wer(tmp_path / "build" / variant, utterances) for variant in variants)
+    assert naive > fp32 + 30 and smooth < fp32 + 5
