@@ -87,8 +87,8 @@ publish: ## upload DIST to REPO; prints the plan only where there is no token
 	$(NEMOPORT) publish $(DIST) --repo $(REPO)
 
 demo: ## all of it on the committed checkpoint, in minutes
-	$(MAKE) --no-print-directory setup oracle fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-static-cold \
-	    quantize-int8-smoothquant quantize-int8-weight
+	$(MAKE) --no-print-directory setup oracle fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-smoothquant \
+	    quantize-int8-weight $(if $(filter streaming,$(KIND)),quantize-int8-static-cold)
 	$(if $(filter streaming,$(KIND)),$(MAKE) --no-print-directory CONTRACT=kv export quantize-int8-dynamic quantize-int8-weight)
 	$(MAKE) --no-print-directory validate
 	rm -rf $(DIST)
