@@ -93,7 +93,7 @@ demo: ## all of it on the committed checkpoint, in minutes
 	$(MAKE) --no-print-directory validate
 	rm -rf $(DIST)
 	$(MAKE) --no-print-directory package verify
-	@echo; cat $(BUILD)/results/report.md; echo; echo "Package: $(DIST)    Try: $(NEMOPORT) transcribe $(DIST)/$(if $(filter streaming,$(KIND)),kv-)int8-weight YOUR.wav"
+	@echo; cat $(BUILD)/results/report.md; echo; echo "Package: $(DIST)$(if $(filter native,$(LAYOUT)),    Try: $(NEMOPORT) transcribe $(DIST)/$(if $(filter streaming,$(KIND)),kv-)int8-weight YOUR.wav)"
 
 test: setup ## the tests that finish in minutes
 	$(BIN)/python -m pytest
