@@ -88,7 +88,7 @@ class Convolution(nn.Module):
 class KvStreamingEncoder(StreamingEncoder):
     """Every lookahead of the checkpoint; first chunks are told from later ones as in `encoder.StreamingEncoder`."""
 
-    ATTENTION, CONVOLUTION = SelfAttention, Convolution
+    ATTENTION, CONVOLUTION, FOLD_HALF = SelfAttention, Convolution, True
 
     def forward(self, audio_signal, length, *caches):
         """audio_signal f32 [B, n_mels, T]; length i64 [B], valid mel frames, mel cache included; caches: for each layer

@@ -137,11 +137,15 @@ class ConformerLayer(nn.Module):
     """Half feed forward, attention, convolution, half feed forward (NeMo ConformerLayer).
 
     attention, convolution: of the contract; called with the frames and with what `forward` is given for them, they
-    return new frames and what they keep for the next chunk.
+    return new frames and what they keep for the next chunk. fold_half: whether the halves stand in the weights, which
+    saves two nodes, or behind them: the function has the same bits, but what is quantized has not.
     """
 
-    def __init__(self, weights: Weights, name: str, attention: nn.Module, convolution: nn.Module):
+    def __init__(
+        self, weights: Weights, name: str, attention: nn.Module, convolution: nn.Module, fold_half: bool = True
+    ):
         super().__init__()
+        self.fold_half = fold_half
         self.norm_feed_forward1 = layer_norm(weights, f"{name}.norm_feed_forward1")
         self.feed_forward1 = FeedForward(weights, f"{name}.feed_forward1")
         self.norm_self_att = layer_norm(weights, f"{name}.norm_self_att")
@@ -151,18 +155,21 @@ class ConformerLayer(nn.Module):
         self.norm_feed_forward2 = layer_norm(weights, f"{name}.norm_feed_forward2")
         self.feed_forward2 = FeedForward(weights, f"{name}.feed_forward2")
         self.norm_out = layer_norm(weights, f"{name}.norm_out")
-        for feed_forward in (self.feed_forward1, self.feed_forward2):
+        for feed_forward in (self.feed_forward1, self.feed_forward2) if fold_half else ():
             feed_forward.linear2.scale(0.5)  # a power of two: the same bits as halving afterwards
 
     def forward(self, x: Tensor, attention: tuple, convolution: tuple) -> tuple[Tensor, ...]:
         """x: [B, T, d] or [T, B, d], as the parts take it -> the same, and what they keep."""
-        x = x + self.feed_forward1(self.norm_feed_forward1(x))
+        x = x + self._half(self.feed_forward1(self.norm_feed_forward1(x)))
         attended, *attention_kept = self.self_attn(self.norm_self_att(x), *attention)
         x = x + attended
         convolved, *convolution_kept = self.conv(self.norm_conv(x), *convolution)
         x = x + convolved
-        x = x + self.feed_forward2(self.norm_feed_forward2(x))
+        x = x + self._half(self.feed_forward2(self.norm_feed_forward2(x)))
         return self.norm_out(x), *attention_kept, *convolution_kept
+
+    def _half(self, x: Tensor) -> Tensor:
+        return x if self.fold_half else x * 0.5
 
 
 class SelfAttentionWeights(nn.Module):
