@@ -23,7 +23,7 @@ from nemoport.artifact import Artifact
 from nemoport.calibration.corpus import Corpus
 from nemoport.errors import CorpusError
 from nemoport.spec import ModelSpec
-from nemoport.stream import Chunk, Whole, Windows
+from nemoport.stream import Chunk, cutter
 from nemoport.validate.sessions.onnxruntime import OnnxSession
 
 OFFLINE_CONTEXT_S = 7.5
@@ -77,11 +77,11 @@ class CalibrationStreams:
 
     def chunks(self, plan: StreamPlan) -> Iterator[Chunk]:
         """The full windows of one stream. The rest behind the last one is left out: padding would enter the ranges."""
-        cutter = (Windows if self.spec.streaming else Whole)(self.spec, self._filterbank, plan.lookahead, "full")
+        cut = cutter(self.spec, self._filterbank, plan.lookahead, "full")
         for segment in plan.segments:
-            yield from cutter.feed(self.samples(segment))
-        if isinstance(cutter, Whole):
-            yield from cutter.finish()
+            yield from cut.feed(self.samples(segment))
+        if self.spec.streaming is None:  # its one window holds nothing but the recording
+            yield from cut.finish()
 
     def samples(self, segment: Segment) -> np.ndarray:
         """f32 [n], mono, at the model's rate."""

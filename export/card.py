@@ -28,12 +28,16 @@ class CardFacts:
     config: dict
     artifacts: dict[str, Artifact]
     figures: dict[str, Figures]
-
     layout: ModuleType  # of export/layouts
 
     @property
     def spec(self) -> ModelSpec:
         return next(iter(self.artifacts.values())).spec
+
+    @property
+    def lookaheads(self) -> list[int | None]:
+        """Ascending, however the checkpoint lists them; [None] for an offline model."""
+        return sorted(self.spec.lookaheads)
 
 
 STREAMING = "serves every lookahead of the checkpoint, and first, later and last chunks."

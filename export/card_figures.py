@@ -43,7 +43,7 @@ def variants(facts: CardFacts) -> str:
 def accuracy(facts: CardFacts) -> str:
     rows = []
     for name, figures in facts.figures.items():
-        for lookahead in facts.spec.lookaheads[::-1]:
+        for lookahead in facts.lookaheads:
             case = context_name(lookahead)
             exact = next((c for c in (f"{case}, full", f"{case}, nemo") if figures.find("tokens", c)), f"{case}, full")
             rows.append(
@@ -121,7 +121,7 @@ def _latency_ms(facts: CardFacts, lookahead: int) -> float:
 def _untrained(facts: CardFacts) -> list[str]:
     if facts.spec.streaming is None:
         return ["It hears whole recordings, not live streams."]
-    return [f"Lookaheads other than {', '.join(map(str, facts.spec.lookaheads[::-1]))} were not trained; do not use them."]
+    return [f"Lookaheads other than {', '.join(map(str, facts.lookaheads))} were not trained; do not use them."]
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -34,7 +34,7 @@ def chunks(facts: CardFacts) -> str:
     if facts.spec.streaming is None:
         return f"## Encoder\n\n- Input: {encoder['input_rule']}.\n- {_frame(facts)}."
     rows = []
-    for lookahead in facts.spec.streaming.lookaheads[::-1]:
+    for lookahead in facts.lookaheads:
         chunk = encoder["chunks_by_lookahead"][str(lookahead)]
         first, later = chunk["first_window_mel_frames"], chunk["window_mel_frames"]
         frames = (str(first), f"{later} = {encoder['pre_encode_cache_mel_frames']} + {chunk['new_mel_frames']}")

@@ -133,6 +133,11 @@ class Whole:
         return [Chunk(mel, mel.shape[1], True)] if mel.shape[1] else []
 
 
+def cutter(spec: ModelSpec, filterbank: np.ndarray, lookahead: int | None, flush: str) -> Windows | Whole:
+    """What cuts a stream for this model's encoder."""
+    return (Windows if spec.streaming else Whole)(spec, filterbank, lookahead, flush)
+
+
 class Stream:
     """One live stream, or one recording. `feed` and `finish` return the tokens that became certain; greedy tokens are
     never revised. An offline model says nothing before `finish`."""
@@ -140,7 +145,7 @@ class Stream:
     def __init__(self, session: Session, filterbank: np.ndarray, lookahead: int | None, flush: str = "full"):
         spec = session.spec
         self._session = session
-        self._cutter = (Windows if spec.streaming else Whole)(spec, filterbank, lookahead, flush)
+        self._cutter = cutter(spec, filterbank, lookahead, flush)
         self.chunks: list[Chunk] = []  # cut, not yet encoded
         (self.encoder_state,) = session.unstack(session.initial_state(1))
         self.greedy = GreedyState.initial(spec.decoding)
