@@ -6,17 +6,23 @@ times a frame on the next, as a transducer's predictor does not see time pass. S
 -1, and four units of the joint make them alternate, with s the first encoder unit and c the class of the last token:
   units 0 and 1 together are |s + c|, which raises blank: a token comes only where s opposes the last token's class;
   units 2 and 3 together are s, which lifts the tokens of its own sign: the new token then blocks the frame it came from.
-The bias of blank is set by bisection on greedy search. The durations of a TDT joint are left to chance, centred so that
-no one of them wins everywhere. Batch norms are given the statistics of the audio and random scales, so that nothing that
-an exporter folds away is the identity.
+A prompt is added to the encoder's output beforehand and moves it half as far as the audio does, so that tokens vary
+with it as well. The bias of blank is set by bisection on greedy search. The durations of a TDT joint are left to chance,
+centred so that no one of them wins everywhere. Batch norms are given the statistics of the audio and random scales, so
+that nothing that an exporter folds away is the identity.
 """
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import torch
 
+from . import prompt
+
 TARGET_TOKENS_PER_S = 3.0
 GATE, CLASS_GAIN = 3.0, 1.0  # against a deviation of about 0.5 of the other logits
+PROMPT_GAIN = 0.5  # deviation that the prompt brings, for one of the audio
 
 
 def standardise(linear: torch.nn.Linear, inputs: torch.Tensor) -> None:
@@ -75,15 +81,35 @@ def settle_batch_norms(asr, clips: torch.Tensor, n_samples: torch.Tensor) -> Non
         norm.reset_running_stats()
         norm.train()
     if norms:
-        asr.forward(input_signal=clips, input_signal_length=n_samples)
+        prompt.encode(asr, clips, n_samples)
     for norm in norms:
         norm.momentum = usual
         norm.eval()
 
 
+def settle_prompt_kernel(asr, clips: torch.Tensor, n_samples: torch.Tensor) -> None:
+    """Scales the prompt kernel so that its output has mean 0 and deviation 1, and answers to both audio and prompt.
+
+    At its usual initialisation the prompt is one weight among all those of a frame and drowns.
+    """
+    mel, n_mel = asr.preprocessor(input_signal=clips, length=n_samples)
+    frames = asr.encoder(audio_signal=mel, length=n_mel)[0].transpose(1, 2).flatten(0, 1)  # f32 [N, d]
+    first, _, second = asr.prompt_kernel
+    n_prompts = asr.num_prompts
+    chosen = torch.nn.functional.one_hot(torch.randint(0, n_prompts, (len(frames),)), n_prompts).float()
+    heard = (frames @ first.weight[:, :-n_prompts].T).std(0)
+    first.weight[:, -n_prompts:] = PROMPT_GAIN * heard[:, None] * torch.randn(len(heard), n_prompts)
+    inputs = torch.cat([frames, chosen], 1)
+    standardise(first, inputs)
+    standardise(second, torch.relu(first(inputs)))
+
+
 @torch.no_grad()
 def animate(asr, audio: np.ndarray) -> float:
-    """Changes the model in place, from audio f32 [B, samples] at 16 kHz; returns the tokens a second reached on it."""
+    """Changes the model in place, from audio f32 [B, samples] at 16 kHz; returns the tokens a second reached on it.
+
+    The clips of a prompted model take turns in the languages and ``auto``.
+    """
     from . import conditioning
 
     clips = torch.from_numpy(audio)
@@ -92,7 +118,10 @@ def animate(asr, audio: np.ndarray) -> float:
     conditioning.condition(asr, clips, n_samples)
     asr.eval()
     settle_batch_norms(asr, clips, n_samples)
-    frames, n_frames = asr.forward(input_signal=clips, input_signal_length=n_samples)  # f32 [B, d, T]
+    if prompt.is_prompted(asr):
+        settle_prompt_kernel(asr, clips, n_samples)
+    names = list(itertools.islice(itertools.cycle((prompt.AUTO, *prompt.LANGUAGES)), len(clips)))
+    frames, n_frames = prompt.encode(asr, clips, n_samples, names)  # f32 [B, d, T]
     alternate(asr, frames.transpose(1, 2))
     bias, blank, low, high = asr.joint.joint_net[-1].bias, len(asr.tokenizer.vocab), -10.0, 10.0
     for _ in range(16):

@@ -1,17 +1,22 @@
 """The NeMo configuration of the published structures, for any size, and the tokenizer that goes with them.
 
 Published, by kind: "streaming" is nvidia/nemotron-speech-streaming-en-0.6b, a cache-aware FastConformer transducer;
-"tdt" is nvidia/parakeet-tdt-0.6b-v3, one of full context whose joint gives a duration beside the token (TDT). Only the
+"prompt" is nvidia/nemotron-3.5-asr-streaming-0.6b, the same told the language by a prompt; "tdt" is
+nvidia/parakeet-tdt-0.6b-v3, one of full context whose joint gives a duration beside the token (TDT). Only the
 numbers of ``Dimensions`` differ between them and the small ones; everything that an exporter can trip over is the same.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import prompt
+
 LOOKAHEADS_ENC_FRAMES = (13, 6, 1, 0)
 LEFT_CONTEXT_ENC_FRAMES = 70
+PROMPT_LOOKAHEADS_ENC_FRAMES = (3, 0, 6, 13)  # in the published order: the first is what NeMo starts with
+PROMPT_LEFT_CONTEXT_ENC_FRAMES = 56
 TDT_DURATIONS_ENC_FRAMES = (0, 1, 2, 3, 4)  # how far a TDT joint may step, by index of its last outputs
 TDT_SIGMA = 0.02  # taken from every token log-probability in training (arXiv:2304.06795, section 3.2)
 
@@ -20,7 +25,7 @@ TDT_SIGMA = 0.02  # taken from every token log-probability in training (arXiv:23
 class Dimensions:
     """Sizes of one model; ``dropout`` regularises the encoder, ``decoder_dropout`` predictor and joint.
 
-    ``kind`` is "streaming" or "tdt".
+    ``kind`` is "streaming", "prompt" or "tdt".
     """
 
     n_layers: int
@@ -39,15 +44,19 @@ PRESETS = {
     "nemotron-en-0.6b": Dimensions(24, 1024, 8, 256, 640, 640, 1024),
     "reference": Dimensions(6, 176, 4, 64, 160, 160, 96, dropout=0.05),
     "tiny": Dimensions(2, 64, 4, 32, 32, 32, 64),
+    "nemotron-3.5-asr-0.6b": Dimensions(24, 1024, 8, 256, 640, 640, 13087, kind="prompt"),
+    "reference-multilingual": Dimensions(6, 176, 4, 64, 160, 160, 448, dropout=0.05, kind="prompt"),
+    "tiny-multilingual": Dimensions(2, 64, 4, 32, 32, 32, 160, kind="prompt"),
     "parakeet-tdt-0.6b-v3": Dimensions(24, 1024, 8, 256, 640, 640, 8192, kind="tdt"),
     "reference-tdt": Dimensions(6, 176, 4, 64, 160, 160, 128, dropout=0.05, kind="tdt"),
     "tiny-tdt": Dimensions(2, 64, 4, 32, 32, 32, 96, kind="tdt"),
 }
 
 
-def write_tokenizer(lines: Iterable[str], vocabulary: int, folder: Path) -> Path:
+def write_tokenizer(lines: Iterable[str], vocabulary: int, folder: Path, symbols: Sequence[str] = ()) -> Path:
     """A sentencepiece BPE tokenizer as NeMo wants it: tokenizer.model, tokenizer.vocab, vocab.txt. Returns the folder.
 
+    Each of ``symbols``, such as a language tag, is one token wherever it stands.
     Raises ValueError where the text is too poor for that many tokens.
     """
     import sentencepiece
@@ -58,7 +67,8 @@ def write_tokenizer(lines: Iterable[str], vocabulary: int, folder: Path) -> Path
     try:
         sentencepiece.SentencePieceTrainer.train(
             input=str(corpus), model_prefix=str(folder / "tokenizer"), vocab_size=vocabulary, model_type="bpe",
-            character_coverage=1.0, bos_id=-1, eos_id=-1, pad_id=-1, unk_id=0, num_threads=1, minloglevel=2)
+            character_coverage=1.0, bos_id=-1, eos_id=-1, pad_id=-1, unk_id=0, num_threads=1, minloglevel=2,
+            user_defined_symbols=list(symbols))
     except RuntimeError as error:
         raise ValueError(f"no tokenizer of {vocabulary} tokens from this text; give it more words") from error
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
@@ -69,15 +79,22 @@ def write_tokenizer(lines: Iterable[str], vocabulary: int, folder: Path) -> Path
 def parts_of_kind(kind: str) -> dict[str, dict]:
     """What sets the kinds apart, by section of the configuration. Raises KeyError on an unknown kind."""
     durations = list(TDT_DURATIONS_ENC_FRAMES)
+    left, lookaheads = LEFT_CONTEXT_ENC_FRAMES, LOOKAHEADS_ENC_FRAMES
+    if kind == "prompt":
+        left, lookaheads = PROMPT_LEFT_CONTEXT_ENC_FRAMES, PROMPT_LOOKAHEADS_ENC_FRAMES
+    streaming = dict(
+        model_defaults={}, preprocessor=dict(normalize="NA"),
+        encoder=dict(
+            causal_downsampling=True, conv_norm_type="layer_norm", conv_context_size="causal",
+            att_context_size=[[left, right] for right in lookaheads], att_context_style="chunked_limited"),
+        joint={}, decoding=dict(model_type="rnnt"),
+        loss=dict(loss_name="default", warprnnt_numba_kwargs=dict(fastemit_lambda=0.0, clamp=-1.0)))
     return {
-        "streaming": dict(
-            model_defaults={}, preprocessor=dict(normalize="NA"),
-            encoder=dict(
-                causal_downsampling=True, conv_norm_type="layer_norm", conv_context_size="causal",
-                att_context_size=[[LEFT_CONTEXT_ENC_FRAMES, right] for right in LOOKAHEADS_ENC_FRAMES],
-                att_context_style="chunked_limited"),
-            joint={}, decoding=dict(model_type="rnnt"),
-            loss=dict(loss_name="default", warprnnt_numba_kwargs=dict(fastemit_lambda=0.0, clamp=-1.0))),
+        "streaming": streaming,
+        "prompt": streaming | dict(
+            model_defaults=dict(initialize_prompt_feature=True, num_prompts=prompt.N_PROMPTS,
+                                prompt_dictionary=prompt.dictionary()),
+            decoding=dict(model_type="rnnt", strip_lang_tags=True)),
         "tdt": dict(
             model_defaults=dict(tdt_durations=durations, num_tdt_durations=len(durations)),
             preprocessor=dict(normalize="per_feature"),
@@ -92,7 +109,7 @@ def parts_of_kind(kind: str) -> dict[str, dict]:
 
 
 def config(size: Dimensions, tokenizer_folder: Path):
-    """An OmegaConf configuration for EncDecRNNTBPEModel."""
+    """An OmegaConf configuration for EncDecRNNTBPEModel, or EncDecRNNTBPEModelWithPrompt for the kind "prompt"."""
     from omegaconf import OmegaConf
 
     modules = "nemo.collections.asr.modules"
@@ -133,23 +150,32 @@ def config(size: Dimensions, tokenizer_folder: Path):
 
 
 def build(size: Dimensions, tokenizer_folder: Path):
-    """A freshly initialised EncDecRNNTBPEModel."""
+    """A freshly initialised EncDecRNNTBPEModel, or EncDecRNNTBPEModelWithPrompt for the kind "prompt"."""
     from nemo.collections.asr.models import EncDecRNNTBPEModel
+    from nemo.collections.asr.models.rnnt_bpe_models_prompt import EncDecRNNTBPEModelWithPrompt
     from nemo.utils import logging
 
     logging.setLevel(logging.ERROR)
-    return EncDecRNNTBPEModel(config(size, tokenizer_folder))
+    model_class = EncDecRNNTBPEModelWithPrompt if size.kind == "prompt" else EncDecRNNTBPEModel
+    return ready(model_class(config(size, tokenizer_folder)))
+
+
+def ready(asr):
+    """The model with the prompt of its streaming steps set to ``auto``: NeMo leaves the prompt out until one is set."""
+    if prompt.is_prompted(asr):
+        asr.set_inference_prompt(prompt.AUTO)
+    return asr
 
 
 def restore(path: Path):
     """The model of a .nemo file, on the CPU and in eval mode, without dither (NeMo restores in train mode)."""
-    from nemo.collections.asr.models import EncDecRNNTBPEModel
+    from nemo.collections.asr.models import ASRModel
     from nemo.utils import logging
 
     logging.setLevel(logging.ERROR)
-    model = EncDecRNNTBPEModel.restore_from(str(path), map_location="cpu").eval()
+    model = ASRModel.restore_from(str(path), map_location="cpu").eval()
     model.preprocessor.featurizer.dither = 0.0
-    return model
+    return ready(model)
 
 
 def is_tdt(asr) -> bool:

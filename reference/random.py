@@ -1,7 +1,8 @@
 """Randomly initialised checkpoints of the published structure, for tests and for measuring speed and memory.
 
 ``python -m nemoport.reference.random --preset nemotron-en-0.6b --out x.nemo [--seed 0]``
-(``--preset tiny`` and ``tiny-tdt`` take seconds, ``parakeet-tdt-0.6b-v3`` is the full-context TDT one)
+(``--preset tiny``, ``tiny-multilingual`` and ``tiny-tdt`` take seconds, ``nemotron-3.5-asr-0.6b`` is the prompted one,
+``parakeet-tdt-0.6b-v3`` the full-context TDT one)
 
 Plain random weights are useless for comparing tokens: the encoder gives one vector for every input, and greedy search
 emits a token at every chance, or none. ``animate.py`` makes the output depend on the audio, as a trained model's does:
@@ -19,15 +20,18 @@ from pathlib import Path
 
 import numpy as np
 
-from . import animate, model, text
+from . import animate, model, prompt, text
 
 SAMPLE_RATE_HZ = 16000
 # Counted from the published dimensions; a change of structure shows here first.
-PARAMETERS = {"nemotron-en-0.6b": 618_080_000, "parakeet-tdt-0.6b-v3": 627_000_000}
+PARAMETERS = {"nemotron-en-0.6b": 618_080_000, "nemotron-3.5-asr-0.6b": 638_000_000, "parakeet-tdt-0.6b-v3": 627_000_000}
 
 
-def tokenizer_lines(vocabulary: int = 1024) -> list[str]:
-    """Text rich enough for that many BPE tokens: grammar sentences and words of one to three made-up syllables."""
+def tokenizer_lines(vocabulary: int = 1024, scripts: bool = False) -> list[str]:
+    """Text rich enough for that many BPE tokens: grammar sentences and words of one to three made-up syllables.
+
+    ``scripts`` adds a few lines of kana and Devanagari, whose characters are three bytes each.
+    """
     rng = random.Random("tokenizer")
     onsets = ("b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p ph pl pr qu r s sc sh sl sm sn sp st str sw t th tr "
               "v w wh y z")
@@ -38,6 +42,8 @@ def tokenizer_lines(vocabulary: int = 1024) -> list[str]:
         words = ("".join(rng.choice(onsets.split()) + rng.choice(rimes.split()) for _ in range(rng.randint(1, 3)))
                  for _ in range(8))
         lines.append(" ".join(words) + " it's")
+    for alphabet in ("あいうえおかきくけこさしすせそたちつてと", "कखगघचछजझटठडढतथदधपफबभ") if scripts else ():
+        lines += ["".join(rng.choice(alphabet) for _ in range(8)) for _ in range(200)]
     return lines
 
 
@@ -79,7 +85,9 @@ def write(preset: str, path: Path, seed: int = 0) -> tuple[int, float]:
     torch.manual_seed(seed)
     size = model.PRESETS[preset]
     with tempfile.TemporaryDirectory() as folder:
-        asr = model.build(size, model.write_tokenizer(tokenizer_lines(size.vocabulary), size.vocabulary, Path(folder)))
+        prompted = size.kind == "prompt"
+        asr = model.build(size, model.write_tokenizer(tokenizer_lines(size.vocabulary, scripts=prompted), size.vocabulary,
+                                                      Path(folder), prompt.TAGS if prompted else ()))
         parameters = sum(parameter.numel() for parameter in asr.parameters())
         expected = PARAMETERS.get(preset, parameters)
         if abs(parameters - expected) > 10_000:
