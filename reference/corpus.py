@@ -5,6 +5,8 @@
 A small grammar alone teaches the predictor the text and the encoder nothing, so most sentences are strings of words
 from a dictionary and from transcripts, in which the past says little about the next word. ``--language fr`` writes French,
 with capitals and punctuation; the English text has neither, ``written`` adds them for a model that wants them.
+``--multilingual`` writes any of the six languages of ``languages``, as it is written and from a small vocabulary; its
+``lang`` is then a locale such as de-DE, the name of a prompt.
 """
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import french, ordinary, reader, speech, text, voices
+from . import french, languages, ordinary, reader, speech, text, voices
 
 
 class TextSource:
@@ -87,7 +89,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Writes synthetic training speech and its manifest.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clips", type=int, required=True)
-    parser.add_argument("--language", choices=("en", "fr"), default="en")
+    parser.add_argument("--language", choices=sorted(languages.BY_CODE), default="en")
+    parser.add_argument("--multilingual", action="store_true", help="small vocabulary, as written, for the prompted model")
     parser.add_argument("--words", type=Path, default=Path("/usr/share/dict/words"), help="one word a line, in that language")
     parser.add_argument("--transcripts", type=Path, nargs="*", default=[], help="NeMo manifests whose text is read aloud")
     parser.add_argument("--flite-share", type=float, default=0.0, help="share of clips in flite's voices")
@@ -95,13 +98,20 @@ def main() -> None:
     parser.add_argument("--seed", default="0")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    words = args.words.read_text().split()
-    if args.language == "fr":
+    if args.language not in ("en", "fr") and not args.multilingual:
+        parser.error(f"--language {args.language} needs --multilingual")
+    words = [] if args.multilingual else args.words.read_text().split()
+    if args.multilingual:
+        language = languages.BY_CODE[args.language]
+        transcripts = [row["text"] for path in args.transcripts for row in reader.prompted_rows(path)]
+        source = languages.TextSource(language, transcripts, args.seed)
+    elif args.language == "fr":
         transcripts = [row["text"] for path in args.transcripts for row in reader.written_rows(path)]
         source = french.TextSource(words, transcripts, args.seed)
     else:
         transcripts = [row["text"] for path in args.transcripts for row in reader.rows(path, held_out=False)]
         source = TextSource(words, transcripts, args.seed, args.ordinary_share)
+    lang = language.locale if args.multilingual else args.language
     rng = random.Random(f"corpus voices {args.seed}")
     (args.out / "wav").mkdir(parents=True)
 
@@ -113,7 +123,7 @@ def main() -> None:
         index, sentence, voice = item
         samples = speech.synthesise(sentence, voice)
         write_wav(args.out / f"wav/{index:06d}.wav", samples)
-        return json.dumps(dict(audio_filepath=f"wav/{index:06d}.wav", text=sentence, lang=args.language, voice=voice.name,
+        return json.dumps(dict(audio_filepath=f"wav/{index:06d}.wav", text=sentence, lang=lang, voice=voice.name,
                                duration=round(len(samples) / speech.SAMPLE_RATE_HZ, 4)))
 
     # The jobs are drawn in order before any thread runs, so that the seed alone decides them.

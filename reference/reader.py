@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from . import french, text, written
+from . import french, languages, text, written
 
 
 def held_out_sentences() -> frozenset[str]:
@@ -52,4 +52,20 @@ def written_rows(manifest: Path) -> list[dict]:
             kept = normal not in sentences and text.trainable(normal, words)
         if kept:
             chosen.append(dict(record, text=sentence, audio_filepath=str(manifest.parent / record["audio_filepath"])))
+    return chosen
+
+
+def prompted_rows(manifest: Path) -> list[dict]:
+    """Training rows of the prompted model: text as ``languages.tidy`` leaves it, ``lang`` the locale.
+
+    Left out are held-out sentences of the reader, texts with a held-out word and those with other characters.
+    """
+    sentences, chosen = held_out_sentences(), []
+    for line in manifest.read_text().splitlines():
+        record = json.loads(line)
+        language = languages.BY_CODE[record["lang"]]
+        sentence = languages.tidy(record["text"], language)
+        if sentence and text.normalise(sentence) not in sentences and language.trainable(sentence):
+            chosen.append(dict(record, text=sentence, lang=language.locale,
+                               audio_filepath=str(manifest.parent / record["audio_filepath"])))
     return chosen

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 ACCENTS = ("en-us", "en-us", "en-us-nyc", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-029", "en-gb-x-gbclan",
            "en-gb-x-gbcwmd")
-FRENCH_ACCENTS = ("fr-fr", "fr-fr", "fr-be", "fr-ch")
+ACCENTS_BY_LANGUAGE = dict(en=ACCENTS, fr=("fr-fr", "fr-fr", "fr-be", "fr-ch"), de=("de",), es=("es", "es", "es-419"),
+                           hi=("hi",), ja=("ja",))
 VARIANTS = {
     "eval": ("linda", "Michael", "quincy", "Annie", "pablo", "steph2"),
     "calibration": ("shelby", "benjamin", "belinda", "john", "Hugo"),
@@ -50,10 +51,10 @@ class Voice:
 def draw(rng: random.Random, side: str, language: str = "en") -> Voice:
     """A random voice of one side of the split, "train", "eval" or "calibration", or (training too) of "flite".
 
-    ``language`` is "en" or "fr"; flite speaks English alone.
+    ``language`` is a key of ``ACCENTS_BY_LANGUAGE``; flite speaks English alone.
     """
     if side == "flite":
         return Voice(f"flite:{rng.choice(FLITE)}", rng.randint(130, 190), 50, 0)
     variant = rng.choice(VARIANTS[side])
-    name = rng.choice(FRENCH_ACCENTS if language == "fr" else ACCENTS) + (f"+{variant}" if variant else "")
+    name = rng.choice(ACCENTS_BY_LANGUAGE[language]) + (f"+{variant}" if variant else "")
     return Voice(name, rng.randint(130, 190), rng.randint(25, 75), rng.choice((0, 0, 0, 1, 2)))
