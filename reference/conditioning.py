@@ -41,6 +41,18 @@ def transplant(source, asr, audio: torch.Tensor, n_samples: torch.Tensor) -> Non
 
 
 @torch.no_grad()
+def copy_encoder(source, asr) -> None:
+    """Starts the encoder of ``asr`` from that of ``source``, of the same structure; left context and lookaheads may differ.
+
+    The weights that the prompt meets first are made as large as those of the audio together: at their usual size they
+    are one among hundreds, and the model learns to do without them. Raises RuntimeError where the structures differ.
+    """
+    asr.encoder.load_state_dict(source.encoder.state_dict())
+    if hasattr(asr, "prompt_kernel"):
+        asr.prompt_kernel[0].weight[:, -asr.num_prompts:].normal_(0.0, 0.5)
+
+
+@torch.no_grad()
 def condition(asr, audio: torch.Tensor, n_samples: torch.Tensor) -> None:
     """Changes ``asr.encoder.pre_encode`` in place, from one batch: audio f32 [B, n], n_samples i64 [B]."""
     asr.eval()

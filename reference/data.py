@@ -17,19 +17,26 @@ SAMPLES_PER_ENC_FRAME = 1280
 
 @dataclass
 class Clip:
-    """samples i16 [n] at 16 kHz; tokens of its text; ``recorded`` for people, not synthesis."""
+    """samples i16 [n] at 16 kHz; tokens of its text; ``recorded`` for people, not synthesis; ``language`` a locale or ""."""
 
     samples: np.ndarray
     tokens: list[int]
     recorded: bool
+    language: str = ""
 
 
-def load(rows: list[dict], tokens_of, recorded: bool, shortest_s: float = 0.4, longest_s: float = 17.0) -> list[Clip]:
-    """Clips of manifest rows (absolute audio_filepath); those outside the two lengths are left out."""
+def load(rows: list[dict], tokens_of, recorded: bool, shortest_s: float = 0.4, longest_s: float = 17.0,
+         tagged: bool = False) -> list[Clip]:
+    """Clips of manifest rows (absolute audio_filepath); those outside the two lengths are left out.
+
+    ``tagged`` is for a prompted model: the text ends in the tag of the row's ``lang``.
+    """
     import soundfile
 
     kept = [row for row in rows if shortest_s <= row["duration"] <= longest_s]
-    return [Clip(soundfile.read(row["audio_filepath"], dtype="int16")[0], tokens_of(row["text"]), recorded) for row in kept]
+    return [Clip(soundfile.read(row["audio_filepath"], dtype="int16")[0],
+                 tokens_of(f"{row['text']} <{row['lang']}>" if tagged else row["text"]), recorded,
+                 row["lang"] if tagged else "") for row in kept]
 
 
 def synthetic_rows(manifest: Path, as_written: bool) -> list[dict]:
@@ -133,11 +140,13 @@ def nothing_said(rng: random.Random, noise: np.random.Generator) -> tuple:
 
 
 def batches(clips: list[Clip], seconds: float, chain_share: float, seed: int, long_share: float = 0.0,
-            longest_s: float = 120.0, silent_share: float = 0.0) -> Iterator[list[tuple]]:
-    """One pass over the clips as lists of (samples f32 [n], tokens[, cuts]), each about ``seconds`` of audio.
+            longest_s: float = 120.0, silent_share: float = 0.0, auto_share: float | None = None) -> Iterator[list[tuple]]:
+    """One pass over the clips as lists of (samples f32 [n], tokens[, cuts[, prompt]]), each about ``seconds`` of audio.
 
     Clips of like length share a batch. ``chain_share`` of the batches hold chains of clips, 10 to 20 s long,
     ``long_share`` hold chains of 25 s to ``longest_s``; ``silent_share`` have one more example, in which nothing is said.
+    With ``auto_share`` every example has the name of a prompt: ``auto`` for that share, else its language; only a chain
+    that is told ``auto`` mixes languages.
     """
     rng, noise = random.Random(f"batches {seed}"), np.random.default_rng(seed)
     order = sorted(clips, key=lambda clip: len(clip.samples) * rng.uniform(0.85, 1.15))
@@ -152,25 +161,41 @@ def batches(clips: list[Clip], seconds: float, chain_share: float, seed: int, lo
         groups.append(order[start:stop])
         start = stop
     rng.shuffle(groups)
+    by_language: dict[str, list[Clip]] = {}
+    for clip in clips if auto_share is not None else ():
+        by_language.setdefault(clip.language, []).append(clip)
+
+    def prompted(example: tuple, language: str) -> tuple:
+        if auto_share is None:
+            return example
+        return (*example, [], "auto" if not language or rng.random() < auto_share else language)
+
+    def chain() -> tuple:
+        language = "" if auto_share is None or rng.random() < auto_share else rng.choice(sorted(by_language))
+        links = rng.choices(by_language[language] if language else clips, k=rng.randint(3, 5))
+        example = chained(links, rng, noise, rng.choice((0.3, 1.0, 4.0)))
+        return example if auto_share is None else (*example, [], language or "auto")
+
     for group in groups:
         kind = rng.random()
         if kind > 1 - long_share:
             length_s = min(longest_s, 25 * (longest_s / 25) ** rng.random())  # as many doublings of the length each
             yield [long_chain(clips, rng, noise, length_s) for _ in range(max(1, int(seconds / length_s)))]
         elif kind < chain_share:
-            yield [chained(rng.choices(clips, k=rng.randint(3, 5)), rng, noise, rng.choice((0.3, 1.0, 4.0)))
-                   for _ in range(max(1, int(seconds / 15)))]
+            yield [chain() for _ in range(max(1, int(seconds / 15)))]
         else:
             silent = [nothing_said(rng, noise)] if silent_share and rng.random() < silent_share else []
-            yield [(augmented(clip, rng, noise), clip.tokens) for clip in group] + silent
+            yield [prompted((augmented(clip, rng, noise), clip.tokens), clip.language) for clip in group] + [
+                prompted(example, rng.choice(sorted(by_language)) if by_language else "") for example in silent]
 
 
 def collate(batch: list[tuple]):
-    """(audio f32 [B, n], n_samples i64 [B], targets i64 [B, U], n_labels i64 [B], cuts of each)."""
+    """(audio f32 [B, n], n_samples i64 [B], targets i64 [B, U], n_labels i64 [B], cuts of each, prompts or None)."""
     import torch
 
     clips, labels = ([torch.from_numpy(example[0]) for example in batch],
                      [torch.tensor(example[1], dtype=torch.long) for example in batch])
     pad = torch.nn.utils.rnn.pad_sequence
     return (pad(clips, batch_first=True), torch.tensor([len(clip) for clip in clips]), pad(labels, batch_first=True),
-            torch.tensor([len(tokens) for tokens in labels]), [example[2] if len(example) > 2 else [] for example in batch])
+            torch.tensor([len(tokens) for tokens in labels]), [example[2] if len(example) > 2 else [] for example in batch],
+            [example[3] for example in batch] if len(batch[0]) > 3 else None)

@@ -3,6 +3,7 @@
 ``python -m nemoport.reference.evaluate CHECKPOINT [--manifest FILE ...] [--lookaheads 13 6 1 0] [--long 60 120 390]``
 prints a table of one row for each set (manifest rows with a ``set`` field are split by it). A TDT checkpoint has no
 lookahead and writes capitals and punctuation: its columns are the words alone, as they are heard, and the exact text.
+A prompted checkpoint has a row for each kind of prompt (``prompted``).
 ``--long`` joins the clips into passes of that many seconds and scores each minute of them.
 """
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import model, reader, text, written
+from . import model, prompt, reader, text, written
 
 SAMPLE_RATE_HZ = 16000
 
@@ -25,24 +26,29 @@ def transcribe(asr, rows: list[dict], lookahead: int | None, batch: int = 16) ->
 
     ``lookahead`` is None for a model of full context.
     """
+    return [hypothesis.text for hypothesis in hypotheses(asr, rows, lookahead, batch=batch)]
+
+
+def hypotheses(asr, rows: list[dict], lookahead: int | None, name: str = prompt.AUTO, batch: int = 16) -> list:
+    """NeMo's greedy hypotheses of rows with absolute audio_filepath, in their order; ``name`` is a prompted model's prompt."""
     import soundfile
     import torch
 
     if lookahead is not None:
-        asr.encoder.set_default_att_context_size([model.LEFT_CONTEXT_ENC_FRAMES, lookahead])
-    texts: list[str] = [""] * len(rows)
+        asr.encoder.set_default_att_context_size([model.context(model.kind(asr))[0], lookahead])
+    result: list = [None] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: rows[i]["duration"])
     for start in range(0, len(order), batch):
         indices = order[start: start + batch]
         clips = [torch.from_numpy(soundfile.read(rows[i]["audio_filepath"], dtype="float32")[0]) for i in indices]
         with torch.no_grad():  # inference mode would leave its mark on the position table and stop training
-            frames, n_frames = asr.forward(
-                input_signal=torch.nn.utils.rnn.pad_sequence(clips, batch_first=True),
-                input_signal_length=torch.tensor([len(clip) for clip in clips]))
+            frames, n_frames = prompt.encode(
+                asr, torch.nn.utils.rnn.pad_sequence(clips, batch_first=True),
+                torch.tensor([len(clip) for clip in clips]), [name] * len(clips))
             found = asr.decoding.rnnt_decoder_predictions_tensor(frames, n_frames, return_hypotheses=True)
         for i, hypothesis in zip(indices, found, strict=True):
-            texts[i] = hypothesis.text
-    return texts
+            result[i] = hypothesis
+    return result
 
 
 def committed_rows(manifest: Path, as_written: bool = False) -> list[dict]:
@@ -162,7 +168,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--manifest", type=Path, nargs="*", help="default: the committed evaluation speech of its kind")
     parser.add_argument("--reader", type=Path, help="manifest of the reader; its held-out sentences are scored")
-    parser.add_argument("--lookaheads", type=int, nargs="*", default=list(model.LOOKAHEADS_ENC_FRAMES))
+    parser.add_argument("--lookaheads", type=int, nargs="*", help="default: all that the checkpoint has")
     parser.add_argument("--long", type=float, nargs="*", default=[], help="TDT: lengths of passes in seconds")
     parser.add_argument("--pause", type=float, default=0.4, help="seconds of silence between the clips of a long pass")
     parser.add_argument("--seed", default="0", help="of the order of clips in the long passes")
@@ -170,16 +176,22 @@ def main() -> None:
     args = parser.parse_args()
     import torch
 
+    from . import prompted
+
     torch.set_num_threads(args.threads)
     asr = model.restore(args.checkpoint)
-    tdt = model.is_tdt(asr)
+    kind = model.kind(asr)
     sets: dict[str, list[dict]] = {}
-    for manifest in args.manifest or [audio / ("eval-tdt.jsonl" if tdt else "eval.jsonl")]:
-        sets |= by_set(manifest, tdt)
+    default = dict(streaming="eval.jsonl", tdt="eval-tdt.jsonl", prompt="eval-multi.jsonl")[kind]
+    for manifest in args.manifest or [audio / default]:
+        sets |= by_set(manifest, as_written=kind != "streaming")
     if args.reader:
         sets["reader, held-out sentences"] = reader.rows(args.reader, held_out=True)
-    if args.lookaheads:
-        table(asr, sets, args.lookaheads)
+    lookaheads = model.context(kind)[1] if args.lookaheads is None else args.lookaheads
+    if kind == "prompt":
+        prompted.table(asr, prompted.rows_of_people(sets), lookaheads)
+    elif lookaheads or args.lookaheads is None:
+        table(asr, sets, lookaheads)
     for seconds in args.long:
         print()
         long_table(asr, [row for rows in sets.values() for row in rows], seconds, args.pause, args.seed)

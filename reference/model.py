@@ -79,9 +79,7 @@ def write_tokenizer(lines: Iterable[str], vocabulary: int, folder: Path, symbols
 def parts_of_kind(kind: str) -> dict[str, dict]:
     """What sets the kinds apart, by section of the configuration. Raises KeyError on an unknown kind."""
     durations = list(TDT_DURATIONS_ENC_FRAMES)
-    left, lookaheads = LEFT_CONTEXT_ENC_FRAMES, LOOKAHEADS_ENC_FRAMES
-    if kind == "prompt":
-        left, lookaheads = PROMPT_LEFT_CONTEXT_ENC_FRAMES, PROMPT_LOOKAHEADS_ENC_FRAMES
+    left, lookaheads = context(kind)
     streaming = dict(
         model_defaults={}, preprocessor=dict(normalize="NA"),
         encoder=dict(
@@ -180,6 +178,18 @@ def restore(path: Path):
 
 def is_tdt(asr) -> bool:
     return asr.cfg.loss.loss_name == "tdt"
+
+
+def kind(asr) -> str:
+    """The kind of a model, as in ``Dimensions``."""
+    return "tdt" if is_tdt(asr) else "prompt" if prompt.is_prompted(asr) else "streaming"
+
+
+def context(kind: str) -> tuple[int, tuple[int, ...]]:
+    """Left context and lookaheads of a streaming kind in encoder frames; none for "tdt", which hears everything."""
+    if kind == "prompt":
+        return PROMPT_LEFT_CONTEXT_ENC_FRAMES, PROMPT_LOOKAHEADS_ENC_FRAMES
+    return LEFT_CONTEXT_ENC_FRAMES, LOOKAHEADS_ENC_FRAMES if kind == "streaming" else ()
 
 
 def save(model, path: Path) -> None:

@@ -2,7 +2,8 @@
 
 ``python -m nemoport.reference.speech --out FOLDER`` writes ``eval.jsonl``, ``calibration.jsonl`` and their FLAC files
 (NeMo manifests: audio_filepath relative to the manifest, text, duration in seconds; voice and set beside them), and
-``eval-tdt.jsonl`` and ``calibration-tdt.jsonl``: some of the same English clips, with capitals and punctuation, and French.
+``eval-tdt.jsonl`` and ``calibration-tdt.jsonl``: some of the same English clips, with capitals and punctuation, and French;
+``eval-multi.jsonl`` and ``calibration-multi.jsonl``: six languages as they are written, ``lang`` the locale.
 """
 from __future__ import annotations
 
@@ -16,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from . import french, text, voices, written
+from . import french, languages, text, voices, written
 
 SAMPLE_RATE_HZ = 16000
-RUN_10_S, RUN_13_S = (10, 0.3, "grammar"), (13, 0.6, "grammar")  # see held_out_set
+RUN_8_S, RUN_10_S, RUN_13_S = (8, 0.3, "grammar"), (10, 0.3, "grammar"), (13, 0.6, "grammar")  # see held_out_set
 FIELDS = ("audio_filepath", "text", "duration", "voice", "set", "lang")  # of a manifest, in this order
 
 
@@ -95,16 +96,23 @@ def write_set(folder: Path, name: str, rows: list[dict]) -> None:
     work.rmdir()
 
 
-def held_out_set(name: str, n_grammar: int, runs: list[tuple[float, float, str]], language: str = "en") -> list[dict]:
+def held_out_set(name: str, n_grammar: int, runs: list[tuple[float, float, str]], language: str = "en",
+                 n_unseen: int | None = None) -> list[dict]:
     """Rows of one committed set: grammar sentences, unseen-word sentences, and clips of sentences in a row.
 
     ``runs`` are the clips in a row (one voice each, grammar sentences of their own): the seconds that each lasts a little
     over, the pause after its third sentence, and its set. ``name`` begins with the side of the split, eval or
-    calibration; ``sentences`` of a row are what its text joins.
+    calibration; ``sentences`` of a row are what its text joins. With ``n_unseen`` the text is that of ``languages``, and
+    so many of its unseen sentences are read.
     """
     rng = random.Random(f"speech {name}")
     side, source = name.partition("-")[0], french if language == "fr" else text
-    grammar = source.grammar_sentences(name, held_out=True)
+    if n_unseen is None:
+        grammar, unseen, joiner = source.grammar_sentences(name, held_out=True), source.unseen_sentences(side), " "
+    else:
+        spoken = languages.BY_CODE[language]
+        grammar, joiner = languages.grammar_sentences(spoken, name, held_out=True), spoken.joiner
+        unseen = spoken.unseen_sentences(side)[:n_unseen]
     taken: set[str] = set()
 
     def fresh() -> str:
@@ -115,7 +123,7 @@ def held_out_set(name: str, n_grammar: int, runs: list[tuple[float, float, str]]
         return sentence
 
     jobs = [(fresh(), "grammar") for _ in range(n_grammar)]
-    jobs += [(sentence, "unseen") for sentence in source.unseen_sentences(side)]
+    jobs += [(sentence, "unseen") for sentence in unseen]
     rows = []
     for index, (sentence, kind) in enumerate(jobs):
         voice = voices.draw(rng, side, language)
@@ -127,8 +135,17 @@ def held_out_set(name: str, n_grammar: int, runs: list[tuple[float, float, str]]
             sentences.append(fresh())
             parts.append(synthesise(sentences[-1], voice))
             pauses.append(pause_s if len(parts) == 3 else rng.uniform(0.2, min(1.5, pause_s)))
-        rows.append(dict(samples=joined(parts, pauses), text=" ".join(sentences), sentences=sentences, voice=voice.name,
+        rows.append(dict(samples=joined(parts, pauses), text=joiner.join(sentences), sentences=sentences, voice=voice.name,
                          set=kind))
+    return rows
+
+
+def multilingual_set(side: str, n_grammar: int, n_unseen: int) -> list[dict]:
+    """Rows of the six languages, each with so many clips of a sentence and one of several, 8 s long."""
+    rows = []
+    for language in languages.LANGUAGES:
+        new = held_out_set(f"{side}-multi-{language.code}", n_grammar, [RUN_8_S], language.code, n_unseen)
+        rows += [dict(row, set=f"{row['set']}-{language.code}", lang=language.locale) for row in new]
     return rows
 
 
@@ -151,8 +168,14 @@ def written_set(side: str, english: list[dict], n_grammar: int, n_unseen: int) -
 def main() -> None:
     parser = argparse.ArgumentParser(description="Writes the evaluation and the calibration speech.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "audio")
-    folder = parser.parse_args().out
+    parser.add_argument("--multilingual", action="store_true", help="only the sets of six languages")
+    args = parser.parse_args()
+    folder = args.out
     folder.mkdir(parents=True, exist_ok=True)
+    write_set(folder, "eval-multi", multilingual_set("eval", n_grammar=9, n_unseen=7))
+    write_set(folder, "calibration-multi", multilingual_set("calibration", n_grammar=3, n_unseen=4))
+    if args.multilingual:
+        return
     evaluation = held_out_set("eval", 30, [RUN_10_S, RUN_13_S, (60, 1.5, "long")])
     calibration = held_out_set("calibration", 30, [RUN_10_S, RUN_13_S, (50, 12.0, "long")])
     write_set(folder, "eval", evaluation)

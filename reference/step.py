@@ -5,7 +5,7 @@ import random
 
 import torch
 
-from . import data, loss, model
+from . import data, loss, model, prompt
 
 
 def stretches(cuts: list[tuple], frames: torch.Tensor, n_frames: torch.Tensor, predictions: torch.Tensor,
@@ -30,8 +30,8 @@ def stretches(cuts: list[tuple], frames: torch.Tensor, n_frames: torch.Tensor, p
 
 def losses(asr, ctc_head: torch.nn.Module, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
     """Transducer (or TDT) and CTC loss of one batch, each in nats a token."""
-    audio, n_samples, targets, n_labels, cuts = batch
-    frames, n_frames = asr.forward(input_signal=audio, input_signal_length=n_samples)  # f32 [B, d, T]
+    audio, n_samples, targets, n_labels, cuts, prompts = batch
+    frames, n_frames = prompt.encode(asr, audio, n_samples, prompts)  # f32 [B, d, T]
     predictions, _, _ = asr.decoder(targets=targets, target_length=n_labels)
     if any(cuts):
         frames, n_frames, predictions, targets, n_labels = stretches(cuts, frames, n_frames, predictions, targets, n_labels)

@@ -1,7 +1,7 @@
 """Trains the reference checkpoint on two CPU cores.
 
 ``python -m nemoport.reference.train --corpus corpus.jsonl [--recordings FILE ... --weights N ...] --out x.nemo
---minutes 85 [--init x.nemo | --preset reference-tdt [--init-encoder streaming.nemo]]``
+--minutes 85 [--init x.nemo | --preset reference-tdt or reference-multilingual [--init-encoder streaming.nemo]]``
 
 From scratch, the first stage takes short clips until both losses are low; with ``--init`` it is left out. The learning
 rate falls along a cosine over the wall clock, because the speed of a shared machine is not known beforehand; the data
@@ -12,11 +12,12 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from . import conditioning, data, evaluate, model, reader, step
+from . import conditioning, data, evaluate, model, prompt, prompted, reader, step
 
 WARM_UP_STEPS = 200
 FIRST_STAGE_SECONDS, FIRST_STAGE_TOKENS = 48.0, 12  # audio a batch; clips of fewer tokens count as short
@@ -35,15 +36,22 @@ def score(asr, sets: dict[str, list[dict]], lookaheads: list[int]) -> None:
     asr.eval()
     dither, asr.preprocessor.featurizer.dither = asr.preprocessor.featurizer.dither, 0.0
     asr.joint.log_softmax = None
-    evaluate.table(asr, sets, lookaheads, lambda line: print(line, flush=True))
+    show = partial(print, flush=True)
+    if model.kind(asr) == "prompt":
+        # On the way the own prompt tells enough.
+        prompted.table(asr, sets, lookaheads, show, ("own",) if len(lookaheads) == 1 else prompted.PROMPTS)
+    else:
+        evaluate.table(asr, sets, lookaheads, show)
     asr.preprocessor.featurizer.dither = dither
     asr.encoder.set_default_att_context_size(asr.encoder.att_context_size_all[0])
     asr.train()
 
 
-def evaluation_sets(recordings: list[Path], tdt: bool) -> dict[str, list[dict]]:
+def evaluation_sets(recordings: list[Path], kind: str) -> dict[str, list[dict]]:
     """The committed evaluation speech by its ``set``; for the streaming kind also what the recordings hold out."""
-    if tdt:
+    if kind == "prompt":
+        return evaluate.by_set(Path(__file__).parent / "audio/eval-multi.jsonl", as_written=True)
+    if kind == "tdt":
         return evaluate.by_set(Path(__file__).parent / "audio/eval-tdt.jsonl", as_written=True)
     committed = evaluate.committed_rows(Path(__file__).parent / "audio/eval.jsonl")
     sets = {f"eval: {kind}": [row for row in committed if row["set"] == kind] for kind in ("grammar", "unseen", "long")}
@@ -57,23 +65,28 @@ def start(args: argparse.Namespace) -> tuple:
     """(model, clips): restored from --init, or built and conditioned; every clip as often as its weight says."""
     asr = model.restore(args.init) if args.init else None
     size = model.PRESETS[args.preset]
-    tdt = model.is_tdt(asr) if asr else size.kind == "tdt"
+    kind = model.kind(asr) if asr else size.kind
+    tdt, prompted = kind == "tdt", kind == "prompt"
     synthetic = [data.synthetic_rows(path, as_written=tdt) for path in args.corpus]
-    recorded = [reader.written_rows(path) if tdt else reader.rows(path, held_out=False) for path in args.recordings]
+    rows_of = {"tdt": reader.written_rows, "prompt": reader.prompted_rows}.get(kind, partial(reader.rows, held_out=False))
+    recorded = [rows_of(path) for path in args.recordings]
     if not asr:
         torch.manual_seed(args.seed)
         lines = [row["text"] for rows in (*synthetic, *recorded) for row in rows]
         # NeMo copies these files into the checkpoint whenever it saves, so they stay for the whole run.
-        asr = model.build(size, model.write_tokenizer(lines, size.vocabulary, args.out.parent / "tokenizer"))
+        asr = model.build(size, model.write_tokenizer(lines, size.vocabulary, args.out.parent / "tokenizer",
+                                                      prompt.TAGS if prompted else ()))
     step.prepare(asr, args.seed, args.spec_augment, args.freeze_subsampling)
     clips = []
     for rows, weight in zip(synthetic, args.corpus_weights, strict=True):
-        clips += data.load(rows, asr.tokenizer.text_to_ids, recorded=False) * weight
+        clips += data.load(rows, asr.tokenizer.text_to_ids, recorded=False, tagged=prompted) * weight
     for rows, weight in zip(recorded, args.weights, strict=True):
-        clips += data.load(rows, asr.tokenizer.text_to_ids, recorded=True) * weight
+        clips += data.load(rows, asr.tokenizer.text_to_ids, recorded=True, tagged=prompted) * weight
     if not args.init:
         audio = data.collate(next(data.batches(clips, 200, 0.0, args.seed)))[:2]
-        if args.init_encoder:
+        if args.init_encoder and not tdt:
+            conditioning.copy_encoder(model.restore(args.init_encoder), asr)
+        elif args.init_encoder:
             conditioning.transplant(model.restore(args.init_encoder), asr, *audio)
         else:
             conditioning.condition(asr, *audio)
@@ -87,18 +100,20 @@ def fit(asr, clips: list[data.Clip], sets: dict[str, list[dict]], args: argparse
     optimizer = torch.optim.AdamW(parameters, lr=args.rate, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
     short = [clip for clip in clips if len(clip.tokens) < FIRST_STAGE_TOKENS and not clip.recorded]
     first_stage, n_steps, epoch = not (args.init or args.init_encoder), 0, 0
-    tdt = model.is_tdt(asr)
-    long_share, silent_share = (LONG_SHARE, SILENT_SHARE) if tdt else (0.0, 0.0)
+    kind = model.kind(asr)
+    long_share = LONG_SHARE if kind == "tdt" else 0.0
+    silent_share = 0.0 if kind == "streaming" else SILENT_SHARE
+    auto_share = args.auto_share if kind == "prompt" else None
     start_s = saved_s = shown_s = time.monotonic()
     while True:
         pool, seconds, chains = (short, FIRST_STAGE_SECONDS, 0.0) if first_stage else (clips, args.batch_seconds, CHAIN_SHARE)
         for batch in data.batches(pool, seconds, chains, args.seed * 1000 + epoch, 0.0 if first_stage else long_share,
-                                  args.longest_chain, silent_share):
+                                  args.longest_chain, silent_share, auto_share):
             now_s = time.monotonic()
             done = (now_s - start_s) / 60 / args.minutes
             if done >= 1:
                 save(asr, args.out)
-                score(asr, sets, list(model.LOOKAHEADS_ENC_FRAMES))
+                score(asr, sets, sorted(model.context(kind)[1], reverse=True))
                 return
             rate = args.rate * min(1, (n_steps + 1) / WARM_UP_STEPS) * (0.5 * (1 + math.cos(math.pi * done)) + 0.005)
             for group in optimizer.param_groups:
@@ -130,12 +145,13 @@ def main() -> None:
     parser.add_argument("--weights", type=int, nargs="*", default=[], help="times each manifest is used in an epoch")
     parser.add_argument("--init", type=Path, help="a .nemo file of the same structure to go on from")
     parser.add_argument("--preset", choices=sorted(model.PRESETS), default="reference", help="what to build without --init")
-    parser.add_argument("--init-encoder", type=Path, help="a trained streaming .nemo whose encoder a TDT one starts from")
+    parser.add_argument("--init-encoder", type=Path, help="a trained streaming .nemo for the encoder to start from")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=85.0)
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     # The auxiliary head makes the encoder listen; from scratch, without it, the predictor learns the text alone.
     parser.add_argument("--ctc-weight", type=float, default=0.3)
+    parser.add_argument("--auto-share", type=float, default=1 / 3, help="prompted: share of examples whose prompt is auto")
     parser.add_argument("--spec-augment", action="store_true", help="NeMo's SpecAugment; for runs of many hours")
     parser.add_argument("--freeze-subsampling", action="store_true", help="with --init: a fifth faster")
     parser.add_argument("--bfloat16", action="store_true",
@@ -155,7 +171,7 @@ def main() -> None:
         parser.error(f"there is no {', '.join(missing)}; make it with python -m nemoport.reference.corpus")
     torch.set_num_threads(args.threads)
     asr, clips = start(args)
-    fit(asr, clips, evaluation_sets(args.recordings, model.is_tdt(asr)), args)
+    fit(asr, clips, evaluation_sets(args.recordings, model.kind(asr)), args)
 
 
 if __name__ == "__main__":
