@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from nemoport.audio import read_audio
-from nemoport.errors import CorpusError
+from nemoport.errors import CorpusError, UsageError
 from nemoport.files import digest_json
+from nemoport.spec import ModelSpec
 
 SILENT = 1e-3  # of full scale
 
@@ -26,6 +27,8 @@ class Utterance:
     seconds: float
     sha256: str
     sample_rate_hz: int
+    language: str = ""  # that is spoken: the manifest's `lang`
+    told: str = ""  # that a model with a prompt is told: the manifest's `target_lang`, else the same
 
     def samples(self) -> np.ndarray:
         """f32 [n], mono, at `sample_rate_hz`."""
@@ -39,8 +42,8 @@ class Corpus:
 
     @property
     def digest(self) -> str:
-        """Of the audio and the texts, in order; file names do not matter."""
-        return digest_json([(u.sha256, u.text) for u in self.utterances])
+        """Of the audio, the texts and the languages, in order; file names do not matter."""
+        return digest_json([(u.sha256, u.text, *filter(None, (u.language, u.told))) for u in self.utterances])
 
     @property
     def seconds(self) -> float:
@@ -48,7 +51,8 @@ class Corpus:
 
 
 def read_corpus(manifest: Path, sample_rate_hz: int) -> Corpus:
-    """Reads a manifest: one JSON object a line with audio_filepath (relative to the manifest) and, optionally, text.
+    """Reads a manifest: one JSON object a line with audio_filepath (relative to the manifest) and, optionally, text, lang
+    and target_lang.
 
     Raises CorpusError naming all bad lines at once, AudioError for a file that cannot be used.
     """
@@ -59,12 +63,13 @@ def read_corpus(manifest: Path, sample_rate_hz: int) -> Corpus:
         try:
             row = json.loads(line)
             path = manifest.parent / row["audio_filepath"]  # an absolute path stays as it is
-            if not isinstance(row.get("text", ""), str):
-                problems.append(f"line {number}: text is not a string")
+            text, *languages = texts = [row.get(key) or "" for key in ("text", "lang", "target_lang")]
+            if not all(isinstance(one, str) for one in texts):
+                problems.append(f"line {number}: text, lang or target_lang is not a string")
             elif not path.is_file():
                 problems.append(f"line {number}: no file {path}")
             else:
-                rows.append((row["audio_filepath"], path, row.get("text", "")))
+                rows.append((row["audio_filepath"], path, text, *languages))
         except (ValueError, KeyError, TypeError) as error:
             problems.append(f"line {number}: {type(error).__name__}: {error}")
     if problems or not rows:
@@ -76,6 +81,29 @@ def read_corpus(manifest: Path, sample_rate_hz: int) -> Corpus:
             todo="mend these lines",
         )
     return Corpus(manifest, tuple(_utterance(*row, sample_rate_hz) for row in rows))
+
+
+def prompts(corpus: Corpus, spec: ModelSpec) -> list[int | None]:
+    """The prompt slot of each utterance; None for all of them, of a model without a prompt.
+
+    Raises CorpusError naming the utterances that name no language, or one that the model does not know.
+    """
+    if spec.prompt is None:
+        return [None] * len(corpus.utterances)
+    slots, problems = [], []
+    for utterance in corpus.utterances:
+        try:
+            slots.append(spec.prompt.slot(utterance.told))
+        except UsageError as error:
+            problems.append(f"{utterance.id}: {error.found}")
+    if problems:
+        raise CorpusError(
+            f"{corpus.path} does not tell this model its languages.",
+            expected="in each line `lang`, or `target_lang` where the model is to be told another: a name of its dictionary",
+            found="; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else ""),
+            todo="add them; languages.json of a build or package has the names",
+        )
+    return slots
 
 
 def check_disjoint(calibration: Corpus, evaluation: Corpus) -> None:
@@ -124,7 +152,8 @@ def _lines(manifest: Path) -> list[str]:
         ) from error
 
 
-def _utterance(name: str, path: Path, text: str, sample_rate_hz: int) -> Utterance:
+def _utterance(name: str, path: Path, text: str, language: str, told: str, sample_rate_hz: int) -> Utterance:
     samples = read_audio(path, sample_rate_hz)
     digest = hashlib.sha256(samples.tobytes()).hexdigest()
-    return Utterance(name, path, text, len(samples) / sample_rate_hz, digest, sample_rate_hz)
+    seconds = len(samples) / sample_rate_hz
+    return Utterance(name, path, text, seconds, digest, sample_rate_hz, language, told or language)

@@ -10,19 +10,24 @@ a cold start reaches beyond the ranges of warm chunks is mostly other audio (17 
 exceeds them in 18), but 13 exceed both, by up to 21 %, attention outputs first: they average over fewer frames.
 
 An offline encoder has no caches. It hears each stream as one recording of half a minute, and one of two minutes.
+
+A model with a prompt hears each stream in one language, as many streams in each, the shorter ones again; it is told the
+language in the first round of streams, and in the next, where its dictionary has it, to find out by itself; and so on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.corpus import Corpus
+from nemoport.calibration.corpus import Corpus, prompts
+from nemoport.decode import EncoderState, Session
 from nemoport.errors import CorpusError
-from nemoport.spec import ModelSpec
+from nemoport.spec import AUTO, ModelSpec
 from nemoport.stream import Chunk, cutter
 from nemoport.validate.sessions.onnxruntime import OnnxSession
 
@@ -60,6 +65,7 @@ class StreamPlan:
     lookahead: int | None
     segments: tuple[Segment, ...]
     collect_start: bool = False  # collect from the first chunk on, whatever the caches hold
+    prompt: int | None = None  # slot of the language
 
 
 class CalibrationStreams:
@@ -68,6 +74,7 @@ class CalibrationStreams:
     def __init__(self, corpus: Corpus, spec: ModelSpec, filterbank: np.ndarray, parameters: StreamParameters):
         self.corpus, self.spec, self.parameters = corpus, spec, parameters
         self._filterbank = filterbank
+        self._prompts = prompts(corpus, spec)
         self.plans = self._plan()
 
     @staticmethod
@@ -83,6 +90,10 @@ class CalibrationStreams:
         if self.spec.streaming is None:  # its one window holds nothing but the recording
             yield from cut.finish()
 
+    def initial_state(self, session: Session, plan: StreamPlan) -> EncoderState:
+        """Of a fresh stream by this plan."""
+        return session.initial_state(1, [] if plan.prompt is None else [plan.prompt])
+
     def samples(self, segment: Segment) -> np.ndarray:
         """f32 [n], mono, at the model's rate."""
         if segment.kind == "speech":
@@ -97,7 +108,7 @@ class CalibrationStreams:
         cold = self.parameters.cold
         all_chunks = cold or plan.collect_start or self.spec.streaming is None
         needed = 0 if all_chunks else self.parameters.min_cache_fill * self.spec.streaming.left_context_enc_frames
-        state = session.initial_state(1)
+        state = self.initial_state(session, plan)
         for chunk in self.chunks(plan):
             filled = int(state.length[0])
             _, _, after = session.encode(chunk.mel[None], np.array([chunk.length], np.int64), state)
@@ -109,12 +120,20 @@ class CalibrationStreams:
         lookaheads = self.spec.lookaheads
         groups = self._groups()
         count = max(len(groups), len(lookaheads))  # a small corpus is heard again at the other lookaheads
-        spoken = [StreamPlan(lookaheads[i % len(lookaheads)], groups[i % len(groups)]) for i in range(count)]
+        spoken = [
+            StreamPlan(lookaheads[i % len(lookaheads)], group, prompt=prompt)
+            for i, (group, prompt) in enumerate(islice(cycle(groups), count))
+        ]
         samples = int(self.parameters.silence_contexts * self._context_seconds * self.spec.frontend.sample_rate_hz)
         pause = (Segment("silence", samples=samples), Segment("noise", samples=samples))
         speech = [Segment("speech", i) for i in range(len(self.corpus.utterances))]
         fading = [  # speech, silence, noise, speech; other utterances at each lookahead
-            StreamPlan(lookahead, (speech[2 * i % len(speech)], *pause, speech[(2 * i + 1) % len(speech)]), True)
+            StreamPlan(
+                lookahead,
+                (speech[at := 2 * i % len(speech)], *pause, speech[(2 * i + 1) % len(speech)]),
+                True,
+                self._prompts[at],
+            )
             for i, lookahead in enumerate(lookaheads)
         ]
         longest = [] if self.spec.streaming else [StreamPlan(None, tuple(self._first(LONGEST_CONTEXTS)))]
@@ -129,20 +148,43 @@ class CalibrationStreams:
             yield Segment("speech", i)
             seconds += utterance.seconds
 
-    def _groups(self) -> list[tuple[Segment, ...]]:
-        """Consecutive utterances, each group at least `contexts_per_stream` long; the last takes what is left over."""
+    def _groups(self) -> list[tuple[tuple[Segment, ...], int | None]]:
+        """Consecutive utterances, each group at least `contexts_per_stream` long (the last takes what is left over), and
+        the slot that the model is told."""
+        spec = self.spec.prompt
+        if spec is None:
+            return [(group, None) for group in self._joined(range(len(self.corpus.utterances)))]
+        members: dict[str, list[int]] = {}
+        for i, utterance in enumerate(self.corpus.utterances):
+            members.setdefault(utterance.language, []).append(i)
+        spoken = [self._joined(indices) for indices in members.values()]
+        rounds = range(max(map(len, spoken)))
+        finds_out = spec.slot(AUTO) if AUTO in spec.languages else None
+        return [
+            (
+                groups[number % len(groups)],
+                finds_out if number % 2 and finds_out is not None else self._prompts[groups[0][0].utterance],
+            )
+            for number in rounds
+            for groups in spoken
+        ]
+
+    def _joined(self, utterances: Sequence[int]) -> list[tuple[Segment, ...]]:
         wanted = self.parameters.contexts_per_stream * self._context_seconds
-        if self.corpus.seconds < wanted:
+        found = sum(self.corpus.utterances[i].seconds for i in utterances)
+        if found < wanted:
+            language = self.corpus.utterances[utterances[0]].language if self.spec.prompt else ""
             raise CorpusError(
                 f"{self.corpus.path} is too short for calibration.",
-                expected=f"at least {wanted:.1f} s of speech, so that the encoder's caches fill",
-                found=f"{self.corpus.seconds:.1f} s in {len(self.corpus.utterances)} utterances",
+                expected=f"at least {wanted:.1f} s of speech{f' in {language}' if language else ''}, so that the encoder's "
+                "caches fill",
+                found=f"{found:.1f} s in {len(utterances)} utterances",
                 todo="add utterances to the manifest; several minutes by several speakers are good",
             )
         groups, current, seconds = [], [], 0.0
-        for i, utterance in enumerate(self.corpus.utterances):
+        for i in utterances:
             current.append(Segment("speech", i))
-            seconds += utterance.seconds
+            seconds += self.corpus.utterances[i].seconds
             if seconds >= wanted:
                 groups.append(tuple(current))
                 current, seconds = [], 0.0

@@ -57,13 +57,34 @@ def accuracy(facts: CardFacts) -> str:
                     figures.show_differing(exact),
                 )
             )
+    languages = _by_language(facts)
     head = ("variant", "lookahead", "chunk", "WER %", "NeMo's WER %", "difference (95 %)", "utterances not token-exact")
     return (
         "## Accuracy\n\n"
         + table(head, rows)
+        + (f"\n\n{languages}" if languages else "")
         + "\n\nNeMo is the checkpoint itself in fp32, on the same audio. Differences are in WER points; their intervals are\n"
         "those of a paired bootstrap over utterances. A run is an utterance at one lookahead by one flush rule."
     )
+
+
+def _by_language(facts: CardFacts) -> str:
+    rows = []
+    for name, figures in facts.figures.items():
+        for result in figures.results:
+            if result.gate == "wer" and result.case.startswith("language ") and result.case.endswith(": rate"):
+                case = result.case.removesuffix(": rate")
+                rows.append(
+                    (
+                        case.removeprefix("language "),
+                        f"`{name}`",
+                        f"{result.measured:.2f} {result.unit}",
+                        figures.show("wer", f"{case}: NeMo's rate"),
+                        figures.show_difference(f"{case}: difference"),
+                    )
+                )
+    head = ("language", "variant", "error rate", "NeMo's", "difference (95 %)")
+    return "By language, all lookaheads pooled:\n\n" + table(head, sorted(rows, key=lambda row: row[0])) if rows else ""
 
 
 def measured_on(facts: CardFacts) -> str:

@@ -9,9 +9,18 @@ from pathlib import Path
 from nemoport.errors import CheckpointError
 from nemoport.export.archive import first_line, member, opened, unreadable
 from nemoport.export.source import resolve
-from nemoport.export.supported import LOG_GUARD, STREAMING_RNNT, contexts, durations, kind_of, unsupported
+from nemoport.export.supported import (
+    LOG_GUARD,
+    STREAMING,
+    STREAMING_PROMPT_RNNT,
+    contexts,
+    durations,
+    kind_of,
+    prompt_defaults,
+    unsupported,
+)
 from nemoport.files import sha256_file
-from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, StreamingSpec
+from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, PromptSpec, StreamingSpec
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,8 @@ def read_checkpoint(checkpoint: str) -> Checkpoint:
     if spec is None:
         raise CheckpointError(
             f"{path} is not a model that nemoport exports.",
-            expected="a FastConformer transducer (NeMo EncDecRNNTBPEModel): cache-aware RNNT, or full-context RNNT or TDT; "
+            expected="a FastConformer transducer (NeMo EncDecRNNTBPEModel, or EncDecRNNTBPEModelWithPrompt): cache-aware "
+            "RNNT, with or without a language prompt, or full-context RNNT or TDT; "
             f"by its attention context this is {kind_of(config)}",
             found="; ".join(problems),
             todo="use a checkpoint of that kind",
@@ -91,7 +101,7 @@ def _read_config(path: Path) -> tuple[dict, bytes]:
 
 def _spec(config: dict) -> ModelSpec:
     decoder, mel, kind = config["decoder"], config["preprocessor"], kind_of(config)
-    streaming = kind == STREAMING_RNNT
+    streaming, defaults = kind in STREAMING, prompt_defaults(config)
     rate = int(mel["sample_rate"])
     greedy = (config.get("decoding") or {}).get("greedy") or {}
     return ModelSpec(
@@ -116,6 +126,9 @@ def _spec(config: dict) -> ModelSpec:
             max_symbols_per_frame=int(greedy.get("max_symbols") or greedy.get("max_symbols_per_step") or 10),
             durations=durations(config),
         ),
+        prompt=PromptSpec(int(defaults.get("num_prompts", 128)), dict(defaults["prompt_dictionary"]))
+        if kind == STREAMING_PROMPT_RNNT
+        else None,
     )
 
 

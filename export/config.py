@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from nemoport.contract import Caches, KvCaches, NemoCaches
+from nemoport.contract import PROMPT, Caches, KvCaches, NemoCaches
 from nemoport.export.checkpoint import Checkpoint
-from nemoport.spec import ModelSpec, StreamingSpec
+from nemoport.spec import AUTO, ModelSpec, StreamingSpec
+from nemoport.tokens import tag_tokens
 
 DURATION_RULE = (
     "behind the scores of tokens and blank stand those of the durations: take the best of each, and go on by the duration; "
@@ -23,6 +24,7 @@ def runtime_config(checkpoint: Checkpoint) -> dict:
         "sample_rate": frontend.sample_rate_hz,
         "frame_seconds": spec.frame_seconds,
         "encoder": _streaming(spec) if spec.streaming else _offline(spec),
+        **({"prompt": _prompt(checkpoint)} if spec.prompt else {}),
         "decoder": {
             "blank_id": decoding.blank_id,
             "vocab_size": decoding.vocab_size + 1,
@@ -73,7 +75,7 @@ def _streaming(spec: ModelSpec) -> dict:
         ),
         "pre_encode_cache_mel_frames": streaming.pre_encode_cache_mel_frames,
         "chunks_by_lookahead": chunks,
-        "default_lookahead": default_lookahead(streaming.lookaheads),
+        "default_lookahead": default_lookahead(spec),
         "first_chunk_rule": (
             "feed first_window_mel_frames frames with nothing before them; the graph drops nothing. Nine zero "
             "frames before a window of window_mel_frames also work, as NeMo's pad_and_drop_preencoded, but give "
@@ -95,6 +97,26 @@ def _streaming(spec: ModelSpec) -> dict:
     }
 
 
+def _prompt(checkpoint: Checkpoint) -> dict:
+    languages = checkpoint.spec.prompt.languages
+    return {
+        "input": PROMPT,
+        "slots": checkpoint.spec.prompt.slots,
+        "languages": languages,
+        **({"auto": languages[AUTO]} if AUTO in languages else {}),
+        "language_tags": tag_tokens(checkpoint.tokens),
+        "rule": (
+            "feed prompt_index i64 [batch], the slot of each stream's language, with every window: there is no default. "
+            "Streams of one batch may have different ones, and a stream another from one window to the next. `auto` lets "
+            "the model find out"
+        ),
+        "tag_rule": (
+            "the model writes the language at the end of a sentence as a tag such as <de-DE>: it is a result of its own and "
+            "no part of the text. Take away what matches \\s*<[a-z]{2}-[A-Z]{2}>, as NeMo does"
+        ),
+    }
+
+
 def _offline(spec: ModelSpec) -> dict:
     return {
         "normalize": spec.frontend.normalize,
@@ -111,6 +133,10 @@ def cache_shapes(spec: StreamingSpec, caches: type[Caches]) -> dict[str, list[in
     return {name: list(shape) for name, shape in caches.shapes(spec, 1).items()}
 
 
-def default_lookahead(lookaheads: tuple[int, ...]) -> int:
-    """560 ms where the checkpoint was trained for it (the latency that the published packages use)."""
+def default_lookahead(spec: ModelSpec) -> int:
+    """What the published packages use: 560 ms where the checkpoint was trained for it; of the models with a prompt the
+    checkpoint's own default, which stands first."""
+    lookaheads = spec.streaming.lookaheads
+    if spec.prompt:
+        return lookaheads[0]
     return 6 if 6 in lookaheads else max(lookaheads)

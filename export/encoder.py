@@ -23,7 +23,8 @@ from nemoport.export.layers import (
     layer_norm,
     sinusoids,
 )
-from nemoport.spec import StreamingSpec
+from nemoport.export.prompt import PromptKernel
+from nemoport.spec import PromptSpec, StreamingSpec
 
 MASKED = -10000.0  # NeMo multi_head_attention.INF_VAL; finite in fp16, and exp(-10000) is 0 in fp32
 
@@ -98,7 +99,7 @@ class StreamingEncoder(nn.Module):
     CONVOLUTION: type[nn.Module] = Convolution
     FOLD_HALF = False  # the INT8 variants of this contract were measured so; folded, int8-smoothquant lost 1 dB in a test
 
-    def __init__(self, tensors: dict[str, Tensor], spec: StreamingSpec):
+    def __init__(self, tensors: dict[str, Tensor], spec: StreamingSpec, prompt: PromptSpec | None = None):
         super().__init__()
         weights = Weights(tensors, "encoder.")
         self.spec = spec
@@ -116,15 +117,18 @@ class StreamingEncoder(nn.Module):
             for i in range(spec.n_layers)
         )
         self.register_buffer("later_windows", later_windows(spec), persistent=False)
-        self.unused = weights.unused
+        self.prompt_kernel = PromptKernel(tensors, prompt, spec.d_model) if prompt else None
+        self.unused = weights.unused + (self.prompt_kernel.unused if prompt else [])
         self.eval()
 
-    def forward(self, audio_signal, length, cache_last_channel, cache_last_time, cache_last_channel_len):
+    def forward(
+        self, audio_signal, length, cache_last_channel, cache_last_time, cache_last_channel_len, prompt_index=None
+    ):
         """Shapes as NeMo exports them, batch first:
 
         audio_signal f32 [B, n_mels, T]; length i64 [B], valid mel frames, cache included; cache_last_channel f32
-        [B, layers, C, d]; cache_last_time f32 [B, layers, d, k - 1]; cache_last_channel_len i64 [B] ->
-        outputs f32 [B, d, T'], encoded_lengths i64 [B] and the three caches, next.
+        [B, layers, C, d]; cache_last_time f32 [B, layers, d, k - 1]; cache_last_channel_len i64 [B]; of a model with a
+        prompt also prompt_index i64 [B] -> outputs f32 [B, d, T'], encoded_lengths i64 [B] and the three caches, next.
         """
         left = self.spec.left_context_enc_frames
         x, length = self.pre_encode(audio_signal.transpose(1, 2), length)
@@ -142,6 +146,8 @@ class StreamingEncoder(nn.Module):
             x, channel, time = layer(x, (cache_last_channel[:, i], mask), (cache_last_time[:, i], valid))
             channels.append(channel)
             times.append(time)
+        if self.prompt_kernel is not None:
+            x = self.prompt_kernel(x, prompt_index, 1)
         # The cache length grows by the chunk's frames, not by the valid ones (NeMo; a short chunk ends its stream).
         channel_len = torch.clamp(cache_last_channel_len + x.size(1), max=left)
         return x.transpose(1, 2), length, torch.stack(channels, 1), torch.stack(times, 1), channel_len

@@ -93,9 +93,10 @@ class KvStreamingEncoder(StreamingEncoder):
     def forward(self, audio_signal, length, *caches):
         """audio_signal f32 [B, n_mels, T]; length i64 [B], valid mel frames, mel cache included; caches: for each layer
         keys and values f32 [C, B, h, d_k] and what the convolution saw f32 [k - 1, B, d]; last i64 [B], how many of the
-        C frames are filled, from the end -> outputs f32 [B, d, T'], encoded_lengths i64 [B], and for each layer what
-        stands behind those caches from now on, [T', ...] each.
+        C frames are filled, from the end; and behind it, of a model with a prompt, prompt_index i64 [B] -> outputs f32
+        [B, d, T'], encoded_lengths i64 [B], and for each layer what stands behind those caches from now on, [T', ...] each.
         """
+        *caches, prompt_index = caches if self.prompt_kernel is not None else (*caches, None)
         *caches, cache_len = caches
         cached = self.spec.left_context_enc_frames
         x, length = self.pre_encode(audio_signal.transpose(1, 2), length)
@@ -117,4 +118,6 @@ class KvStreamingEncoder(StreamingEncoder):
         for layer, keys, values, conv in zip(self.layers, caches[0::3], caches[1::3], caches[2::3], strict=True):
             x, *new = layer(x, (keys, values, chunk), (conv,))
             added += new
+        if self.prompt_kernel is not None:
+            x = self.prompt_kernel(x, prompt_index, 0)
         return x.permute(1, 2, 0), length, *added

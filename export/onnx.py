@@ -14,7 +14,7 @@ import torch
 from onnx.external_data_helper import load_external_data_for_model
 
 from nemoport.artifact import DECODER, ENCODER
-from nemoport.contract import CACHED, Caches, KvCaches, NemoCaches, NoCaches, caches_for
+from nemoport.contract import CACHED, PROMPT, Caches, KvCaches, NemoCaches, NoCaches, caches_for
 from nemoport.errors import CheckpointError
 from nemoport.export import blocked, blocked_attention, blocked_subsampling
 from nemoport.export.checkpoint import Checkpoint
@@ -44,12 +44,12 @@ def export_graphs(checkpoint: Checkpoint, folder: Path, contract: str) -> None:
     check_frontend_buffers(checkpoint, weights)
     spec = checkpoint.spec
     caches = caches_for(spec, contract)
-    inputs = (*ENCODER_INPUTS, *caches.shapes(spec.streaming, 1))
+    inputs = (*ENCODER_INPUTS, *caches.shapes(spec.streaming, 1), *([PROMPT] if spec.prompt else []))
     outputs = (*ENCODER_OUTPUTS, *caches.outputs(spec.streaming))
     encoder_example, decoder_example = _encoder_example(checkpoint, caches), _decoder_example(checkpoint)
     with _fitting(checkpoint), torch.no_grad():
         decoder = DecoderJoint(weights, spec.decoding)
-        encoder = ENCODERS[caches](weights, spec.encoder)
+        encoder = ENCODERS[caches](weights, spec.encoder, *([spec.prompt] if spec.prompt else []))
         decoder(*decoder_example)
         encoder(*encoder_example)
     _refuse_unused(checkpoint, encoder.unused + decoder.unused)
@@ -68,7 +68,8 @@ def _fitting(checkpoint: Checkpoint) -> Iterator[None]:
     except (RuntimeError, ValueError, IndexError) as error:
         raise CheckpointError(
             f"{checkpoint.path} holds weights that do not fit its config.",
-            expected=f"tensors for {checkpoint.spec.encoder} and {checkpoint.spec.decoding}",
+            expected=f"tensors for {checkpoint.spec.encoder} and {checkpoint.spec.decoding}"
+            + (f", {checkpoint.spec.prompt.slots} prompt slots" if checkpoint.spec.prompt else ""),
             found=(str(error).splitlines() or [type(error).__name__])[0],
             todo="download or save it again; if it stays, report this checkpoint",
         ) from error
@@ -92,7 +93,8 @@ def _encoder_example(checkpoint: Checkpoint, caches: type[Caches]):
     frames = spec.window_mel_frames(max(spec.lookaheads), first=False)
     *floats, _ = caches.shapes(spec, 2).values()
     filled = torch.full((2,), spec.left_context_enc_frames)
-    return (torch.randn(2, frontend.n_mels, frames), torch.full((2,), frames), *map(torch.randn, floats), filled)
+    prompt = [torch.tensor([0, 1])] if checkpoint.spec.prompt else []
+    return (torch.randn(2, frontend.n_mels, frames), torch.full((2,), frames), *map(torch.randn, floats), filled, *prompt)
 
 
 def _decoder_example(checkpoint: Checkpoint):
@@ -118,6 +120,7 @@ DYNAMIC_AXES = {
     "cache_last_time_next": {0: "batch"},
     "cache_last_channel_next_len": {0: "batch"},
     "cache_len": {0: "batch"},
+    PROMPT: {0: "batch"},
     "encoder_outputs": {0: "batch", 2: "enc_frames"},
     "targets": {0: "batch", 1: "tokens"},
     "target_length": {0: "batch"},

@@ -8,15 +8,18 @@ import numpy as np
 
 from nemoport.errors import CheckpointError
 from nemoport.export.checkpoint import Checkpoint
-from nemoport.files import new_folder
+from nemoport.files import new_folder, write_json
 from nemoport.frontend import hann_window, mel_filterbank
+from nemoport.tokens import tag_tokens
 
 FILTERBANK, TOKENS, TOKENIZER, FRONTEND = "filterbank.bin", "tokens.txt", "tokenizer.model", "frontend.onnx"
+LANGUAGES, VOCABULARY, METADATA = "languages.json", "vocab.json", "metadata.json"  # of a model with a prompt
 
 
 def write_shared(checkpoint: Checkpoint, folder: Path) -> None:
     """filterbank.bin (f32 [1, n_mels, n_fft/2 + 1], row major) and .meta, tokens.txt, tokenizer.model,
-    preprocessor.config, and frontend.onnx (audio to log-mel)."""
+    preprocessor.config, and frontend.onnx (audio to log-mel). Of a model with a prompt also languages.json (name -> slot),
+    vocab.json (id -> piece) and metadata.json (ids and sizes), as the published packages of such models have them."""
     import onnx
 
     from nemoport.export.frontend_graph import build_frontend_graph
@@ -32,6 +35,28 @@ def write_shared(checkpoint: Checkpoint, folder: Path) -> None:
             (work / TOKENIZER).write_bytes(checkpoint.tokenizer)
         (work / "preprocessor.config").write_text(_preprocessor_config(checkpoint))
         onnx.save(build_frontend_graph(spec, filterbank), work / FRONTEND)
+        if checkpoint.spec.prompt:
+            write_json(work / LANGUAGES, checkpoint.spec.prompt.languages)
+            write_json(work / VOCABULARY, {str(index): piece for index, piece in enumerate(checkpoint.tokens)})
+            write_json(work / METADATA, _metadata(checkpoint))
+
+
+def _metadata(checkpoint: Checkpoint) -> dict:
+    spec, tags = checkpoint.spec, tag_tokens(checkpoint.tokens)
+    return {
+        "sample_rate": spec.frontend.sample_rate_hz,
+        "mel_features": spec.frontend.n_mels,
+        "num_layers": spec.streaming.n_layers,
+        "encoder_dim": spec.streaming.d_model,
+        "left_context": spec.streaming.left_context_enc_frames,
+        "lookaheads": list(spec.streaming.lookaheads),
+        "pre_encode_cache": spec.streaming.pre_encode_cache_mel_frames,
+        "vocab_size": spec.decoding.vocab_size + 1,
+        "blank_id": spec.decoding.blank_id,
+        "num_prompts": spec.prompt.slots,
+        "prompt_dictionary": spec.prompt.languages,
+        "lang_tag_token_ids": sorted(tags.values()),
+    }
 
 
 def check_frontend_buffers(checkpoint: Checkpoint, weights: dict) -> None:

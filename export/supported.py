@@ -5,7 +5,10 @@ from __future__ import annotations
 LOG_GUARD = 2.0**-24  # NeMo AudioToMelSpectrogramPreprocessor's default log_zero_guard_value
 
 
-STREAMING_RNNT, OFFLINE_RNNT, OFFLINE_TDT = "streaming-rnnt", "offline-rnnt", "offline-tdt"
+STREAMING_RNNT, STREAMING_PROMPT_RNNT = "streaming-rnnt", "streaming-prompt-rnnt"
+OFFLINE_RNNT, OFFLINE_TDT = "offline-rnnt", "offline-tdt"
+STREAMING = (STREAMING_RNNT, STREAMING_PROMPT_RNNT)
+TARGET, PROMPT_TARGET = "EncDecRNNTBPEModel", "EncDecRNNTBPEModelWithPrompt"  # NeMo's classes
 
 Needed = dict[str, tuple]  # key -> (what NeMo takes where it is absent, what it must be)
 
@@ -50,7 +53,16 @@ def kind_of(config: dict) -> str:
     encoder = config.get("encoder")
     if isinstance(encoder, dict) and all(pair == [-1, -1] for pair in contexts(encoder)):
         return OFFLINE_TDT if _is_tdt(config) else OFFLINE_RNNT
-    return STREAMING_RNNT
+    return STREAMING_PROMPT_RNNT if _target(config) == PROMPT_TARGET else STREAMING_RNNT
+
+
+def _target(config: dict) -> str:
+    return str(config.get("target", "")).rpartition(".")[2]
+
+
+def prompt_defaults(config: dict) -> dict:
+    """The section in which NeMo keeps a prompt model's dictionary."""
+    return config.get("model_defaults") or {}
 
 
 def durations(config: dict) -> tuple[int, ...]:
@@ -67,9 +79,11 @@ def _is_tdt(config: dict) -> bool:
 def unsupported(config: dict) -> list[str]:
     """Every reason at once, each as `key is X, not Y`."""
     kind = kind_of(config)
-    streaming = kind == STREAMING_RNNT
-    target = str(config.get("target", "")).rpartition(".")[2]
-    problems = [] if target == "EncDecRNNTBPEModel" else [f"target is {target or 'absent'}, not EncDecRNNTBPEModel"]
+    streaming = kind in STREAMING
+    target, wanted = _target(config), PROMPT_TARGET if kind == STREAMING_PROMPT_RNNT else TARGET
+    problems = [] if target == wanted else [f"target is {target or 'absent'}, not {wanted}"]
+    if kind == STREAMING_PROMPT_RNNT:
+        problems += _prompt_problems(prompt_defaults(config))
     missing = [key for key in ("encoder", "decoder", "joint", "preprocessor") if not isinstance(config.get(key), dict)]
     problems += [f"the config has no {key}" for key in missing]
     required = {
@@ -103,6 +117,19 @@ def contexts(encoder: dict) -> list[list[int]]:
     """[left, right] of each lookahead, in encoder frames; NeMo writes one pair, or a list of them."""
     found = encoder.get("att_context_size") or [[-1, -1]]
     return [found] if isinstance(found[0], int) else [list(c) for c in found]
+
+
+def _prompt_problems(defaults: dict) -> list[str]:
+    problems = []
+    if not defaults.get("initialize_prompt_feature"):
+        problems.append("model_defaults.initialize_prompt_feature is not true: the model has no prompt")
+    slots, languages = int(defaults.get("num_prompts", 128)), defaults.get("prompt_dictionary")
+    if not isinstance(languages, dict) or not languages:
+        return [*problems, "model_defaults.prompt_dictionary is absent"]
+    outside = [f"{name} {slot}" for name, slot in languages.items() if not (type(slot) is int and 0 <= slot < slots)]
+    if outside:
+        problems.append(f"model_defaults.prompt_dictionary leaves the {slots} slots of num_prompts: {', '.join(outside[:5])}")
+    return problems
 
 
 def _kernel_problems(encoder: dict) -> list[str]:

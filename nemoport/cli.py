@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     streams = (("--streams",), dict(type=int, default=1, help="files transcribed at once, in one batch"))
     flush = (("--flush",), dict(default="full", help="full: to the last frame; nemo: as NeMo's streaming buffer"))
     passes = (("--pass-seconds",), dict(type=float, default=390.0, help="offline models hear longer files in windows of so many"))
+    language = (("--language",), dict(help="for a model with a language prompt: a name of its dictionary, such as de-DE or auto"))
     as_json = (("--json",), dict(action="store_true", help="one JSON object a line, with tokens and times"))
 
     command(_oracle, "oracle", checkpoint, build, corpus, help="record NeMo's own streaming and offline runs")
@@ -101,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         provider,
         threads,
         passes,
+        language,
         as_json,
         help="transcribe audio files or a live stream",
     )
@@ -207,6 +209,7 @@ def _transcribe(options) -> None:
         provider=options.provider,
         threads=options.threads,
         pass_s=options.pass_seconds,
+        language=options.language,
     )
     if options.audio == ["-"]:
         return _transcribe_live(recognizer)

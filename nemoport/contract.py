@@ -5,6 +5,9 @@
     first. So the caches of a stream are a window that slides over a longer buffer, and are moved only at its end.
 
 A graph tells by its inputs which of them it keeps. That of an offline encoder, which hears an utterance at once, keeps none.
+
+A model with a prompt is fed the slot of its language with every chunk, by either contract. It travels with the caches, so
+that no chunk can be run without.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from nemoport.spec import ModelSpec, StreamingSpec
 
 NEMO, KV = "nemo", "kv"
 KV_PREFIX = "kv-"  # of a variant's name: kv-int8-dynamic is int8-dynamic of the kv contract
+PROMPT = "prompt_index"  # input i64 [B] of a model with a prompt
 
 
 class Caches(Protocol):
@@ -269,3 +273,29 @@ class KvRow:
     @property
     def length(self) -> np.ndarray:
         return self.batch.length[self.row : self.row + 1]
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """Caches of streams, one row of them or several, and the prompt slot of each stream: i64 [B]."""
+
+    caches: Caches
+    prompt_index: np.ndarray
+
+    @property
+    def length(self) -> np.ndarray:
+        return self.caches.length
+
+    def feeds(self) -> dict[str, np.ndarray]:
+        return {**self.caches.feeds(), PROMPT: self.prompt_index}
+
+    def after(self, outputs: Sequence[np.ndarray]) -> Prompted:
+        return Prompted(self.caches.after(outputs), self.prompt_index)
+
+    @staticmethod
+    def stack(states: Sequence[Prompted], caches: type[Caches]) -> Prompted:
+        """Streams of different languages may share a batch."""
+        return Prompted(caches.stack([s.caches for s in states]), np.concatenate([s.prompt_index for s in states]))
+
+    def rows(self) -> list[Prompted]:
+        return [Prompted(row, self.prompt_index[i : i + 1]) for i, row in enumerate(self.caches.rows())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,8 +22,9 @@ class Session(Protocol):
 
     spec: ModelSpec
 
-    def initial_state(self, batch: int) -> EncoderState:
-        """Encoder state of `batch` fresh streams."""
+    def initial_state(self, batch: int, prompts: Sequence[int] = ()) -> EncoderState:
+        """Encoder state of `batch` fresh streams. prompts: the slot of each stream's language, of a model that has
+        `spec.prompt`, and no other's. Raises UsageError."""
 
     def encode(
         self, mel: np.ndarray, lengths: np.ndarray, state: EncoderState

@@ -12,18 +12,22 @@ import numpy as np
 from nemoport.artifact import Artifact
 from nemoport.audio import read_audio
 from nemoport.decode import Session
+from nemoport.errors import UsageError
 from nemoport.long_audio import Timed, merge, windows
+from nemoport.spec import ModelSpec
 from nemoport.stream import Stream, advance
-from nemoport.tokens import detokenize, read_tokens
+from nemoport.tokens import detokenize, read_tokens, split_tags
 
 
 @dataclass(frozen=True)
 class Hypothesis:
     """What was heard. Times are those of the encoder frames on which the tokens came out; durations are what a TDT model
-    gives with each token, 0 of an RNNT model."""
+    gives with each token, 0 of an RNNT model. languages: of the tags that a model with a prompt writes; `text` is without
+    them, `tokens` with them."""
 
     id: str
     text: str
+    languages: tuple[str, ...]
     tokens: tuple[int, ...]
     token_seconds: tuple[float, ...]
     token_duration_seconds: tuple[float, ...]
@@ -45,8 +49,10 @@ class Recognizer:
         lookahead: int | None,
         flush: str = "full",
         pass_s: float = PASS_S,
+        language: str | None = None,
     ):
         self.session, self.lookahead, self.flush, self.pass_s = session, lookahead, flush, pass_s
+        self.prompt = _slot(session.spec, language)
         self._filterbank, self._pieces = filterbank, pieces
 
     @staticmethod
@@ -58,12 +64,14 @@ class Recognizer:
         provider: str = "cpu",
         threads: int = 0,
         pass_s: float = PASS_S,
+        language: str | None = None,
     ) -> Recognizer:
         """folder: a variant of a build or package; lookahead: encoder frames of right context, default config.json's;
         none for an offline model. pass_s: longer recordings are heard by an offline model in windows of so many seconds,
-        which overlap by 15; inf for one pass whatever the length.
+        which overlap by 15; inf for one pass whatever the length. language: as the model's dictionary names it, such as
+        de-DE or auto; needed by a model with a prompt, and by no other.
 
-        Raises ArtifactError for a damaged folder, UsageError for a lookahead or provider that is not there.
+        Raises ArtifactError for a damaged folder, UsageError for a lookahead, provider or language that is not there.
         """
         from nemoport.validate.sessions.onnxruntime import OnnxSession
 
@@ -77,18 +85,32 @@ class Recognizer:
             lookahead,
             flush,
             pass_s,
+            language,
         )
 
     @property
     def sample_rate_hz(self) -> int:
         return self.session.spec.frontend.sample_rate_hz
 
-    def stream(self) -> Stream:
-        """A live stream: `feed(samples)` and `finish()` return new token ids; `text(stream.tokens)` spells them."""
-        return Stream(self.session, self._filterbank, self.lookahead, self.flush)
+    def stream(self, language: str | None = None) -> Stream:
+        """A live stream: `feed(samples)` and `finish()` return new token ids; `text(stream.tokens)` spells them.
+
+        language: another than the recognizer's. Raises UsageError if the model does not know it.
+        """
+        prompt = self.prompt if language is None else _slot(self.session.spec, language)
+        return Stream(self.session, self._filterbank, self.lookahead, self.flush, prompt)
 
     def text(self, tokens: Iterable[int]) -> str:
-        return detokenize(self._pieces, list(tokens))
+        """Without language tags, of a model that writes them."""
+        return self._told(tokens)[0]
+
+    def languages(self, tokens: Iterable[int]) -> tuple[str, ...]:
+        """Of the tags among the tokens, in order."""
+        return self._told(tokens)[1]
+
+    def _told(self, tokens: Iterable[int]) -> tuple[str, tuple[str, ...]]:
+        text = detokenize(self._pieces, list(tokens))
+        return split_tags(text) if self.session.spec.prompt else (text, ())
 
     def transcribe_file(self, path: Path | str) -> Hypothesis:
         """Raises AudioError."""
@@ -138,12 +160,26 @@ class Recognizer:
         return Hypothesis(
             id=member.id,
             text=self.text(heard.tokens),
+            languages=self.languages(heard.tokens),
             tokens=heard.tokens,
             token_seconds=heard.seconds,
             token_duration_seconds=heard.durations,
             audio_seconds=len(member.samples) / self.sample_rate_hz,
             work_seconds=member.work_seconds,
         )
+
+
+def _slot(spec: ModelSpec, language: str | None) -> int | None:
+    if spec.prompt:
+        return spec.prompt.slot(language)
+    if language:
+        raise UsageError(
+            "This model has no language prompt.",
+            expected="no language: it knows only what it was trained on",
+            found=language,
+            todo="leave --language out",
+        )
+    return None
 
 
 @dataclass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
+from difflib import get_close_matches
 
-from nemoport.errors import ArtifactError
+from nemoport.errors import ArtifactError, UsageError
 
 
 @dataclass(frozen=True)
@@ -101,15 +103,66 @@ class DecodingSpec:
         return (self.pred_layers, batch, self.pred_hidden)
 
 
+AUTO = "auto"  # NeMo's name of the prompt under which the model finds out the language by itself
+
+
+@dataclass(frozen=True)
+class PromptSpec:
+    """How a model is told what language it hears: one of `slots` places of a one-hot vector, behind the encoder.
+
+    languages: name -> slot, as the checkpoint's `prompt_dictionary` has it; several names may share a slot.
+    """
+
+    slots: int
+    languages: dict[str, int]
+
+    def name(self, slot: int) -> str:
+        """The first name of a slot in the dictionary. Raises KeyError if it has none."""
+        for language, number in self.languages.items():
+            if number == slot:
+                return language
+        raise KeyError(slot)
+
+    def slot(self, language: str | None) -> int:
+        """Of a language by its name in the checkpoint's dictionary; case and `_` for `-` do not matter.
+
+        Raises UsageError for no language, because none is a default, and for an unknown one, with the nearest names.
+        """
+        if not language:
+            raise UsageError(
+                "This model must be told a language.",
+                expected=f"one of the {len(self.languages)} names in its dictionary (languages.json)"
+                + (f", or {AUTO} to let it find out" if AUTO in self.languages else ""),
+                found="none",
+                todo="name one (--language; `lang` in a manifest)",
+            )
+        if language in self.languages:
+            return self.languages[language]
+        plain = {name.lower(): slot for name, slot in self.languages.items()}
+        wanted = language.lower().replace("_", "-")
+        if wanted in plain:
+            return plain[wanted]
+        near = get_close_matches(wanted, plain, 5, 0.6) or [name for name in plain if name[:2] == wanted[:2]]
+        names = [name for name in self.languages if name.lower() in near]
+        raise UsageError(
+            f"This model has no language {language!r}.",
+            expected=f"one of the {len(self.languages)} names in its dictionary (languages.json)"
+            + (f", such as {', '.join(names)}" if names else ""),
+            found=language,
+            todo="choose one of these" + (f", or {AUTO} to let the model find out" if AUTO in self.languages else ""),
+        )
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """All that a runtime must know of a checkpoint."""
 
-    kind: str  # "streaming-rnnt", "offline-rnnt" or "offline-tdt"
+    kind: str  # "streaming-rnnt", "streaming-prompt-rnnt", "offline-rnnt" or "offline-tdt"
     frontend: FrontendSpec
     decoding: DecodingSpec
     streaming: StreamingSpec | None = None  # this one
     offline: OfflineSpec | None = None  # or this one
+    prompt: PromptSpec | None = None  # of a model that is told a language
 
     @property
     def encoder(self) -> StreamingSpec | OfflineSpec:
@@ -125,10 +178,27 @@ class ModelSpec:
         """Seconds of audio per encoder frame."""
         return self.frontend.hop_samples * self.encoder.subsampling_factor / self.frontend.sample_rate_hz
 
+    def check_prompts(self, batch: int, prompts: Sequence[int]) -> list[int]:
+        """The slots of `batch` streams. Raises UsageError unless there is one for each of them, or, of a model without a
+        prompt, none."""
+        slots = list(prompts)
+        if self.prompt is None and slots:
+            raise UsageError("This model has no language prompt.", expected="none", found=str(slots), todo="leave it out")
+        if self.prompt and (len(slots) != batch or not all(0 <= slot < self.prompt.slots for slot in slots)):
+            raise UsageError(
+                "This model must be told the language of each stream.",
+                expected=f"{batch} prompt slots from 0 to {self.prompt.slots - 1}",
+                found=str(slots) if slots else "none",
+                todo="choose slots from the model's dictionary (languages.json)",
+            )
+        return slots
+
     def to_dict(self) -> dict:
         """The inverse of `from_dict`, in JSON's types: what this kind of model has."""
         encoder = "streaming" if self.streaming else "offline"
         parts = {"frontend": self.frontend, encoder: self.encoder, "decoding": self.decoding}
+        if self.prompt:
+            parts["prompt"] = self.prompt
         return {"kind": self.kind} | {name: _plain(asdict(part)) for name, part in parts.items()}
 
     @staticmethod
@@ -142,6 +212,7 @@ class ModelSpec:
                 decoding=_build(DecodingSpec, raw["decoding"]),
                 streaming=_build(StreamingSpec, raw["streaming"]) if "streaming" in raw else None,
                 offline=_build(OfflineSpec, raw["offline"]) if "offline" in raw else None,
+                prompt=_build(PromptSpec, raw["prompt"]) if "prompt" in raw else None,
             )
         except (KeyError, TypeError) as error:
             raise ArtifactError(

@@ -4,7 +4,7 @@ An offline model has a chunk too: the whole recording."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -142,13 +142,26 @@ class Stream:
     """One live stream, or one recording. `feed` and `finish` return the tokens that became certain; greedy tokens are
     never revised. An offline model says nothing before `finish`."""
 
-    def __init__(self, session: Session, filterbank: np.ndarray, lookahead: int | None, flush: str = "full"):
+    def __init__(
+        self,
+        session: Session,
+        filterbank: np.ndarray,
+        lookahead: int | None,
+        flush: str = "full",
+        prompt: int | None = None,
+    ):
+        """prompt: the slot of the language, of a model that has `spec.prompt`. Raises UsageError."""
         spec = session.spec
         self._session = session
         self._cutter = cutter(spec, filterbank, lookahead, flush)
         self.chunks: list[Chunk] = []  # cut, not yet encoded
-        (self.encoder_state,) = session.unstack(session.initial_state(1))
+        (self.encoder_state,) = session.unstack(session.initial_state(1, [] if prompt is None else [prompt]))
         self.greedy = GreedyState.initial(spec.decoding)
+
+    def tell(self, prompt: int) -> None:
+        """The language goes on to be another one, from the next chunk on. prompt: its slot. Raises UsageError."""
+        (slot,) = self._session.spec.check_prompts(1, [prompt])
+        self.encoder_state = replace(self.encoder_state, prompt_index=np.array([slot], np.int64))
 
     @property
     def tokens(self) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from nemoport.errors import ArtifactError
 
 WORD_START = "\u2581"  # SentencePiece writes a leading space as this
 UNKNOWN = "<unk>"
+LANGUAGE_TAG = re.compile(r"\s*<([a-z]{2}-[A-Z]{2})>")  # what NeMo's RNNTDecoding.strip_lang_tags takes away
 
 
 def read_tokens(path: Path) -> list[str]:
@@ -34,7 +36,7 @@ def read_tokens(path: Path) -> list[str]:
 
 
 def detokenize(pieces: Sequence[str], ids: Sequence[int]) -> str:
-    """Joins pieces; word starts become spaces; byte pieces (`<0xE2>`) become UTF-8; the leading space goes."""
+    """Joins pieces; word starts become spaces; byte pieces (`<0xE2>`) become UTF-8; leading spaces go, one a piece."""
     out = bytearray()
     for index in ids:
         piece = pieces[index]
@@ -43,6 +45,16 @@ def detokenize(pieces: Sequence[str], ids: Sequence[int]) -> str:
         elif piece == UNKNOWN:
             out += " \u2047 ".encode()  # what SentencePiece prints for it
         else:
-            out += piece.replace(WORD_START, " ").encode()
-    text = out.decode("utf-8", errors="replace")
-    return text[1:] if text.startswith(" ") else text
+            out += (piece if out else piece.removeprefix(WORD_START)).replace(WORD_START, " ").encode()
+    return out.decode("utf-8", errors="replace")
+
+
+def split_tags(text: str) -> tuple[str, tuple[str, ...]]:
+    """The text without its language tags, and the languages that they name, in order: "Hallo. <de-DE>" is "Hallo.", de-DE."""
+    return LANGUAGE_TAG.sub("", text), tuple(LANGUAGE_TAG.findall(text))
+
+
+def tag_tokens(pieces: Sequence[str]) -> dict[str, int]:
+    """Language -> id, of the pieces that are a language tag as a whole."""
+    tags = {piece.lstrip(WORD_START): index for index, piece in enumerate(pieces)}
+    return {match[1]: index for tag, index in tags.items() if (match := LANGUAGE_TAG.fullmatch(tag))}

@@ -96,7 +96,8 @@ def _run_silence(place: Path, session: Session) -> str:
     silence = np.full((1, spec.frontend.n_mels, size), level, np.float32)
     zeros = np.zeros(spec.decoding.state_shape(1), np.float32)
     try:
-        frames, lengths, _ = session.encode(silence, np.array([size]), session.initial_state(1))
+        state = session.initial_state(1, [0] if spec.prompt else [])
+        frames, lengths, _ = session.encode(silence, np.array([size]), state)
         logits, states = session.step(frames, np.array([spec.decoding.blank_id], np.int32), (zeros, zeros))
     except Exception as error:  # onnxruntime's own exception classes share no public base
         raise _broken(place, str(error).splitlines()[0]) from error

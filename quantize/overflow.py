@@ -46,7 +46,7 @@ def scan_activations(
     plans = list(one_of_each(streams.plans))
     for i, plan in enumerate(plans):
         progress(f"fp16: overflow scan, stream {i + 1} of {len(plans)}, {context_name(plan.lookahead)}")
-        state, decoded = session.initial_state(1), GreedyState.initial(parent.spec.decoding)
+        state, decoded = streams.initial_state(session, plan), GreedyState.initial(parent.spec.decoding)
         for chunk in streams.chunks(plan):
             frames, lengths, state = session.encode(chunk.mel[None], np.array([chunk.length], np.int64), state)
             greedy(session, frames, lengths, [decoded])

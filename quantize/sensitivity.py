@@ -22,6 +22,7 @@ from nemoport.errors import ArtifactError
 from nemoport.files import digest_json, read_json, write_json
 
 LAYER_MODULE = re.compile(r"/layers\.(\d+)/(\w+)/")
+BEHIND_LAYERS = "/prompt_kernel/"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Listener:
         session = OnnxSession(self._parent.spec, self._parent.encoder, self._parent.decoder, encoder_weights=weights)
         heard, tokens = [], []
         for plan in self._plans:
-            state, decoded = session.initial_state(1), GreedyState.initial(session.spec.decoding)
+            state, decoded = self._streams.initial_state(session, plan), GreedyState.initial(session.spec.decoding)
             for chunk in self._streams.chunks(plan):
                 frames, lengths, state = session.encode(chunk.mel[None], np.array([chunk.length], np.int64), state)
                 heard.append(frames)
@@ -71,7 +72,11 @@ class Listener:
 def groups(matmuls: Sequence[str]) -> dict[str, list[str]]:
     """"layer.module" -> its MatMul nodes, in graph order."""
     found: dict[str, list[str]] = {}
+    layer = "0"
     for name in matmuls:
+        if name.startswith(BEHIND_LAYERS):  # as if it were one more layer
+            found.setdefault(f"{int(layer) + 1}.{BEHIND_LAYERS.strip('/')}", []).append(name)
+            continue
         match = LAYER_MODULE.search(name)
         if match is None:
             raise ArtifactError(
@@ -80,7 +85,8 @@ def groups(matmuls: Sequence[str]) -> dict[str, list[str]]:
                 found=name,
                 todo="quantize an artifact of `nemoport export`",
             )
-        found.setdefault(f"{match[1]}.{match[2]}", []).append(name)
+        layer = match[1]
+        found.setdefault(f"{layer}.{match[2]}", []).append(name)
     return found
 
 

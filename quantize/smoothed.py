@@ -68,9 +68,9 @@ def check_equal(parent: Artifact, folder: Path, streams: CalibrationStreams, lim
     from nemoport.validate.sessions.onnxruntime import OnnxSession
 
     sessions = [OnnxSession(parent.spec, at / ENCODER, parent.decoder) for at in (parent.folder, folder)]
-    states = [session.initial_state(1) for session in sessions]
-    worst = 0.0
-    for chunk in streams.chunks(streams.plans[0]):
+    plan, worst = streams.plans[0], 0.0
+    states = [streams.initial_state(session, plan) for session in sessions]
+    for chunk in streams.chunks(plan):
         frames = []
         for i, session in enumerate(sessions):
             made, _, states[i] = session.encode(chunk.mel[None], np.array([chunk.length], np.int64), states[i])

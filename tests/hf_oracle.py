@@ -1,4 +1,5 @@
-"""A second oracle that shares no code with NeMo: HF transformers' NemotronAsrStreaming, with the weights renamed."""
+"""A second oracle that shares no code with NeMo: HF transformers' NemotronAsrStreaming, Nemotron3_5Asr and Parakeet, with
+the weights renamed."""
 
 import re
 
@@ -20,20 +21,26 @@ RENAMED = {
     "joint.pred.": "decoder.decoder_projector.",
     "joint.enc.": "encoder_projector.",
     "joint.joint_net.2.": "joint.head.",  # 1 is dropout
+    "prompt_kernel.0.": "prompt_projector.linear_1.",
+    "prompt_kernel.2.": "prompt_projector.linear_2.",
 }
 
 
 def from_checkpoint(checkpoint):
-    """`NemotronAsrStreamingForRNNT` with the checkpoint's weights; refuses names without a partner on either side."""
-    from transformers import NemotronAsrStreamingConfig, NemotronAsrStreamingEncoderConfig, NemotronAsrStreamingForRNNT
+    """`NemotronAsrStreamingForRNNT` with the checkpoint's weights, `Nemotron3_5AsrForRNNT` of one with a prompt; refuses
+    names without a partner on either side."""
+    import transformers
 
     spec, encoder = checkpoint.spec, checkpoint.config["encoder"]
-    config = NemotronAsrStreamingConfig(
+    prompt = spec.prompt and dict(num_prompts=spec.prompt.slots, prompt_intermediate_size=2 * spec.streaming.d_model)
+    family = "Nemotron3_5Asr" if prompt else "NemotronAsrStreaming"
+    config = getattr(transformers, f"{family}Config")(
+        **(prompt or {}),
         vocab_size=spec.decoding.vocab_size + 1,
         blank_token_id=spec.decoding.blank_id,
         decoder_hidden_size=spec.decoding.pred_hidden,
         num_decoder_layers=spec.decoding.pred_layers,
-        encoder_config=NemotronAsrStreamingEncoderConfig(
+        encoder_config=transformers.NemotronAsrStreamingEncoderConfig(
             hidden_size=spec.streaming.d_model,
             num_hidden_layers=spec.streaming.n_layers,
             num_attention_heads=spec.streaming.n_heads,
@@ -47,7 +54,7 @@ def from_checkpoint(checkpoint):
             scale_input=False,
         ),
     )
-    model = NemotronAsrStreamingForRNNT(config).eval()
+    model = getattr(transformers, f"{family}ForRNNT")(config).eval()
     weights = checkpoint.load_weights()
     renamed = {rename(k): v for k, v in weights.items() if not k.startswith("preprocessor.")}
     model.load_state_dict(renamed, strict=True)
@@ -96,10 +103,22 @@ def streaming_frames(model, features, spec, lookahead: int) -> np.ndarray:
     return np.concatenate(frames)
 
 
-def offline_tokens(model, features, mask, lookahead: int) -> tuple[int, ...]:
+def prompted_frames(model, features, mask, lookahead: int, slot: int) -> np.ndarray:
+    """f32 [T', d_model] behind the language prompt, before the joint's own projection."""
+    import torch
+
+    frames = torch.from_numpy(offline_frames(model, features, mask, lookahead))
+    one_hot = torch.nn.functional.one_hot(torch.tensor(slot), model.config.num_prompts).to(frames.dtype)
+    return model.prompt_projector(torch.cat([frames, one_hot.expand(len(frames), -1)], -1)).numpy()
+
+
+def offline_tokens(model, features, mask, lookahead: int, slot: int | None = None) -> tuple[int, ...]:
+    import torch
+
+    prompt = {} if slot is None else {"prompt_ids": torch.tensor([slot])}
     blank = model.config.blank_token_id
     model.generation_config.decoder_start_token_id, model.generation_config.pad_token_id = blank, 0
-    found = model.generate(input_features=features, attention_mask=mask, num_lookahead_tokens=lookahead)
+    found = model.generate(input_features=features, attention_mask=mask, num_lookahead_tokens=lookahead, **prompt)
     return tuple(t for t in found.sequences[0].tolist() if t != blank)
 
 

@@ -121,7 +121,6 @@ def test_reference_equals_nemo():
 UNSUPPORTED = {
     "hybrid": ("", "target", "x.EncDecHybridRNNTCTCBPEModel", "target is EncDecHybridRNNTCTCBPEModel"),
     "CTC": ("", "target", "x.EncDecCTCModelBPE", "target is EncDecCTCModelBPE"),
-    "prompt": ("", "target", "x.EncDecRNNTBPEModelWithPrompt", "target is EncDecRNNTBPEModelWithPrompt"),
     "no target": ("", "target", None, "target is None"),
     "batch norm": ("encoder", "conv_norm_type", "batch_norm", "conv_norm_type is 'batch_norm', not 'layer_norm'"),
     "striding": ("encoder", "subsampling", "striding", "subsampling is 'striding', not 'dw_striding'"),
@@ -435,3 +434,17 @@ def test_export_to_a_file_in_the_way(tmp_path):
     with pytest.raises(OutputError, match="cannot be written"):
         export_checkpoint(read_checkpoint(str(REFERENCE)), tmp_path / "build")
     assert (tmp_path / "build").read_text() == "in the way"
+
+
+@pytest.mark.parametrize("text", ["\u2581 \u2581 \u2581the", "\u2581the \u2581 \u2581cat", "a \u2581", "\u2581 <unk> s"])
+def test_text_is_what_sentencepiece_makes_of_tokens(text):
+    """Strings of tokens that a trained model seldom gives: word starts alone, at the beginning too, and unknowns."""
+    import sentencepiece
+
+    from nemoport.tokens import detokenize
+
+    checkpoint = read_checkpoint(str(REFERENCE))
+    processor = sentencepiece.SentencePieceProcessor(model_proto=checkpoint.tokenizer)
+    known = [checkpoint.tokens.index(piece) for piece in text.split(" ") if piece in checkpoint.tokens]
+    assert len(known) > 1
+    assert detokenize(checkpoint.tokens, known) == processor.decode(known)

@@ -78,3 +78,14 @@ def test_reports_of_hostile_text(tmp_path):
     path.write_text("{")
     with pytest.raises(ArtifactError, match="cannot be read"):
         read_results(path)
+
+
+def test_scores_of_other_scripts():
+    """Vowel signs belong to the letters before them, joiners to nothing; without spaces characters are counted."""
+    assert score.normalise("मेरा नाम क्‍या है।") == "मेरा नाम क्या है"
+    assert score.count_words("मेरा नाम है", "मेरा नम है") == score.WordCounts(3, 1, 0, 0)
+    assert score.normalise("Guten Tag, <de-DE>") == score.normalise("guten tag")
+    assert score.count_words("きょうは、さむいです。", "きょうはさむいです <ja-JP>", "ja-JP") == score.WordCounts(9, 0, 0, 0)
+    assert score.count_words("きょうは", "きょう は", "ja_jp") == score.WordCounts(4, 0, 0, 0)
+    assert score.count_words("今日は", "今は", "cmn_hans_cn") == score.WordCounts(3, 0, 1, 0)
+    assert score.count_words("ｶﾀｶﾅ", "カタカナ", "ja-JP").errors == 0

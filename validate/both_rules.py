@@ -36,12 +36,19 @@ class BothRules:
     parted: bool = False
 
     @staticmethod
-    def start(session: Session, filterbank: np.ndarray, utterance: Utterance, lookahead: int | None, turn: int) -> BothRules:
+    def start(
+        session: Session,
+        filterbank: np.ndarray,
+        utterance: Utterance,
+        lookahead: int | None,
+        turn: int,
+        prompt: int | None = None,
+    ) -> BothRules:
         samples = utterance.samples()
         members = []
         for offset, flush in enumerate(flush_rules(session.spec)):
             packet_ms = PACKETS_MS[(turn + offset) % len(PACKETS_MS)]
-            stream = Stream(session, filterbank, lookahead, flush)
+            stream = Stream(session, filterbank, lookahead, flush, prompt)
             size = packet_ms * utterance.sample_rate_hz // 1000
             for at in range(0, len(samples), size):
                 stream.push(samples[at : at + size])

@@ -59,6 +59,7 @@ def under(condition: str, corpus: Corpus, build: Path) -> Corpus:
             for i, utterance in enumerate(chosen):
                 samples = CONDITIONS[condition](utterance.samples(), rate_hz, np.random.default_rng(i))
                 soundfile.write(made / f"{i:03d}.flac", samples, rate_hz, subtype="PCM_16")
-                rows.append({"audio_filepath": f"{i:03d}.flac", "text": utterance.text})
+                heard = {"text": utterance.text, "lang": utterance.language, "target_lang": utterance.told}
+                rows.append({"audio_filepath": f"{i:03d}.flac", **heard})
             (made / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return read_corpus(folder / "manifest.jsonl", rate_hz)

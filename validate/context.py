@@ -15,7 +15,7 @@ from nemoport.calibration.corpus import Corpus
 from nemoport.errors import CorpusError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.files import digest_json, sha256_file
-from nemoport.spec import ModelSpec, context_name
+from nemoport.spec import AUTO, ModelSpec, context_name
 from nemoport.stream import flush_rules
 from nemoport.validate.finite import FiniteSession
 from nemoport.validate.limits import Limits, limits_digest
@@ -120,8 +120,15 @@ class Context:
         minutes = self.limits.get("longform", "minutes")
         if lookahead is None:
             minutes = min(minutes, OFFLINE_MINUTES)
-        form = make_longform(self.corpus, minutes, self.folder.parent)
+        form = make_longform(self.corpus, minutes, self.folder.parent, self.told)
         return form, self.nemo_like(form.corpus, lookahead)[0]
+
+    @property
+    def told(self) -> str:
+        """What a model with a prompt is told of a recording in all languages of the corpus; "" of any other model."""
+        if self.spec.prompt is None:
+            return ""
+        return AUTO if AUTO in self.spec.prompt.languages else self.corpus.utterances[0].told
 
     def nemo_like(self, corpus: Corpus, lookahead: int | None) -> tuple[Record, ...]:
         """NeMo's run of other audio, in the mode that `last_rule` is compared with."""

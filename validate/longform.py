@@ -26,10 +26,11 @@ EARLY_S = 0.2  # a token may not come before what it says, but the edges of clip
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of the recording: the text of an utterance, or "" for the long silence."""
+    """A stretch of the recording: the text of an utterance and its language, or "" for the long silence."""
 
     start_s: float
     text: str
+    language: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,15 @@ class LongForm:
         return [tuple(t for t, at in zip(tokens, where, strict=True) if at == i) for i in range(len(starts))]
 
 
-def make_longform(corpus: Corpus, minutes: float, build: Path) -> LongForm:
-    """The recording of `minutes` (at most one utterance more) in build/longform/<digest>/, made once. Raises OutputError."""
-    digest = digest_json([corpus.digest, minutes, PAUSES_S, SILENCE_S])
+def make_longform(corpus: Corpus, minutes: float, build: Path, told: str = "") -> LongForm:
+    """The recording of `minutes` (at most one utterance more) in build/longform/<digest>/, made once. told: the language
+    that a model with a prompt is told of it. Raises OutputError."""
+    digest = digest_json([corpus.digest, minutes, PAUSES_S, SILENCE_S, *filter(None, [told])])
     folder = build / "longform" / digest[:16]
     if not folder.is_dir():
         samples, segments = _joined(corpus, minutes)
         with new_folder(folder) as made:
-            _write(made, samples, corpus.utterances[0].sample_rate_hz, segments)
+            _write(made, samples, corpus.utterances[0].sample_rate_hz, segments, told)
     raw = read_json(folder / "segments.json", f"remove {folder} and validate again")
     try:
         segments = tuple(Segment(**row) for row in raw["segments"])
@@ -75,7 +77,7 @@ def _joined(corpus: Corpus, minutes: float) -> tuple[np.ndarray, list[Segment]]:
     while seconds < minutes * 60:
         for utterance in rng.sample(corpus.utterances, len(corpus.utterances)):
             pause = rng.choice(PAUSES_S)
-            segments.append(Segment(seconds, utterance.text))
+            segments.append(Segment(seconds, utterance.text, utterance.language))
             pieces += [utterance.samples(), np.zeros(int(pause * rate_hz), np.float32)]
             if not silent and seconds > minutes * 30:
                 silent = True
@@ -88,10 +90,10 @@ def _joined(corpus: Corpus, minutes: float) -> tuple[np.ndarray, list[Segment]]:
     return np.concatenate(pieces), segments
 
 
-def _write(folder: Path, samples: np.ndarray, rate_hz: int, segments: list[Segment]) -> None:
+def _write(folder: Path, samples: np.ndarray, rate_hz: int, segments: list[Segment], told: str) -> None:
     import soundfile
 
     soundfile.write(folder / "long.flac", samples, rate_hz, subtype="PCM_16")
     text = " ".join(s.text for s in segments if s.text)
-    (folder / "long.jsonl").write_text(json.dumps({"audio_filepath": "long.flac", "text": text}) + "\n")
+    (folder / "long.jsonl").write_text(json.dumps({"audio_filepath": "long.flac", "text": text, "target_lang": told}) + "\n")
     (folder / "segments.json").write_text(json.dumps({"segments": [vars(s) for s in segments]}, indent=1))

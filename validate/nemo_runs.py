@@ -19,40 +19,48 @@ class NemoRun:
     frames: np.ndarray
 
 
-def stream(model, audio: Sequence[np.ndarray], lookahead: int) -> list[NemoRun]:
-    """Cache-aware streaming of several utterances, each f32 [samples], at one lookahead.
+def stream(
+    model, audio: Sequence[np.ndarray], lookahead: int, languages: Sequence[str] | None = None
+) -> list[NemoRun]:
+    """Cache-aware streaming of several utterances, each f32 [samples], at one lookahead. languages: what a model with a
+    prompt is told of each, by names of its dictionary.
 
     Each utterance has a CacheAwareStreamingAudioBuffer of its own, so that its length and its flush are its own; the
-    windows that stand at the same step and have the same size share a call. That is three times as fast as one by one,
-    and equal to it: tests/test_oracle.py holds both against each other.
+    windows that stand at the same step and have the same size share a call, and NeMo tells a call one language. That is
+    three times as fast as one by one, and equal to it: tests/test_oracle.py holds both against each other.
     """
     left = model.encoder.att_context_size_all[0][0]
     model.encoder.set_default_att_context_size([left, lookahead])
     drop = model.encoder.streaming_cfg.drop_extra_pre_encoded
-    streams = [_Stream(_windows(model, samples), model.encoder.get_initial_cache_state(batch_size=1)) for samples in audio]
+    streams = [
+        _Stream(_windows(model, samples), model.encoder.get_initial_cache_state(batch_size=1), language)
+        for samples, language in zip(audio, languages or [None] * len(audio), strict=True)
+    ]
     for step in range(max(len(s.windows) for s in streams)):
-        groups: dict[tuple[int, bool], list[_Stream]] = {}
+        groups: dict[tuple[int, bool, str | None], list[_Stream]] = {}
         for one in streams:
             if step < len(one.windows):
                 mel, _, last = one.windows[step]
-                groups.setdefault((mel.shape[-1], last), []).append(one)
-        for (_, last), members in groups.items():
+                groups.setdefault((mel.shape[-1], last, one.language), []).append(one)
+        for (_, last, language), members in groups.items():
+            if language is not None:
+                model.set_inference_prompt(language)  # without it NeMo leaves the prompt out, silently
             _step(model, members, step, last, drop if step else 0)
     return [_result(model, s.hypothesis, s.frames) for s in streams]
 
 
-def offline(model, samples: np.ndarray, lookahead: int | None) -> NemoRun:
-    """The whole utterance, f32 [samples], in one forward run of the encoder, with `lookahead`'s attention mask if there
-    is one."""
+def offline(model, samples: np.ndarray, lookahead: int | None, slot: int | None = None) -> NemoRun:
+    """The whole utterance, f32 [samples], in one forward run, with `lookahead`'s attention mask if there is one. slot: of
+    the language that a model with a prompt is told."""
     import torch
 
     if lookahead is not None:
         left = model.encoder.att_context_size_all[0][0]
         model.encoder.set_default_att_context_size([left, lookahead])
-    mel, length = model.preprocessor(
-        input_signal=torch.from_numpy(samples)[None], length=torch.tensor([len(samples)])
+    prompt = {} if slot is None else {"prompt_indices": torch.tensor([slot])}
+    encoded, encoded_length = model.forward(
+        input_signal=torch.from_numpy(samples)[None], input_signal_length=torch.tensor([len(samples)]), **prompt
     )
-    encoded, encoded_length = model.encoder(audio_signal=mel, length=length)
     hypothesis = model.decoding.rnnt_decoder_predictions_tensor(
         encoder_output=encoded, encoded_lengths=encoded_length, return_hypotheses=True
     )[0]
@@ -63,6 +71,7 @@ def offline(model, samples: np.ndarray, lookahead: int | None) -> NemoRun:
 class _Stream:
     windows: list[tuple[Any, Any, bool]]  # mel f32 [1, n_mels, T], its length i64 [1], whether it is the last
     caches: Any  # layer first, as NeMo keeps them
+    language: str | None = None
     hypothesis: Any = None
     frames: list = field(default_factory=list)
 
@@ -91,6 +100,7 @@ def _step(model, members: list[_Stream], step: int, last: bool, drop: int) -> No
         keep_all_outputs=last,
         drop_extra_pre_encoded=drop,
     )
+    encoded = model._apply_prompt_to_encoded(encoded)  # NeMo's own hook; does nothing in a model without a prompt
     hypotheses = model.decoding.rnnt_decoder_predictions_tensor(
         encoder_output=encoded,
         encoded_lengths=encoded_length,

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nemoport.calibration.corpus import Corpus
+from nemoport.calibration.corpus import Corpus, prompts
 from nemoport.errors import ArtifactError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.files import digest_json, read_json, sha256_file, write_bytes, write_json
-from nemoport.spec import context_name
+from nemoport.spec import ModelSpec, context_name
 from nemoport.validate import nemo, nemo_runs
 
 STREAMING, OFFLINE = "streaming", "offline"
@@ -101,21 +101,22 @@ def record_runs(
             if model is None:
                 progress(f"oracle: restoring {checkpoint.path.name} in NeMo")
                 model = nemo.restore(checkpoint)
-            _record(model, corpus, mode, lookahead, path, progress)
+            _record(model, checkpoint.spec, corpus, mode, lookahead, path, progress)
         runs[mode, lookahead] = _read(path, corpus, lookahead)
     return Oracle(digest, folder, runs)
 
 
-def _record(model, corpus: Corpus, mode: str, lookahead: int | None, path: Path, progress) -> None:
-    results, seconds = [], 0.0
+def _record(model, spec: ModelSpec, corpus: Corpus, mode: str, lookahead: int | None, path: Path, progress) -> None:
+    results, seconds, slots = [], 0.0, prompts(corpus, spec)
     with nemo.exact(model), nemo.quiet():
         for at in range(0, len(corpus.utterances), TOGETHER):
             group = corpus.utterances[at : at + TOGETHER]
-            audio = [u.samples() for u in group]
+            audio, told = [u.samples() for u in group], slots[at : at + TOGETHER]
             if mode == STREAMING:
-                results += nemo_runs.stream(model, audio, lookahead)
+                languages = [spec.prompt.name(slot) for slot in told] if spec.prompt else None
+                results += nemo_runs.stream(model, audio, lookahead, languages)
             else:
-                results += [nemo_runs.offline(model, samples, lookahead) for samples in audio]
+                results += [nemo_runs.offline(model, one, lookahead, slot) for one, slot in zip(audio, told, strict=True)]
             seconds += sum(u.seconds for u in group)
             progress(f"oracle: {mode}, {context_name(lookahead)}: {seconds:.0f} of {corpus.seconds:.0f} s of audio")
     samples = [run.frames[sample_positions(len(run.frames), lookahead)] for run in results]

@@ -1,4 +1,6 @@
-"""`python -m nemoport.validate.probe FOLDER PROVIDER THREADS AUDIO...`: speed and peak memory of one live stream.
+"""`python -m nemoport.validate.probe FOLDER PROVIDER THREADS LANGUAGE AUDIO...`: speed and peak memory of one live stream.
+
+LANGUAGE: what a model with a prompt is told; "" for any other.
 
 A process of its own, so that its peak is that of the artifact and of nothing else. Prints one JSON object.
 """
@@ -14,8 +16,8 @@ from nemoport.audio import read_audio
 from nemoport.recognizer import Recognizer
 
 
-def main(folder: str, provider: str, threads: str, *audio: str) -> None:
-    recognizer = Recognizer.open(Path(folder), provider=provider, threads=int(threads))
+def main(folder: str, provider: str, threads: str, language: str, *audio: str) -> None:
+    recognizer = Recognizer.open(Path(folder), provider=provider, threads=int(threads), language=language or None)
     rate_hz = recognizer.sample_rate_hz
     packet_samples = rate_hz // 10
     tokens, samples_heard, work_seconds = 0, 0, 0.0

@@ -33,6 +33,23 @@ def table(build: Path, variants: Sequence[str]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
+def by_language(build: Path, variants: Sequence[str]) -> list[tuple[str, ...]]:
+    """One line a language and variant, below a head; nothing of a corpus in one language. The rates are WER, or CER of the
+    languages without spaces."""
+    rows = [("language", "variant", "rate", "NeMo's", "above NeMo (95 %)", "utterances")]
+    for variant in variants:
+        figure = {r.case: r for r in read_results(results_path(build, variant)) if r.gate == "wer"}
+        for case, above in figure.items():
+            if not (case.startswith("language ") and case.endswith(": difference")) or above.interval is None:
+                continue
+            mine, nemo = (figure[case.replace("difference", name)] for name in ("rate", "NeMo's rate"))
+            spread = f"{above.measured:+.2f} ({above.interval[0]:+.2f} to {above.interval[1]:+.2f})"
+            language = case.removeprefix("language ").removesuffix(": difference")
+            rate = f"{mine.measured:.2f} {mine.unit}"
+            rows.append((language, variant, rate, f"{nemo.measured:.2f} {nemo.unit}", spread, str(above.n)))
+    return [rows[0], *sorted(rows[1:], key=lambda row: row[0])] if len(rows) > 1 else []
+
+
 def junit(results: dict[str, list[GateResult]]) -> bytes:
     """A test suite a variant, a test case a figure."""
     root = ElementTree.Element("testsuites")
@@ -108,6 +125,8 @@ def _markdown(build: Path, variants: Sequence[str], baselines: Sequence[Baseline
         "and memory: one live stream, a process of its own.",
         "",
     ]
+    if languages := by_language(build, variants):
+        lines += ["## By language, all lookaheads pooled", "", *_pipes(languages), ""]
     if baselines:
         rows = [("lookahead", "token-exact with NeMo's streaming", "... or with its offline run", "WER", "NeMo's WER")]
         rows += [

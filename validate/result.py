@@ -10,7 +10,8 @@ from nemoport.artifact import Manifest
 from nemoport.files import digest_json, sha256_file
 
 PASS, FAIL = "pass", "fail"
-JUDGED_BESIDE = ("config.json", "shared/filterbank.bin", "shared/tokens.txt")  # what a runtime loads besides the graphs
+# What a runtime loads besides the graphs; languages.json only of a model with a prompt.
+JUDGED_BESIDE = ("config.json", "shared/filterbank.bin", "shared/tokens.txt", "shared/languages.json")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.corpus import Corpus, Utterance
+from nemoport.calibration.corpus import Corpus, Utterance, prompts
 from nemoport.decode import Session
 from nemoport.stream import advance, flush_rules
 from nemoport.tokens import detokenize, read_tokens
@@ -49,18 +49,20 @@ class CorpusRunner:
         Up to `streams` utterances at once; one joins at each step until all places are taken, then as others end.
         Utterance u at the checkpoint's i-th lookahead is fed in packets of PACKETS_MS[u + 2i] and [u + 2i + 1] (by one
         rule and by the other, round the list): over four lookaheads each utterance sees every size.
-        Raises ArtifactError if a packet size changes the chunks or if a number is not finite.
+        A model with a prompt is told what the corpus says, whatever its neighbours in the batch are told.
+        Raises ArtifactError if a packet size changes the chunks or if a number is not finite, CorpusError as `prompts`.
         """
         rules = flush_rules(self.session.spec)
         turn = 2 * self.session.spec.lookaheads.index(lookahead)
-        waiting = list(enumerate(corpus.utterances))
+        waiting, slots = list(enumerate(corpus.utterances)), prompts(corpus, self.session.spec)
         running: list[tuple[int, BothRules]] = []
         heard: dict[int, dict[str, Heard]] = {}
         seconds = 0.0
         while waiting or running:
             if waiting and len(running) < streams:
                 index, utterance = waiting.pop(0)
-                running.append((index, BothRules.start(self.session, self.filterbank, utterance, lookahead, index + turn)))
+                begun = (self.session, self.filterbank, utterance, lookahead, index + turn, slots[index])
+                running.append((index, BothRules.start(*begun)))
             for flush in rules:  # apart: the two endings of an utterance are not two streams of a batch
                 members = [member for _, one in running for member in one.streams if member.flush == flush]
                 for member, frames in zip(members, advance(self.session, [m.stream for m in members]), strict=True):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from nemoport.tokens import split_tags
+
 RESAMPLES, SEED = 10_000, 0
-_NOT_WORD = re.compile(r"[^\w' ]+")
+UNSPACED = ("ja", "zh", "yue", "cmn", "th", "lo", "km", "my")  # written without spaces: characters are counted
 
 
 @dataclass(frozen=True)
 class WordCounts:
-    """Of one utterance: words in the reference, and errors against it."""
+    """Of one utterance: words in the reference, or characters of a language without spaces, and errors against it."""
 
     words: int
     substitutions: int
@@ -36,15 +38,36 @@ class Interval:
 
 
 def normalise(text: str) -> str:
-    """Lower case, no punctuation but the apostrophe, single spaces: spelling conventions are not errors."""
-    return " ".join(_NOT_WORD.sub(" ", text.replace("\u2019", "'").replace("_", " ").lower()).split())
+    """Lower case, NFKC, no language tags, no punctuation but the apostrophe, single spaces: conventions are not errors.
+
+    Letters, numbers and the marks that belong to them stay (Unicode categories L, N, M): the vowel signs of Hindi are
+    marks. Characters that only arrange others (Cf, such as joiners) go without a trace.
+    """
+    text = unicodedata.normalize("NFKC", split_tags(text)[0]).replace("\u2019", "'").lower()
+    return " ".join("".join(map(_kept, text)).split())
 
 
-def count_words(reference: str, hypothesis: str) -> WordCounts:
+def _kept(character: str) -> str:
+    category = unicodedata.category(character)
+    return character if category[0] in "LNM" or character == "'" else "" if category == "Cf" else " "
+
+
+def is_unspaced(language: str) -> bool:
+    """Whether a language, by its BCP 47 code, is scored by characters."""
+    return language.replace("_", "-").partition("-")[0].lower() in UNSPACED
+
+
+def units(text: str, language: str = "") -> str:
+    """The normalised text with a space between what is counted: words, or characters."""
+    normal = normalise(text)
+    return " ".join(normal.replace(" ", "")) if is_unspaced(language) else normal
+
+
+def count_words(reference: str, hypothesis: str, language: str = "") -> WordCounts:
     """An empty hypothesis is all deletions; an empty reference makes every word an insertion."""
     import jiwer
 
-    reference, hypothesis = normalise(reference), normalise(hypothesis)
+    reference, hypothesis = units(reference, language), units(hypothesis, language)
     if not reference:
         return WordCounts(0, 0, 0, len(hypothesis.split()))
     if not hypothesis:
@@ -53,8 +76,10 @@ def count_words(reference: str, hypothesis: str) -> WordCounts:
     return WordCounts(len(reference.split()), found.substitutions, found.deletions, found.insertions)
 
 
-def count_all(references: Sequence[str], hypotheses: Sequence[str]) -> list[WordCounts]:
-    return [count_words(r, h) for r, h in zip(references, hypotheses, strict=True)]
+def count_all(references: Sequence[str], hypotheses: Sequence[str], languages: Sequence[str] = ()) -> list[WordCounts]:
+    """languages: BCP 47 codes; none where all are written with spaces."""
+    languages = languages or [""] * len(references)
+    return [count_words(*row) for row in zip(references, hypotheses, languages, strict=True)]
 
 
 def wer_percent(counts: Sequence[WordCounts]) -> float:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from nemoport.export.card import CardFacts
 
 SHARED = ("filterbank.bin", "filterbank.meta", "tokens.txt", "preprocessor.config", "frontend.onnx")
-SHARED_OPTIONAL = ("tokenizer.model",)  # a checkpoint without SentencePiece has none
+# A checkpoint without SentencePiece has no tokenizer.model, and one without a prompt no languages.
+SHARED_OPTIONAL = ("tokenizer.model", "languages.json", "vocab.json", "metadata.json")
 
 FILES = {
     "config.json": "every parameter and rule below, machine-readable",

@@ -18,8 +18,8 @@ def run(context: Context) -> list[GateResult]:
         corpus = under(condition, context.corpus, build)
         record = context.nemo_like(corpus, lookahead)
         heard = runner.run(corpus, lookahead, context.limits.streams)[context.last_rule]
-        texts = [u.text for u in corpus.utterances]
-        mine, nemo = (wer_percent(count_all(texts, [r.text for r in runs])) for runs in (heard, record))
+        texts, languages = zip(*((u.text, u.language) for u in corpus.utterances), strict=True)
+        mine, nemo = (wer_percent(count_all(texts, [r.text for r in runs], languages)) for runs in (heard, record))
         same = sum(exact(h, r) for h, r in zip(heard, record, strict=True)) / len(record)
         shown = dict(n=len(record), evidence=f"{context_name(lookahead)}: {mine:.1f} % WER, NeMo {nemo:.1f} %")
         results += [

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from nemoport.contract import KV, KvCaches, NemoCaches, contract_of
+from nemoport.contract import KV, PROMPT, KvCaches, NemoCaches, contract_of
 from nemoport.export.config import cache_shapes
+from nemoport.export.shared import LANGUAGES
 from nemoport.spec import ModelSpec
 from nemoport.tokens import read_tokens
 from nemoport.validate.context import Context
@@ -24,6 +25,7 @@ def run(context: Context) -> list[GateResult]:
     for found in (
         _files(context),
         _specs(context),
+        _languages(context),
         _graph(artifact.encoder, *encoder_interface(spec, contract_of(context.variant)), context),
         _graph(artifact.decoder, *decoder_interface(spec), context),
     ):
@@ -41,6 +43,7 @@ def encoder_interface(spec: ModelSpec, contract: str) -> tuple[dict[str, Tensor]
     """Inputs and outputs of an encoder graph by one contract."""
     inputs = {"audio_signal": (F32, (None, spec.frontend.n_mels, None)), "length": (I64, (None,))}
     outputs = {"outputs": (F32, (None, spec.encoder.d_model, None)), "encoded_lengths": (I64, (None,))}
+    prompt = {PROMPT: (I64, (None,))} if spec.prompt else {}
     if spec.streaming is None:
         return inputs, outputs
     if contract == KV:
@@ -49,14 +52,14 @@ def encoder_interface(spec: ModelSpec, contract: str) -> tuple[dict[str, Tensor]
         inputs |= {name: (F32, (shapes[name][0], None, *shapes[name][2:])) for name in caches}
         added = zip(KvCaches.outputs(spec.streaming), caches, strict=True)
         outputs |= {name: (F32, (None, None, *shapes[cache][2:])) for name, cache in added}
-        return inputs | {length: (I64, (None,))}, outputs
+        return inputs | {length: (I64, (None,))} | prompt, outputs
     shapes = {name: (None, *shape[1:]) for name, shape in NemoCaches.shapes(spec.streaming, 1).items()}
     kinds = (F32, F32, I64)
     inputs |= {name: (kind, shape) for (name, shape), kind in zip(shapes.items(), kinds, strict=True)}
     outputs |= {
         name: (kind, shape) for name, kind, shape in zip(NemoCaches.outputs(spec.streaming), kinds, shapes.values(), strict=True)
     }
-    return inputs, outputs
+    return inputs | prompt, outputs
 
 
 def decoder_interface(spec: ModelSpec) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -86,6 +89,16 @@ def _files(context: Context) -> Iterator[str]:
     yield _differs("manifest.json's checkpoint", context.checkpoint.sha256, artifact.manifest.checkpoint_sha256)
     yield _differs("tokens in tokens.txt", context.spec.decoding.vocab_size, len(read_tokens(artifact.shared / "tokens.txt")))
     artifact.filterbank()
+
+
+def _languages(context: Context) -> Iterator[str]:
+    """What a consumer of languages.json tells the model is what the checkpoint was taught."""
+    if (prompt := context.spec.prompt) is None:
+        return
+    path = context.artifact.shared / LANGUAGES
+    yield _differs(f"shared/{LANGUAGES}", prompt.languages, json.loads(path.read_text()) if path.is_file() else "no file")
+    told = context.artifact.config().get("prompt", {}).get("languages")
+    yield _differs("config.json's prompt.languages", prompt.languages, told)
 
 
 def _specs(context: Context) -> Iterator[str]:

@@ -48,7 +48,7 @@ def measure(context: Context) -> dict:
         chosen.append(str(utterance.path))
         seconds += utterance.seconds
     command = [sys.executable, "-m", "nemoport.validate.probe", str(context.folder)]
-    command += [context.provider, str(context.threads), *chosen]
+    command += [context.provider, str(context.threads), context.told, *chosen]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
     if done.returncode:
         raise ArtifactError(

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from nemoport.spec import context_name
-from nemoport.tokens import detokenize
+from nemoport.tokens import detokenize, split_tags
 from nemoport.validate.context import Context
 from nemoport.validate.longform import LongForm
 from nemoport.validate.result import GateResult
-from nemoport.validate.score import count_all, wer_percent
+from nemoport.validate.score import count_all, units, wer_percent
 
 MINUTE_WORDS = 50  # with fewer a minute is judged with its neighbour: of six words, two are 33 points
 SPOKEN_WORDS = 2  # a segment in which NeMo hears as many and an artifact none is a stall
@@ -91,11 +91,12 @@ class Told:
         return sum(o == t for o, t in zip(self.ours, self.theirs, strict=True)) / len(self.ours)
 
     def _words(self, segments: list[int]) -> int:
-        return sum(len(self.form.segments[i].text.split()) for i in segments)
+        return sum(len(units(self.form.segments[i].text, self.form.segments[i].language).split()) for i in segments)
 
     def _score(self, segments: list[int]) -> tuple[int, float, float]:
-        said = [self.form.segments[i].text for i in segments]
-        ours, theirs = (count_all(said, [heard[i] for i in segments]) for heard in (self.our_text, self.their_text))
+        said, languages = ([getattr(self.form.segments[i], name) for i in segments] for name in ("text", "language"))
+        heard = ([text[i] for i in segments] for text in (self.our_text, self.their_text))
+        ours, theirs = (count_all(said, texts, languages) for texts in heard)
         return sum(c.words for c in ours), wer_percent(ours), wer_percent(theirs)
 
 
@@ -106,7 +107,8 @@ def listen(context: Context) -> Told:
     form, record = context.longform(lookahead)
     heard = runner.run(form.corpus, lookahead, 1)[context.last_rule][0]
     parts = [form.split(one.tokens, one.token_frames, context.spec.frame_seconds) for one in (heard, record)]
-    return Told(form, *parts, *([detokenize(runner.pieces, tokens) for tokens in part] for part in parts))
+    texts = ([split_tags(detokenize(runner.pieces, tokens))[0] for tokens in part] for part in parts)
+    return Told(form, *parts, *texts)
 
 
 def run(context: Context) -> list[GateResult]:

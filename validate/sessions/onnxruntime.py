@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nemoport.artifact import Artifact
-from nemoport.contract import Caches, caches_of
+from nemoport.contract import Caches, Prompted, caches_of
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.graph_file import check_external_data
 from nemoport.spec import ModelSpec
@@ -59,10 +59,12 @@ class OnnxSession:
     def _outputs(self) -> tuple[str, ...]:
         return ("outputs", "encoded_lengths", *self._caches.outputs(self.spec.streaming))
 
-    def initial_state(self, batch: int) -> Caches:
-        return self._caches.initial(self.spec.streaming, batch)
+    def initial_state(self, batch: int, prompts: Sequence[int] = ()) -> Caches | Prompted:
+        slots = self.spec.check_prompts(batch, prompts)
+        caches = self._caches.initial(self.spec.streaming, batch)
+        return Prompted(caches, np.array(slots, np.int64)) if self.spec.prompt else caches
 
-    def encode(self, mel: np.ndarray, lengths: np.ndarray, state: Caches):
+    def encode(self, mel: np.ndarray, lengths: np.ndarray, state: Caches | Prompted):
         feeds = {"audio_signal": mel, "length": lengths, **state.feeds()}
         frames, frame_lengths, *caches = self._encoder.run(self._outputs, feeds)
         return frames.transpose(0, 2, 1), frame_lengths, state.after(caches)
@@ -79,10 +81,10 @@ class OnnxSession:
         logits, hidden, cell = self._decoder.run(DECODER_OUTPUTS, {n: feeds[n] for n in names})
         return logits[:, :, 0], (hidden, cell)
 
-    def stack(self, states: list[Caches]) -> Caches:
-        return self._caches.stack(states)
+    def stack(self, states: list[Caches | Prompted]) -> Caches | Prompted:
+        return Prompted.stack(states, self._caches) if self.spec.prompt else self._caches.stack(states)
 
-    def unstack(self, state: Caches) -> list[Caches]:
+    def unstack(self, state: Caches | Prompted) -> list[Caches | Prompted]:
         return state.rows()
 
 
