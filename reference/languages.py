@@ -105,10 +105,10 @@ def tidy(sentence: str, language: Language) -> str | None:
     line = unicodedata.normalize("NFC", sentence).replace("’", "'").strip(' "')
     line = re.sub('["«»“”„]', "", re.sub("[;:…]", ",", line.replace("!", "."))).replace("¡", "")
     line = re.sub(r"\s+([.,?।])", r"\1", re.sub(r"\s+", " ", line)).strip(" ,-")
+    line = line.replace(".", "।") if language.code == "hi" else line
     if not line or re.search(f"[^{CHARACTERS[language.code]}]", line):
         return None
     stop = {"hi": "।", "ja": "。"}.get(language.code, ".")
-    line = line.replace(".", "।") if language.code == "hi" else line
     return line[:1].upper() + line[1:] + ("" if line[-1] in ".?।。？" else stop)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -93,6 +94,15 @@ def start(args: argparse.Namespace) -> tuple:
     return asr, clips
 
 
+def free_threads(most: int, now: int) -> int:
+    """How many threads to go on with, ``now`` being in use: one a core that others leave free, by the load of a minute.
+
+    Two threads wait for each other at every operation, so on a core that they share with others they lose to one alone.
+    """
+    others = max(0.0, os.getloadavg()[0] - now)
+    return max(1, min(most, round((os.cpu_count() or 1) - others)))
+
+
 def fit(asr, clips: list[data.Clip], sets: dict[str, list[dict]], args: argparse.Namespace) -> None:
     """Trains until --minutes are over, saving to --out and scoring on the way and at the end."""
     ctc_head = torch.nn.Linear(asr.encoder.d_model, asr.joint.num_classes_with_blank)
@@ -127,8 +137,9 @@ def fit(asr, clips: list[data.Clip], sets: dict[str, list[dict]], args: argparse
             n_steps += 1
             if now_s - shown_s > 30:
                 shown_s = now_s
+                torch.set_num_threads(free_threads(args.threads, torch.get_num_threads()))
                 print(f"{now_s - start_s:.0f} s, step {n_steps}, epoch {epoch}, transducer {transducer.item():.3f}, "
-                      f"ctc {ctc.item():.3f} nats a token", flush=True)
+                      f"ctc {ctc.item():.3f} nats a token, {torch.get_num_threads()} threads", flush=True)
             if now_s - saved_s > 60 * args.save_minutes:
                 saved_s = now_s
                 save(asr, args.out)
@@ -160,7 +171,7 @@ def main() -> None:
     parser.add_argument("--longest-chain", type=float, default=120.0, help="seconds; for the TDT kind")
     parser.add_argument("--save-minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="at most; fewer while other work keeps the cores busy")
     args = parser.parse_args()
     if len(args.weights) != len(args.recordings):
         parser.error(f"--weights needs one number for each of the {len(args.recordings)} manifests of --recordings")
