@@ -1,8 +1,10 @@
 # Every verb is one call of the command line; the command line reuses what the same inputs made.
 CHECKPOINT  ?= reference/checkpoints/streaming-en.nemo
-# streaming: cache-aware. offline: full context, such as parakeet-tdt; these have no kv contract.
-KIND        ?= $(if $(findstring tdt,$(CHECKPOINT)),offline,streaming)
-SPEECH      := $(if $(filter offline,$(KIND)),-tdt)
+# streaming: cache-aware. multilingual: that too, and told a language. offline: full context, such as parakeet-tdt; these
+# have no kv contract.
+KIND        ?= $(if $(findstring tdt,$(CHECKPOINT)),offline,$(if $(findstring multilingual,$(CHECKPOINT))$(findstring 3.5,$(CHECKPOINT)),multilingual,streaming))
+SPEECH      := $(if $(filter offline,$(KIND)),-tdt,$(if $(filter multilingual,$(KIND)),-multi))
+STREAMING   := $(filter-out offline,$(KIND))
 CORPUS      ?= reference/audio/eval$(SPEECH).jsonl
 CALIBRATION ?= reference/audio/calibration$(SPEECH).jsonl
 # nemo: NeMo's own caches. kv: projected keys and values, the fast one; its variants are named kv-...
@@ -88,12 +90,12 @@ publish: ## upload DIST to REPO; prints the plan only where there is no token
 
 demo: ## all of it on the committed checkpoint, in minutes
 	$(MAKE) --no-print-directory setup oracle fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-smoothquant \
-	    quantize-int8-weight $(if $(filter streaming,$(KIND)),quantize-int8-static-cold)
-	$(if $(filter streaming,$(KIND)),$(MAKE) --no-print-directory CONTRACT=kv export quantize-int8-dynamic quantize-int8-weight)
+	    quantize-int8-weight $(if $(STREAMING),quantize-int8-static-cold)
+	$(if $(STREAMING),$(MAKE) --no-print-directory CONTRACT=kv export quantize-int8-dynamic quantize-int8-weight)
 	$(MAKE) --no-print-directory validate
 	rm -rf $(DIST)
 	$(MAKE) --no-print-directory package verify
-	@echo; cat $(BUILD)/results/report.md; echo; echo "Package: $(DIST)$(if $(filter native,$(LAYOUT)),    Try: $(NEMOPORT) transcribe $(DIST)/$(if $(filter streaming,$(KIND)),kv-)int8-weight YOUR.wav)"
+	@echo; cat $(BUILD)/results/report.md; echo; echo "Package: $(DIST)$(if $(filter native,$(LAYOUT)),    Try: $(NEMOPORT) transcribe $(DIST)/$(if $(STREAMING),kv-)int8-weight$(if $(filter multilingual,$(KIND)), --language auto) YOUR.wav)"
 
 test: setup ## the tests that finish in minutes
 	$(BIN)/python -m pytest

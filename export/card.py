@@ -9,7 +9,7 @@ from types import ModuleType
 from nemoport.artifact import Artifact
 from nemoport.contract import precision_of
 from nemoport.export.card_figures import accuracy, limits, measured_on, variants
-from nemoport.export.card_rules import chunks, decoder, files, front_end
+from nemoport.export.card_rules import chunks, decoder, files, front_end, prompt
 from nemoport.export.results import Figures
 from nemoport.export.terms import LICENCES, Terms
 from nemoport.spec import ModelSpec
@@ -46,9 +46,9 @@ OFFLINE = "its attention goes over blocks, so that memory grows with their lengt
 
 def card(facts: CardFacts) -> str:
     """README.md of the package, in Markdown with the Hub's YAML head."""
-    figures, rules = (variants, accuracy, measured_on), (files, front_end, chunks, decoder)
+    figures, rules = (variants, accuracy, measured_on), (files, front_end, chunks, prompt, decoder)
     sections = (_head, _intro, *figures, *rules, _usage, limits, _licence)
-    return "\n\n".join(section(facts).strip("\n") for section in sections) + "\n"
+    return "\n\n".join(text for section in sections if (text := section(facts).strip("\n"))) + "\n"
 
 
 def _head(facts: CardFacts) -> str:
@@ -60,8 +60,9 @@ def _head(facts: CardFacts) -> str:
         rows["base_model"] = terms.base_model
         if {precision_of(name) for name in facts.artifacts} - {FP32}:
             rows["base_model_relation"] = "quantized"
-    if terms.language:
-        rows["language"] = terms.language
+    tags = facts.config.get("prompt", {}).get("language_tags", {})
+    if terms.language or tags:
+        rows["language"] = terms.language or sorted({name.partition("-")[0] for name in tags})
     rows |= {"pipeline_tag": "automatic-speech-recognition", "library_name": "onnx"}
     lines = [f"{key}: {json.dumps(value)}" for key, value in rows.items()]  # quoted: a bare `no` is no language
     return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in (*TAGS, *facts.spec.kind.split("-"))), "---"])
@@ -74,6 +75,7 @@ def _intro(facts: CardFacts) -> str:
         title, encoder = "streaming", f"cache-aware FastConformer, {size}. One graph, dynamic in batch and\n  time, " + STREAMING
     else:
         title, encoder = "offline", f"FastConformer, {size}, dynamic in batch and time. It hears\n  whole recordings; " + OFFLINE
+    layers = f"{decoding.pred_layers} LSTM layers of width {decoding.pred_hidden}"
     model = "token-and-duration transducer (TDT)" if decoding.durations else "transducer"
     origin = f"[{facts.terms.base_model}](https://huggingface.co/{facts.terms.base_model})"
     revision = f" at revision `{facts.terms.revision}`" if facts.terms.revision else ""
@@ -83,10 +85,16 @@ def _intro(facts: CardFacts) -> str:
 ONNX graphs of {source}, made and checked by nemoport.
 
 - Encoder: {encoder}
-- Decoder: {model}, {decoding.pred_layers} LSTM layers of width {decoding.pred_hidden}, {decoding.vocab_size} tokens and blank.
+{_told(facts)}- Decoder: {model}, {layers}, {decoding.vocab_size} tokens and blank.
 - Every variant here passed every gate that it is held to, against NeMo itself.
 
 Checkpoint: sha256 `{facts.checkpoint_sha256}`."""
+
+
+def _told(facts: CardFacts) -> str:
+    if facts.spec.prompt is None:
+        return ""
+    return "- Language: chosen for each stream, and each window, by the input `prompt_index`, or found out by the model.\n"
 
 
 def _usage(facts: CardFacts) -> str:

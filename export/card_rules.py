@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def files(facts: CardFacts) -> str:
-    rows = [(f"`{path}`", what) for path, what in facts.layout.FILES.items()]
+    prompted = facts.spec.prompt is not None
+    rows = [(f"`{path}`", what) for path, what in facts.layout.FILES.items() if prompted or "languages.json" not in path]
     return "## Files\n\n" + table(("path", "holds"), rows)
 
 
@@ -66,6 +67,23 @@ def _frame(facts: CardFacts) -> str:
 def _caches(rule: str, shapes: dict[str, list[int]]) -> str:
     lines = [f"- Caches: {rule}.", *(f"- `{name}`: {shape}, zeros at first" for name, shape in shapes.items())]
     return "\n".join(lines)
+
+
+def prompt(facts: CardFacts) -> str:
+    """Nothing, of a model without one."""
+    rules = facts.config.get("prompt")
+    if not rules:
+        return ""
+    tags = ", ".join(f"`<{language}>`" for language in sorted(rules["language_tags"])) or "none"
+    names: dict[int, list[str]] = {}
+    for name, slot in rules["languages"].items():
+        names.setdefault(slot, []).append(name)
+    listed = "; ".join(f"{slot}: {', '.join(names[slot])}" for slot in sorted(names))
+    return f"""## Languages
+
+- Prompt: {rules["rule"]}.
+- Tags: {rules["tag_rule"]}. In this vocabulary: {tags}.
+- Slots of {rules["slots"]}, as the checkpoint names them (which of them it was trained on, it does not say): {listed}."""
 
 
 def decoder(facts: CardFacts) -> str:

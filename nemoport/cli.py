@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from nemoport.errors import NemoportError
+from nemoport.errors import NemoportError, UsageError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,7 +68,18 @@ def _parser() -> argparse.ArgumentParser:
         help="convert the fp32 graphs to another precision",
     )
     command(_sensitivity, "sensitivity", build, calibration, help="what each part of the encoder costs in 4 bits")
-    command(_validate, "validate", checkpoint, build, corpus, calibration, variants, help="hold variants to the gates")
+    heard = (("--corpus",), dict(corpus[1], required=False))
+    dataset = [
+        (("--dataset",), dict(help="in place of --corpus: a data set of the Hub such as google/fleurs, or a folder like one")),
+        (("--languages",), dict(default="", help="its configurations, such as en_us,de_de")),
+        (("--split",), dict(default="test", help="default: %(default)s")),
+        (("--limit",), dict(type=int, help="so many recordings of each language")),
+        (("--shard",), dict(metavar="I/N", help="every N-th of them, from the I-th on")),
+        (("--dataset-revision",), dict(help="of the data set")),
+    ]
+    command(
+        _validate, "validate", checkpoint, build, heard, calibration, variants, *dataset, help="hold variants to the gates"
+    )
     layout = (("--layout",), dict(default="native", help="native: nemoport's own; onnx-asr: that package's, for offline models"))
     shards = (("--shard-bytes",), dict(metavar="SIZE", help="layout onnx-asr: fp32 again in files of at most SIZE, such as 1.5G"))
     command(_package, "package", build, dist, variants, layout, shards, *card, help="lay out what passed for the Hub")
@@ -144,12 +155,35 @@ def _sensitivity(options) -> None:
 
 
 def _validate(options) -> int:
+    from nemoport.export.checkpoint import read_checkpoint
     from nemoport.validate.run import validate
 
-    passed = validate(
-        options.checkpoint, options.build, options.corpus, options.variants, options.calibration, progress=_progress
-    )
+    checkpoint = read_checkpoint(options.checkpoint)
+    corpus = _dataset(options, checkpoint.spec) if options.dataset else options.corpus
+    if corpus is None or (options.dataset and options.corpus):
+        raise UsageError(
+            "One evaluation set is needed.",
+            expected="either --corpus or --dataset",
+            found="both" if corpus else "neither",
+            todo="give one of them",
+        )
+    passed = validate(checkpoint, options.build, corpus, options.variants, options.calibration, progress=_progress)
     return 0 if passed else 1
+
+
+def _dataset(options, spec) -> Path:
+    from nemoport.calibration.dataset import Part, dataset_manifest
+
+    return dataset_manifest(
+        options.dataset,
+        [language for language in options.languages.split(",") if language],
+        options.build / "datasets",
+        spec,
+        options.split,
+        Part.parse(options.limit, options.shard),
+        options.dataset_revision,
+        _progress,
+    )
 
 
 def _package(options) -> None:

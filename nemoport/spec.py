@@ -124,7 +124,11 @@ class PromptSpec:
         raise KeyError(slot)
 
     def slot(self, language: str | None) -> int:
-        """Of a language by its name in the checkpoint's dictionary; case and `_` for `-` do not matter.
+        """Of a language by its name in the checkpoint's dictionary. Raises as `spelled`."""
+        return self.languages[self.spelled(language)]
+
+    def spelled(self, language: str | None) -> str:
+        """A language as the dictionary spells it; case and `_` for `-` do not matter.
 
         Raises UsageError for no language, because none is a default, and for an unknown one, with the nearest names.
         """
@@ -137,8 +141,8 @@ class PromptSpec:
                 todo="name one (--language; `lang` in a manifest)",
             )
         if language in self.languages:
-            return self.languages[language]
-        plain = {name.lower(): slot for name, slot in self.languages.items()}
+            return language
+        plain = {name.lower(): name for name in self.languages}
         wanted = language.lower().replace("_", "-")
         if wanted in plain:
             return plain[wanted]

@@ -155,8 +155,8 @@ def test_static_activations_are_u8_with_the_calibrated_ranges(static):
     quantizers = [n for n in model.graph.node if n.op_type == "QuantizeLinear"]
     assert len(quantizers) == 54 and all(after[n.input[2]].dtype == np.uint8 for n in quantizers)
     assert not any(n.op_type == "MatMulInteger" for n in model.graph.node)
-    folder = next((static.folder.parent / "calibration").iterdir())
-    ranges = json.loads((folder / "summary.json").read_text())
+    summaries = [json.loads(p.read_text()) for p in (static.folder.parent / "calibration").glob("*/summary.json")]
+    (ranges,) = (one for one in summaries if any("p99.999" in row for row in one.values()))  # smoothing keeps others there
     for node in quantizers:
         low, high = ranges[node.input[0]]["p99.999"]
         step = (max(high, 0) - min(low, 0)) / 255

@@ -29,6 +29,7 @@ FILES = {
     "<variant>/manifest.json": "what the variant was made from, by which recipe and tools",
     "shared/filterbank.bin`, `.meta": "mel filterbank, f32, row major, and its shape",
     "shared/tokens.txt`, `tokenizer.model": "tokens by id; the SentencePiece model",
+    "shared/languages.json`, `vocab.json`, `metadata.json": "of models with a language prompt: its names, tokens, sizes",
     "shared/preprocessor.config": "parameters of the front end",
     "shared/frontend.onnx": "front end for whole recordings: audio to log-mel",
     "manifest.json": "gate results; size and sha256 of every file",
@@ -47,15 +48,19 @@ def config_for(config: dict) -> dict:
 
 def usage(facts: CardFacts) -> str:
     variant, artifact = next(iter(facts.artifacts.items()))
+    told = " --language auto" if artifact.spec.prompt else ""
+    command = f"python example.py . {variant} recording.wav" + (
+        f" {facts.config['encoder']['default_lookahead']} auto" if artifact.spec.prompt else ""
+    )
     example = Path(__file__).with_name("native_example.py" if artifact.spec.streaming else "native_offline_example.py")
     return f"""With nemoport:
 
 ```sh
 nemoport verify .
-nemoport transcribe {variant} recording.wav
+nemoport transcribe {variant}{told} recording.wav
 ```
 
-With onnxruntime alone (`pip install numpy onnxruntime soundfile`), as `python example.py . {variant} recording.wav`:
+With onnxruntime alone (`pip install numpy onnxruntime soundfile`), as `{command}`:
 
 ```python
 {example.read_text(encoding="utf-8").rstrip()}

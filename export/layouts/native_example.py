@@ -1,6 +1,7 @@
-"""Transcribes one recording with onnxruntime alone: python example.py PACKAGE VARIANT AUDIO [LOOKAHEAD]"""
+"""Transcribes one recording with onnxruntime alone: python example.py PACKAGE VARIANT AUDIO [LOOKAHEAD [LANGUAGE]]"""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import onnxruntime as ort
 import soundfile
 
 
-def transcribe(package, variant, audio, lookahead=None):
-    """audio: mono, at the model's rate. Returns the token ids and the text."""
+def transcribe(package, variant, audio, lookahead=None, language=None):
+    """audio: mono, at the model's rate. language: of a model with a prompt, a name in shared/languages.json. Returns the
+    token ids and the text."""
     package = Path(package)
     config = json.loads((package / "config.json").read_text())
     enc, dec = config["encoder"], config["decoder"]
@@ -29,6 +31,7 @@ def transcribe(package, variant, audio, lookahead=None):
     # Encoder caches and decoder states start as zeros; the first target is blank.
     shapes = enc["kv_cache_shapes" if variant.startswith("kv-") else "cache_shapes"]
     caches = {n: np.zeros(shape, np.int64 if n.endswith("len") else np.float32) for n, shape in shapes.items()}
+    prompt = {"prompt_index": np.array([config["prompt"]["languages"][language]])} if "prompt" in config else {}
     states = [np.zeros(dec["state_shape"], np.float32)] * 2
     token, tokens, at = dec["first_target"], [], 0
     padded = np.pad(mel, ((0, 0), (past, 0)))
@@ -44,7 +47,7 @@ def transcribe(package, variant, audio, lookahead=None):
         at, length = at + size, window.shape[1]
         window = np.pad(window, ((0, 0), (0, full - length)))
         names = [output.name for output in encoder.get_outputs()]
-        feeds = {"audio_signal": window[None], "length": np.array([length]), **caches}
+        feeds = {"audio_signal": window[None], "length": np.array([length]), **caches, **prompt}
         out = dict(zip(names, encoder.run(names, feeds), strict=True))
         frames, count = out["outputs"], out["encoded_lengths"]
         caches = carried_on(caches, out)
@@ -67,7 +70,9 @@ def transcribe(package, variant, audio, lookahead=None):
                 tokens.append(token)
 
     pieces = [line.rpartition(" ")[0] for line in (package / "shared" / "tokens.txt").read_text("utf-8").splitlines()]
-    return tokens, "".join(pieces[t] for t in tokens).replace("\u2581", " ").strip()
+    text = "".join(pieces[t] for t in tokens).replace("\u2581", " ").strip()
+    # A model with a prompt writes the language at the end of a sentence as a tag.
+    return tokens, re.sub(r"\s*<[a-z]{2}-[A-Z]{2}>", "", text) if prompt else text
 
 
 def carried_on(caches, out):
@@ -85,4 +90,4 @@ def carried_on(caches, out):
 
 if __name__ == "__main__":
     package, variant, audio, *rest = sys.argv[1:]
-    print(transcribe(package, variant, audio, *map(int, rest))[1])
+    print(transcribe(package, variant, audio, *map(int, rest[:1]), *rest[1:])[1])

@@ -1,0 +1,131 @@
+"""Data sets of the Hub's format, here a small folder laid out as FLEURS is: read by the same code as the real one."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from nemoport.calibration import dataset
+from nemoport.calibration.corpus import prompts, read_corpus
+from nemoport.calibration.dataset import Part, dataset_manifest
+from nemoport.cli import main
+from nemoport.errors import CorpusError, UsageError
+from nemoport.spec import ModelSpec, PromptSpec
+
+AUDIO = Path(__file__).parent.parent / "reference" / "audio"
+LANGUAGES = {"en_us": 5, "ja_jp": 3, "es_419": 2}
+
+
+@pytest.fixture(scope="module")
+def spec(reference_checkpoint):
+    known = {"en-US": 0, "ja": 10, "ja-JP": 10, "es-US": 3, "auto": 101}
+    return ModelSpec(**{**vars(reference_checkpoint.spec), "prompt": PromptSpec(128, known)})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Configurations of parquet files with FLEURS' columns, audio inside them."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    root, clips = tmp_path_factory.mktemp("fleurs"), sorted((AUDIO / "eval").glob("*.flac"))
+    card = ["---", "configs:"]
+    for language, count in LANGUAGES.items():
+        (root / language).mkdir()
+        rows = []
+        for i in range(count):
+            samples, rate = soundfile.read(clips[len(rows) + 2 * len(card)])
+            wav = io.BytesIO()
+            soundfile.write(wav, samples, rate, format="WAV")
+            rows.append(
+                {
+                    "id": i, "num_samples": len(samples), "path": f"{i}.wav",
+                    "audio": {"bytes": wav.getvalue(), "path": f"{i}.wav"},
+                    "transcription": f"{language} {i}", "raw_transcription": f"{language.upper()}, {i}!",
+                    "gender": 0, "lang_id": 0, "language": language, "lang_group_id": 0,
+                }
+            )  # fmt: skip
+        parquet.write_table(pa.Table.from_pylist(rows), root / language / "test-00000-of-00001.parquet")
+        card += [f"- config_name: {language}", "  data_files:", "  - split: test", f"    path: {language}/test-*"]
+    (root / "README.md").write_text("\n".join([*card, "---", ""]))
+    return str(root)
+
+
+def test_becomes_a_corpus(folder, spec, tmp_path):
+    path = dataset_manifest(folder, [*LANGUAGES], tmp_path, spec)
+    corpus = read_corpus(path, 16000)
+    assert [u.language for u in corpus.utterances] == ["en-US"] * 5 + ["ja-JP"] * 3 + ["es-US"] * 2
+    assert [u.text for u in corpus.utterances][:2] == ["en_us 0", "en_us 1"]
+    assert prompts(corpus, spec) == [0] * 5 + [10] * 3 + [3] * 2
+    assert all(u.seconds > 0.5 for u in corpus.utterances)
+
+
+def test_nothing_is_fetched_twice(folder, spec, tmp_path, monkeypatch):
+    """A run that was stopped goes on with the languages that are missing."""
+    first = dataset_manifest(folder, ["en_us"], tmp_path, spec)
+    fetched, fetch = [], dataset._fetch
+    monkeypatch.setattr(dataset, "_fetch", lambda name, language, *rest: (fetched.append(language), fetch(name, language, *rest)))
+    dataset_manifest(folder, ["en_us", "ja_jp"], tmp_path, spec)
+    assert fetched == ["ja_jp"] and first.is_file()
+
+
+def test_shards_part_the_whole(folder, spec, tmp_path):
+    def heard(part):
+        path = dataset_manifest(folder, ["en_us", "ja_jp"], tmp_path, spec, part=part)
+        return [json.loads(line)["audio_filepath"] for line in path.read_text().splitlines()]
+
+    shards = [heard(Part.parse(None, f"{i}/2")) for i in (1, 2)]
+    assert len(shards[0]) == 5 and len(shards[1]) == 3
+    assert sorted(shards[0] + shards[1]) == sorted(heard(None))
+    assert len(heard(Part.parse(2, None))) == 4
+
+
+def test_models_without_a_prompt_take_any(folder, reference_checkpoint, tmp_path):
+    path = dataset_manifest(folder, ["ja_jp"], tmp_path, reference_checkpoint.spec)
+    assert {u.language for u in read_corpus(path, 16000).utterances} == {"ja_jp"}
+
+
+def test_what_is_not_there_is_refused(folder, spec, tmp_path):
+    with pytest.raises(UsageError, match="no language 'xx_yy'"):
+        dataset_manifest(folder, ["xx_yy"], tmp_path, spec)
+    with pytest.raises(CorpusError, match="cannot be read"):
+        dataset_manifest(folder, ["en_us"], tmp_path, spec, split="dev")
+    with pytest.raises(CorpusError, match="cannot be read"):
+        dataset_manifest(str(tmp_path / "nothing"), ["en_us"], tmp_path, spec)
+    with pytest.raises(UsageError, match="No language"):
+        dataset_manifest(folder, [], tmp_path, spec)
+    assert not list(tmp_path.rglob("manifest.jsonl"))
+
+
+@pytest.mark.parametrize("limit, shard", [(None, "0/2"), (None, "3/2"), (None, "x"), (0, None)])
+def test_bad_parts_are_refused(limit, shard):
+    with pytest.raises(UsageError):
+        Part.parse(limit, shard)
+
+
+def test_scripts_are_read_from_the_converted_branch(monkeypatch):
+    """`datasets` 4 refuses loading scripts, which FLEURS has; the Hub keeps a converted copy of such."""
+    import datasets
+
+    asked = []
+
+    def load(name, config, *, split, revision, streaming):
+        asked.append(revision)
+        if revision is None:
+            raise RuntimeError("Dataset scripts are no longer supported, but found fleurs.py")
+        return "rows"
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert dataset._open("google/fleurs", "en_us", "test", None) == "rows"
+    assert asked == [None, dataset.PARQUET]
+    with pytest.raises(RuntimeError):
+        monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("no network")))
+        dataset._open("google/fleurs", "en_us", "test", None)
+
+
+def test_command_line_wants_one_of_the_two(capsys, tmp_path):
+    checkpoint = str(AUDIO.parent / "checkpoints" / "streaming-en.nemo")
+    assert main(["validate", "--checkpoint", checkpoint, "--build", str(tmp_path)]) == 2
+    assert "either --corpus or --dataset" in capsys.readouterr().err
