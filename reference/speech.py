@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from . import french, languages, text, voices, written
+from . import french, languages, prompt, text, voices, written
 
 SAMPLE_RATE_HZ = 16000
 RUN_8_S, RUN_10_S, RUN_13_S = (8, 0.3, "grammar"), (10, 0.3, "grammar"), (13, 0.6, "grammar")  # see held_out_set
-FIELDS = ("audio_filepath", "text", "duration", "voice", "set", "lang")  # of a manifest, in this order
+FIELDS = ("audio_filepath", "text", "duration", "voice", "set", "lang", "target_lang")  # of a manifest, in this order
 
 
 def synthesise(sentence: str, voice: voices.Voice) -> np.ndarray:
@@ -141,11 +141,14 @@ def held_out_set(name: str, n_grammar: int, runs: list[tuple[float, float, str]]
 
 
 def multilingual_set(side: str, n_grammar: int, n_unseen: int) -> list[dict]:
-    """Rows of the six languages, each with so many clips of a sentence and one of several, 8 s long."""
+    """Rows of the six languages, each with so many clips of a sentence and one of several, 8 s long; of each language the
+    model is to find out a third by itself."""
     rows = []
     for language in languages.LANGUAGES:
         new = held_out_set(f"{side}-multi-{language.code}", n_grammar, [RUN_8_S], language.code, n_unseen)
-        rows += [dict(row, set=f"{row['set']}-{language.code}", lang=language.locale) for row in new]
+        told = [{"target_lang": prompt.AUTO} if index % 3 == 2 else {} for index in range(len(new))]
+        rows += [dict(row, set=f"{row['set']}-{language.code}", lang=language.locale, **one)
+                 for row, one in zip(new, told, strict=True)]
     return rows
 
 
