@@ -24,7 +24,11 @@ def export_checkpoint(checkpoint: Checkpoint, build: Path, contract: str = NEMO)
         raise UsageError(
             "An offline model has no caches.", expected=NEMO, found=KV, todo="leave the contract out: there is one graph"
         )
-    recipe = Recipe(variant_of(contract, FP32), None, {"contract": contract, "opset": OPSET})
+    streaming = checkpoint.spec.streaming
+    profile = {"lookaheads": list(streaming.lookaheads)} if streaming else {}
+    if streaming and streaming.attention_lookahead is not None:
+        profile["attention_lookahead"] = streaming.attention_lookahead
+    recipe = Recipe(variant_of(contract, FP32), None, {"contract": contract, "opset": OPSET, **profile})
     variant = Variant(build, recipe, checkpoint.sha256)
     if (existing := variant.existing()) is not None:
         return existing

@@ -47,6 +47,7 @@ def chunks(facts: CardFacts) -> str:
         shown = {name.replace("_0", "_<layer>"): shape for name, shape in encoder["kv_cache_shapes"].items()}
         first = [name for name in shown if not name[-1].isdigit()]
         rules.append(_caches(encoder["kv_cache_rule"], {name: shown[name] for name in first}))
+    within = f"\n- Attention: {encoder['attention_rule']}." if "attention_rule" in encoder else ""
     return f"""## Chunks and caches
 
 Default lookahead: {encoder["default_lookahead"]}. {_frame(facts)}.
@@ -56,7 +57,7 @@ Default lookahead: {encoder["default_lookahead"]}. {_frame(facts)}.
 - First chunk: {encoder["first_chunk_rule"]}.
 - Later chunks: {encoder["next_chunk_rule"]}.
 - Last chunk: {encoder["last_chunk_rule"]}.
-- Flush: {encoder["flush_rule"]}.
+- Flush: {encoder["flush_rule"]}.{within}
 {chr(10).join(rules)}"""
 
 

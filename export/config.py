@@ -75,6 +75,7 @@ def _streaming(spec: ModelSpec) -> dict:
         ),
         "pre_encode_cache_mel_frames": streaming.pre_encode_cache_mel_frames,
         "chunks_by_lookahead": chunks,
+        **_within(streaming),
         "default_lookahead": default_lookahead(spec),
         "first_chunk_rule": (
             "feed first_window_mel_frames frames with nothing before them; the graph drops nothing. Nine zero "
@@ -131,6 +132,16 @@ def _offline(spec: ModelSpec) -> dict:
 def cache_shapes(spec: StreamingSpec, caches: type[Caches]) -> dict[str, list[int]]:
     """Of one stream."""
     return {name: list(shape) for name, shape in caches.shapes(spec, 1).items()}
+
+
+def _within(streaming: StreamingSpec) -> dict:
+    if streaming.attention_lookahead is None:
+        return {}
+    rule = (
+        "a chunk is several of this lookahead's, run at once: the attention looks ahead within it no further, the key of "
+        "chunks_by_lookahead only tells the chunk's length"
+    )
+    return {"attention_lookahead": streaming.attention_lookahead, "attention_rule": rule}
 
 
 def default_lookahead(spec: ModelSpec) -> int:

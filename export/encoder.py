@@ -39,7 +39,7 @@ class SelfAttention(SelfAttentionWeights):
         self.positions = nn.Parameter(heads(projected, n_heads).contiguous())  # [heads, d_k, P]
 
     def forward(self, x: Tensor, cache: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """x: [B, T, d], cache: [B, C, d], mask: [B, 1, 1, C + T] added to the scores -> ([B, T, d], next cache)."""
+        """x: [B, T, d], cache: [B, C, d], mask: [B, 1, 1 or T, C + T] added to the scores -> ([B, T, d], next cache)."""
         batch, new, left = x.size(0), x.size(1), cache.size(1)
         memory = torch.cat([cache, x], 1)
         query = self._split(self.linear_q(x))
@@ -138,7 +138,7 @@ class StreamingEncoder(nn.Module):
 
         key = torch.arange(left + x.size(1), device=x.device).unsqueeze(0)
         seen = (key >= (left - cache_last_channel_len).unsqueeze(1)) & (key < (left + length).unsqueeze(1))
-        mask = torch.where(seen, 0.0, MASKED)[:, None, None, :]
+        mask = within_chunk(self.spec, torch.where(seen, 0.0, MASKED)[:, None, None, :], x.size(1))
         valid = seen[:, left:].to(x.dtype).unsqueeze(2)
 
         channels, times = [], []
@@ -151,6 +151,17 @@ class StreamingEncoder(nn.Module):
         # The cache length grows by the chunk's frames, not by the valid ones (NeMo; a short chunk ends its stream).
         channel_len = torch.clamp(cache_last_channel_len + x.size(1), max=left)
         return x.transpose(1, 2), length, torch.stack(channels, 1), torch.stack(times, 1), channel_len
+
+
+def within_chunk(spec: StreamingSpec, mask: Tensor, frames: Tensor) -> Tensor:
+    """f32 [B, 1, 1, C + T] -> [B, 1, T, C + T] of a chunk that is several of a lesser lookahead's: a frame sees those of its
+    own group and, of those before it, as many as fit into the left context (NeMo ConformerEncoder._create_masks)."""
+    if spec.attention_lookahead is None:
+        return mask
+    left, size = spec.left_context_enc_frames, spec.attention_lookahead + 1
+    group = torch.div(torch.arange(left + frames, device=mask.device), size, rounding_mode="trunc")  # size divides left
+    behind = group[left:].unsqueeze(1) - group.unsqueeze(0)
+    return mask + torch.where((behind >= 0) & (behind <= left // size), 0.0, MASKED)
 
 
 def later_windows(spec: StreamingSpec) -> Tensor:

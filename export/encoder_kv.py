@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nemoport.export.encoder import MASKED, StreamingEncoder, dropped_frames
+from nemoport.export.encoder import MASKED, StreamingEncoder, dropped_frames, within_chunk
 from nemoport.export.layers import MatMul, SelfAttentionWeights, Weights, heads, layer_norm
 
 
@@ -22,7 +22,7 @@ class ChunkGeometry(NamedTuple):
     """What all layers share.
 
     cached: C, a number; frames, batch: T and B, traced; relative: i64 [B, h, T, C + T], the columns of `positions` that
-    a row needs; mask: f32 [B, 1, 1, C + T], added to the scores.
+    a row needs; mask: f32 [B, 1, 1 or T, C + T], added to the scores.
     """
 
     cached: int
@@ -107,7 +107,7 @@ class KvStreamingEncoder(StreamingEncoder):
         frames, batch = x.size(0), x.size(1)
         key = torch.arange(cached + frames, device=x.device)
         seen = (key >= (cached - cache_len).unsqueeze(1)) & (key < (cached + length).unsqueeze(1))
-        mask = torch.where(seen, 0.0, MASKED)[:, None, None, :]
+        mask = within_chunk(self.spec, torch.where(seen, 0.0, MASKED)[:, None, None, :], frames)
         # Row i sees the key j at distance C + i - j. `positions` runs from C + longest - 1 down to 1 - longest.
         row = torch.arange(frames, device=x.device).unsqueeze(1)
         relative = (key.unsqueeze(0) - row + (self.spec.max_chunk_enc_frames - 1)).expand(

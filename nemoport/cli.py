@@ -55,9 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     language = (("--language",), dict(help="for a model with a language prompt: a name of its dictionary, such as de-DE or auto"))
     as_json = (("--json",), dict(action="store_true", help="one JSON object a line, with tokens and times"))
 
-    command(_oracle, "oracle", checkpoint, build, corpus, help="record NeMo's own streaming and offline runs")
+    profile = (("--profile",), dict(help="one chunk, and the attention's lookahead in it, such as 1120ms/0"))
+    command(_oracle, "oracle", checkpoint, build, corpus, profile, help="record NeMo's own streaming and offline runs")
     contract = (("--contract",), dict(default="nemo", help="nemo: NeMo's caches; kv: projected ones, the fast path"))
-    command(_export, "export", checkpoint, build, contract, help="export the checkpoint to fp32 ONNX graphs")
+    command(_export, "export", checkpoint, build, contract, profile, help="export the checkpoint to fp32 ONNX graphs")
     command(
         _quantize,
         "quantize",
@@ -77,9 +78,8 @@ def _parser() -> argparse.ArgumentParser:
         (("--shard",), dict(metavar="I/N", help="every N-th of them, from the I-th on")),
         (("--dataset-revision",), dict(help="of the data set")),
     ]
-    command(
-        _validate, "validate", checkpoint, build, heard, calibration, variants, *dataset, help="hold variants to the gates"
-    )
+    judged = (checkpoint, build, heard, calibration, variants, profile, *dataset)
+    command(_validate, "validate", *judged, help="hold variants to the gates")
     layout = (("--layout",), dict(default="native", help="native: nemoport's own; onnx-asr: that package's, for offline models"))
     shards = (("--shard-bytes",), dict(metavar="SIZE", help="layout onnx-asr: fp32 again in files of at most SIZE, such as 1.5G"))
     command(_package, "package", build, dist, variants, layout, shards, *card, help="lay out what passed for the Hub")
@@ -123,9 +123,10 @@ def _parser() -> argparse.ArgumentParser:
 def _oracle(options) -> None:
     from nemoport.calibration.corpus import read_corpus
     from nemoport.export.checkpoint import read_checkpoint
+    from nemoport.export.profile import profiled
     from nemoport.validate.oracle import record_oracle
 
-    checkpoint = read_checkpoint(options.checkpoint)
+    checkpoint = profiled(read_checkpoint(options.checkpoint), options.profile)
     corpus = read_corpus(options.corpus, checkpoint.spec.frontend.sample_rate_hz)
     record_oracle(checkpoint, corpus, options.build, progress=_progress)
 
@@ -133,8 +134,10 @@ def _oracle(options) -> None:
 def _export(options) -> None:
     from nemoport.export.build import export_checkpoint
     from nemoport.export.checkpoint import read_checkpoint
+    from nemoport.export.profile import profiled
 
-    artifact = export_checkpoint(read_checkpoint(options.checkpoint), options.build, options.contract)
+    checkpoint = profiled(read_checkpoint(options.checkpoint), options.profile)
+    artifact = export_checkpoint(checkpoint, options.build, options.contract)
     print(artifact.folder)
 
 
@@ -156,9 +159,10 @@ def _sensitivity(options) -> None:
 
 def _validate(options) -> int:
     from nemoport.export.checkpoint import read_checkpoint
+    from nemoport.export.profile import profiled
     from nemoport.validate.run import validate
 
-    checkpoint = read_checkpoint(options.checkpoint)
+    checkpoint = profiled(read_checkpoint(options.checkpoint), options.profile)
     corpus = _dataset(options, checkpoint.spec) if options.dataset else options.corpus
     if corpus is None or (options.dataset and options.corpus):
         raise UsageError(

@@ -30,6 +30,9 @@ class StreamingSpec:
     Formulas: NeMo `ConformerEncoder.setup_streaming_params`. A lookahead r is in encoder frames: a chunk yields r + 1.
     The first chunk has 1 + 8r new mel frames and no mel cache; a later one 8(r + 1) behind 9 mel frames of cache, of
     which the first two encoder frames are dropped (they were seen before).
+
+    attention_lookahead: None, or how far the attention looks ahead within a chunk where that is less than the chunk: such
+    a chunk is several of that lookahead's, run at once (export/profile.py).
     """
 
     n_layers: int
@@ -40,6 +43,7 @@ class StreamingSpec:
     conv_cache_frames: int
     subsampling_factor: int
     pre_encode_cache_mel_frames: int
+    attention_lookahead: int | None = None
 
     @property
     def drop_enc_frames(self) -> int:
@@ -238,4 +242,5 @@ def _build(cls, raw: dict):
 
 
 def _plain(values: dict) -> dict:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if value != ()}
+    kept = {name: value for name, value in values.items() if value != () and value is not None}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}

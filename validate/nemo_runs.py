@@ -20,17 +20,21 @@ class NemoRun:
 
 
 def stream(
-    model, audio: Sequence[np.ndarray], lookahead: int, languages: Sequence[str] | None = None
+    model,
+    audio: Sequence[np.ndarray],
+    lookahead: int,
+    languages: Sequence[str] | None = None,
+    within: int | None = None,
 ) -> list[NemoRun]:
     """Cache-aware streaming of several utterances, each f32 [samples], at one lookahead. languages: what a model with a
-    prompt is told of each, by names of its dictionary.
+    prompt is told of each, by names of its dictionary. within: how far the attention looks ahead, where that is less than
+    the chunk.
 
     Each utterance has a CacheAwareStreamingAudioBuffer of its own, so that its length and its flush are its own; the
     windows that stand at the same step and have the same size share a call, and NeMo tells a call one language. That is
     three times as fast as one by one, and equal to it: tests/test_oracle.py holds both against each other.
     """
-    left = model.encoder.att_context_size_all[0][0]
-    model.encoder.set_default_att_context_size([left, lookahead])
+    _set_context(model, lookahead, within)
     drop = model.encoder.streaming_cfg.drop_extra_pre_encoded
     streams = [
         _Stream(_windows(model, samples), model.encoder.get_initial_cache_state(batch_size=1), language)
@@ -49,14 +53,15 @@ def stream(
     return [_result(model, s.hypothesis, s.frames) for s in streams]
 
 
-def offline(model, samples: np.ndarray, lookahead: int | None, slot: int | None = None) -> NemoRun:
+def offline(
+    model, samples: np.ndarray, lookahead: int | None, slot: int | None = None, within: int | None = None
+) -> NemoRun:
     """The whole utterance, f32 [samples], in one forward run, with `lookahead`'s attention mask if there is one. slot: of
-    the language that a model with a prompt is told."""
+    the language that a model with a prompt is told; within: as for `stream`."""
     import torch
 
     if lookahead is not None:
-        left = model.encoder.att_context_size_all[0][0]
-        model.encoder.set_default_att_context_size([left, lookahead])
+        _set_context(model, lookahead, within)
     prompt = {} if slot is None else {"prompt_indices": torch.tensor([slot])}
     encoded, encoded_length = model.forward(
         input_signal=torch.from_numpy(samples)[None], input_signal_length=torch.tensor([len(samples)]), **prompt
@@ -65,6 +70,14 @@ def offline(model, samples: np.ndarray, lookahead: int | None, slot: int | None 
         encoder_output=encoded, encoded_lengths=encoded_length, return_hypotheses=True
     )[0]
     return _result(model, hypothesis, [encoded[0, :, : int(encoded_length[0])].T])
+
+
+def _set_context(model, lookahead: int, within: int | None) -> None:
+    left = model.encoder.att_context_size_all[0][0]
+    model.encoder.set_default_att_context_size([left, lookahead if within is None else within])
+    if within is not None:
+        chunk = lookahead + 1
+        model.encoder.setup_streaming_params(chunk_size=chunk, shift_size=chunk, left_chunks=left // chunk)
 
 
 @dataclass

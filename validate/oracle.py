@@ -62,7 +62,9 @@ def sample_positions(enc_frames: int, lookahead: int | None) -> np.ndarray:
 def oracle_digest(checkpoint: Checkpoint, corpus: Corpus) -> str:
     """Of all that decides the record: a changed recording code counts as another oracle."""
     code = [sha256_file(Path(module)) for module in (__file__, nemo.__file__, nemo_runs.__file__)]
-    return digest_json([checkpoint.sha256, corpus.digest, code, version("nemo_toolkit"), version("torch")])
+    streaming = checkpoint.spec.streaming
+    profile = [] if streaming is None or streaming.attention_lookahead is None else [streaming.attention_lookahead]
+    return digest_json([checkpoint.sha256, corpus.digest, code, version("nemo_toolkit"), version("torch"), *profile])
 
 
 def record_oracle(
@@ -108,15 +110,17 @@ def record_runs(
 
 def _record(model, spec: ModelSpec, corpus: Corpus, mode: str, lookahead: int | None, path: Path, progress) -> None:
     results, seconds, slots = [], 0.0, prompts(corpus, spec)
+    within = spec.streaming.attention_lookahead if spec.streaming else None
     with nemo.exact(model), nemo.quiet():
         for at in range(0, len(corpus.utterances), TOGETHER):
             group = corpus.utterances[at : at + TOGETHER]
             audio, told = [u.samples() for u in group], slots[at : at + TOGETHER]
             if mode == STREAMING:
                 languages = [spec.prompt.name(slot) for slot in told] if spec.prompt else None
-                results += nemo_runs.stream(model, audio, lookahead, languages)
+                results += nemo_runs.stream(model, audio, lookahead, languages, within)
             else:
-                results += [nemo_runs.offline(model, one, lookahead, slot) for one, slot in zip(audio, told, strict=True)]
+                pairs = zip(audio, told, strict=True)
+                results += [nemo_runs.offline(model, one, lookahead, slot, within) for one, slot in pairs]
             seconds += sum(u.seconds for u in group)
             progress(f"oracle: {mode}, {context_name(lookahead)}: {seconds:.0f} of {corpus.seconds:.0f} s of audio")
     samples = [run.frames[sample_positions(len(run.frames), lookahead)] for run in results]
