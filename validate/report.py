@@ -117,7 +117,7 @@ def _show(result: GateResult | None, form: str, scale: float = 1.0) -> str:
 
 
 def _markdown(build: Path, variants: Sequence[str], baselines: Sequence[Baseline]) -> str:
-    lines = ["# Gate results", "", *_pipes(_rows(build, variants)), ""]
+    lines = ["# Gate results", "", *pipes(_rows(build, variants)), ""]
     lines += [
         "WER in percent at each lookahead, in encoder frames of right context. Above NeMo: WER points, all lookaheads "
         "pooled, paired bootstrap over utterances. Runs: an utterance at one lookahead by one flush rule, not exact if "
@@ -126,7 +126,7 @@ def _markdown(build: Path, variants: Sequence[str], baselines: Sequence[Baseline
         "",
     ]
     if languages := by_language(build, variants):
-        lines += ["## By language, all lookaheads pooled", "", *_pipes(languages), ""]
+        lines += ["## By language, all lookaheads pooled", "", *pipes(languages), ""]
     if baselines:
         rows = [("lookahead", "token-exact with NeMo's streaming", "... or with its offline run", "WER", "NeMo's WER")]
         rows += [
@@ -139,13 +139,13 @@ def _markdown(build: Path, variants: Sequence[str], baselines: Sequence[Baseline
             )
             for b in baselines
         ]
-        lines += ["## The baseline: NeMo's own export(), nine zero frames first", "", *_pipes(rows), ""]
+        lines += ["## The baseline: NeMo's own export(), nine zero frames first", "", *pipes(rows), ""]
     failed = [(v, r) for v in variants for r in read_results(results_path(build, v)) if not r.passed]
     if failed:
         lines += ["## What failed", "", *(f"- {v}, {r.gate}: {describe(r)}" for v, r in failed), ""]
     return "\n".join(lines)
 
 
-def _pipes(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def pipes(rows: Sequence[tuple[str, ...]]) -> list[str]:
     lines = [rows[0], ("---",) * len(rows[0]), *rows[1:]]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines]

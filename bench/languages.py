@@ -1,0 +1,95 @@
+"""Variants of a multilingual build by language, on more speech than is committed: writes bench/languages.md.
+
+    python bench/languages.py --build build/streaming-multilingual [--clips 160] [--corpus MANIFEST] [--variants ...]
+
+Held-out sentences in held-out voices, made with espeak-ng, or the speech of a manifest. Each clip is heard at one
+lookahead, in turn, and of every third clip the model is to find out the language. Rates are WER, or CER of the languages
+without spaces; differences are from fp32 of the same contract on the same clips, which the gates hold to NeMo's tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nemoport.artifact import Artifact
+from nemoport.calibration.corpus import Corpus, read_corpus
+from nemoport.contract import contract_of, variant_of
+from nemoport.reference import languages, prompt, speech
+from nemoport.validate.report import pipes
+from nemoport.validate.run import built
+from nemoport.validate.runs import CorpusRunner, Heard
+from nemoport.validate.score import WordCounts, count_words, is_unspaced, wer_difference, wer_percent
+from nemoport.validate.sessions.onnxruntime import OnnxSession
+from nemoport.variant import FP32, instruction_set
+
+STREAMS = 1  # dynamic ranges are of the whole batch
+
+
+def further(folder: Path, clips: int) -> Path:
+    """A manifest of so many clips in each language of the reference checkpoint, made once."""
+    path = folder / f"further-{clips}.jsonl"
+    if not path.is_file():
+        rows = []
+        for language in languages.LANGUAGES:
+            new = speech.held_out_set(f"eval-further-{language.code}", clips, [], language.code, 0)
+            told = ({"target_lang": prompt.AUTO} if i % 3 == 2 else {} for i in range(len(new)))
+            rows += [dict(row, lang=language.locale, **one) for row, one in zip(new, told, strict=True)]
+        folder.mkdir(parents=True, exist_ok=True)
+        speech.write_set(folder, path.stem, rows)
+    return path
+
+
+def hear(build: Path, variant: str, corpus: Corpus) -> list[Heard]:
+    """In the corpus's order: of each language the i-th clip at the i-th lookahead, in turn."""
+    artifact = Artifact.open(build / variant)
+    runner = CorpusRunner.open(artifact, OnnxSession.open(artifact, threads=1))
+    lookaheads, heard = artifact.spec.lookaheads, {}
+    for rank, lookahead in enumerate(lookaheads):
+        part = replace(corpus, utterances=corpus.utterances[rank :: len(lookaheads)])
+        heard |= {one.id: one for one in runner.run(part, lookahead, STREAMS)["full"]}
+    return [heard[u.id] for u in corpus.utterances]
+
+
+def counted(corpus: Corpus, heard: Sequence[Heard]) -> dict[str, list[list[WordCounts]]]:
+    """language -> one count of each clip."""
+    found: dict[str, list[list[WordCounts]]] = {}
+    for utterance, one in zip(corpus.utterances, heard, strict=True):
+        found.setdefault(utterance.language, []).append([count_words(utterance.text, one.text, utterance.language)])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Writes the table of every variant by language.")
+    parser.add_argument("--build", type=Path, required=True, help="of a checkpoint with a prompt")
+    parser.add_argument("--clips", type=int, default=160, help="to be made in each language")
+    parser.add_argument("--corpus", type=Path, help="a manifest instead")
+    parser.add_argument("--variants", nargs="+", help="default: all built")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("languages.md"))
+    args = parser.parse_args()
+    spec = Artifact.open(args.build / FP32).spec
+    corpus = read_corpus(args.corpus or further(args.build / "further", args.clips), spec.frontend.sample_rate_hz)
+    variants = args.variants or built(args.build)
+    bases = list(dict.fromkeys(variant_of(contract_of(v), FP32) for v in variants))
+    counts = {v: counted(corpus, hear(args.build, v, corpus)) for v in [*bases, *(v for v in variants if v not in bases)]}
+    rows = [("language", "variant", "rate", "above fp32 (95 %)", "clips", "counted")]
+    for language in counts[bases[0]]:
+        for variant in variants:
+            mine, base = (counts[v][language] for v in (variant, variant_of(contract_of(variant), FP32)))
+            flat = [count for clip in mine for count in clip]
+            above, unit = wer_difference(mine, base), "CER" if is_unspaced(language) else "WER"
+            spread = "" if variant in bases else f"{above.value:+.2f} ({above.lower:+.2f} to {above.upper:+.2f})"
+            rate = f"{wer_percent(flat):.2f} % {unit}"
+            rows.append((language, variant, rate, spread, str(len(mine)), str(sum(c.words for c in flat))))
+    text = f"{instruction_set()}; {len(corpus.utterances)} clips, {corpus.seconds / 60:.0f} min, {corpus.path.name}, digest "
+    text += f"{corpus.digest[:16]}; each at one of the lookaheads {', '.join(map(str, spec.lookaheads))}."
+    args.out.write_text("\n".join([text, "", *pipes(rows)]) + "\n")
+    print(args.out.read_text(), end="")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    main()
