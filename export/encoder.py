@@ -33,8 +33,7 @@ class SelfAttention(SelfAttentionWeights):
     """Attention over the cached layer inputs and the new frames."""
 
     def __init__(self, weights: Weights, name: str, n_heads: int, positions: Tensor):
-        super().__init__(weights, name)
-        self.n_heads = n_heads
+        super().__init__(weights, name, n_heads)
         projected = positions @ weights.take(f"{name}.linear_pos.weight").t()  # [P, d_model]
         self.positions = nn.Parameter(heads(projected, n_heads).contiguous())  # [heads, d_k, P]
 
@@ -42,9 +41,9 @@ class SelfAttention(SelfAttentionWeights):
         """x: [B, T, d], cache: [B, C, d], mask: [B, 1, 1 or T, C + T] added to the scores -> ([B, T, d], next cache)."""
         batch, new, left = x.size(0), x.size(1), cache.size(1)
         memory = torch.cat([cache, x], 1)
-        query = self._split(self.linear_q(x))
-        key = self._split(self.linear_k(memory)).permute(0, 2, 3, 1)  # [B, h, d_k, C + T]
-        value = self._split(self.linear_v(memory)).transpose(1, 2)
+        query = self.split(self.linear_q(x))
+        key = self.split(self.linear_k(memory)).permute(0, 2, 3, 1)  # [B, h, d_k, C + T]
+        value = self.split(self.linear_v(memory)).transpose(1, 2)
         content = torch.matmul((query + self.pos_bias_u).transpose(1, 2), key)
         # The table runs from the furthest past to the furthest future of the longest chunk; this chunk needs its
         # middle: positions C + T - 1 down to -(T - 1).
@@ -58,9 +57,6 @@ class SelfAttention(SelfAttentionWeights):
         scores = (content + position) * (1.0 / math.sqrt(self.positions.size(1))) + mask
         context = torch.matmul(torch.softmax(scores, -1), value).transpose(1, 2).flatten(2)
         return self.linear_out(context), memory[:, new:]
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(x.size(0), x.size(1), self.n_heads, -1)
 
 
 class Convolution(nn.Module):

@@ -36,7 +36,7 @@ class SelfAttention(SelfAttentionWeights):
     """Attention over cached and new keys and values."""
 
     def __init__(self, weights: Weights, name: str, n_heads: int, positions: Tensor):
-        super().__init__(weights, name)
+        super().__init__(weights, name, n_heads)
         projected = positions @ weights.take(f"{name}.linear_pos.weight").t()  # [P, d_model]
         self.positions = nn.Parameter(heads(projected, n_heads).contiguous().unsqueeze(0))  # [1, heads, d_k, P]
         self.scale_queries(self.positions.size(2))

@@ -44,8 +44,7 @@ class Subsampling(nn.Module):
 
 class SelfAttention(SelfAttentionWeights):
     def __init__(self, weights: Weights, name: str, n_heads: int):
-        super().__init__(weights, name)
-        self.n_heads = n_heads
+        super().__init__(weights, name, n_heads)
         self.linear_pos = MatMul(weights, f"{name}.linear_pos")
         # `positions` holds all sines, then all cosines; NeMo has them in turn.
         self.linear_pos.weight.data = torch.cat([self.linear_pos.weight[0::2], self.linear_pos.weight[1::2]]).detach()
@@ -53,19 +52,16 @@ class SelfAttention(SelfAttentionWeights):
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> tuple[Tensor]:
         """x: [B, T, d], positions: [2 T - 1, d], mask: [B, 1, 1, T] -> [B, T, d]."""
-        query, key, value = (self._split(linear(x)) for linear in (self.linear_q, self.linear_k, self.linear_v))
+        query, key, value = (self.split(linear(x)) for linear in (self.linear_q, self.linear_k, self.linear_v))
         context = RelativeAttention.apply(
             (query + self.pos_bias_u).transpose(1, 2),
             (query + self.pos_bias_v).transpose(1, 2),
             key.permute(0, 2, 3, 1),
             value.transpose(1, 2),
-            self._split(self.linear_pos(positions).unsqueeze(0)).permute(0, 2, 3, 1),
+            self.split(self.linear_pos(positions).unsqueeze(0)).permute(0, 2, 3, 1),
             mask,
         )
         return (self.linear_out(context.transpose(1, 2).flatten(2)),)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(x.size(0), x.size(1), self.n_heads, -1)
 
 
 class Convolution(nn.Module):

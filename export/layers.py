@@ -175,14 +175,19 @@ class ConformerLayer(nn.Module):
 class SelfAttentionWeights(nn.Module):
     """What the attention of every contract is made of (Transformer-XL, arXiv 1901.02860, section 3.3)."""
 
-    def __init__(self, weights: Weights, name: str):
+    def __init__(self, weights: Weights, name: str, n_heads: int):
         super().__init__()
+        self.n_heads = n_heads
         self.linear_q = MatMul(weights, f"{name}.linear_q")
         self.linear_k = MatMul(weights, f"{name}.linear_k")
         self.linear_v = MatMul(weights, f"{name}.linear_v")
         self.linear_out = MatMul(weights, f"{name}.linear_out")
         self.pos_bias_u = nn.Parameter(weights.take(f"{name}.pos_bias_u"))
         self.pos_bias_v = nn.Parameter(weights.take(f"{name}.pos_bias_v"))
+
+    def split(self, x: Tensor) -> Tensor:
+        """[B, T, d] -> [B, T, heads, d_k]."""
+        return x.view(x.size(0), x.size(1), self.n_heads, -1)
 
     def scale_queries(self, d_k: int) -> None:
         """Puts the scores' factor into the queries and into what is added to them."""

@@ -254,7 +254,7 @@ def _transcribe(options) -> None:
     files = ((name, read_audio(Path(name), recognizer.sample_rate_hz)) for name in options.audio)
     for hypothesis in recognizer.transcribe(files, streams=options.streams):
         if options.json:
-            print(json.dumps(vars(hypothesis)), flush=True)
+            print(json.dumps(vars(hypothesis), ensure_ascii=False), flush=True)
         else:
             print(f"{hypothesis.id}\t{hypothesis.text}", flush=True)
 
