@@ -24,6 +24,8 @@ PYTHON      ?= python3
 BIN         := .venv/bin
 NEMOPORT    := $(BIN)/nemoport
 export OMP_WAIT_POLICY = passive
+# Most of a test runs on one thread; the tests of a file share what they build.
+PARALLEL    := -n 2 --dist loadfile
 
 .PHONY: help setup demo oracle export fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-static-cold quantize-int8-smoothquant \
         quantize-int8-weight quantize-int4-weight quantize-int4-mixed sensitivity validate package verify publish \
@@ -98,10 +100,10 @@ demo: ## all of it on the committed checkpoint, in minutes
 	@echo; cat $(BUILD)/results/report.md; echo; echo "Package: $(DIST)$(if $(filter native,$(LAYOUT)),    Try: $(NEMOPORT) transcribe $(DIST)/$(if $(STREAMING),kv-)int8-weight$(if $(filter multilingual,$(KIND)), --language auto) YOUR.wav)"
 
 test: setup ## the tests that finish in minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: setup ## and the slow ones
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
 lint: setup ## ruff
 	$(BIN)/ruff check .
