@@ -10,7 +10,10 @@ CALIBRATION ?= reference/audio/calibration$(SPEECH).jsonl
 # nemo: NeMo's own caches. kv: projected keys and values, the fast one; its variants are named kv-...
 CONTRACT    ?= nemo
 KV          := $(if $(filter kv,$(CONTRACT)),kv-)
-NAME        := $(subst @,-,$(patsubst %.nemo,%,$(notdir $(CHECKPOINT))))
+# Such as 1120ms/0: a graph for one chunk size, in a build of its own; see export/profile.py.
+PROFILE     ?=
+NAME        := $(subst @,-,$(patsubst %.nemo,%,$(notdir $(CHECKPOINT))))$(if $(PROFILE),-$(subst /,-,$(PROFILE)))
+CHOSEN      := --checkpoint $(CHECKPOINT) $(if $(PROFILE),--profile $(PROFILE))
 BUILD       ?= build/$(NAME)
 DIST        ?= dist/$(NAME)
 # What the model card must be told: --license, --language, --base-model ... The committed checkpoint is our own.
@@ -34,7 +37,7 @@ PARALLEL    := -n 2 --dist loadfile
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 26
-	@echo "Variables: KIND=$(KIND) CONTRACT=$(CONTRACT) LAYOUT=$(LAYOUT) CHECKPOINT=$(CHECKPOINT) BUILD=$(BUILD) CORPUS=$(CORPUS) CALIBRATION=$(CALIBRATION)"
+	@echo "Variables: KIND=$(KIND) CONTRACT=$(CONTRACT) LAYOUT=$(LAYOUT) PROFILE=$(PROFILE) CHECKPOINT=$(CHECKPOINT) BUILD=$(BUILD) CORPUS=$(CORPUS) CALIBRATION=$(CALIBRATION)"
 
 setup: .venv/installed ## make .venv with every pinned package
 
@@ -46,10 +49,10 @@ setup: .venv/installed ## make .venv with every pinned package
 	touch $@
 
 oracle: setup ## record NeMo's own streaming and offline runs of CHECKPOINT on CORPUS
-	$(NEMOPORT) oracle --checkpoint $(CHECKPOINT) --build $(BUILD) --corpus $(CORPUS)
+	$(NEMOPORT) oracle $(CHOSEN) --build $(BUILD) --corpus $(CORPUS)
 
 export: setup ## CHECKPOINT -> fp32 ONNX graphs in BUILD
-	$(NEMOPORT) export --checkpoint $(CHECKPOINT) --build $(BUILD) --contract $(CONTRACT)
+	$(NEMOPORT) export $(CHOSEN) --build $(BUILD) --contract $(CONTRACT)
 
 fp16: export ## fp32 -> fp16 with Cast wrappers
 	$(NEMOPORT) quantize $(KV)fp16 --build $(BUILD) --calibration $(CALIBRATION)
@@ -79,7 +82,7 @@ sensitivity: export ## what each layer and module costs in 4 bits
 	$(NEMOPORT) sensitivity --build $(BUILD) --calibration $(CALIBRATION)
 
 validate: oracle ## hold every built variant to its gates; the exit code is the verdict
-	$(NEMOPORT) validate --checkpoint $(CHECKPOINT) --build $(BUILD) --corpus $(CORPUS) --calibration $(CALIBRATION)
+	$(NEMOPORT) validate $(CHOSEN) --build $(BUILD) --corpus $(CORPUS) --calibration $(CALIBRATION)
 
 package: ## lay out what passed for the Hub, in DIST
 	$(NEMOPORT) package --build $(BUILD) --dist $(DIST) --layout $(LAYOUT) $(if $(SHARDS),--shard-bytes $(SHARDS)) $(CARD)
