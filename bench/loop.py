@@ -60,9 +60,10 @@ def main() -> None:
     parser.add_argument("--lookahead", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--language", help="of a model with a prompt")
     options = parser.parse_args()
 
-    recognizer = Recognizer.open(options.folder, options.lookahead, threads=options.threads)
+    recognizer = Recognizer.open(options.folder, options.lookahead, threads=options.threads, language=options.language)
     session, stream, rate_hz = recognizer.session, recognizer.stream(), recognizer.sample_rate_hz
     clocks = {"front end": Clocked(stream._mel.feed), "encoder": Clocked(session._encoder), "decoder": Clocked(session._decoder)}
     stream._mel.feed, session._encoder, session._decoder = clocks.values()

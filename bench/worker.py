@@ -42,7 +42,7 @@ def of_nemo_export(folder: str, threads: int) -> tuple[ModelSpec, Callable[[int,
 
 def of_session(session, spec: ModelSpec) -> tuple[ModelSpec, Callable[[int, int], Step]]:
     def begin(lookahead: int, streams: int) -> Step:
-        state = session.initial_state(streams)
+        state = session.initial_state(streams, range(streams) if spec.prompt else [])
 
         def step(mel, lengths):
             nonlocal state

@@ -48,7 +48,8 @@ def validate(
         check_disjoint(read_corpus(calibration, rate_hz), evaluation)
     limits = [limits_of(variant) for variant in variants or built(build)]
     oracle = record_oracle(checkpoint, evaluation, build, progress)
-    baseline = baseline and checkpoint.spec.streaming is not None  # what it measures is NeMo's cache-aware export
+    streaming = checkpoint.spec.streaming  # what it measures is NeMo's cache-aware export, which has no profiles
+    baseline = baseline and streaming is not None and streaming.attention_lookahead is None
     baselines = record_baseline(checkpoint, evaluation, oracle, build, progress, threads) if baseline else []
 
     def context(one: Limits) -> Context:
