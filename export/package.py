@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nemoport.artifact import Artifact
+from nemoport.contract import KV, NEMO, contract_of
 from nemoport.errors import ArtifactError, OutputError
 from nemoport.export.card import CardFacts, card
 from nemoport.export.layouts import load_layout
@@ -36,9 +37,9 @@ def package(
 ) -> Path:
     """Writes the package to `dist`, whole or not at all, and returns it. The same inputs give the same bytes.
 
-    variants: those to pack, by default every one of the build that passed. layout: a module of layouts/. shard_bytes: see
-    the layout. required_passes: what keeps a
-    variant of a build from being published. A `dist` that holds the same package is left alone.
+    variants: those to pack, by default every one of the build that passed and whose contract the layout takes. layout: a
+    module of layouts/. shard_bytes: see the layout. required_passes: what keeps a variant of a build from being
+    published. A `dist` that holds the same package is left alone.
 
     Raises ArtifactError naming every gate that a wanted variant lacks, or if nothing passed; UsageError for a licence
     that is not known, see terms.py; OutputError if `dist` holds something else or cannot be written.
@@ -53,7 +54,7 @@ def package(
         language=language,
     )
     arrange = load_layout(layout)
-    artifacts = _passed(build, variants, required_passes)
+    artifacts = _passed(build, variants, required_passes, getattr(arrange, "CONTRACTS", (NEMO, KV)))
     checkpoint = _one_checkpoint(build, config, artifacts)
     figures = {name: Figures.read(build, name).public() for name in artifacts}
     with new_folder(dist, replace=dist.is_dir()) as folder:
@@ -85,9 +86,13 @@ def package(
     return dist
 
 
-def _passed(build: Path, wanted: Sequence[str] | None, required_passes: RequiredPasses) -> dict[str, Artifact]:
+def _passed(
+    build: Path, wanted: Sequence[str] | None, required_passes: RequiredPasses, contracts: Sequence[str]
+) -> dict[str, Artifact]:
     known = list(read_limits())  # not the smoothed parent, nor builds for comparison such as int8-static-cold
-    names = list(dict.fromkeys(wanted)) if wanted else [n for n in known if (build / n / "manifest.json").is_file()]
+    names = list(dict.fromkeys(wanted or (n for n in known if contract_of(n) in contracts)))
+    if not wanted:
+        names = [name for name in names if (build / name / "manifest.json").is_file()]
     lacking = {}
     for name in names:
         if name not in known:

@@ -36,6 +36,7 @@ def verify(folder: Path, variants: Sequence[str] | None = None) -> list[str]:
 def _opened(folder: Path, manifest: PackageManifest, variant: str) -> tuple[Path, Session]:
     """Its place, and a session of it."""
     from nemoport.validate.sessions.onnxruntime import OnnxSession
+    from nemoport.validate.sessions.split import SplitSession
 
     if manifest.layout == "native":
         artifact = Artifact.open(folder / variant)
@@ -48,9 +49,9 @@ def _opened(folder: Path, manifest: PackageManifest, variant: str) -> tuple[Path
                 todo="download or make the package again",
             )
         return artifact.folder, OnnxSession.open(artifact, threads=1)
-    encoder, decoder = load_layout(manifest.layout).graphs(folder, variant)
+    encoder, *decoder = load_layout(manifest.layout).graphs(folder, variant)
     spec = ModelSpec.from_dict(read_json(folder / "config.json", "download or make the package again").get("spec", {}))
-    return encoder, OnnxSession(spec, encoder, decoder, threads=1)
+    return encoder, (SplitSession if len(decoder) > 1 else OnnxSession)(spec, encoder, *decoder, threads=1)
 
 
 def _wanted(folder: Path, manifest: PackageManifest, variants: Sequence[str] | None) -> list[str]:

@@ -4,8 +4,10 @@ A layout is a module here; its file name, with - for _, is the name it is chosen
 
 - `lay_out(build: Path, variants: Sequence[str], folder: Path, shard_bytes: int | None) -> None`, which fills the empty
   `folder`; `nemoport.export.package` adds card, licence and manifest;
-- `graphs(folder: Path, variant: str) -> tuple[Path, Path]`: encoder and decoder of a variant in such a package;
+- `graphs(folder: Path, variant: str) -> tuple[Path, ...]`: encoder and decoder of a variant in such a package, or encoder,
+  predictor and joiner;
 - `config_for(config: dict) -> dict`: the package's config.json from the build's;
+- CONTRACTS, where it does not take both: those of the variants that are packed where none are named;
 - for the card, FILES (path -> what it holds) and `usage(facts: CardFacts) -> str`.
 """
 
