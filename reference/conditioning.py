@@ -44,12 +44,19 @@ def transplant(source, asr, audio: torch.Tensor, n_samples: torch.Tensor) -> Non
 def copy_encoder(source, asr) -> None:
     """Starts the encoder of ``asr`` from that of ``source``, of the same structure; left context and lookaheads may differ.
 
-    The weights that the prompt meets first are made as large as those of the audio together: at their usual size they
-    are one among hundreds, and the model learns to do without them. Raises RuntimeError where the structures differ.
+    A prompt kernel is made to pass the encoder's output through: x = relu(x) - relu(-x), and it is twice as wide as x. At
+    its usual initialisation the joint would hear a strange mixture, and what the encoder knows would have to be found again.
+    The prompts start loud enough to be noticed. Raises RuntimeError where the structures differ.
     """
     asr.encoder.load_state_dict(source.encoder.state_dict())
     if hasattr(asr, "prompt_kernel"):
-        asr.prompt_kernel[0].weight[:, -asr.num_prompts:].normal_(0.0, 0.5)
+        first, _, second = asr.prompt_kernel
+        through = torch.eye(second.out_features)
+        first.weight[:, : -asr.num_prompts] = torch.cat([through, -through])
+        first.weight[:, -asr.num_prompts:].normal_(0.0, 0.2)
+        first.bias.zero_()
+        second.weight.copy_(torch.cat([through, -through], 1))
+        second.bias.zero_()
 
 
 @torch.no_grad()

@@ -42,19 +42,25 @@ def rate(asr, rows: list[dict], lookahead: int, rule: str) -> tuple[float, float
 
 def table(asr, sets: dict[str, list[dict]], lookaheads: list[int], show: Callable[[str], None] = print,
           prompts: tuple[str, ...] = PROMPTS) -> dict:
-    """Prints a Markdown table in percent; returns {(set, prompt rule, lookahead): error rate as a fraction}."""
-    columns = [f"lookahead {right}" for right in lookaheads]
-    show("| set | clips | minutes | measure | prompt | " + " | ".join(columns) + " | right tag |")
-    show("|---|---|---|---|---|" + "---|" * (len(columns) + 1))
+    """Prints a Markdown table in percent, a row for each set, which is of one language.
+
+    Columns: the own prompt at every lookahead; at the first of them the other ``prompts``; then the share of clips with the
+    right tag there, under each prompt. Returns {(set, prompt rule, lookahead): error rate as a fraction}.
+    """
+    first, others = lookaheads[0], [rule for rule in prompts if rule != "own"]
+    columns = [f"own prompt, lookahead {right}" for right in lookaheads] + [f"{rule}, {first}" for rule in others]
+    columns += [f"right tag: {rule}" for rule in ("own", *others)]
+    show("| set | clips | minutes | measure | " + " | ".join(columns) + " |")
+    show("|---|---|---|---|" + "---|" * len(columns))
     rates = {}
     for name, rows in sets.items():
-        minutes, spaced = sum(row["duration"] for row in rows) / 60, languages.BY_LOCALE[rows[0]["lang"]].joiner
-        for rule in prompts:
-            found = [rate(asr, rows, right, rule) for right in lookaheads]
-            rates |= {(name, rule, right): errors for right, (errors, _) in zip(lookaheads, found, strict=True)}
-            cells = [evaluate.percent(errors) for errors, _ in found] + [evaluate.percent(found[0][1])]
-            show(f"| {name} | {len(rows)} | {minutes:.1f} | {'WER' if spaced else 'CER'} | "
-                 f"{name_of(rule, rows[0]['lang'])} | " + " | ".join(cells) + " |")
+        runs = [("own", right) for right in lookaheads] + [(rule, first) for rule in others]
+        found = {(rule, right): rate(asr, rows, right, rule) for rule, right in runs}
+        rates |= {(name, *run): errors for run, (errors, _) in found.items()}
+        cells = [errors for errors, _ in found.values()] + [found[rule, first][1] for rule in ("own", *others)]
+        minutes = sum(row["duration"] for row in rows) / 60
+        measure = "WER" if languages.BY_LOCALE[rows[0]["lang"]].joiner else "CER"
+        show(f"| {name} | {len(rows)} | {minutes:.1f} | {measure} | " + " | ".join(map(evaluate.percent, cells)) + " |")
     return rates
 
 

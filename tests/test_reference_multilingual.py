@@ -223,7 +223,7 @@ def test_training_examples_carry_prompts():
     assert data.collate(batch)[5] == ["auto"] * len(batch)
 
 
-def test_an_encoder_is_copied_and_prompts_start_loud(tiny):
+def test_an_encoder_is_copied_and_the_prompt_kernel_passes_it_through(tiny):
     torch = pytest.importorskip("torch")
     from nemoport.reference import conditioning, model
 
@@ -233,7 +233,10 @@ def test_an_encoder_is_copied_and_prompts_start_loud(tiny):
     conditioning.copy_encoder(source, asr)
     copied = asr.encoder.state_dict()
     assert all(torch.equal(weight, copied[name]) for name, weight in source.encoder.state_dict().items())
-    assert float(asr.prompt_kernel[0].weight[:, -128:].std()) == pytest.approx(0.5, rel=0.1)
+    prompts = asr.prompt_kernel[0].weight[:, -128:]
+    assert float(prompts.std()) == pytest.approx(0.2, rel=0.1)
+    frames = torch.randn(5, 64)
+    assert torch.allclose(asr.prompt_kernel(torch.cat([frames, torch.zeros(5, 128)], 1)), frames, atol=1e-6)
     asr.encoder.pre_encode.out = torch.nn.Linear(3, 3)
     with pytest.raises(RuntimeError):
         conditioning.copy_encoder(source, asr)
