@@ -53,6 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     flush = (("--flush",), dict(default="full", help="full: to the last frame; nemo: as NeMo's streaming buffer"))
     passes = (("--pass-seconds",), dict(type=float, default=390.0, help="offline models hear longer files in windows of so many"))
     language = (("--language",), dict(help="for a model with a language prompt: a name of its dictionary, such as de-DE or auto"))
+    beam = (("--beam",), dict(type=int, default=1, metavar="N", help="paths of a beam search; 1: greedy"))
+    hotword = (("--hotword",), dict(action="append", default=[], metavar="PHRASE", help="to be expected; repeat for several"))
+    boost = (("--hotword-boost",), dict(type=float, metavar="X", help="log score of each of its tokens; default: 1.5"))
     as_json = (("--json",), dict(action="store_true", help="one JSON object a line, with tokens and times"))
 
     profile = (("--profile",), dict(help="one chunk, and the attention's lookahead in it, such as 1120ms/0"))
@@ -114,6 +117,9 @@ def _parser() -> argparse.ArgumentParser:
         threads,
         passes,
         language,
+        beam,
+        hotword,
+        boost,
         as_json,
         help="transcribe audio files or a live stream",
     )
@@ -248,6 +254,9 @@ def _transcribe(options) -> None:
         threads=options.threads,
         pass_s=options.pass_seconds,
         language=options.language,
+        beam=options.beam,
+        hotwords=options.hotword,
+        hotword_boost=options.hotword_boost,
     )
     if options.audio == ["-"]:
         return _transcribe_live(recognizer)
@@ -264,9 +273,9 @@ def _transcribe_live(recognizer) -> None:
 
     stream, shown = recognizer.stream(), ""
 
-    def show() -> None:
+    def show(n_tokens: int) -> None:
         nonlocal shown
-        text = recognizer.text(stream.tokens)
+        text = recognizer.text(stream.tokens[:n_tokens])
         sys.stdout.write(text[len(shown) :])
         sys.stdout.flush()
         shown = text
@@ -275,9 +284,9 @@ def _transcribe_live(recognizer) -> None:
         if len(packet) % 2:
             packet += sys.stdin.buffer.read(1)
         stream.feed(np.frombuffer(packet[: len(packet) // 2 * 2], "<i2").astype(np.float32) / 32768)
-        show()
+        show(stream.certain)
     stream.finish()
-    show()
+    show(len(stream.tokens))
     print()
 
 

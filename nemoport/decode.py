@@ -59,6 +59,11 @@ class GreedyState:
     token_frames: list[int] = field(default_factory=list)
     token_durations: list[int] = field(default_factory=list)  # in encoder frames, as a TDT model gives them
 
+    @property
+    def certain(self) -> int:
+        """Tokens that are never revised: all."""
+        return len(self.tokens)
+
     @staticmethod
     def initial(spec: DecodingSpec) -> GreedyState:
         """Blank is the first target: NeMo starts from a zero embedding, and the blank row of the table is zero."""

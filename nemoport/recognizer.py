@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from nemoport.artifact import Artifact
 from nemoport.audio import read_audio
+from nemoport.beam import BeamSearch
 from nemoport.decode import Session
 from nemoport.errors import UsageError
+from nemoport.hotwords import DEFAULT_BOOST, Hotwords
 from nemoport.long_audio import Timed, merge, windows
 from nemoport.spec import ModelSpec
 from nemoport.stream import Stream, advance
@@ -50,10 +52,12 @@ class Recognizer:
         flush: str = "full",
         pass_s: float = PASS_S,
         language: str | None = None,
+        search: BeamSearch | None = None,
     ):
+        """search: greedy without."""
         self.session, self.lookahead, self.flush, self.pass_s = session, lookahead, flush, pass_s
         self.prompt = _slot(session.spec, language)
-        self._filterbank, self._pieces = filterbank, pieces
+        self._filterbank, self._pieces, self._search = filterbank, pieces, search
 
     @staticmethod
     def open(
@@ -65,27 +69,36 @@ class Recognizer:
         threads: int = 0,
         pass_s: float = PASS_S,
         language: str | None = None,
+        beam: int = 1,
+        hotwords: Sequence[str] = (),
+        hotword_boost: float | None = None,
     ) -> Recognizer:
         """folder: a variant of a build or package; lookahead: encoder frames of right context, default config.json's;
         none for an offline model. pass_s: longer recordings are heard by an offline model in windows of so many seconds,
         which overlap by 15; inf for one pass whatever the length. language: as the model's dictionary names it, such as
-        de-DE or auto; needed by a model with a prompt, and by no other.
+        de-DE or auto; needed by a model with a prompt, and by no other. beam: paths of the search (beam.py), 1 for greedy.
+        hotwords: phrases to expect, for a beam of 2 or more; hotword_boost: what each token of one adds to the log score,
+        default 1.5.
 
-        Raises ArtifactError for a damaged folder, UsageError for a lookahead, provider or language that is not there.
+        Raises ArtifactError for a damaged folder, UsageError for a lookahead, provider or language that is not there, and
+        for a beam or hotwords that cannot be.
         """
         from nemoport.validate.sessions.onnxruntime import OnnxSession
 
         artifact = Artifact.open(folder)
         if lookahead is None and artifact.spec.streaming:
             lookahead = int(artifact.config()["encoder"]["default_lookahead"])
+        pieces = read_tokens(artifact.shared / "tokens.txt")
+        search = _search(pieces, beam, hotwords, hotword_boost)
         return Recognizer(
             OnnxSession.open(artifact, provider, threads),
             artifact.filterbank(),
-            read_tokens(artifact.shared / "tokens.txt"),
+            pieces,
             lookahead,
             flush,
             pass_s,
             language,
+            search,
         )
 
     @property
@@ -98,7 +111,7 @@ class Recognizer:
         language: another than the recognizer's. Raises UsageError if the model does not know it.
         """
         prompt = self.prompt if language is None else _slot(self.session.spec, language)
-        return Stream(self.session, self._filterbank, self.lookahead, self.flush, prompt)
+        return Stream(self.session, self._filterbank, self.lookahead, self.flush, prompt, self._search)
 
     def text(self, tokens: Iterable[int]) -> str:
         """Without language tags, of a model that writes them."""
@@ -152,7 +165,7 @@ class Recognizer:
         return [(round(start * self.sample_rate_hz), round(end * self.sample_rate_hz)) for start, end in found]
 
     def _timed(self, stream: Stream) -> Timed:
-        durations = (frames * self.session.spec.frame_seconds for frames in stream.greedy.token_durations)
+        durations = (frames * self.session.spec.frame_seconds for frames in stream.decoded.token_durations)
         return Timed(tuple(stream.tokens), tuple(stream.token_seconds), tuple(durations))
 
     def _hypothesis(self, member: _Running) -> Hypothesis:
@@ -167,6 +180,23 @@ class Recognizer:
             audio_seconds=len(member.samples) / self.sample_rate_hz,
             work_seconds=member.work_seconds,
         )
+
+
+def _search(pieces: list[str], beam: int, hotwords: Sequence[str], boost: float | None) -> BeamSearch | None:
+    """None: greedy."""
+    search = BeamSearch(beam)
+    if isinstance(hotwords, str):
+        raise UsageError("Hotwords are a list.", expected="a list of phrases", found=repr(hotwords), todo="put it in brackets")
+    if beam == 1 and (hotwords or boost is not None):
+        raise UsageError(
+            "Hotwords need a beam search.",
+            expected="a beam of 2 or more",
+            found="greedy decoding, which weighs one token against another and no texts",
+            todo="choose a beam (--beam 4), or leave the hotwords out",
+        )
+    if hotwords or boost is not None:
+        search = replace(search, hotwords=Hotwords(pieces, hotwords, DEFAULT_BOOST if boost is None else boost))
+    return search if beam > 1 else None
 
 
 def _slot(spec: ModelSpec, language: str | None) -> int | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nemoport.audio import checked_samples
+from nemoport.beam import Beam, BeamSearch, beam_search
 from nemoport.decode import GreedyState, Session, greedy
 from nemoport.errors import UsageError
 from nemoport.frontend import LogMel, LogMelStream
@@ -139,8 +140,9 @@ def cutter(spec: ModelSpec, filterbank: np.ndarray, lookahead: int | None, flush
 
 
 class Stream:
-    """One live stream, or one recording. `feed` and `finish` return the tokens that became certain; greedy tokens are
-    never revised. An offline model says nothing before `finish`."""
+    """One live stream, or one recording. `feed` and `finish` return the tokens that became certain. Greedy tokens are never
+    revised. With a beam `tokens` is the best guess so far: those behind the first `certain` can change until the end. An
+    offline model says nothing before `finish`."""
 
     def __init__(
         self,
@@ -149,14 +151,16 @@ class Stream:
         lookahead: int | None,
         flush: str = "full",
         prompt: int | None = None,
+        search: BeamSearch | None = None,
     ):
-        """prompt: the slot of the language, of a model that has `spec.prompt`. Raises UsageError."""
+        """prompt: the slot of the language, of a model that has `spec.prompt`; search: greedy without. Raises UsageError."""
         spec = session.spec
         self._session = session
         self._cutter = cutter(spec, filterbank, lookahead, flush)
         self.chunks: list[Chunk] = []  # cut, not yet encoded
         (self.encoder_state,) = session.unstack(session.initial_state(1, [] if prompt is None else [prompt]))
-        self.greedy = GreedyState.initial(spec.decoding)
+        self.decoded = Beam.initial(search, spec.decoding) if search else GreedyState.initial(spec.decoding)
+        self._returned = 0  # tokens
 
     def tell(self, prompt: int) -> None:
         """The language goes on to be another one, from the next chunk on. prompt: its slot. Raises UsageError."""
@@ -164,8 +168,22 @@ class Stream:
         self.encoder_state = replace(self.encoder_state, prompt_index=np.array([slot], np.int64))
 
     @property
+    def greedy(self) -> GreedyState | Beam:
+        """`decoded`, as those call it who never search."""
+        return self.decoded
+
+    @greedy.setter
+    def greedy(self, state: GreedyState) -> None:
+        self.decoded = state
+
+    @property
     def tokens(self) -> list[int]:
-        return self.greedy.tokens
+        return self.decoded.tokens
+
+    @property
+    def certain(self) -> int:
+        """How many of `tokens` nothing that follows can change."""
+        return self.decoded.certain
 
     @property
     def token_seconds(self) -> list[float]:
@@ -175,7 +193,7 @@ class Stream:
         middle. Its right context and the model's own habit put it before or behind the spoken sound. The last frame of an
         utterance may be up to one frame past its end.
         """
-        return [frame * self._session.spec.frame_seconds for frame in self.greedy.token_frames]
+        return [frame * self._session.spec.frame_seconds for frame in self.decoded.token_frames]
 
     def push(self, samples: np.ndarray) -> None:
         """samples: f32 [n], mono, at the model's rate. Cuts chunks without running them; see `advance`."""
@@ -187,17 +205,21 @@ class Stream:
 
     def feed(self, samples: np.ndarray) -> list[int]:
         self.push(samples)
-        return self._run()
+        self._run()
+        return self._new(self.certain)
 
     def finish(self) -> list[int]:
         self.close()
-        return self._run()
+        self._run()
+        return self._new(len(self.tokens))
 
-    def _run(self) -> list[int]:
-        before = len(self.tokens)
+    def _run(self) -> None:
         while self.chunks:
             advance(self._session, [self])
-        return self.tokens[before:]
+
+    def _new(self, end: int) -> list[int]:
+        start, self._returned = self._returned, end
+        return self.tokens[start:end]
 
 
 def advance(session: Session, streams: list[Stream]) -> list[np.ndarray]:
@@ -219,7 +241,9 @@ def advance(session: Session, streams: list[Stream]) -> list[np.ndarray]:
         frames, frame_lengths, state = session.encode(_padded([c.mel for c in chunks]), lengths, state)
         for stream, new_state in zip(batch, session.unstack(state), strict=True):
             stream.encoder_state = new_state
-        greedy(session, frames, frame_lengths, [stream.greedy for stream in batch])
+        for kind, decode in ((GreedyState, greedy), (Beam, beam_search)):
+            if rows := [row for row, stream in enumerate(batch) if isinstance(stream.decoded, kind)]:
+                decode(session, frames[rows], frame_lengths[rows], [batch[row].decoded for row in rows])
         for row, i in enumerate(members):
             out[i] = frames[row, : frame_lengths[row]]
     return out

@@ -1,0 +1,222 @@
+"""Beam search over a transducer, RNNT and TDT: modified adaptive expansion search (mAES), over the `Session` protocol.
+
+Kim et al., "Accelerating RNN Transducer Inference via Adaptive Expansion Search", IEEE Signal Processing Letters 27
+(2020), in the form that NeMo has as `maes`. Frame by frame, a path goes on by blank and by the tokens that are nearly as
+likely as its likeliest one, up to `steps` tokens a frame; then the `width` best paths are kept. An RNNT model is searched
+as a TDT model whose only duration is 0.
+
+Equal to NeMo's but for one thing: NeMo's search for TDT counts a path twice, once by the prefix search and again by the
+expansion, where the one for RNNT counts it once, as here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from nemoport.beam_paths import Path, expansions, log_softmax, merged, with_prefixes
+from nemoport.decode import Session
+from nemoport.errors import UsageError
+from nemoport.hotwords import Hotwords
+from nemoport.spec import DecodingSpec
+
+AHEAD_FRAMES = 4  # joined with a prefix in one call: most new prefixes die soon, so fewer than greedy's
+
+
+@dataclass(frozen=True)
+class BeamSearch:
+    """How to search. The defaults are NeMo's.
+
+    width: paths that are kept (`beam_size`); steps: most tokens on one frame (`maes_num_steps`), which stands here for
+    greedy's max_symbols_per_frame; a path goes on in at most width + beta ways (`maes_expansion_beta`), each at most gamma
+    below the likeliest in log probability (`maes_expansion_gamma`). prefixes: a path also gets what the path that is one
+    token shorter adds to it (`maes_prefix_alpha` 1; False is its 0). normalize: the best is the best by score per token,
+    with the start as one (`score_norm`). Raises UsageError.
+    """
+
+    width: int
+    steps: int = 2
+    beta: int = 2
+    gamma: float = 2.3
+    prefixes: bool = True
+    normalize: bool = True
+    hotwords: Hotwords | None = None
+
+    def __post_init__(self):
+        for name, least in (("width", 1), ("steps", 1), ("beta", 0), ("gamma", 0)):
+            value = getattr(self, name)
+            if not value >= least:
+                todo = "choose 4, or 1 for greedy decoding" if name == "width" else "leave it out for the default"
+                raise UsageError(f"No beam search has {name} {value}.", expected=f"{least} or more", found=str(value), todo=todo)
+
+
+@dataclass
+class _Prediction:
+    """What the decoder says after a prefix, on some frames. The prediction network's state is two f32 [layers, pred_hidden],
+    before and after `token`."""
+
+    token: int
+    before: tuple[np.ndarray, np.ndarray]
+    after: tuple[np.ndarray, np.ndarray] | None = None
+    first: int = 0  # the frame of scores[0]
+    scores: np.ndarray | tuple = ()  # f32 [n, n_scores]
+
+    def knows(self, frame: int) -> bool:
+        return self.first <= frame < self.first + len(self.scores)
+
+
+Wanted = Generator[list[tuple[_Prediction, int]], None, list[Path]]  # yields predictions to run, from which frame on
+
+
+@dataclass
+class Beam:
+    """The search of one stream. `tokens`, `token_frames` and `token_durations` are the best path's, as if the stream ended
+    now. What follows can change them, but for the first `certain` ones, which all paths have in common."""
+
+    search: BeamSearch
+    spec: DecodingSpec
+    paths: list[Path]  # best first
+    predictions: dict[tuple[int, ...], _Prediction]  # by the tokens of a path
+    frame: int = 0  # encoder frames decoded so far: the time base of token times
+    shared: tuple[list[int], list[int], list[int]] = field(default_factory=lambda: ([], [], []))  # tokens, frames, durations
+
+    @staticmethod
+    def initial(search: BeamSearch, spec: DecodingSpec) -> Beam:
+        zeros = np.zeros((spec.pred_layers, spec.pred_hidden), np.float32)
+        match = search.hotwords.start if search.hotwords else ()
+        first = _Prediction(spec.blank_id, (zeros, zeros))  # blank is the first target, as greedy's
+        return Beam(search, spec, [Path((), (), (), 0.0, 0, match)], {(): first})
+
+    @property
+    def certain(self) -> int:
+        return len(self.shared[0]) + _common([path.tokens for path in self.paths])
+
+    @property
+    def tokens(self) -> list[int]:
+        return [*self.shared[0], *self._ranked()[0].tokens]
+
+    @property
+    def token_frames(self) -> list[int]:
+        return [*self.shared[1], *self._ranked()[0].frames]
+
+    @property
+    def token_durations(self) -> list[int]:
+        return [*self.shared[2], *self._ranked()[0].durations]
+
+    @property
+    def n_best(self) -> list[tuple[list[int], float]]:
+        """Tokens and score of the paths that are left, the best first. A score is a natural logarithm, with the boost of
+        hotwords, not divided by the length."""
+        return [([*self.shared[0], *path.tokens], self._final(path)) for path in self._ranked()]
+
+    def _final(self, path: Path) -> float:
+        return path.score + (self.search.hotwords.end(path.match) if self.search.hotwords else 0.0)
+
+    def _ranked(self) -> list[Path]:
+        def rank(path: Path) -> float:
+            return self._final(path) / (1 + len(self.shared[0]) + len(path.tokens) if self.search.normalize else 1)
+
+        return sorted(self.paths, key=rank, reverse=True)
+
+    def run(self, n_frames: int) -> Wanted:
+        """Searches the next frames of the stream."""
+        for frame in range(self.frame, self.frame + n_frames):
+            if paths := [path for path in self.paths if path.at == frame]:
+                later = [path for path in self.paths if path.at > frame]
+                self.paths = merged(later + (yield from self._leave(frame, paths)))[: self.search.width]
+                self._share()
+        self.frame += n_frames
+        return self.paths
+
+    def _leave(self, frame: int, paths: list[Path]) -> Wanted:
+        """What becomes of the paths that look at this frame: paths that look at later ones."""
+        hops = self.spec.durations or (0,)
+        shortest = min(range(len(hops)), key=lambda i: hops[i] or np.inf)
+        hotwords, blank, count = self.search.hotwords, self.spec.blank_id, self.search.width + self.search.beta
+        left: list[Path] = []
+        known: set[tuple[int, ...]] = set()
+        for step in range(self.search.steps):
+            scores, durations = yield from self._scores(frame, paths)
+            if step == 0 and self.search.prefixes and 0 in hops:
+                paths = with_prefixes(paths, scores, durations[:, hops.index(0)], hotwords)
+                known = self._counted(paths)
+            gains = [hotwords.gains(path.match) for path in paths] if hotwords else None
+            grown: list[Path] = []
+            for path, ways in zip(paths, expansions(scores, durations, count, self.search.gamma, gains), strict=True):
+                for token, hop, gain in ways:
+                    duration, score = hops[hop], path.score + gain
+                    if token == blank:
+                        left.append(replace(path, score=score, at=frame + (duration or hops[shortest] or 1)))
+                    elif duration or (*path.tokens, token) not in known:
+                        match = hotwords.after(path.match, token) if hotwords else ()
+                        grown.append(path.say(token, duration, score, match))
+            for path in grown:
+                after = self.predictions[path.tokens[:-1]].after
+                self.predictions.setdefault(path.tokens, _Prediction(path.tokens[-1], after))
+            left += [path for path in grown if path.at > frame]
+            paths = [path for path in grown if path.at == frame]
+            paths = merged(paths) if step < self.search.steps - 1 else paths
+            if not paths:
+                return left
+        scores, durations = yield from self._scores(frame, paths)
+        for row, path in enumerate(paths):  # said enough on this frame: a blank, whatever else is likely
+            hop = int(durations[row].argmax())
+            hop = hop if hops[hop] else shortest
+            score = path.score + float(scores[row, blank] + durations[row, hop])
+            left.append(replace(path, score=score, at=frame + (hops[hop] or 1)))
+        return left
+
+    @staticmethod
+    def _counted(paths: list[Path]) -> set[tuple[int, ...]]:
+        """What no prefix is expanded to, because `with_prefixes` has added it."""
+        return {path.tokens for path in paths}
+
+    def _scores(self, frame: int, paths: list[Path]) -> Generator:
+        """Log probabilities f64 of tokens and blank [H, V + 1], and of durations [H, D]; RNNT's one has 0."""
+        predictions = [self.predictions[path.tokens] for path in paths]
+        if wanted := [(prediction, frame) for prediction in predictions if not prediction.knows(frame)]:
+            yield wanted
+        rows = np.stack([p.scores[frame - p.first] for p in predictions]).astype(np.float64)
+        durations = log_softmax(rows[:, self.spec.blank_id + 1 :]) if self.spec.durations else np.zeros((len(rows), 1))
+        return log_softmax(rows[:, : self.spec.blank_id + 1]), durations
+
+    def _share(self) -> None:
+        """Moves what all paths have said, at equal times, to `shared`, so that a path stays short however long the stream
+        is; and forgets what was predicted for paths that are gone."""
+        n = _common([list(zip(path.tokens, path.frames, path.durations, strict=True)) for path in self.paths])
+        self.predictions = {path.tokens[n:]: self.predictions[path.tokens] for path in self.paths}
+        if n:
+            best = self.paths[0]
+            for mine, its in zip(self.shared, (best.tokens, best.frames, best.durations), strict=True):
+                mine.extend(its[:n])
+            self.paths = [path.behind(n) for path in self.paths]
+
+
+def _common(sequences: Sequence[Sequence]) -> int:
+    """How many elements all sequences begin with."""
+    differ = (n for n, elements in enumerate(zip(*sequences, strict=False)) if any(e != elements[0] for e in elements))
+    return next(differ, min(map(len, sequences)))
+
+
+def beam_search(session: Session, frames: np.ndarray, lengths: np.ndarray, beams: list[Beam]) -> None:
+    """Decodes one chunk, or one whole utterance, of each stream of a batch and advances `beams` in place.
+
+    frames: f32 [B, T, d_model]; lengths: i64 [B], valid frames of each stream. All streams and all their paths share a
+    decoder call; a prefix is predicted once, however many paths and frames ask for it.
+    """
+    starts = [beam.frame for beam in beams]
+    runs = {row: beam.run(int(lengths[row])) for row, beam in enumerate(beams)}
+    waiting = {row: wanted for row, run in runs.items() if (wanted := next(run, None)) is not None}
+    while waiting:
+        asked = [(row, prediction, frame - starts[row]) for row, wanted in waiting.items() for prediction, frame in wanted]
+        rows, at = np.array([row for row, _, _ in asked]), np.array([frame for _, _, frame in asked])
+        seen = np.minimum(at[:, None] + np.arange(AHEAD_FRAMES), frames.shape[1] - 1)
+        state = tuple(np.stack([prediction.before[i] for _, prediction, _ in asked], 1) for i in (0, 1))
+        tokens = np.array([prediction.token for _, prediction, _ in asked], np.int32)
+        scores, (hidden, cell) = session.step(frames[rows[:, None], seen], tokens, state)
+        for i, (row, prediction, frame) in enumerate(asked):
+            prediction.first, prediction.scores = starts[row] + frame, scores[i, : int(lengths[row]) - frame]
+            prediction.after = hidden[:, i], cell[:, i]
+        waiting = {row: wanted for row in waiting if (wanted := next(runs[row], None)) is not None}

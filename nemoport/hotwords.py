@@ -1,0 +1,168 @@
+"""Hotwords: phrases that a beam search is told to expect, matched on the text that the tokens spell.
+
+Contextual biasing by shallow fusion (Zhao et al. 2019, "Shallow-Fusion End-to-End Contextual Biasing", Interspeech). It
+usually matches one segmentation of a phrase into tokens; here any segmentation counts, so the boost of a path depends on
+its text alone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from nemoport.errors import UsageError
+from nemoport.tokens import UNKNOWN, WORD_START
+
+Match = tuple[int, ...]  # nodes of the prefix tree that what was said last may be
+DEFAULT_BOOST = 1.5  # log score a token
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_SPECIAL_PIECE = re.compile(r"\s*<.+>|\[.+\]")
+_GAINS_KEPT = 256  # states whose boosts of all tokens are kept: 26 MB at 13087 tokens
+
+
+class Hotwords:
+    """A prefix tree of phrases over the UTF-8 bytes of their lower-case text, with a space before it: a phrase begins at
+    the start of a word.
+
+    What matches the beginning of a phrase has `boost` for each token of the shortest spelling of that beginning, whatever
+    tokens spell it. It is taken back when the text goes on otherwise, and kept once the phrase is said and its last word
+    ends: at a space, at punctuation, at the end. So "art" gives nothing to "artist".
+    """
+
+    start: Match = ()
+
+    def __init__(self, pieces: Sequence[str], phrases: Sequence[str], boost: float = DEFAULT_BOOST):
+        """pieces: of tokens.txt, by id; boost: natural logarithm. Raises UsageError for no phrase, an empty one, or one that
+        the pieces cannot spell."""
+        if not (math.isfinite(boost) and boost > 0):
+            raise UsageError("No boost for hotwords.", expected="a number above 0", found=f"{boost:g}", todo="try 1.5")
+        if not phrases:
+            raise UsageError("No hotwords.", expected="one phrase or more", found="none", todo="name one, or no boost")
+        self._spelled = [_spelled(piece) for piece in pieces]
+        self._vocabulary = _Vocabulary(self._spelled)
+        self._children: list[dict[int, int]] = [{}]
+        self._value, self._whole = [0.0], [False]
+        known = set(self._spelled)
+        for phrase in phrases:
+            text = _normal(phrase)
+            fewest = _fewest_pieces(text, known)
+            if text == b" " or fewest[-1] is None:
+                raise _unusable(phrase, known)
+            self._add(text, fewest, boost)
+        self.gains = lru_cache(_GAINS_KEPT)(self._gains)
+
+    def _add(self, text: bytes, fewest: list[int | None], boost: float) -> None:
+        node = 0
+        for byte, count in zip(text, fewest[1:], strict=True):
+            if byte not in self._children[node]:
+                self._children[node][byte] = len(self._children)
+                self._children.append({})
+                # No piece ends here: what came before counts. A space alone is the start of any word.
+                value = self._value[node] if count is None else boost * count
+                self._value.append(value if node else 0.0)
+                self._whole.append(False)
+            node = self._children[node][byte]
+        self._whole[node] = True
+
+    def after(self, match: Match, token: int) -> Match:
+        for byte in self._spelled[token]:
+            match, _ = self._read(match, byte)
+        return match
+
+    def end(self, match: Match) -> float:
+        """What the end of the text changes: a phrase that is said to its end keeps its boost."""
+        return self._kept(match) - self._pending(match)
+
+    def _gains(self, match: Match) -> np.ndarray:
+        """What each token, and blank, adds to the score: f64 [V + 1], below 0 where a match breaks off."""
+        gains = np.zeros(len(self._spelled) + 1)
+        walk = [(self._vocabulary.root, match, -self._pending(match))]
+        while walk:
+            node, now, earned = walk.pop()
+            if not now and not node.has_space:  # nothing matches, and no word begins in any of these
+                gains[node.below] = earned
+                continue
+            gains[node.here] = earned + self._pending(now)
+            for byte, child in node.children.items():
+                following, kept = self._read(now, byte)
+                walk.append((child, following, earned + kept))
+        gains[self._vocabulary.root.here] = 0.0  # spell nothing
+        return gains
+
+    def _read(self, match: Match, byte: int) -> tuple[Match, float]:
+        """The match after one more byte, and what is kept for good because a phrase ends before it."""
+        kept = 0.0 if byte >= 0x80 or chr(byte).isalnum() else self._kept(match)
+        nodes = match + (0,) if byte == ord(" ") else match
+        return tuple(self._children[node][byte] for node in nodes if byte in self._children[node]), kept
+
+    def _pending(self, match: Match) -> float:
+        return max((self._value[node] for node in match), default=0.0)
+
+    def _kept(self, match: Match) -> float:
+        return max((self._value[node] for node in match if self._whole[node]), default=0.0)
+
+
+class _Node:
+    def __init__(self):
+        self.children: dict[int, _Node] = {}
+        self.here: list[int] = []  # tokens that end here
+        self.below: list[int] = []  # these, and all that go on from here
+        self.has_space = False  # behind here, in any of those
+
+
+class _Vocabulary:
+    """The tokens as a prefix tree, so that those that match nothing are dealt with at once."""
+
+    def __init__(self, spelled: Sequence[bytes]):
+        self.root = _Node()
+        for token, text in enumerate(spelled):
+            node = self.root
+            for at, byte in enumerate(text):
+                node.below.append(token)
+                node.has_space |= b" " in text[at:]
+                node = node.children.setdefault(byte, _Node())
+            node.below.append(token)
+            node.here.append(token)
+
+
+def _spelled(piece: str) -> bytes:
+    """Lower case, so that case does not matter. Tags and the unknown are a byte that no phrase has."""
+    if byte := _BYTE_PIECE.fullmatch(piece):
+        return bytes([int(byte[1], 16)])
+    if piece == UNKNOWN or _SPECIAL_PIECE.fullmatch(piece.lstrip(WORD_START)):
+        return b"\0"
+    return piece.replace(WORD_START, " ").lower().encode()
+
+
+def _normal(phrase: str) -> bytes:
+    """As SentencePiece's usual normalisation has it (NFKC, single spaces), in lower case."""
+    return f" {' '.join(unicodedata.normalize('NFKC', phrase).lower().split())}".encode()
+
+
+def _fewest_pieces(text: bytes, known: set[bytes]) -> list[int | None]:
+    """Of each beginning of the text, the least number of pieces that spell it; None where no piece ends."""
+    longest = max(map(len, known), default=0)
+    fewest: list[int | None] = [0]
+    for end in range(1, len(text) + 1):
+        starts = range(max(0, end - longest), end)
+        counts = [fewest[i] + 1 for i in starts if fewest[i] is not None and text[i:end] in known]
+        fewest.append(min(counts, default=None))
+    return fewest
+
+
+def _unusable(phrase: str, known: set[bytes]) -> UsageError:
+    text = _normal(phrase).decode().strip()
+    if not text:
+        return UsageError("A hotword is empty.", expected="a word or a phrase", found=repr(phrase), todo="leave it out")
+    missing = [c for c in dict.fromkeys(text) if not any(c.encode() in piece for piece in known)]
+    return UsageError(
+        f"This model's vocabulary cannot spell the hotword {phrase!r}.",
+        expected="characters of its tokens (tokens.txt)",
+        found=f"{', '.join(map(repr, missing))}, which no token has" if missing else "no sequence of tokens that spells it",
+        todo="spell the phrase as the model would write it",
+    )
