@@ -324,3 +324,62 @@ def test_tags():
     assert split_tags("Guten Tag. <de-DE> Hello <en-US>") == ("Guten Tag. Hello", ("de-DE", "en-US"))
     assert split_tags("a < b <unk>") == ("a < b <unk>", ())
     assert tag_tokens(["<unk>", "\u2581<de-DE>", "a", "<hi-IN>"]) == {"de-DE": 1, "hi-IN": 3}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return read_checkpoint(str(AUDIO.parent / "checkpoints" / "streaming-multilingual.nemo"))
+
+
+@pytest.fixture(scope="module")
+def spoken(trained):
+    """Three utterances in each of the six languages; of each language the model is to find out one."""
+    corpus = read_corpus(AUDIO / "eval-multi.jsonl", trained.spec.frontend.sample_rate_hz)
+    languages = dict.fromkeys(u.language for u in corpus.utterances)
+    chosen = [u for language in languages for u in [v for v in corpus.utterances if v.language == language][:3]]
+    assert len(languages) >= 6 and {u.told for u in chosen} == {*languages, "auto"}
+    return replace(corpus, utterances=tuple(chosen))
+
+
+@pytest.fixture(scope="module")
+def trained_build(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    for contract in (NEMO, KV):
+        export_checkpoint(trained, folder, contract)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained_oracle(trained, spoken, tmp_path_factory):
+    return record_oracle(trained, spoken, tmp_path_factory.mktemp("oracle"))
+
+
+@CONTRACTS
+def test_trained_checkpoint_is_equal_to_nemo(trained_build, trained, spoken, trained_oracle, contract):
+    variant = variant_of(contract, "fp32")
+    context = Context(trained_build / variant, limits_of(variant), trained, spoken, trained_oracle, threads=1)
+    results = [r for gate in ("numeric", "tokens", "wer") for r in gates.run_gate(gate, context)]
+    assert [r for r in results if r.status != PASS] == []
+    units = {r.case: r.unit for r in results if r.case.startswith("language ")}
+    assert units["language ja-JP: rate"] == "% CER" and units["language hi-IN: rate"] == "% WER"
+    assert len([case for case in units if case.endswith(": difference")]) == 6
+
+
+def test_loss_of_one_language_is_seen(trained_build, trained, spoken, trained_oracle, tmp_path):
+    """German is told by the slot of Japanese: the gate names it, and finds nothing wrong with the others."""
+    from nemoport.graph_file import save_model
+
+    told = tuple(replace(u, told=u.language) for u in spoken.utterances)
+    corpus = replace(spoken, utterances=told)
+    damaged = tmp_path / "build"
+    shutil.copytree(trained_build, damaged)
+    graph = onnx.load(path := damaged / "fp32" / ENCODER)
+    (slots,) = (i for i in graph.graph.initializer if i.name == "prompt_kernel.slots")
+    values = onnx.numpy_helper.to_array(slots).copy()
+    values[trained.spec.prompt.slot("de-DE")] = values[trained.spec.prompt.slot("ja-JP")]
+    slots.CopyFrom(onnx.numpy_helper.from_array(values, slots.name))
+    save_model(graph, path, {p.key: p.value for p in graph.metadata_props})
+    oracle = record_oracle(trained, corpus, tmp_path / "oracle")
+    results = judged("wer", damaged, trained, corpus, oracle, NEMO)
+    failed = {r.case for r in results if r.status == FAIL and r.case.startswith("language ")}
+    assert failed == {"language de-DE: difference"}
