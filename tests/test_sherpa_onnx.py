@@ -321,6 +321,17 @@ def test_silence_around_the_audio(streaming_package, streaming, utterances):
     assert exact(lead, nothing)[0] < both[0]
 
 
+def test_another_lookahead_is_two_numbers(streaming_package, streaming, utterances, tmp_path):
+    folder = shutil.copytree(streaming_package, tmp_path / "dist")
+    edit(folder / "encoder.onnx", with_metadata("window_size", "25"))
+    edit(folder / "encoder.onnx", with_metadata("chunk_shift", "16"))
+    recognizer, ours = online(folder), Recognizer.open(streaming / "fp32", lookahead=1, threads=1)
+    lead, tail = silence(folder)
+    for samples in utterances[:5]:
+        padded = np.concatenate([lead, samples, tail])
+        assert hear(recognizer, padded) == text_of_windows(ours, recognizer, padded) != ""
+
+
 def test_packets_and_batches(streaming_package, utterances):
     recognizer = online(streaming_package)
     lead, tail = silence(streaming_package)

@@ -70,7 +70,11 @@ def usage(facts: CardFacts) -> str:
     ours = facts.config["sherpa_onnx"]
     notes = [f"Suffixes: {', '.join(f'`{s}`: {name}' if s else f'none: {name}' for name, s in suffixes.items())}."]
     if facts.spec.streaming:
-        notes.append(f"Chunks of {ours['chunk_ms']:g} ms (lookahead {ours['lookahead']}): a package of this layout has one.")
+        notes.append(
+            f"Chunks of {ours['chunk_ms']:g} ms (lookahead {ours['lookahead']}): a package of this layout has one. Another takes "
+            "the same files, with its later window and the new frames in it, as in the table above, for `window_size` and "
+            "`chunk_shift` in the encoder's metadata."
+        )
     notes += [f"`{name.removesuffix('_rule')}`: {rule}." for name, rule in ours.items() if name.endswith("_rule")]
     notes.append("The figures above are of these graphs behind NeMo's own front end and windows; sherpa-onnx has others.")
     if saturating := [f"`{name}`" for name in facts.artifacts if name in SATURATING]:
