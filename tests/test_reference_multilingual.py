@@ -199,7 +199,7 @@ def clips_of(n: int):
     from nemoport.reference import data
 
     noise = np.random.default_rng(0)
-    return [data.Clip((3000 * noise.standard_normal(16000 + 800 * i)).astype(np.int16), [i % 6, i % 6], False,
+    return [data.Clip((3000 * noise.standard_normal(9000 + 200 * (i % 30))).astype(np.int16), [i % 6, i % 6], False,
                       prompt.LANGUAGES[i % 6]) for i in range(n)]
 
 
@@ -271,18 +271,17 @@ def multilingual():
     return model.restore(AUDIO.parent / "checkpoints/streaming-multilingual.nemo")
 
 
-def test_committed_multilingual_checkpoint_is_what_it_says(multilingual):
+def test_committed_multilingual_checkpoint_is_what_it_says(multilingual, sets):
     encoder = multilingual.cfg.encoder
     assert (encoder.n_layers, encoder.d_model, encoder.n_heads) == (6, 176, 4)
     assert [list(context) for context in encoder.att_context_size] == [[56, 3], [56, 0], [56, 6], [56, 13]]
     assert len(multilingual.tokenizer.vocab) == 448
     assert dict(multilingual.cfg.model_defaults.prompt_dictionary) == prompt.dictionary()
-    for language, tag in zip(languages.LANGUAGES, prompt.TAGS, strict=True):
-        for side in SIDES:
-            for sentence in language.unseen_sentences(side):
-                tokens = multilingual.tokenizer.text_to_ids(f"{sentence} {tag}")
-                assert multilingual.tokenizer.tokenizer.unk_id() not in tokens, sentence
-                assert multilingual.tokenizer.tokenizer.id_to_piece(tokens[-1]) == tag
+    pieces = multilingual.tokenizer.tokenizer
+    for row in itertools.chain(*sets.values()):
+        tokens = multilingual.tokenizer.text_to_ids(f"{row['text']} <{row['lang']}>")
+        assert pieces.unk_id() not in tokens, row["text"]
+        assert pieces.id_to_piece(tokens[-1]) == f"<{row['lang']}>"
     assert (AUDIO.parent / "checkpoints/streaming-multilingual.nemo").stat().st_size < 30e6
 
 
@@ -308,6 +307,16 @@ def test_prompt_rules():
     assert prompted.error_rate(["Guten Morgen, Anna."], ["guten morgen <de-DE>"], "de-DE") == pytest.approx(1 / 3)
     people = prompted.rows_of_people(dict(a=[dict(lang="de")], b=[dict(lang="nl")], c=[dict(lang="ja-JP")]))
     assert people == dict(a=[dict(lang="de-DE")], c=[dict(lang="ja-JP")])
+
+
+def test_training_leaves_cores_to_others(monkeypatch):
+    pytest.importorskip("torch")
+    from nemoport.reference import train
+
+    monkeypatch.setattr(train.os, "cpu_count", lambda: 2)
+    for load, now, expected in ((2.0, 2, 2), (3.1, 2, 1), (1.0, 1, 2), (2.2, 1, 1), (9.0, 2, 1)):
+        monkeypatch.setattr(train.os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        assert train.free_threads(2, now) == expected, (load, now)
 
 
 def test_grammar_files_draw_every_slot():
