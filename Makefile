@@ -18,7 +18,7 @@ BUILD       ?= build/$(NAME)
 DIST        ?= dist/$(NAME)
 # What the model card must be told: --license, --language, --base-model ... The committed checkpoint is our own.
 CARD        ?= $(if $(filter reference/checkpoints/%,$(CHECKPOINT)),--license apache-2.0$(if $(SPEECH),, --language en))
-# native, or onnx-asr for offline models; SHARDS, such as 1.5G: fp32 again in files below that
+# native; sherpa-onnx; or onnx-asr, for offline models, with SHARDS, such as 1.5G: fp32 again in files below that
 LAYOUT      ?= native
 SHARDS      ?=
 REPO        ?=
@@ -29,6 +29,7 @@ NEMOPORT    := $(BIN)/nemoport
 export OMP_WAIT_POLICY = passive
 # Most of a test runs on one thread; the tests of a file share what they build.
 PARALLEL    := -n 2 --dist loadfile
+test test-all: export OMP_NUM_THREADS = 1
 
 .PHONY: help setup demo oracle export fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-static-cold quantize-int8-smoothquant \
         quantize-int8-weight quantize-int4-weight quantize-int4-mixed sensitivity validate package verify publish \

@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     ]
     judged = (checkpoint, build, heard, calibration, variants, profile, *dataset)
     command(_validate, "validate", *judged, help="hold variants to the gates")
-    layout = (("--layout",), dict(default="native", help="native: nemoport's own; onnx-asr: that package's, for offline models"))
+    layout = (("--layout",), dict(default="native", help="native: nemoport's own; sherpa-onnx; onnx-asr, for offline models"))
     shards = (("--shard-bytes",), dict(metavar="SIZE", help="layout onnx-asr: fp32 again in files of at most SIZE, such as 1.5G"))
     command(_package, "package", build, dist, variants, layout, shards, *card, help="lay out what passed for the Hub")
     command(
