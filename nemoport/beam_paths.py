@@ -72,14 +72,14 @@ def expansions(
     scores: log probabilities f64 [H, V + 1]; durations: f64 [H, D]; gains: boost of each token, f64 [V + 1] a path. What is
     chosen is chosen without the boost, so that a boost takes nothing away; those that it lifts above the bar come on top.
     """
-    count = min(count, scores.shape[1])
-    tokens = np.argpartition(-scores, count - 1, axis=1)[:, :count]
-    likely = np.take_along_axis(scores, tokens, 1)[:, :, None] + durations[:, None]  # [H, count, D]
+    n_tokens = min(count, scores.shape[1])
+    tokens = np.argpartition(-scores, n_tokens - 1, axis=1)[:, :n_tokens]
+    likely = np.take_along_axis(scores, tokens, 1)[:, :, None] + durations[:, None]  # [H, n_tokens, D]
     n_hops = durations.shape[1]
     out = []
     for row in range(len(scores)):
         flat = likely[row].ravel()
-        best = np.argpartition(-flat, count - 1)[:count]
+        best = np.argsort(-flat)[:count]
         floor = flat.max() - gamma
         chosen = {(int(tokens[row, i // n_hops]), int(i % n_hops)): float(flat[i]) for i in best if flat[i] >= floor}
         if gains is not None:

@@ -29,9 +29,10 @@ class Hotwords:
     """A prefix tree of phrases over the UTF-8 bytes of their lower-case text, with a space before it: a phrase begins at
     the start of a word.
 
-    What matches the beginning of a phrase has `boost` for each token of the shortest spelling of that beginning, whatever
-    tokens spell it. It is taken back when the text goes on otherwise, and kept once the phrase is said and its last word
-    ends: at a space, at punctuation, at the end. So "art" gives nothing to "artist".
+    A phrase that is said has `boost` for each token of its shortest spelling, whatever tokens spell it; its beginning has
+    its part of that. It is taken back when the text goes on otherwise, and kept once the phrase is said and its last word
+    ends: at a space, at punctuation, at the end. So "art" gives nothing to "artist". A phrase that begins another one, as
+    "new" begins "new york", has its boost beside the other's.
     """
 
     start: Match = ()
@@ -58,15 +59,16 @@ class Hotwords:
 
     def _add(self, text: bytes, fewest: list[int | None], boost: float) -> None:
         node = 0
-        for byte, count in zip(text, fewest[1:], strict=True):
+        for end, byte in enumerate(text, 1):
             if byte not in self._children[node]:
                 self._children[node][byte] = len(self._children)
                 self._children.append({})
-                # No piece ends here: what came before counts. A space alone is the start of any word.
-                value = self._value[node] if count is None else boost * count
-                self._value.append(value if node else 0.0)
+                self._value.append(0.0)
                 self._whole.append(False)
             node = self._children[node][byte]
+            # A beginning that is laborious to spell has no more than what it becomes. A space alone begins any word.
+            least = min(count for count in fewest[end:] if count is not None) if end > 1 else 0
+            self._value[node] = max(self._value[node], boost * least)
         self._whole[node] = True
 
     def after(self, match: Match, token: int) -> Match:
