@@ -49,7 +49,7 @@ def _of_language(context: Context, language: str, ours: list[list[WordCounts]], 
     counted = "characters" if is_unspaced(language) else "words"
     note = f"{mine:.2f} {unit}, NeMo {nemo:.2f}, on {sum(row[0].words for row in ours)} {counted}"
     return [
-        *_judge(context, case, ours, theirs, note, "each"),
+        *_judge(context, case, ours, theirs, note, "language"),
         context.judge("wer", f"{case}: rate", mine, limit=None, unit=unit, n=len(ours)),
         context.judge("wer", f"{case}: NeMo's rate", nemo, limit=None, unit=unit, n=len(ours)),
     ]
