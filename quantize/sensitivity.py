@@ -22,7 +22,6 @@ from nemoport.errors import ArtifactError
 from nemoport.files import digest_json, read_json, write_json
 
 LAYER_MODULE = re.compile(r"/layers\.(\d+)/(\w+)/")
-BEHIND_LAYERS = "/prompt_kernel/"
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,7 @@ class Listener:
 def groups(matmuls: Sequence[str]) -> dict[str, list[str]]:
     """"layer.module" -> its MatMul nodes, in graph order."""
     found: dict[str, list[str]] = {}
-    layer = "0"
     for name in matmuls:
-        if name.startswith(BEHIND_LAYERS):  # as if it were one more layer
-            found.setdefault(f"{int(layer) + 1}.{BEHIND_LAYERS.strip('/')}", []).append(name)
-            continue
         match = LAYER_MODULE.search(name)
         if match is None:
             raise ArtifactError(
@@ -85,8 +80,7 @@ def groups(matmuls: Sequence[str]) -> dict[str, list[str]]:
                 found=name,
                 todo="quantize an artifact of `nemoport export`",
             )
-        layer = match[1]
-        found.setdefault(f"{layer}.{match[2]}", []).append(name)
+        found.setdefault(f"{match[1]}.{match[2]}", []).append(name)
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from nemoport.quantize.graph import SUBSAMPLING
+from nemoport.quantize.graph import KEPT
 from nemoport.validate.context import Context
 from nemoport.validate.result import GateResult
 from nemoport.validate.sessions.onnxruntime import open_graph
@@ -43,7 +43,7 @@ def run(context: Context) -> list[GateResult]:
 
 
 def products(encoder: Path, provider: str) -> tuple[list[str], list[str]]:
-    """Names of the nodes outside the subsampling that multiply by a weight: in floats, in integers."""
+    """Names of the nodes that multiply by a weight: in floats, of those that must not; in integers."""
     import onnx
 
     with TemporaryDirectory() as folder:
@@ -55,6 +55,6 @@ def products(encoder: Path, provider: str) -> tuple[list[str], list[str]]:
     floats = [
         n.name
         for n in graph.node
-        if n.op_type in FLOAT_PRODUCTS and weights.intersection(n.input[:2]) and not n.name.startswith(SUBSAMPLING)
+        if n.op_type in FLOAT_PRODUCTS and weights.intersection(n.input[:2]) and not n.name.startswith(KEPT)
     ]
     return floats, [n.name for n in graph.node if n.op_type in INTEGER_PRODUCTS]
