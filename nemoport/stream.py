@@ -168,15 +168,6 @@ class Stream:
         self.encoder_state = replace(self.encoder_state, prompt_index=np.array([slot], np.int64))
 
     @property
-    def greedy(self) -> GreedyState | Beam:
-        """`decoded`, as those call it who never search."""
-        return self.decoded
-
-    @greedy.setter
-    def greedy(self, state: GreedyState) -> None:
-        self.decoded = state
-
-    @property
     def tokens(self) -> list[int]:
         return self.decoded.tokens
 

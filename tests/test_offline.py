@@ -246,7 +246,7 @@ def test_silence_and_next_to_nothing(samples, offline_build):
     stream.close()
     assert all((chunk.mel == 0).all() for chunk in stream.chunks)
     advance(recognizer.session, [stream])
-    assert stream.greedy.frame == -(-(samples // 160) // 8)
+    assert stream.decoded.frame == -(-(samples // 160) // 8)
 
 
 def test_bad_samples_are_refused(offline_build):

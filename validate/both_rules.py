@@ -75,7 +75,7 @@ class BothRules:
         first = self.streams[0]
         for other in self.others:
             other.stream.encoder_state = copy.deepcopy(first.stream.encoder_state)  # a state is good for one continuation
-            other.stream.greedy = copy.deepcopy(first.stream.greedy)
+            other.stream.decoded = copy.deepcopy(first.stream.decoded)
             other.frames = list(first.frames)
         self.streams, self.parted = [first, *self.others], True
         for member in self.streams:

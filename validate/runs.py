@@ -77,12 +77,12 @@ class CorpusRunner:
 
     def _heard(self, utterance: Utterance, member: Member, lookahead: int | None) -> Heard:
         none = np.zeros((0, self.session.spec.encoder.d_model), np.float32)
-        greedy, frames = member.stream.greedy, np.concatenate([none, *member.frames])
+        decoded, frames = member.stream.decoded, np.concatenate([none, *member.frames])
         return Heard(
             utterance.id,
-            tuple(greedy.tokens),
-            tuple(greedy.token_frames),
-            detokenize(self.pieces, greedy.tokens),
+            tuple(decoded.tokens),
+            tuple(decoded.token_frames),
+            detokenize(self.pieces, decoded.tokens),
             len(frames),
             frames[sample_positions(len(frames), lookahead)],
             member.packet_ms,

@@ -22,22 +22,18 @@ from typing import TYPE_CHECKING
 from nemoport.artifact import Artifact
 from nemoport.contract import NEMO, NemoCaches, contract_of
 from nemoport.errors import UsageError
+from nemoport.export.layouts.onnx_asr import BLANK, SINGLE_FILE_BYTES, suffix_of  # variants are called alike in both
 from nemoport.export.split import split_decoder
 from nemoport.files import read_json, write_json
 from nemoport.graph_file import save_model
 from nemoport.spec import AUTO, FrontendSpec, ModelSpec
 from nemoport.tokens import read_tokens
-from nemoport.variant import FP32
 
 if TYPE_CHECKING:
     from nemoport.export.card import CardFacts
 
-# What a variant is called in file names, as onnx-asr's packages call them; the others by their own names.
-SUFFIXES = {FP32: "", "int8-smoothquant": "int8"}
 CONTRACTS = (NEMO,)  # it carries NeMo's caches
 SATURATING = ("int8-dynamic", "int8-static", "int8-smoothquant")  # u8 times s8
-BLANK = "<blk>"
-SINGLE_FILE_BYTES = 1_900_000_000  # protobuf ends at 2 GiB
 VERSION = "2.0.1"  # of sherpa-onnx, the one that the tests run
 FRONT_END = FrontendSpec(16000, 0, 512, 400, 160, 0.97, 0.0, "")  # what its own is fixed to, number of bands apart
 
@@ -48,12 +44,6 @@ FILES = {
     "tokens.txt": "tokens by id, blank last",
     "manifest.json": "gate results; size and sha256 of every file",
 }
-
-
-def suffix_of(variant: str) -> str:
-    """"" or ".int8"."""
-    suffix = SUFFIXES.get(variant, variant)
-    return f".{suffix}" if suffix else ""
 
 
 def graphs(folder: Path, variant: str) -> tuple[Path, Path, Path]:
