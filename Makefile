@@ -10,6 +10,9 @@ CALIBRATION ?= reference/audio/calibration$(SPEECH).jsonl
 # nemo: NeMo's own caches. kv: projected keys and values, the fast one; its variants are named kv-...
 CONTRACT    ?= nemo
 KV          := $(if $(filter kv,$(CONTRACT)),kv-)
+# onnx, or another runtime, which has its own precisions: TARGET=openvino PRECISION=int8; see export/targets/.
+TARGET      ?= onnx
+PRECISION   ?= fp32
 # Such as 1120ms/0: a graph for one chunk size, in a build of its own; see export/profile.py.
 PROFILE     ?=
 NAME        := $(subst @,-,$(patsubst %.nemo,%,$(notdir $(CHECKPOINT))))$(if $(PROFILE),-$(subst /,-,$(PROFILE)))
@@ -52,8 +55,8 @@ setup: .venv/installed ## make .venv with every pinned package
 oracle: setup ## record NeMo's own streaming and offline runs of CHECKPOINT on CORPUS
 	$(NEMOPORT) oracle $(CHOSEN) --build $(BUILD) --corpus $(CORPUS)
 
-export: setup ## CHECKPOINT -> fp32 ONNX graphs in BUILD
-	$(NEMOPORT) export $(CHOSEN) --build $(BUILD) --contract $(CONTRACT)
+export: setup ## CHECKPOINT -> fp32 ONNX graphs in BUILD, or those of TARGET
+	$(NEMOPORT) export $(CHOSEN) --build $(BUILD) $(if $(filter onnx,$(TARGET)),--contract $(CONTRACT),--target $(TARGET) --precision $(PRECISION) --calibration $(CALIBRATION))
 
 fp16: export ## fp32 -> fp16 with Cast wrappers
 	$(NEMOPORT) quantize $(KV)fp16 --build $(BUILD) --calibration $(CALIBRATION)

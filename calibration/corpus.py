@@ -140,6 +140,28 @@ def check_calibration(corpus: Corpus) -> None:
         )
 
 
+@dataclass
+class CalibrationAudio:
+    """A manifest that is read when a recipe asks for it, once for a variant and its parents."""
+
+    manifest: Path | None
+    _read: Corpus | None = None
+
+    def corpus(self, variant: str, sample_rate_hz: int) -> Corpus:
+        """Raises CorpusError as `read_corpus` and `check_calibration`, and where there is no manifest."""
+        if self.manifest is None:
+            raise CorpusError(
+                f"{variant} needs calibration audio.",
+                expected="a NeMo manifest of speech that is not in the evaluation set",
+                found="none",
+                todo="give one with --calibration",
+            )
+        if self._read is None:
+            self._read = read_corpus(self.manifest, sample_rate_hz)
+            check_calibration(self._read)
+        return self._read
+
+
 def _lines(manifest: Path) -> list[str]:
     try:
         return manifest.read_text(encoding="utf-8").splitlines()

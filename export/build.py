@@ -35,6 +35,11 @@ def export_checkpoint(checkpoint: Checkpoint, build: Path, contract: str = NEMO)
     with variant.new_folder() as folder:
         export_graphs(checkpoint, folder, contract)  # refuses what cannot be exported, before anything stands in `build`
         variant.write_manifest(folder)
-        write_shared(checkpoint, build / "shared")
-        write_json(build / "config.json", runtime_config(checkpoint))
+        write_beside(checkpoint, build)
     return Artifact.open(variant.folder)
+
+
+def write_beside(checkpoint: Checkpoint, build: Path) -> None:
+    """What all variants of a checkpoint share."""
+    write_shared(checkpoint, build / "shared")
+    write_json(build / "config.json", runtime_config(checkpoint))

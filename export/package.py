@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
-from nemoport.artifact import Artifact
+from nemoport.artifact import ONNXRUNTIME, Artifact
 from nemoport.contract import KV, NEMO, contract_of
 from nemoport.errors import ArtifactError, OutputError
 from nemoport.export.card import CardFacts, card
@@ -54,7 +55,7 @@ def package(
         language=language,
     )
     arrange = load_layout(layout)
-    artifacts = _passed(build, variants, required_passes, getattr(arrange, "CONTRACTS", (NEMO, KV)))
+    artifacts = _passed(build, variants, required_passes, arrange)
     checkpoint = _one_checkpoint(build, config, artifacts)
     figures = {name: Figures.read(build, name).public() for name in artifacts}
     with new_folder(dist, replace=dist.is_dir()) as folder:
@@ -87,9 +88,11 @@ def package(
 
 
 def _passed(
-    build: Path, wanted: Sequence[str] | None, required_passes: RequiredPasses, contracts: Sequence[str]
+    build: Path, wanted: Sequence[str] | None, required_passes: RequiredPasses, arrange: ModuleType
 ) -> dict[str, Artifact]:
-    known = list(read_limits())  # not the smoothed parent, nor builds for comparison such as int8-static-cold
+    target, contracts = getattr(arrange, "TARGET", ONNXRUNTIME), getattr(arrange, "CONTRACTS", (NEMO, KV))
+    # Not the smoothed parent, nor builds for comparison such as int8-static-cold.
+    known = [name for name, limits in read_limits().items() if limits.target == target]
     names = list(dict.fromkeys(wanted or (n for n in known if contract_of(n) in contracts)))
     if not wanted:
         names = [name for name in names if (build / name / "manifest.json").is_file()]

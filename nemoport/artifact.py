@@ -19,6 +19,7 @@ from nemoport.spec import ModelSpec
 
 SCHEMA = 1
 ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
+ONNXRUNTIME = "onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Recipe:
     @property
     def digest(self) -> str:
         return digest_json(asdict(self))
+
+    @property
+    def target(self) -> str:
+        """The runtime that the variant is made for: a module of validate/sessions/."""
+        return self.parameters.get("target", ONNXRUNTIME)
 
 
 @dataclass(frozen=True)

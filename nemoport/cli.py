@@ -61,7 +61,16 @@ def _parser() -> argparse.ArgumentParser:
     profile = (("--profile",), dict(help="one chunk, and the attention's lookahead in it, such as 1120ms/0"))
     command(_oracle, "oracle", checkpoint, build, corpus, profile, help="record NeMo's own streaming and offline runs")
     contract = (("--contract",), dict(default="nemo", help="nemo: NeMo's caches; kv: projected ones, the fast path"))
-    command(_export, "export", checkpoint, build, contract, profile, help="export the checkpoint to fp32 ONNX graphs")
+    targets = [
+        (("--target",), dict(default="onnx", help="onnx, or another runtime: openvino, ...")),
+        (("--precision",), dict(default="fp32", help="of another target than onnx: fp32, fp16, int8, ...")),
+    ]
+    command(
+        _export,
+        "export",
+        *(checkpoint, build, contract, profile, *targets, calibration),
+        help="export the checkpoint to fp32 ONNX graphs, or to another runtime's",
+    )
     command(
         _quantize,
         "quantize",
@@ -141,9 +150,15 @@ def _export(options) -> None:
     from nemoport.export.build import export_checkpoint
     from nemoport.export.checkpoint import read_checkpoint
     from nemoport.export.profile import profiled
+    from nemoport.export.targets import export_target
 
     checkpoint = profiled(read_checkpoint(options.checkpoint), options.profile)
-    artifact = export_checkpoint(checkpoint, options.build, options.contract)
+    if options.target == "onnx":
+        artifact = export_checkpoint(checkpoint, options.build, options.contract)
+    else:
+        artifact = export_target(
+            checkpoint, options.build, options.target, options.precision, options.calibration, progress=_progress
+        )
     print(artifact.folder)
 
 

@@ -83,7 +83,7 @@ class Recognizer:
         Raises ArtifactError for a damaged folder, UsageError for a lookahead, provider or language that is not there, and
         for a beam or hotwords that cannot be.
         """
-        from nemoport.validate.sessions.onnxruntime import OnnxSession
+        from nemoport.validate.sessions import open_session
 
         artifact = Artifact.open(folder)
         if lookahead is None and artifact.spec.streaming:
@@ -91,7 +91,7 @@ class Recognizer:
         pieces = read_tokens(artifact.shared / "tokens.txt")
         search = _search(pieces, beam, hotwords, hotword_boost)
         return Recognizer(
-            OnnxSession.open(artifact, provider, threads),
+            open_session(artifact, provider, threads),
             artifact.filterbank(),
             pieces,
             lookahead,

@@ -19,7 +19,7 @@ GRAPH_ROLES = {
     "decoder": DECODER,
     "decoder_data": f"{DECODER}.data",
 }
-TOOLS = ("nemoport", "torch", "onnx", "onnxruntime", "numpy")
+TOOLS = ("nemoport", "torch", "onnx", "onnxruntime", "numpy", "openvino", "nncf", "litert-torch", "coreai-torch", "coremltools")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Variant:
     def new_folder(self):
         return new_folder(self.folder)
 
-    def write_manifest(self, folder: Path) -> Manifest:
+    def write_manifest(self, folder: Path, roles: dict[str, str] = GRAPH_ROLES) -> Manifest:
+        """roles: role -> path within `folder`, of every file that is there."""
         manifest = Manifest(
             variant=self.recipe.variant,
             recipe=self.recipe,
@@ -69,7 +70,7 @@ class Variant:
             corpus_digest=self.corpus_digest,
             tools=_tools(),
             machine=instruction_set(),
-            files=file_entries(folder, GRAPH_ROLES),
+            files=file_entries(folder, roles),
         )
         manifest.write(folder)
         return manifest

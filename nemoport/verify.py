@@ -35,6 +35,7 @@ def verify(folder: Path, variants: Sequence[str] | None = None) -> list[str]:
 
 def _opened(folder: Path, manifest: PackageManifest, variant: str) -> tuple[Path, Session]:
     """Its place, and a session of it."""
+    from nemoport.validate.sessions import open_session
     from nemoport.validate.sessions.onnxruntime import OnnxSession
     from nemoport.validate.sessions.split import SplitSession
 
@@ -48,7 +49,7 @@ def _opened(folder: Path, manifest: PackageManifest, variant: str) -> tuple[Path
                 found=f"manifest {artifact.manifest.digest[:12]} of {artifact.manifest.checkpoint_sha256[:12]}",
                 todo="download or make the package again",
             )
-        return artifact.folder, OnnxSession.open(artifact, threads=1)
+        return artifact.folder, open_session(artifact, threads=1)
     encoder, *decoder = load_layout(manifest.layout).graphs(folder, variant)
     spec = ModelSpec.from_dict(read_json(folder / "config.json", "download or make the package again").get("spec", {}))
     return encoder, (SplitSession if len(decoder) > 1 else OnnxSession)(spec, encoder, *decoder, threads=1)

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from nemoport.artifact import Artifact, Recipe
 from nemoport.calibration.cache import Progress
+from nemoport.calibration.corpus import CalibrationAudio
 from nemoport.contract import contract_of, precision_of, variant_of
-from nemoport.errors import CorpusError, UsageError
+from nemoport.errors import UsageError
 from nemoport.variant import FP32, Variant
 
 if TYPE_CHECKING:
-    from nemoport.calibration.corpus import Corpus
     from nemoport.quantize.sensitivity import Cost
 
 
@@ -41,10 +41,10 @@ def build_variant(
     saturate (see int8_dynamic.py). Raises UsageError (no such variant, or none with that choice), CorpusError,
     ArtifactError (no fp32 artifact), OutputError (made by other inputs, or not writable).
     """
-    return _build(build, variant, _Calibration(calibration), reduce_range, progress)
+    return _build(build, variant, CalibrationAudio(calibration), reduce_range, progress)
 
 
-def _build(build: Path, variant: str, calibration: _Calibration, reduce_range: bool, progress: Progress) -> Artifact:
+def _build(build: Path, variant: str, calibration: CalibrationAudio, reduce_range: bool, progress: Progress) -> Artifact:
     contract, precision = contract_of(variant), precision_of(variant)
     module, parameters = _recipe(precision)
     if reduce_range:
@@ -53,7 +53,7 @@ def _build(build: Path, variant: str, calibration: _Calibration, reduce_range: b
     parent = Artifact.open(build / fp32)
     if made_of != fp32:
         parent = _build(build, made_of, calibration, False, progress)
-    corpus = calibration.corpus(variant, parent) if module.NEEDS_CALIBRATION else None
+    corpus = calibration.corpus(variant, parent.spec.frontend.sample_rate_hz) if module.NEEDS_CALIBRATION else None
     target = Variant(
         build,
         Recipe(variant, made_of, asdict(parameters)),
@@ -77,32 +77,9 @@ def measure_sensitivity(build: Path, calibration: Path | None, *, progress: Prog
     """
     from nemoport.quantize import int4_mixed
 
-    parameters, audio = int4_mixed.Parameters(), _Calibration(calibration)
+    parameters, audio = int4_mixed.Parameters(), CalibrationAudio(calibration)
     parent = _build(build, parameters.parent, audio, False, progress)
-    return int4_mixed.prepare(parent, parameters, audio.corpus("int4-mixed", parent), progress).costs
-
-
-@dataclass
-class _Calibration:
-    """The calibration audio, read when a recipe asks for it, once for a variant and its parents."""
-
-    manifest: Path | None
-    _read: Corpus | None = None
-
-    def corpus(self, variant: str, parent: Artifact) -> Corpus:
-        from nemoport.calibration.corpus import check_calibration, read_corpus
-
-        if self.manifest is None:
-            raise CorpusError(
-                f"{variant} needs calibration audio.",
-                expected="a NeMo manifest of speech that is not in the evaluation set",
-                found="none",
-                todo="give one with --calibration",
-            )
-        if self._read is None:
-            self._read = read_corpus(self.manifest, parent.spec.frontend.sample_rate_hz)
-            check_calibration(self._read)
-        return self._read
+    return int4_mixed.prepare(parent, parameters, audio.corpus("int4-mixed", parent.spec.frontend.sample_rate_hz), progress).costs
 
 
 def _reduced(variant: str, parameters):

@@ -23,7 +23,7 @@ from nemoport.validate.longform import LongForm, make_longform
 from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle, Record, record_runs
 from nemoport.validate.result import GateResult, artifact_sha256, within
 from nemoport.validate.runs import CorpusRunner, Heard
-from nemoport.validate.sessions.onnxruntime import OnnxSession
+from nemoport.validate.sessions import open_session, running
 
 PROGRESS_SECONDS = 10.0
 # Of an offline model's one pass, as published. NeMo's attention takes memory by the square: at ten minutes and 8 heads
@@ -63,14 +63,14 @@ class Context:
 
     @cached_property
     def runner(self) -> CorpusRunner:
-        session = OnnxSession.open(self.artifact, self.provider, self.threads)
+        session = open_session(self.artifact, self.provider, self.threads)
         return CorpusRunner.open(self.artifact, FiniteSession(session))
 
     @cached_property
     def judge_digest(self) -> str:
         here = Path(__file__).parent
         files = [Path(nemoport.__file__).with_name(f"{name}.py") for name in RUN_BY] + sorted(here.rglob("*.py"))
-        return digest_json([[sha256_file(f) for f in files], self.provider, version("onnxruntime"), version("jiwer")])
+        return digest_json([[sha256_file(f) for f in files], self.provider, running(self.limits.target), version("jiwer")])
 
     def stamp(self, result: GateResult) -> GateResult:
         """Writes into a result what it was judged with."""

@@ -6,21 +6,29 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemoport.contract import KV, NEMO, variant_of
+from nemoport.artifact import ONNXRUNTIME
+from nemoport.contract import KV, NEMO, contract_of, variant_of
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.files import sha256_file
+from nemoport.variant import FP32
 
 LIMITS_FILE = Path(__file__).with_name("gates.toml")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """One variant's block. `streams`: how many utterances the corpus runs take at once."""
+    """One variant's block. `streams`: how many utterances the corpus runs take at once. `target`: the runtime it is of."""
 
     variant: str
     required: tuple[str, ...]
     streams: int
     blocks: dict[str, dict]
+    target: str = ONNXRUNTIME
+
+    @property
+    def fp32(self) -> str:
+        """The variant in full precision that it is compared with: of the same target and contract."""
+        return variant_of(contract_of(self.variant), FP32) if self.target == ONNXRUNTIME else f"{self.target}-{FP32}"
 
     def get(self, gate: str, name: str) -> float:
         """Raises UsageError for a limit that is not stated: without one, nothing would be judged."""
@@ -36,7 +44,8 @@ class Limits:
 
 
 def read_limits(path: Path = LIMITS_FILE) -> dict[str, Limits]:
-    """variant -> limits, in the file's order, then the same of the kv contract: what it is held to is no other.
+    """variant -> limits, in the file's order, then the same of the kv contract: what it is held to is no other. Last those
+    of other runtimes, whose blocks name their `target`, and with `like` the variant that they are held to as well.
 
     Raises ArtifactError for a limit without a reason.
     """
@@ -49,13 +58,18 @@ def read_limits(path: Path = LIMITS_FILE) -> dict[str, Limits]:
             found=f"none in {', '.join(missing)}",
             todo="write down why each limit is what it is",
         )
+    ours = {name: block for name, block in raw.items() if "target" not in block}
+    others = {name: {**raw.get(block.get("like"), {}), **block} for name, block in raw.items() if "target" in block}
     return {
-        (variant := variant_of(contract, precision)): Limits(
-            variant, tuple(block["required"]), int(block["streams"]), _blocks(block)
-        )
+        (variant := variant_of(contract, precision)): _limits(variant, block)
         for contract in (NEMO, KV)
-        for precision, block in raw.items()
-    }
+        for precision, block in ours.items()
+    } | {variant: _limits(variant, block) for variant, block in others.items()}
+
+
+def _limits(variant: str, block: dict) -> Limits:
+    streams, target = int(block["streams"]), block.get("target", ONNXRUNTIME)
+    return Limits(variant, tuple(block["required"]), streams, _blocks(block), target)
 
 
 def limits_of(variant: str, path: Path = LIMITS_FILE) -> Limits:

@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from nemoport.artifact import ONNXRUNTIME
 from nemoport.contract import KV, PROMPT, KvCaches, NemoCaches, contract_of
 from nemoport.export.config import cache_shapes
 from nemoport.export.shared import LANGUAGES
+from nemoport.export.targets import load_target
 from nemoport.spec import ModelSpec
 from nemoport.tokens import read_tokens
 from nemoport.validate.context import Context
@@ -20,14 +22,12 @@ OPTIONAL = {"target_length", "prednet_lengths"}  # NeMo's interface has them, no
 
 
 def run(context: Context) -> list[GateResult]:
-    artifact, spec = context.artifact, context.spec
     problems, checks = [], 0
     for found in (
         _files(context),
         _specs(context),
         _languages(context),
-        _graph(artifact.encoder, *encoder_interface(spec, contract_of(context.variant)), context),
-        _graph(artifact.decoder, *decoder_interface(spec), context),
+        _interfaces(context),
     ):
         for problem in found:
             checks += 1
@@ -37,6 +37,15 @@ def run(context: Context) -> list[GateResult]:
             "contract", "", len(problems), limit="max_problems", unit="problems", n=checks, evidence="; ".join(problems)
         )
     ]
+
+
+def _interfaces(context: Context) -> Iterator[str]:
+    artifact, spec = context.artifact, context.spec
+    if context.limits.target != ONNXRUNTIME:
+        yield from load_target(context.limits.target).problems(artifact, spec)
+        return
+    yield from _graph(artifact.encoder, *encoder_interface(spec, contract_of(context.variant)), context)
+    yield from _graph(artifact.decoder, *decoder_interface(spec), context)
 
 
 def encoder_interface(spec: ModelSpec, contract: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

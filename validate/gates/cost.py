@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib.metadata import version
 
 from nemoport.artifact import Artifact
-from nemoport.contract import contract_of, variant_of
 from nemoport.errors import ArtifactError
 from nemoport.spec import context_name
 from nemoport.validate.context import Context
 from nemoport.validate.result import GateResult
-from nemoport.variant import FP32, instruction_set
+from nemoport.validate.sessions import running
+from nemoport.variant import instruction_set
 
 AUDIO_SECONDS = 60.0  # at least one utterance, then more until there is as much
 TIMEOUT_SECONDS = 1800
@@ -22,14 +21,14 @@ TIMEOUT_SECONDS = 1800
 def run(context: Context) -> list[GateResult]:
     artifact = context.artifact
     size = sum(entry.bytes for entry in artifact.manifest.files.values())
-    fp32 = context.folder.with_name(variant_of(contract_of(context.variant), FP32))
+    fp32 = context.folder.with_name(context.limits.fp32)
     parent = sum(entry.bytes for entry in Artifact.open(fp32).manifest.files.values())
     figures = measure(context)
     speed = figures["audio_seconds"] / figures["work_seconds"]
     n = figures["utterances"]
     threads = f"{context.threads} threads" if context.threads else "its choice of threads"
     note = f"{context_name(figures['lookahead'])}, {figures['audio_seconds']:.0f} s of audio, one stream; {instruction_set()}, "
-    note += f"onnxruntime {version('onnxruntime')}, provider {context.provider}, {threads}"
+    note += f"{running(context.limits.target)}, provider {context.provider}, {threads}"
     return [
         context.judge("cost", "bytes", size, limit=None, unit="bytes", n=len(artifact.manifest.files)),
         context.judge("cost", "bytes of fp32's", size / parent, limit="max_bytes_ratio", unit="ratio", n=1),

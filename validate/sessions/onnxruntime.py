@@ -24,6 +24,7 @@ PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
     "dml": "DmlExecutionProvider",
 }
+PACKAGE = "onnxruntime"
 DECODER_OUTPUTS = ("outputs", "output_states_1", "output_states_2")
 
 
@@ -86,6 +87,9 @@ class OnnxSession:
 
     def unstack(self, state: Caches | Prompted) -> list[Caches | Prompted]:
         return state.rows()
+
+
+open_artifact = OnnxSession.open
 
 
 def _return_memory() -> None:
