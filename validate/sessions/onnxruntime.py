@@ -15,7 +15,7 @@ from nemoport.contract import Caches, Prompted, caches_of
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.graph_file import check_external_data
 from nemoport.spec import ModelSpec
-from nemoport.variant import instruction_set
+from nemoport.variant import U8_WEIGHTS, instruction_set, saturating
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -115,8 +115,7 @@ def saturates(artifact: Artifact, machine: str) -> bool:
     onnxruntime then has to be told to take u8 weights (session.x64quantprecision). It must not be told so for the
     weight-only variants: 1.31 no longer fuses 8-bit weights then, and multiplies in floats.
     """
-    parameters = artifact.manifest.recipe.parameters
-    return "reduce_range" in parameters and not parameters["reduce_range"] and _is_x86_without_vnni(machine)
+    return saturating(artifact) and _is_x86_without_vnni(machine)
 
 
 def _is_x86_without_vnni(machine: str) -> bool:
@@ -152,7 +151,7 @@ def open_graph(
     # Else the threads go on spinning between the chunks of a live stream: half as much processor time again, no faster.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if u8_weights:
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        options.add_session_config_entry(*U8_WEIGHTS)
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{optimised.name}.data")
