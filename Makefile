@@ -26,6 +26,9 @@ LAYOUT      ?= native
 SHARDS      ?=
 REPO        ?=
 
+# Variants judged at once. Each holds its weights in memory: a large model on a machine with many cores takes fewer.
+JOBS        ?= $(if $(filter reference/checkpoints/%,$(CHECKPOINT)),$(shell nproc 2>/dev/null || echo 1),1)
+
 PYTHON      ?= python3
 BIN         := .venv/bin
 NEMOPORT    := $(BIN)/nemoport
@@ -86,7 +89,7 @@ sensitivity: export ## what each layer and module costs in 4 bits
 	$(NEMOPORT) sensitivity --build $(BUILD) --calibration $(CALIBRATION)
 
 validate: oracle ## hold every built variant to its gates; the exit code is the verdict
-	$(NEMOPORT) validate $(CHOSEN) --build $(BUILD) --corpus $(CORPUS) --calibration $(CALIBRATION)
+	$(NEMOPORT) validate $(CHOSEN) --jobs $(JOBS) --build $(BUILD) --corpus $(CORPUS) --calibration $(CALIBRATION)
 
 package: ## lay out what passed for the Hub, in DIST
 	$(NEMOPORT) package --build $(BUILD) --dist $(DIST) --layout $(LAYOUT) $(if $(SHARDS),--shard-bytes $(SHARDS)) $(CARD)

@@ -1,12 +1,12 @@
 """Every variant on the reference checkpoint and on its hard versions, same audio: writes bench/accuracy-tables.md.
 
-    python bench/accuracy.py --build build/accuracy [--further 400] [--only CASE ...] [--threads N]
+    python bench/accuracy.py --build build/accuracy [--further 800] [--only CASE ...] [--jobs N]
 
 A hard version is the same function, bit for bit, with outlier channels (nemoport.reference.outliers), so that every
 difference between its variants and the plain checkpoint's is the quantizer's doing. What is built only to be compared
 (per-tensor dynamic, cold-cache static, ...) stands beside what is packaged. Besides the committed evaluation speech it
 hears --further utterances made with espeak-ng (more_speech.py); without espeak-ng the committed ones alone, and says so.
-Run again, it goes on where it stopped. --only: reference, hard-0-32 or hard-1-128, to run them beside each other.
+Run again, it goes on where it stopped. Speed is measured at the end, all variants in turn, round after round.
 """
 
 from __future__ import annotations
@@ -14,22 +14,27 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import statistics
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import more_speech
 import pooled
 
 from nemoport.artifact import Manifest
-from nemoport.calibration.corpus import Corpus, check_disjoint, read_corpus
+from nemoport.calibration.corpus import check_disjoint, read_corpus
 from nemoport.contract import KV, NEMO
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
 from nemoport.quantize import build_variant
 from nemoport.reference.outliers import rewrite
 from nemoport.validate.context import Context
+from nemoport.validate.gates import cost
 from nemoport.validate.limits import limits_of
 from nemoport.validate.oracle import record_oracle
 from nemoport.validate.result import GateResult
@@ -52,14 +57,24 @@ GATES = ("longform", "numeric", "structure", "tokens", "wer")  # `nemoport valid
 
 @dataclass(frozen=True)
 class Setup:
-    """What all checkpoints have in common. corpus, further, calibration: manifests; threads: 0 for the runtime's choice."""
+    """What all checkpoints have in common. corpus, further, calibration: manifests; threads: of a session while several
+    variants are heard at once."""
 
     variants: Sequence[str]
     corpus: Path
     further: Sequence[Path]
     calibration: Path
     threads: int
-    speed: bool
+
+
+@dataclass(frozen=True)
+class Case:
+    """A checkpoint and its builds."""
+
+    name: str
+    title: str
+    checkpoint: Path
+    build: Path
 
 
 @dataclass(frozen=True)
@@ -97,43 +112,65 @@ def progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def cases(build: Path) -> dict[str, tuple[str, Path]]:
-    """Name -> (title, checkpoint), made where it is not there."""
-    found = {"reference": ("The reference checkpoint", CHECKPOINT)}
+def cases(build: Path) -> list[Case]:
+    """Made where they are not there."""
+    found = [Case("reference", "The reference checkpoint", CHECKPOINT, build / "reference")]
     for seed, strength, share in HARD:
         hard = build / f"hard-{seed}-{strength}.nemo"
         if not hard.is_file():
             rewrite(CHECKPOINT, hard, seed, strength, share)
-        found[hard.stem] = (f"Outliers of {strength} times in {share:.0%} of the channels, seed {seed}", hard)
+        title = f"Outliers of {strength} times in {share:.0%} of the channels, seed {seed}"
+        found.append(Case(hard.stem, title, hard, build / hard.stem))
     return found
 
 
-def rows_of(checkpoint: Path, build: Path, setup: Setup) -> list[Row]:
-    """Builds, judges and measures variants. What fails a gate is shown as failing."""
-    read = read_checkpoint(str(checkpoint))
-    rate_hz = read.spec.frontend.sample_rate_hz
-    evaluation, more = read_corpus(setup.corpus, rate_hz), [read_corpus(part, rate_hz) for part in setup.further]
-    for one in (evaluation, *more):
-        check_disjoint(read_corpus(setup.calibration, rate_hz), one)
+def make(setup: Setup, case: Case) -> None:
+    """Builds the variants, and records NeMo."""
+    checkpoint = read_checkpoint(str(case.checkpoint))
+    rate_hz = checkpoint.spec.frontend.sample_rate_hz
+    for manifest in (setup.corpus, *setup.further):
+        check_disjoint(read_corpus(setup.calibration, rate_hz), read_corpus(manifest, rate_hz))
     for contract in (NEMO, KV):
-        export_checkpoint(read, build, contract)
+        export_checkpoint(checkpoint, case.build, contract)
     for variant in (v for v in setup.variants if v not in EXPORTED):
-        progress(f"{build.name}: {variant}")
-        build_variant(build, variant, setup.calibration, progress=lambda line: None)
-    oracle, like = record_oracle(read, evaluation, build, progress), comparisons(build)
-
-    def context(variant: str) -> Context:
-        limits = replace(limits_of(like.get(variant, variant)), variant=variant)
-        return Context(build / variant, limits, read, evaluation, oracle, threads=setup.threads, progress=progress)
-
-    measured = {variant: heard(context(variant), more) for variant in setup.variants}
-    # Last, one after another: speed is of a machine that does nothing else of this.
-    return [row(context(variant), *measured[variant], setup.speed) for variant in setup.variants]
+        progress(f"{case.name}: {variant}")
+        build_variant(case.build, variant, setup.calibration, progress=lambda line: None)
+    record_oracle(checkpoint, read_corpus(setup.corpus, rate_hz), case.build, progress)
 
 
-def heard(context: Context, further: Sequence[Corpus]) -> tuple[list[GateResult], pooled.Pooled]:
+def context_of(setup: Setup, case: Case, variant: str, threads: int) -> Context:
+    """Of a case that was made."""
+    checkpoint = read_checkpoint(str(case.checkpoint))
+    evaluation = read_corpus(setup.corpus, checkpoint.spec.frontend.sample_rate_hz)
+    oracle, like = record_oracle(checkpoint, evaluation, case.build, progress), comparisons(case.build)
+    limits = replace(limits_of(like.get(variant, variant)), variant=variant)
+    return Context(case.build / variant, limits, checkpoint, evaluation, oracle, threads=threads, progress=progress)
+
+
+def heard(setup: Setup, one: tuple[Case, str]) -> Row:
+    """A variant judged and measured, but for its speed. What fails a gate is shown as failing."""
+    context = context_of(setup, *one, setup.threads)
+    further = [read_corpus(part, context.spec.frontend.sample_rate_hz) for part in setup.further]
     results = judged(context, path_of(context, "gates"), [g for g in GATES if g in context.limits.required])
-    return results, pooled.measure_once(context, further, path_of(context, "pooled").with_suffix(".json"))
+    figures = pooled.measure_once(context, further, path_of(context, "pooled").with_suffix(".json"))
+    (worst,) = [r.measured for r in results if r.case == "worst minute above NeMo"]
+    noise = [r.measured**2 for r in results if r.unit == "rms error / rms"]  # power over power, of each run
+    size = sum(f.bytes for f in Manifest.read(context.folder).files.values()) / 1e6
+    failed = tuple(sorted({r.gate for r in results if not r.passed}))
+    return Row(context.variant, size, -10 * math.log10(sum(noise) / len(noise)), figures, worst, None, failed)
+
+
+def speeds(setup: Setup, found: Sequence[Case], rounds: int) -> dict[tuple[str, str], float]:
+    """(case, variant) -> times real time of one stream in a process of its own, the runtime's choice of threads; median of
+    the rounds, in each of which every variant has its turn."""
+    contexts = {(case.name, v): context_of(setup, case, v, 0) for case in found for v in setup.variants}
+    taken: dict[tuple[str, str], list[float]] = {key: [] for key in contexts}
+    for number in range(rounds):
+        progress(f"speed: round {number + 1} of {rounds}")
+        for key, context in contexts.items():
+            figures = cost.measure(context)
+            taken[key].append(figures["audio_seconds"] / figures["work_seconds"])
+    return {key: statistics.median(values) for key, values in taken.items()}
 
 
 def judged(context: Context, path: Path, names: Sequence[str]) -> list[GateResult]:
@@ -141,16 +178,6 @@ def judged(context: Context, path: Path, names: Sequence[str]) -> list[GateResul
     kept, now = read_results(path), context.stamp(GateResult("", context.variant, context.sha256, ""))
     same = all(getattr(result, name) == getattr(now, name) for name in STAMPS for result in kept)
     return kept if same and {r.gate for r in kept} == set(names) else judge(context, path, names)
-
-
-def row(context: Context, results: list[GateResult], figures: pooled.Pooled, speed: bool) -> Row:
-    cost = {r.case: r for r in judged(context, path_of(context, "cost"), ["cost"])} if speed else {}
-    (worst,) = [r.measured for r in results if r.case == "worst minute above NeMo"]
-    failed = tuple(sorted({r.gate for r in [*results, *cost.values()] if not r.passed}))
-    noise = [r.measured**2 for r in results if r.unit == "rms error / rms"]  # power over power, of each run
-    size = sum(f.bytes for f in Manifest.read(context.folder).files.values()) / 1e6
-    times = cost["speed"].measured if speed else None
-    return Row(context.variant, size, -10 * math.log10(sum(noise) / len(noise)), figures, worst, times, failed)
 
 
 def path_of(context: Context, what: str) -> Path:
@@ -190,32 +217,42 @@ def main() -> None:
     parser.add_argument("--build", type=Path, required=True, help="a folder for the builds of all checkpoints")
     parser.add_argument("--corpus", type=Path, default=REFERENCE / "audio" / "eval.jsonl")
     parser.add_argument("--calibration", type=Path, default=REFERENCE / "audio" / "calibration.jsonl")
-    parser.add_argument("--further", type=int, default=400, help="utterances made besides, a multiple of 4")
+    parser.add_argument("--further", type=int, default=800, help="utterances made besides, a multiple of 4")
     parser.add_argument("--only", nargs="+", help="names of checkpoints")
     parser.add_argument("--variants", nargs="+", default=[*EXPORTED, *PACKAGED, *COMPARED])
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--without-speed", action="store_true", help="where the machine has other things to do")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="variants heard at once; default: the cores")
+    parser.add_argument("--rounds", type=int, default=3, help="of the measurement of speed; 0 for none")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("accuracy-tables.md"))
     args = parser.parse_args()
     further: list[Path] = []
     if args.further and more_speech.available():
         further = more_speech.make(args.build / "further", args.further, 4, args.corpus)
-    setup = Setup(args.variants, args.corpus, further, args.calibration, args.threads, not args.without_speed)
-    audio = f"{args.further} further ones at one lookahead each" if further else "no further ones: espeak-ng is not installed"
-    sections = [f"{instruction_set()}; {args.corpus.name} at every lookahead and {audio}; calibration {args.calibration.name}."]
-    tables = {}
-    for name, (title, checkpoint) in cases(args.build).items():
-        if args.only and name not in args.only:
-            continue
-        tables[title] = rows_of(checkpoint, args.build / name, setup)
-        figures = tables[title][0].pooled
-        said = f"{figures.utterances} utterances, {figures.runs} runs, {figures.words} words; NeMo's own WER is fp32's."
-        if setup.speed:
-            load = f"{os.getloadavg()[2]:.1f}, {os.cpu_count()} processors"
-            said += f" Load average of the last 15 minutes: {load}; the speeds of a busy machine tell little."
-        sections.append(f"## {title}\n\n{said}\n\n{table(tables[title])}")
-        args.out.write_text("\n\n".join(sections) + "\n")
-        plot(tables, args.out.with_suffix(".svg"))
+    threads = max(1, (os.cpu_count() or 1) // args.jobs)
+    setup = Setup(args.variants, args.corpus, further, args.calibration, threads)
+    found = [case for case in cases(args.build) if not args.only or case.name in args.only]
+    with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:  # a fork would inherit the runtimes' threads
+        list(pool.map(partial(make, setup), found))
+        every = [(case, variant) for case in found for variant in setup.variants]
+        rows = dict(zip([(case.name, v) for case, v in every], pool.map(partial(heard, setup), every), strict=True))
+    load = f"{os.getloadavg()[0]:.1f} before it, {os.cpu_count()} processors"
+    for key, value in speeds(setup, found, args.rounds).items() if args.rounds else ():
+        rows[key] = replace(rows[key], speed=value)
+    tables = {case.title: [rows[case.name, v] for v in setup.variants] for case in found}
+    write(tables, setup, f"Speed: {args.rounds} rounds; load average {load}." if args.rounds else "", args.out)
+
+
+def write(tables: dict[str, list[Row]], setup: Setup, said: str, out: Path) -> None:
+    more = sum(len(manifest.read_text().splitlines()) for manifest in setup.further)
+    audio = f"{more} further ones at one lookahead each" if more else "no further ones: espeak-ng is not installed"
+    sections = [
+        f"{instruction_set()}; {setup.corpus.name} at every lookahead and {audio}; calibration {setup.calibration.name}. {said}"
+    ]
+    for title, rows in tables.items():
+        figures = rows[0].pooled
+        about = f"{figures.utterances} utterances, {figures.runs} runs, {figures.words} words; NeMo's own WER is fp32's."
+        sections.append(f"## {title}\n\n{about}\n\n{table(rows)}")
+    out.write_text("\n\n".join(sections) + "\n")
+    plot(tables, out.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

@@ -90,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
         (("--shard",), dict(metavar="I/N", help="every N-th of them, from the I-th on")),
         (("--dataset-revision",), dict(help="of the data set")),
     ]
-    judged = (checkpoint, build, heard, calibration, variants, profile, *dataset)
+    jobs = (("--jobs",), dict(type=int, default=1, help="variants judged at once, each in a process with its share of the cores"))
+    judged = (checkpoint, build, heard, calibration, variants, profile, jobs, *dataset)
     command(_validate, "validate", *judged, help="hold variants to the gates")
     layout = (("--layout",), dict(default="native", help="native: nemoport's own; sherpa-onnx; onnx-asr, for offline models"))
     shards = (("--shard-bytes",), dict(metavar="SIZE", help="layout onnx-asr: fp32 again in files of at most SIZE, such as 1.5G"))
@@ -192,7 +193,15 @@ def _validate(options) -> int:
             found="both" if corpus else "neither",
             todo="give one of them",
         )
-    passed = validate(checkpoint, options.build, corpus, options.variants, options.calibration, progress=_progress)
+    passed = validate(
+        checkpoint,
+        options.build,
+        corpus,
+        options.variants,
+        options.calibration,
+        jobs=options.jobs,
+        progress=_progress,
+    )
     return 0 if passed else 1
 
 

@@ -100,6 +100,21 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Waits until no other process is within the block for this path. Leaves an empty file beside it. Raises OutputError."""
+    import filelock
+
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(f"{path}.lock")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def _explained(target: Path) -> Iterator[None]:
     """Turns what the file system says (full, read-only, not a folder) into an OutputError."""
     try:

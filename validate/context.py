@@ -32,6 +32,10 @@ OFFLINE_MINUTES = 6.5
 RUN_BY = ("audio", "contract", "decode", "frontend", "stream", "tokens")  # of nemoport/; all of validate/ counts
 
 
+def silent(line: str) -> None:
+    """No progress is shown; a function of a module, so that it can be handed to another process."""
+
+
 @dataclass
 class Context:
     folder: Path  # of the artifact, in its build or package
@@ -41,7 +45,7 @@ class Context:
     oracle: Oracle
     provider: str = "cpu"
     threads: int = 0
-    progress: Callable[[str], None] = lambda line: None
+    progress: Callable[[str], None] = silent
     _runs: dict[tuple[int | None, int, int], dict[str, tuple[Heard, ...]]] = field(default_factory=dict, repr=False)
 
     @property

@@ -13,7 +13,7 @@ import numpy as np
 from nemoport.calibration.corpus import Corpus, prompts
 from nemoport.errors import ArtifactError
 from nemoport.export.checkpoint import Checkpoint
-from nemoport.files import digest_json, read_json, sha256_file, write_bytes, write_json
+from nemoport.files import alone, digest_json, read_json, sha256_file, write_bytes, write_json
 from nemoport.spec import ModelSpec, context_name
 from nemoport.validate import nemo, nemo_runs
 
@@ -100,10 +100,12 @@ def record_runs(
     for mode, lookahead in wanted:
         path = folder / f"{mode}{'' if lookahead is None else f'-{lookahead}'}.json"
         if not path.is_file():
-            if model is None:
-                progress(f"oracle: restoring {checkpoint.path.name} in NeMo")
-                model = nemo.restore(checkpoint)
-            _record(model, checkpoint.spec, corpus, mode, lookahead, path, progress)
+            with alone(path):  # processes that judge beside each other want the same runs
+                if not path.is_file():
+                    if model is None:
+                        progress(f"oracle: restoring {checkpoint.path.name} in NeMo")
+                        model = nemo.restore(checkpoint)
+                    _record(model, checkpoint.spec, corpus, mode, lookahead, path, progress)
         runs[mode, lookahead] = _read(path, corpus, lookahead)
     return Oracle(digest, folder, runs)
 

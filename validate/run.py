@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 from nemoport.calibration.corpus import check_disjoint, read_corpus
@@ -11,13 +14,14 @@ from nemoport.errors import ArtifactError, NemoportError
 from nemoport.export.checkpoint import Checkpoint, read_checkpoint
 from nemoport.validate import gates
 from nemoport.validate.baseline import record_baseline
-from nemoport.validate.context import Context
+from nemoport.validate.context import Context, silent
 from nemoport.validate.limits import Limits, limits_of, read_limits
 from nemoport.validate.oracle import record_oracle
 from nemoport.validate.report import table, write_reports
 from nemoport.validate.result import GateResult
 from nemoport.validate.results import read_results, required_passes, results_path, write_results
 
+COST = "cost"
 BESIDE = ("numeric", "tokens", "wer", "longform")  # gates that tell how good an artifact is
 
 
@@ -30,14 +34,17 @@ def validate(
     *,
     provider: str = "cpu",
     threads: int = 0,
+    jobs: int = 1,
     baseline: bool = True,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Callable[[str], None] = silent,
 ) -> bool:
     """Whether every variant (default: all that are built) passes every gate that it must.
 
     Writes build/results/: <variant>.jsonl, junit.xml, report.md. By default also what is built for comparison, into
     extra-<name>.jsonl, which does not count for the verdict. `calibration`: the manifest that variants were
     calibrated on, which must share no recording with `corpus`. `baseline`: measure NeMo's own export beside them.
+    `jobs`: variants that are judged at once, each in a process of its own with its share of the threads; what a variant
+    costs is measured behind all that, alone. With several, `progress` must be a function of a module.
     Raises NemoportError kinds for unusable input; a variant that is asked for and not there is a fail.
     """
     if not isinstance(checkpoint, Checkpoint):
@@ -52,16 +59,20 @@ def validate(
     baseline = baseline and streaming is not None and streaming.attention_lookahead is None
     baselines = record_baseline(checkpoint, evaluation, oracle, build, progress, threads) if baseline else []
 
-    def context(one: Limits) -> Context:
-        return Context(
-            build / one.variant, one, checkpoint, evaluation, oracle, provider, threads, progress
-        )
+    def context(one: Limits, threads: int) -> Context:
+        return Context(build / one.variant, one, checkpoint, evaluation, oracle, provider, threads, progress)
 
-    for one in limits:
-        judge(context(one), results_path(build, one.variant))
     beside = {} if variants else comparisons(build)
-    for name, like in beside.items():
-        judge(context(replace(limits_of(like), variant=name)), results_path(build, f"extra-{name}"), BESIDE)
+    shared = threads or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else 0)
+    tasks = [(context(one, shared), results_path(build, one.variant), _but_cost(one)) for one in limits]
+    tasks += [
+        (context(replace(limits_of(like), variant=name), shared), results_path(build, f"extra-{name}"), BESIDE)
+        for name, like in beside.items()
+    ]
+    judged = _judge_all(tasks, jobs)
+    for one, found in zip(limits, judged, strict=False):
+        if COST in one.required:
+            judge(context(one, threads), results_path(build, one.variant), [COST], found)
     write_reports(build, baselines)
     problems = {one.variant: required_passes(build, one.variant) for one in limits}
     progress(table(build, [*problems, *(f"extra-{name}" for name in beside)]))
@@ -71,14 +82,32 @@ def validate(
     return not any(problems.values())
 
 
-def judge(context: Context, path: Path, names: Sequence[str] | None = None) -> list[GateResult]:
+def _but_cost(limits: Limits) -> list[str]:
+    return [gate for gate in limits.required if gate != COST]
+
+
+def _judge_all(tasks: Sequence[tuple[Context, Path, Sequence[str]]], jobs: int) -> list[list[GateResult]]:
+    if jobs == 1:
+        return [judge(*task) for task in tasks]
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:  # a fork would inherit onnxruntime's and torch's threads
+        return list(pool.map(_judge_task, tasks))
+
+
+def _judge_task(task: tuple[Context, Path, Sequence[str]]) -> list[GateResult]:
+    return judge(*task)
+
+
+def judge(
+    context: Context, path: Path, names: Sequence[str] | None = None, standing: Sequence[GateResult] = ()
+) -> list[GateResult]:
     """Runs each required gate (or `names`) that has no pass from the same artifact, oracle, limits and code.
 
-    `path` holds all results, as soon as each gate has ended.
+    `path` holds all results, as soon as each gate has ended, and `standing`, those of other gates.
     """
     kept = _reusable(context, path)
+    asked = sorted(names or context.limits.required)
     results: list[GateResult] = []
-    for gate in sorted(names or context.limits.required):
+    for gate in asked:
         if gate in kept:
             context.progress(f"{context.variant}: {gate}: unchanged, passed before")
             results += kept[gate]
@@ -88,7 +117,9 @@ def judge(context: Context, path: Path, names: Sequence[str] | None = None) -> l
             verdict = f"{failed} of {len(found)} figures fail" if failed else "pass"
             context.progress(f"{context.variant}: {gate}: {verdict}")
             results += found
-        write_results(path, results + [r for later, rs in kept.items() if later > gate for r in rs])
+        left = [r for other, rs in kept.items() if other > gate or other not in asked for r in rs]
+        done = {r.gate for r in [*results, *left]}
+        write_results(path, sorted([*results, *left, *(r for r in standing if r.gate not in done)], key=lambda r: r.gate))
     return results
 
 
