@@ -15,7 +15,7 @@ from nemoport.stream import Chunker
 from nemoport.validate import gates, limits
 from nemoport.validate.context import Context
 from nemoport.validate.result import FAIL, PASS, artifact_sha256
-from nemoport.validate.results import read_results, required_passes, results_path
+from nemoport.validate.results import read_results, required_passes, results_path, write_results
 from nemoport.validate.run import built, comparisons, judge, validate
 
 FP32 = "fp32"
@@ -228,6 +228,22 @@ def test_verdict_files_and_reuse(validated, reference_checkpoint):
     assert int(suites["fp16"].get("failures")) == len(suites["fp16"].findall("testcase/failure")) > 0
     assert "manifest.json is missing" in required_passes(copy, "fp16")[0]
     assert "manifest.json is missing" in required_passes(copy, "int8-static")[0]
+
+
+def test_variants_judged_beside_each_other(validated, reference_checkpoint, tmp_path):
+    """In processes, cost behind the rest: what had passed stands, what was missing is judged, whatever is new is seen."""
+    copy, manifest = damage.copy_build(validated[0], tmp_path / "build"), validated[1]
+    path = results_path(copy, FP32)
+    before = read_results(path)
+    write_results(path, [r for r in before if r.gate not in ("contract", "cost", "wer")])
+    damage.copy_build(copy / FP32, copy / "kv-fp32")
+    settings = dict(variants=[FP32, "kv-fp32"], baseline=False, threads=1, jobs=2)
+    assert not validate(reference_checkpoint, copy, manifest, **settings)
+    key = [(r.gate, r.case, r.unit, r.status) for r in before]
+    assert [(r.gate, r.case, r.unit, r.status) for r in read_results(path)] == key
+    twin = read_results(results_path(copy, "kv-fp32"))  # the other contract's graphs under its name
+    assert {r.gate for r in twin} == set(limits.limits_of("kv-fp32").required)
+    assert {r.gate for r in twin if not r.passed} == {"contract"}
 
 
 def test_unusable_input_is_refused(validated, reference_checkpoint, tmp_path):

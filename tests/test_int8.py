@@ -11,6 +11,7 @@ import onnxruntime as ort
 import pytest
 from damage import copy_build
 from onnx import TensorProto, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
 from quantizing import listen, quiet, short_manifest, snr_db
 
 from nemoport.artifact import DECODER, ENCODER, Artifact
@@ -112,6 +113,27 @@ def test_subsampling_is_untouched(variant, build, request):
     before, after = arrays(onnx.load(build / "fp32" / ENCODER)), arrays(encoder_of(artifact))
     names = [name for name in before if name.startswith("pre_encode.")]
     assert len(names) == 12 and all(np.array_equal(before[name], after[name]) for name in names)
+
+
+def test_what_quantizing_the_subsampling_does(build, fp32_run, eval_corpus, tmp_path):
+    """Its six products, under 1 % of the published model's weights, put as much noise into the frames as all 60 of the
+    layers. Weights are unsigned here, which saturates on no machine."""
+    fp32 = Artifact.open(build / "fp32")
+    nodes = {n.name for n in onnx.load(fp32.encoder, load_external_data=False).graph.node if n.op_type in ("Conv", "MatMul")}
+    subsampling = sorted(name for name in nodes if name.startswith("/pre_encode/"))
+    assert len(subsampling) == 6
+    snr = {}
+    for name, chosen in (("layers", LINEARS), ("subsampling", subsampling)):
+        quantize_dynamic(
+            fp32.encoder,
+            tmp_path / f"{name}.onnx",
+            op_types_to_quantize=["Conv", "MatMul"],
+            nodes_to_quantize=chosen,
+            per_channel=True,
+            weight_type=QuantType.QUInt8,
+        )
+        snr[name] = snr_db(fp32_run[1], listen(fp32, eval_corpus, 6, tmp_path / f"{name}.onnx")[1])
+    assert snr["subsampling"] < snr["layers"] + 3, snr  # 35.2 and 35.1 dB were measured
 
 
 def test_decoder_weights_are_fp16_and_its_arithmetic_f32(dynamic, build, tmp_path):
