@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nemoport.artifact import Artifact
-from nemoport.contract import PROMPT, Caches, KvCaches, NemoCaches, Prompted
+from nemoport.contract import Caches, KvCaches, NemoCaches, Prompted
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.export.targets.openvino.names import DECODER, ENCODER, JOINT, METADATA, RENAMED, RUNTIME
 from nemoport.files import read_json
@@ -106,11 +106,12 @@ def _core():
 
 
 def _device(core, provider: str) -> str:
-    """cpu -> CPU, gpu -> GPU, gpu.1 -> GPU.1, npu -> NPU, of those that are there."""
-    if provider.upper() not in core.available_devices:
+    """cpu -> CPU, gpu.1 -> GPU.1, gpu -> GPU, which is the first of several, npu -> NPU, of those that are there."""
+    there = core.available_devices
+    if provider.upper() not in {*there, *(device.partition(".")[0] for device in there)}:
         raise UsageError(
             f"OpenVINO has no device for the provider {provider!r} here.",
-            expected=f"one of {', '.join(device.lower() for device in core.available_devices)}",
+            expected=f"one of {', '.join(device.lower() for device in there)}",
             found=provider,
             todo="choose one of these, or install the device's driver",
         )

@@ -18,6 +18,7 @@ from nemoport.export.targets.openvino.names import ENCODER, GRAPHS, METADATA, PR
 from nemoport.files import read_json
 from nemoport.spec import ModelSpec
 from nemoport.tokens import read_tokens
+from nemoport.variant import instruction_set
 
 if TYPE_CHECKING:
     from nemoport.calibration.cache import Progress
@@ -48,6 +49,9 @@ PRECISIONS = {
     "fp32": Parameters(),
     "fp16": Parameters(weights="fp16"),
     "int8": Parameters(weights="int8"),
+    "kv-fp32": Parameters(KV),
+    "kv-int8": Parameters(KV, "int8"),
+    "kv-int8-dynamic": Parameters(KV, "int8", 128),
 }
 
 
@@ -99,6 +103,8 @@ def problems(artifact: Artifact, spec: ModelSpec) -> Iterator[str]:
 
     parameters = Parameters(**{k: v for k, v in artifact.manifest.recipe.parameters.items() if k != "target"})
     core, folder = openvino.Core(), artifact.folder
+    if parameters.group and "vnni" not in (here := instruction_set()):
+        yield f"activations are rounded by processors with VNNI: on this one ({here}) the gates would judge another function"
     for name, sides in interfaces(spec, parameters.contract).items():
         model = core.read_model(folder / f"{name}.xml")
         for side, wanted, ports in zip(("input", "output"), sides, (model.inputs, model.outputs), strict=True):

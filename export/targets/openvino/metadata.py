@@ -29,8 +29,8 @@ def metadata(config: Mapping, tokens: Sequence[str], contract: str, precision: s
     looks_ahead = streaming.attention_lookahead
     caches = {"kv_cache_shapes": encoder["kv_cache_shapes"], "kv_cache_rule": encoder["kv_cache_rule"]}
     if contract != KV:
-        channel, time, _ = encoder["cache_shapes"].values()
-        caches = {"cache_channel_shape": channel, "cache_time_shape": time}
+        shapes = encoder["cache_shapes"]
+        caches = {"cache_channel_shape": shapes["cache_last_channel"], "cache_time_shape": shapes["cache_last_time"]}
     return {
         "model": config["base_model"] or config["checkpoint"]["name"],
         "model_class": PROMPT_CLASS if spec.prompt else STREAMING_CLASS,
