@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemoport.artifact import Artifact
-from nemoport.contract import KV, contract_of, precision_of, variant_of
+from nemoport.contract import KV, contract_of
 from nemoport.quantize.graph import layer_matmuls
-from nemoport.variant import FP32, instruction_set
+from nemoport.variant import instruction_set
 
 HERE = Path(__file__).parent
 WARM_UP_CHUNKS = 12  # until the caches are full and the processor's frequency has settled
@@ -43,13 +43,12 @@ class Row:
     path: str
     weight_bytes: int = 0  # of the encoder; 0: no limit is shown
     floats: bool = True
-    python: str = sys.executable
     process: subprocess.Popen | None = None
     milliseconds: dict[Setting, list[float]] = field(default_factory=dict)
     peak_bytes: dict[Setting, int] = field(default_factory=dict)
 
     def start(self, threads: int) -> None:
-        command = [self.python, str(HERE / "worker.py"), self.kind, self.path, str(threads)]
+        command = [sys.executable, str(HERE / "worker.py"), self.kind, self.path, str(threads)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ready(self) -> None:
@@ -80,12 +79,8 @@ def rows_of(options) -> list[Row]:
         if options.variants and name not in options.variants:
             continue
         artifact = Artifact.open(manifest.parent)
-        size = artifact.encoder.with_name(f"{artifact.encoder.name}.data").stat().st_size
-        rows.append(Row(name, "artifact", str(artifact.folder), size, precision_of(name) in FLOATS))
-        if options.openvino and name == variant_of(KV, FP32):
-            path = str(artifact.folder)
-            rows.append(Row(f"{name} in OpenVINO", "openvino-fp32", path, size, python=options.openvino))
-            rows.append(Row(f"{name} in OpenVINO, INT8", "openvino-int8", path, size // 4, False, options.openvino))
+        size = artifact.manifest.files["encoder_data"].bytes
+        rows.append(Row(name, "artifact", str(artifact.folder), size, name.endswith(FLOATS)))
     return rows
 
 
@@ -142,7 +137,6 @@ def main() -> None:
     parser.add_argument("--variant", action="append", dest="variants", help="repeat for several; default: all built")
     parser.add_argument("--nemo", type=Path, help="the checkpoint, to run NeMo itself")
     parser.add_argument("--nemo-export", type=Path, action="append", help="folder of encoder.onnx, decoder.onnx, spec.json")
-    parser.add_argument("--openvino", help="Python of an environment that has openvino, nncf and nemoport")
     parser.add_argument("--lookaheads", type=int, nargs="+", default=[6])
     parser.add_argument("--streams", type=int, nargs="+", default=[1])
     parser.add_argument("--threads", type=int, default=2)

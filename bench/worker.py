@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -23,12 +22,12 @@ Step = Callable[[np.ndarray, np.ndarray], None]  # mel f32 [B, n_mels, T], lengt
 
 
 def of_artifact(folder: str, threads: int) -> tuple[ModelSpec, Callable[[int, int], Step]]:
-    """One of our variants, by nemoport's own session."""
+    """One of our variants, by nemoport's own session of its runtime."""
     from nemoport.artifact import Artifact
-    from nemoport.validate.sessions.onnxruntime import OnnxSession
+    from nemoport.validate.sessions import open_session
 
     artifact = Artifact.open(folder)
-    return of_session(OnnxSession.open(artifact, threads=threads), artifact.spec)
+    return of_session(open_session(artifact, threads=threads), artifact.spec)
 
 
 def of_nemo_export(folder: str, threads: int) -> tuple[ModelSpec, Callable[[int, int], Step]]:
@@ -86,45 +85,6 @@ def of_nemo(checkpoint: str, threads: int) -> tuple[ModelSpec, Callable[[int, in
     return read.spec, begin
 
 
-class OpenVinoEncoder:
-    """An fp32 variant of either contract in OpenVINO, called as an onnxruntime session is; weights in 8 bits if wanted:
-    nncf's weight-only compression, run with OpenVINO's dynamic quantization of activations in groups of 128."""
-
-    def __init__(self, graph: Path, threads: int, int8: bool):
-        import openvino
-
-        core = openvino.Core()
-        model = core.read_model(graph)
-        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        if int8:
-            import nncf
-
-            model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
-            settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 128
-        self._inputs = [port.get_any_name() for port in model.inputs]
-        self._request = core.compile_model(model, "CPU", settings).create_infer_request()
-
-    def get_inputs(self):
-        return [SimpleNamespace(name=name) for name in self._inputs]
-
-    def run(self, names, feeds):
-        results = self._request.infer(feeds, share_inputs=True)
-        return [results[name] for name in names]
-
-
-def of_openvino(int8: bool):
-    def open_(folder: str, threads: int) -> tuple[ModelSpec, Callable[[int, int], Step]]:
-        from nemoport.artifact import Artifact
-        from nemoport.validate.sessions.onnxruntime import OnnxSession
-
-        artifact = Artifact.open(folder)
-        session = OnnxSession(artifact.spec, artifact.decoder, artifact.decoder)
-        session._encoder = OpenVinoEncoder(artifact.encoder, threads, int8)
-        return of_session(session, artifact.spec)
-
-    return open_
-
-
 class Machine:
     """What the machine itself does in the time: `step` is one measurement, whatever it is handed."""
 
@@ -172,7 +132,6 @@ def multiplying(dtype: str):
 
 
 KINDS = {"artifact": of_artifact, "nemo-export": of_nemo_export, "nemo": of_nemo, "read": reading}
-KINDS |= {"openvino-fp32": of_openvino(False), "openvino-int8": of_openvino(True)}
 KINDS |= {f"multiply {dtype}": multiplying(dtype) for dtype in ("floats", "integers")}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from nemoport.artifact import Artifact
-from nemoport.contract import precision_of
+from nemoport.contract import contract_of
 from nemoport.export.card_figures import accuracy, limits, measured_on, variants
 from nemoport.export.card_rules import chunks, decoder, files, front_end, prompt
 from nemoport.export.results import Figures
@@ -15,7 +15,7 @@ from nemoport.export.terms import LICENCES, Terms
 from nemoport.spec import ModelSpec
 from nemoport.variant import FP32
 
-TAGS = ("onnx", "asr", "speech-recognition", "fastconformer", "nemoport")
+TAGS = ("asr", "speech-recognition", "fastconformer", "nemoport")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,21 @@ class CardFacts:
         """Ascending, however the checkpoint lists them; [None] for an offline model."""
         return sorted(self.spec.lookaheads)
 
+    @property
+    def contracts(self) -> set[str]:
+        """Those of the artifacts: another runtime's say theirs in the recipe, ours by their names."""
+        recipes = {name: artifact.manifest.recipe.parameters for name, artifact in self.artifacts.items()}
+        return {parameters.get("contract", contract_of(name)) for name, parameters in recipes.items()}
+
+    @property
+    def format(self) -> str:
+        return getattr(self.layout, "FORMAT", "ONNX")
+
+    @property
+    def library(self) -> str:
+        """As the Hub names it."""
+        return getattr(self.layout, "LIBRARY", "onnx")
+
 
 STREAMING = "serves every lookahead of the checkpoint, and first, later and last chunks."
 OFFLINE = "its attention goes over blocks, so that memory grows with their length and not with its square."
@@ -58,14 +73,15 @@ def _head(facts: CardFacts) -> str:
         rows |= {"license_name": terms.licence_id, "license_link": terms.licence.url}
     if terms.base_model:
         rows["base_model"] = terms.base_model
-        if {precision_of(name) for name in facts.artifacts} - {FP32}:
+        if not all(name.endswith(FP32) for name in facts.artifacts):
             rows["base_model_relation"] = "quantized"
-    tags = facts.config.get("prompt", {}).get("language_tags", {})
-    if terms.language or tags:
-        rows["language"] = terms.language or sorted({name.partition("-")[0] for name in tags})
-    rows |= {"pipeline_tag": "automatic-speech-recognition", "library_name": "onnx"}
+    spoken = facts.config.get("prompt", {}).get("language_tags", {})
+    if terms.language or spoken:
+        rows["language"] = terms.language or sorted({name.partition("-")[0] for name in spoken})
+    rows |= {"pipeline_tag": "automatic-speech-recognition", "library_name": facts.library}
     lines = [f"{key}: {json.dumps(value)}" for key, value in rows.items()]  # quoted: a bare `no` is no language
-    return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in (*TAGS, *facts.spec.kind.split("-"))), "---"])
+    tags = (facts.library, *TAGS, *facts.spec.kind.split("-"))
+    return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
 
 
 def _intro(facts: CardFacts) -> str:
@@ -80,9 +96,9 @@ def _intro(facts: CardFacts) -> str:
     origin = f"[{facts.terms.base_model}](https://huggingface.co/{facts.terms.base_model})"
     revision = f" at revision `{facts.terms.revision}`" if facts.terms.revision else ""
     source = f"{origin}{revision}" if facts.terms.base_model else f"the NeMo checkpoint `{facts.name}`"
-    return f"""# {facts.name}: {title} speech recognition in ONNX
+    return f"""# {facts.name}: {title} speech recognition in {facts.format}
 
-ONNX graphs of {source}, made and checked by nemoport.
+{facts.format} graphs of {source}, made and checked by nemoport.
 
 - Encoder: {encoder}
 {_told(facts)}- Decoder: {model}, {layers}, {decoding.vocab_size} tokens and blank.

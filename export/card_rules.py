@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nemoport.contract import KV, NEMO, contract_of
+from nemoport.contract import KV, NEMO
 from nemoport.export.card_figures import table
 
 if TYPE_CHECKING:
@@ -41,9 +41,8 @@ def chunks(facts: CardFacts) -> str:
         frames = (str(first), f"{later} = {encoder['pre_encode_cache_mel_frames']} + {chunk['new_mel_frames']}")
         rows.append((str(lookahead), f"{chunk['latency_ms']:g} ms", *frames, str(chunk["encoder_frames"])))
     head = ("lookahead", "audio per chunk", "first window, mel frames", "later windows, mel frames", "encoder frames")
-    contracts = {contract_of(name) for name in facts.artifacts}
-    rules = [_caches(encoder["cache_rule"], encoder["cache_shapes"])] if NEMO in contracts else []
-    if KV in contracts:
+    rules = [_caches(encoder["cache_rule"], encoder["cache_shapes"])] if NEMO in facts.contracts else []
+    if KV in facts.contracts:
         shown = {name.replace("_0", "_<layer>"): shape for name, shape in encoder["kv_cache_shapes"].items()}
         first = [name for name in shown if not name[-1].isdigit()]
         rules.append(_caches(encoder["kv_cache_rule"], {name: shown[name] for name in first}))
@@ -89,9 +88,10 @@ def prompt(facts: CardFacts) -> str:
 
 def decoder(facts: CardFacts) -> str:
     rules = facts.config["decoder"]
+    states = " and ".join(f"`{name}`" for name in rules.get("state_names", ("input_states_1", "input_states_2")))
     durations = f"\n- Durations {rules['durations']}: {rules['duration_rule']}." if "durations" in rules else ""
     return f"""## Decoder
 
 - Blank is token {rules["blank_id"]} of {rules["vocab_size"]}, and the first target of a stream is {rules["first_target"]}.
-- `input_states_1` and `input_states_2`: {rules["state_shape"]}, zeros at first; {rules["state_rule"]}.
+- {states}: {rules["state_shape"]}, zeros at first; {rules["state_rule"]}.
 - At most {rules["max_symbols_per_frame"]} tokens on one encoder frame. The graph yields raw logits.{durations}"""

@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         (("--language",), dict(help="BCP 47 code of what it recognises, such as en")),
     ]
     lookahead = (("--lookahead",), dict(type=int, help="right context in encoder frames of 80 ms; see config.json"))
-    provider = (("--provider",), dict(default="cpu", help="execution provider: cpu, cuda, tensorrt, coreml, dml"))
+    provider = (("--provider",), dict(default="cpu", help="cpu, cuda, tensorrt, coreml, dml; in OpenVINO cpu, gpu, npu"))
     threads = (("--threads",), dict(type=int, default=0, help="0: the runtime's choice"))
     streams = (("--streams",), dict(type=int, default=1, help="files transcribed at once, in one batch"))
     flush = (("--flush",), dict(default="full", help="full: to the last frame; nemo: as NeMo's streaming buffer"))
@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     jobs = (("--jobs",), dict(type=int, default=1, help="variants judged at once, each in a process with its share of the cores"))
     judged = (checkpoint, build, heard, calibration, variants, profile, jobs, *dataset)
     command(_validate, "validate", *judged, help="hold variants to the gates")
-    layout = (("--layout",), dict(default="native", help="native: nemoport's own; sherpa-onnx; onnx-asr, for offline models"))
+    layout = (("--layout",), dict(default="native", help="native: nemoport's own; sherpa-onnx; openvino; onnx-asr: offline"))
     shards = (("--shard-bytes",), dict(metavar="SIZE", help="layout onnx-asr: fp32 again in files of at most SIZE, such as 1.5G"))
     command(_package, "package", build, dist, variants, layout, shards, *card, help="lay out what passed for the Hub")
     command(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nemoport.artifact import Artifact
+from nemoport.artifact import ONNXRUNTIME, Artifact
 from nemoport.decode import Session
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.export.layouts import load_layout
@@ -29,7 +29,8 @@ def verify(folder: Path, variants: Sequence[str] | None = None) -> list[str]:
     done = [f"{NAME}: schema {manifest.schema}, digest {manifest.digest[:12]}"]
     done.append(_check_files(folder, manifest, wanted))
     for variant in wanted:
-        done.append(f"{variant}: loads in onnxruntime, {_run_silence(*_opened(folder, manifest, variant))}")
+        runtime = getattr(load_layout(manifest.layout), "TARGET", ONNXRUNTIME)
+        done.append(f"{variant}: loads in {runtime}, {_run_silence(*_opened(folder, manifest, variant))}")
     return done
 
 
@@ -39,18 +40,19 @@ def _opened(folder: Path, manifest: PackageManifest, variant: str) -> tuple[Path
     from nemoport.validate.sessions.onnxruntime import OnnxSession
     from nemoport.validate.sessions.split import SplitSession
 
-    if manifest.layout == "native":
-        artifact = Artifact.open(folder / variant)
+    arrange = load_layout(manifest.layout)
+    if hasattr(arrange, "artifact_folder"):
+        artifact = Artifact.open(arrange.artifact_folder(folder, variant))
         recorded = (manifest.variants[variant].digest, manifest.checkpoint_sha256)
         if (artifact.manifest.digest, artifact.manifest.checkpoint_sha256) != recorded:
             raise ArtifactError(
-                f"{folder / variant} is not the variant that the package was made with.",
+                f"{artifact.folder} is not the variant that the package was made with.",
                 expected=f"manifest {recorded[0][:12]} of checkpoint {recorded[1][:12]}",
                 found=f"manifest {artifact.manifest.digest[:12]} of {artifact.manifest.checkpoint_sha256[:12]}",
                 todo="download or make the package again",
             )
         return artifact.folder, open_session(artifact, threads=1)
-    encoder, *decoder = load_layout(manifest.layout).graphs(folder, variant)
+    encoder, *decoder = arrange.graphs(folder, variant)
     spec = ModelSpec.from_dict(read_json(folder / "config.json", "download or make the package again").get("spec", {}))
     return encoder, (SplitSession if len(decoder) > 1 else OnnxSession)(spec, encoder, *decoder, threads=1)
 
@@ -68,7 +70,8 @@ def _wanted(folder: Path, manifest: PackageManifest, variants: Sequence[str] | N
 
 
 def _check_files(folder: Path, manifest: PackageManifest, wanted: Sequence[str]) -> str:
-    skipped = set(manifest.variants) - set(wanted)
+    place = getattr(load_layout(manifest.layout), "artifact_folder", lambda folder, variant: folder / variant)
+    skipped = {place(folder, variant).name for variant in set(manifest.variants) - set(wanted)}
     listed = {entry.path: entry for entry in manifest.files if entry.path.partition("/")[0] not in skipped}
     present = [path for path in list_files(folder) if path.partition("/")[0] not in skipped]
     problems = [f"{path}: missing" for path in sorted(set(listed) - set(present))]

@@ -8,7 +8,9 @@ A layout is a module here; its file name, with - for _, is the name it is chosen
   predictor and joiner;
 - `config_for(config: dict) -> dict`: the package's config.json from the build's;
 - CONTRACTS, where it does not take both: those of the variants that are packed where none are named;
-- TARGET, where it is not onnxruntime: the runtime whose variants it takes;
+- TARGET, where it is not onnxruntime: the runtime whose variants it takes; FORMAT and LIBRARY: what the card calls its graphs,
+  and what the Hub calls that;
+- `artifact_folder(folder: Path, variant: str) -> Path`, where nemoport itself can open the variants of a package;
 - for the card, FILES (path -> what it holds) and `usage(facts: CardFacts) -> str`.
 """
 

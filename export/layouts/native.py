@@ -36,6 +36,11 @@ FILES = {
 }
 
 
+def artifact_folder(folder: Path, variant: str) -> Path:
+    """Where a variant stands in a package of this layout."""
+    return folder / variant
+
+
 def graphs(folder: Path, variant: str) -> tuple[Path, Path]:
     """(encoder, decoder) of a variant in a package of this layout."""
     return folder / variant / ENCODER, folder / variant / DECODER

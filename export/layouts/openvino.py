@@ -1,0 +1,110 @@
+"""The layout of card 002, for eddy and whatever else loads its packages: a folder a precision, each complete by itself.
+
+<precision>/nemotron_{preprocessor,encoder,decoder,joint}.xml, .bin    graphs and weights
+<precision>/nemotron_vocab.json, metadata.json                         tokens by id; sizes, languages, what to compile with
+<precision>/manifest.json                                              the variant's
+config.json, shared/                                                   nemoport's own, for every variant
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nemoport.artifact import Artifact
+from nemoport.contract import KV
+from nemoport.errors import UsageError
+from nemoport.export.copying import copy_file
+from nemoport.export.shared import FILTERBANK, LANGUAGES, TOKENS
+from nemoport.export.targets.openvino.names import DECODER, ENCODER, GRAPHS, METADATA, RENAMED, VOCABULARY
+from nemoport.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from nemoport.export.card import CardFacts
+
+TARGET, FORMAT, LIBRARY = "openvino", "OpenVINO", "openvino"
+SHARED = (FILTERBANK, TOKENS)  # what nemoport's own runtime reads; the graphs need none of it
+
+FILES = {
+    "<precision>/nemotron_encoder.xml`, `.bin": "encoder: graph, weights",
+    "<precision>/nemotron_decoder.xml`, `nemotron_joint.xml`, `.bin": "prediction network, joint",
+    "<precision>/nemotron_preprocessor.xml`, `.bin": "front end for whole recordings: audio to log-mel",
+    f"<precision>/{VOCABULARY}": "tokens by id",
+    f"<precision>/{METADATA}": "sizes, cache shapes, languages, and what OpenVINO is to compile the graphs with",
+    "<precision>/manifest.json": "what the variant was made from, by which recipe and tools",
+    "config.json`, `shared/": "every parameter and rule below, and what nemoport reads",
+    "manifest.json": "gate results; size and sha256 of every file",
+}
+
+
+def artifact_folder(folder: Path, variant: str) -> Path:
+    """Where a variant stands in a package of this layout."""
+    return folder / variant.removeprefix(f"{TARGET}-")
+
+
+def graphs(folder: Path, variant: str) -> tuple[Path, ...]:
+    return tuple(artifact_folder(folder, variant) / f"{name}.xml" for name in GRAPHS)
+
+
+def config_for(config: dict) -> dict:
+    """The build's, by the names of these graphs."""
+    kept = {key: value for key, value in config.items() if key != "onnxruntime"}
+    encoder, decoder = (_renamed(config[part], RENAMED[name]) for part, name in (("encoder", ENCODER), ("decoder", DECODER)))
+    encoder["cache_rule"] = encoder["cache_rule"].replace("*_next", "*_out")
+    prompt = {"prompt": _renamed(config["prompt"], RENAMED[ENCODER])} if "prompt" in config else {}
+    return {**kept, "encoder": encoder, "decoder": {**decoder, "state_names": ["h_in", "c_in"]}, **prompt}
+
+
+def _renamed(value, names: dict[str, str]):
+    """Names in keys and rules: quoted ones, and those that are no plain words."""
+    if isinstance(value, dict):
+        return {names.get(key, key): _renamed(item, names) for key, item in value.items()}
+    if not isinstance(value, str):
+        return value
+    for old, new in names.items():
+        value = re.sub(rf"\b{old}\b" if "_" in old else f"(?<=`){old}(?=`)", new, value)
+    return value
+
+
+def usage(facts: CardFacts) -> str:
+    variant, artifact = next(iter(facts.artifacts.items()))
+    name = artifact_folder(Path(), variant).name
+    told, language = (" --language auto", " auto") if artifact.spec.prompt else ("", "")
+    lookahead = f" {facts.config['encoder']['default_lookahead']}{language}" if language else ""
+    example = Path(__file__).with_name("openvino_example.py").read_text(encoding="utf-8").rstrip()
+    fast = "" if KV not in facts.contracts else "\nThe example is for the folders without `kv-`.\n"
+    return f"""With nemoport (`pip install 'nemoport[openvino]'`):
+
+```sh
+nemoport verify .
+nemoport transcribe {name}{told} recording.wav
+```
+
+OpenVINO computes in bf16 where a processor has it, unless it is told not to: the gates ran these graphs in f32, so compile
+them with what `metadata.json` has under `runtime`.
+{fast}
+With OpenVINO alone (`pip install numpy openvino soundfile`), as `python example.py {name} recording.wav{lookahead}`:
+
+```python
+{example}
+```"""
+
+
+def lay_out(build: Path, variants: Sequence[str], folder: Path, shard_bytes: int | None = None) -> None:
+    """Raises UsageError for shards, which this layout has none of."""
+    if shard_bytes is not None:
+        raise UsageError(
+            "The layout openvino has no shards.", expected="no --shard-bytes", found=str(shard_bytes), todo="leave it out"
+        )
+    write_json(folder / "config.json", config_for(read_json(build / "config.json", "run `nemoport export` first")))
+    (folder / "shared").mkdir()
+    for name in (*SHARED, LANGUAGES):
+        if (build / "shared" / name).is_file():
+            copy_file(build / "shared" / name, folder / "shared" / name)
+    for variant in variants:
+        artifact, place = Artifact.open(build / variant), artifact_folder(folder, variant)
+        place.mkdir()
+        for name in ["manifest.json", *(entry.path for entry in artifact.manifest.files.values())]:
+            copy_file(artifact.folder / name, place / name)
