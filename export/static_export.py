@@ -132,8 +132,8 @@ def _rules(spec: ModelSpec, lookahead: int) -> dict[str, str]:
         "the chunk's frames are then to be decoded",
         "caches": "*_next of a chunk are the inputs of the next one; those of the conformer start as zeros, those of stream_pre "
         "come from stream_pre_first",
-        "neg_mask": f"0 where a frame may look, -10000 where not: of the {left} cached frames the last min(given so far, {left}), "
-        f"of the {frames} new ones the first ceil(length / 8)",
+        "neg_mask": f"0 where a frame may look, -10000 where not. It may at the last min(given so far, {left}) of the {left} "
+        f"cached frames, and of the {frames} new ones the first ceil(length / 8)",
         "decode": "greedy: predict with blank and zero states first; joint with each enc_proj frame in turn; at blank go to the "
         "next frame, else emit the token, keep the states and predict with it",
     }
