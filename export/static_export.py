@@ -94,8 +94,8 @@ def graphs_of(artifact: Artifact) -> dict[str, GraphType]:
     """As the artifact's own metadata.json tells their shapes. Raises ArtifactError."""
     raw = read_json(artifact.folder / METADATA, "export again")["graphs"]
 
-    def tensors(side: dict) -> dict[str, TensorType]:
-        return {name: TensorType(one["dtype"], tuple(one["shape"])) for name, one in side.items()}
+    def tensors(side: list[dict]) -> dict[str, TensorType]:
+        return {one["name"]: TensorType(one["dtype"], tuple(one["shape"])) for one in side}
 
     return {name: GraphType(tensors(graph["inputs"]), tensors(graph["outputs"])) for name, graph in raw.items()}
 
@@ -115,8 +115,8 @@ def file_roles(folder: Path) -> dict[str, str]:
 
 
 def _described(graph: GraphType) -> dict:
-    def side(tensors: dict[str, TensorType]) -> dict:
-        return {name: {"dtype": tensor.dtype, "shape": list(tensor.shape)} for name, tensor in tensors.items()}
+    def side(tensors: dict[str, TensorType]) -> list[dict]:  # a list, as their order is the module's
+        return [{"name": name, "dtype": tensor.dtype, "shape": list(tensor.shape)} for name, tensor in tensors.items()]
 
     return {"inputs": side(graph.inputs), "outputs": side(graph.outputs)}
 
