@@ -53,12 +53,15 @@ def trace(checkpoint: Checkpoint, parameters: StaticParameters) -> tuple[dict[st
     dtype = getattr(torch, parameters.dtype)
     modules, channels = static_modules(checkpoint, parameters.lookahead, parameters.parts, dtype)
     graphs = graph_types(checkpoint.spec, parameters.lookahead, channels, parameters.parts, parameters.dtype)
-    traced = {}
-    for name, graph in graphs.items():
-        example = {key: torch.ones(tensor.shape, dtype=getattr(torch, tensor.dtype)) for key, tensor in graph.inputs.items()}
-        with torch.no_grad():
-            traced[name] = Traced(torch.export.export(modules.pop(name), args=(), kwargs=example), graph)
-    return traced, channels
+    return {name: trace_one(modules.pop(name), graph) for name, graph in graphs.items()}, channels
+
+
+def trace_one(module: torch.nn.Module, graph: GraphType) -> Traced:
+    import torch
+
+    example = {key: torch.ones(tensor.shape, dtype=getattr(torch, tensor.dtype)) for key, tensor in graph.inputs.items()}
+    with torch.no_grad():
+        return Traced(torch.export.export(module, args=(), kwargs=example), graph)
 
 
 def write_metadata(

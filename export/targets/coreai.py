@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nemoport.artifact import Artifact
 from nemoport.export import static_export
-from nemoport.export.static_export import StaticParameters, file_roles, trace, wanted_graphs, write_metadata
+from nemoport.export.static_export import StaticParameters, Traced, file_roles, trace, wanted_graphs, write_metadata
 from nemoport.spec import ModelSpec
 from nemoport.static_graphs import TensorType, differences
 
@@ -32,23 +32,26 @@ def resolved(parameters: StaticParameters, spec: ModelSpec) -> StaticParameters:
 
 
 def convert(source: Source, folder: Path, parameters: StaticParameters, progress: Progress) -> dict[str, str]:
-    from coreai_torch import TorchConverter, get_decomp_table
-
     traced, channels = trace(source.checkpoint, parameters)
     files = {name: f"{name}{SUFFIX}" for name in traced}
     for name, file in files.items():
         progress(f"{TARGET}: {name}")
-        one = traced.pop(name)
-        converter = TorchConverter(mode=TorchConverter.Mode.RELEASE)  # DEBUG writes the paths of this machine into it
-        converter.add_exported_program(
-            one.program.run_decompositions(get_decomp_table()),
-            input_names=list(one.graph.inputs),
-            output_names=list(one.graph.outputs),
-        )
-        asset = converter.to_coreai().save_asset((folder / file).resolve())
-        asset.update_metadata(_dateless)
+        save(traced.pop(name), folder / file)
     write_metadata(folder, source.checkpoint, TARGET, parameters, channels, files)
     return file_roles(folder)
+
+
+def save(traced: Traced, path: Path) -> None:
+    """path: of the folder to be written, NAME.aimodel."""
+    from coreai_torch import TorchConverter, get_decomp_table
+
+    converter = TorchConverter(mode=TorchConverter.Mode.RELEASE)  # DEBUG writes the paths of this machine into it
+    converter.add_exported_program(
+        traced.program.run_decompositions(get_decomp_table()),
+        input_names=list(traced.graph.inputs),
+        output_names=list(traced.graph.outputs),
+    )
+    converter.to_coreai().save_asset(path.resolve()).update_metadata(_dateless)
 
 
 def problems(artifact: Artifact, spec: ModelSpec) -> Iterator[str]:

@@ -59,13 +59,13 @@ def convert(source: Source, folder: Path, parameters: CoreMLParameters, progress
         one = traced.pop(name)
         program = one.program.run_decompositions({})
         torch.export.save(program, folder / f"{NAMES[name]}{PROGRAM_SUFFIX}")
-        _package(name, program, one.graph, parameters).save(str(folder / f"{NAMES[name]}{PACKAGE_SUFFIX}"))
+        package(name, program, one.graph, parameters).save(str(folder / f"{NAMES[name]}{PACKAGE_SUFFIX}"))
     files = {name: f"{NAMES[name]}{PACKAGE_SUFFIX}" for name in NAMES}
     write_metadata(folder, source.checkpoint, TARGET, parameters, channels, files)
     return file_roles(folder)
 
 
-def _package(name: str, program, graph, parameters: CoreMLParameters):
+def package(name: str, program, graph, parameters: CoreMLParameters):
     """-> coremltools MLModel."""
     import coremltools as ct
     import coremltools.optimize.coreml as optimize
