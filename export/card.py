@@ -15,7 +15,7 @@ from nemoport.export.terms import LICENCES, Terms
 from nemoport.spec import ModelSpec
 from nemoport.variant import FP32
 
-TAGS = ("onnx", "asr", "speech-recognition", "fastconformer", "nemoport")
+TAGS = ("asr", "speech-recognition", "fastconformer", "nemoport")
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,16 @@ class CardFacts:
 
     @property
     def lookaheads(self) -> list[int | None]:
-        """Ascending, however the checkpoint lists them; [None] for an offline model."""
-        return sorted(self.spec.lookaheads)
+        """Those that the variants serve, ascending, however the checkpoint lists them; [None] for an offline model."""
+        return sorted(next(iter(self.artifacts.values())).lookaheads)
+
+    @property
+    def format(self) -> str:
+        return getattr(self.layout, "FORMAT", "ONNX")
+
+    @property
+    def library(self) -> str:
+        return getattr(self.layout, "LIBRARY", "onnx")
 
 
 STREAMING = "serves every lookahead of the checkpoint, and first, later and last chunks."
@@ -46,7 +54,9 @@ OFFLINE = "its attention goes over blocks, so that memory grows with their lengt
 
 def card(facts: CardFacts) -> str:
     """README.md of the package, in Markdown with the Hub's YAML head."""
-    figures, rules = (variants, accuracy, measured_on), (files, front_end, chunks, prompt, decoder)
+    figures = (variants, accuracy, measured_on)
+    own = getattr(facts.layout, "rules", None)  # of a target whose graphs have other inputs and outputs
+    rules = (files, front_end, own) if own else (files, front_end, chunks, prompt, decoder)
     sections = (_head, _intro, *figures, *rules, _usage, limits, _licence)
     return "\n\n".join(text for section in sections if (text := section(facts).strip("\n"))) + "\n"
 
@@ -60,18 +70,21 @@ def _head(facts: CardFacts) -> str:
         rows["base_model"] = terms.base_model
         if {precision_of(name) for name in facts.artifacts} - {FP32}:
             rows["base_model_relation"] = "quantized"
-    tags = facts.config.get("prompt", {}).get("language_tags", {})
-    if terms.language or tags:
-        rows["language"] = terms.language or sorted({name.partition("-")[0] for name in tags})
-    rows |= {"pipeline_tag": "automatic-speech-recognition", "library_name": "onnx"}
+    spoken = facts.config.get("prompt", {}).get("language_tags", {})
+    if terms.language or spoken:
+        rows["language"] = terms.language or sorted({name.partition("-")[0] for name in spoken})
+    rows |= {"pipeline_tag": "automatic-speech-recognition", "library_name": facts.library}
     lines = [f"{key}: {json.dumps(value)}" for key, value in rows.items()]  # quoted: a bare `no` is no language
-    return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in (*TAGS, *facts.spec.kind.split("-"))), "---"])
+    tags = (facts.library, *TAGS, *facts.spec.kind.split("-"))
+    return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
 
 
 def _intro(facts: CardFacts) -> str:
     spec, decoding = facts.spec, facts.spec.decoding
     size = f"{spec.encoder.n_layers} layers of width {spec.encoder.d_model}"
-    if spec.streaming:
+    if hasattr(facts.layout, "intro"):
+        title, encoder = "streaming", f"cache-aware FastConformer, {size}. {facts.layout.intro(facts)}."
+    elif spec.streaming:
         title, encoder = "streaming", f"cache-aware FastConformer, {size}. One graph, dynamic in batch and\n  time, " + STREAMING
     else:
         title, encoder = "offline", f"FastConformer, {size}, dynamic in batch and time. It hears\n  whole recordings; " + OFFLINE
@@ -80,9 +93,9 @@ def _intro(facts: CardFacts) -> str:
     origin = f"[{facts.terms.base_model}](https://huggingface.co/{facts.terms.base_model})"
     revision = f" at revision `{facts.terms.revision}`" if facts.terms.revision else ""
     source = f"{origin}{revision}" if facts.terms.base_model else f"the NeMo checkpoint `{facts.name}`"
-    return f"""# {facts.name}: {title} speech recognition in ONNX
+    return f"""# {facts.name}: {title} speech recognition in {facts.format}
 
-ONNX graphs of {source}, made and checked by nemoport.
+{facts.format} graphs of {source}, made and checked by nemoport.
 
 - Encoder: {encoder}
 {_told(facts)}- Decoder: {model}, {layers}, {decoding.vocab_size} tokens and blank.
@@ -94,7 +107,8 @@ Checkpoint: sha256 `{facts.checkpoint_sha256}`."""
 def _told(facts: CardFacts) -> str:
     if facts.spec.prompt is None:
         return ""
-    return "- Language: chosen for each stream, and each window, by the input `prompt_index`, or found out by the model.\n"
+    name = "one_hot" if hasattr(facts.layout, "rules") else "prompt_index"
+    return f"- Language: chosen for each stream, and each window, by the input `{name}`, or found out by the model.\n"
 
 
 def _usage(facts: CardFacts) -> str:
