@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,8 +45,13 @@ class Traced:
     graph: GraphType
 
 
-def trace(checkpoint: Checkpoint, parameters: StaticParameters) -> tuple[dict[str, Traced], int]:
-    """Graph name -> program, and the channels of the subsampling. Raises CheckpointError."""
+def trace(
+    checkpoint: Checkpoint,
+    parameters: StaticParameters,
+    change: Callable[[str, torch.nn.Module], None] = lambda name, module: None,
+) -> tuple[dict[str, Traced], int]:
+    """Graph name -> program, and the channels of the subsampling. change: what is done to each module before. Raises
+    CheckpointError."""
     import torch
 
     from nemoport.export.static_modules import static_modules
@@ -53,6 +59,8 @@ def trace(checkpoint: Checkpoint, parameters: StaticParameters) -> tuple[dict[st
     dtype = getattr(torch, parameters.dtype)
     modules, channels = static_modules(checkpoint, parameters.lookahead, parameters.parts, dtype)
     graphs = graph_types(checkpoint.spec, parameters.lookahead, channels, parameters.parts, parameters.dtype)
+    for name, module in modules.items():
+        change(name, module)
     return {name: trace_one(modules.pop(name), graph) for name, graph in graphs.items()}, channels
 
 

@@ -211,7 +211,8 @@ def test_fp16_converts(reference_checkpoint, tmp_path):
     artifact = export(reference_checkpoint, tmp_path, "fp16")
     assert [problem for problem in coreai.problems(artifact, reference_checkpoint.spec) if problem] == []
     size = {name: (artifact.folder / f"{name}.aimodel" / "main.mlirb").stat().st_size for name in ("stream_conformer_a", "joint")}
-    weights = sum(p.numel() for p in static_modules(reference_checkpoint, 6, 2, torch.float32)[0]["stream_conformer_a"].parameters())
+    module = static_modules(reference_checkpoint, 6, 2, torch.float32)[0]["stream_conformer_a"]
+    weights = sum(parameter.numel() for parameter in module.parameters())
     assert 2 * weights < size["stream_conformer_a"] < 2.2 * weights
     assert isinstance(coreai.PRECISIONS["fp16"], StaticParameters)
 

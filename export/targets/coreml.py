@@ -1,13 +1,15 @@
 """Core ML: the graphs of nemoport/static_graphs.py, an .mlpackage each, and beside them the programs that they were made from.
 
-Core ML predicts on macOS only. What is proven here is the .pt2, the very ExportedProgram that was converted, run by torch.
+Core ML predicts on macOS only. What is proven here is the .pt2, the very ExportedProgram that was converted, run by torch in
+float32; of the compressed precisions its weights are rounded already, to the grid that the package stores.
+
 One lookahead an artifact: the checkpoint's default, or that of a profile (`--profile 1120ms/13`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class CoreMLParameters(StaticParameters):
     """compute: precision of the arithmetic, and of the weights that are not compressed; weight_bits: 8 or 4 in the encoder's
-    products and the joint, else None; block: weights of one output that share a scale, 0 for all of them."""
+    products and the joint, else None; block: weights of one output that share a scale at most, 0 for all of them."""
 
     compute: str = "float32"
     weight_bits: int | None = None
@@ -47,13 +49,22 @@ LEAST_WEIGHTS = 2048  # of a tensor that is compressed: norms, biases and depthw
 
 
 def resolved(parameters: CoreMLParameters, spec: ModelSpec) -> CoreMLParameters:
-    return static_export.resolved(parameters, spec, TARGET)
+    parameters, block = static_export.resolved(parameters, spec, TARGET), parameters.block
+    while block and (spec.streaming.d_model % block or spec.decoding.joint_hidden % block):
+        block //= 2
+    return replace(parameters, block=block)
 
 
 def convert(source: Source, folder: Path, parameters: CoreMLParameters, progress: Progress) -> dict[str, str]:
     import torch
 
-    traced, channels = trace(source.checkpoint, parameters)
+    from nemoport.export.rounding import round_weights
+
+    def change(name: str, module: torch.nn.Module) -> None:
+        if parameters.weight_bits is not None and name in COMPRESSED:
+            round_weights(module, parameters.weight_bits, parameters.block, LEAST_WEIGHTS)
+
+    traced, channels = trace(source.checkpoint, parameters, change)
     for name in list(traced):
         progress(f"{TARGET}: {NAMES[name]}")
         one = traced.pop(name)
@@ -84,7 +95,9 @@ def package(name: str, program, graph, parameters: CoreMLParameters):
     config = optimize.OpLinearQuantizerConfig(
         mode="linear_symmetric", dtype=f"int{parameters.weight_bits}", weight_threshold=LEAST_WEIGHTS, **granularity
     )
-    return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=config))
+    weights = optimize.get_weights_metadata(model, weight_threshold=LEAST_WEIGHTS)
+    alone = {name: None for name, weight in weights.items() if weight.val.ndim != 2}  # positions, depthwise kernels
+    return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=config, op_name_configs=alone))
 
 
 def _numpy(tensor: TensorType):
