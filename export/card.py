@@ -36,8 +36,16 @@ class CardFacts:
 
     @property
     def lookaheads(self) -> list[int | None]:
-        """Ascending, however the checkpoint lists them; [None] for an offline model."""
-        return sorted(self.spec.lookaheads)
+        """Those that the variants serve, ascending, however the checkpoint lists them; [None] for an offline model."""
+        return sorted(next(iter(self.artifacts.values())).lookaheads)
+
+    @property
+    def format(self) -> str:
+        return getattr(self.layout, "FORMAT", "ONNX")
+
+    @property
+    def library(self) -> str:
+        return getattr(self.layout, "LIBRARY", "onnx")
 
     @property
     def contracts(self) -> set[str]:
@@ -61,7 +69,9 @@ OFFLINE = "its attention goes over blocks, so that memory grows with their lengt
 
 def card(facts: CardFacts) -> str:
     """README.md of the package, in Markdown with the Hub's YAML head."""
-    figures, rules = (variants, accuracy, measured_on), (files, front_end, chunks, prompt, decoder)
+    figures = (variants, accuracy, measured_on)
+    own = getattr(facts.layout, "rules", None)  # of a target whose graphs have other inputs and outputs
+    rules = (files, front_end, own) if own else (files, front_end, chunks, prompt, decoder)
     sections = (_head, _intro, *figures, *rules, _usage, limits, _licence)
     return "\n\n".join(text for section in sections if (text := section(facts).strip("\n"))) + "\n"
 
@@ -87,7 +97,9 @@ def _head(facts: CardFacts) -> str:
 def _intro(facts: CardFacts) -> str:
     spec, decoding = facts.spec, facts.spec.decoding
     size = f"{spec.encoder.n_layers} layers of width {spec.encoder.d_model}"
-    if spec.streaming:
+    if hasattr(facts.layout, "intro"):
+        title, encoder = "streaming", f"cache-aware FastConformer, {size}. {facts.layout.intro(facts)}."
+    elif spec.streaming:
         title, encoder = "streaming", f"cache-aware FastConformer, {size}. One graph, dynamic in batch and\n  time, " + STREAMING
     else:
         title, encoder = "offline", f"FastConformer, {size}, dynamic in batch and time. It hears\n  whole recordings; " + OFFLINE
@@ -110,7 +122,8 @@ Checkpoint: sha256 `{facts.checkpoint_sha256}`."""
 def _told(facts: CardFacts) -> str:
     if facts.spec.prompt is None:
         return ""
-    return "- Language: chosen for each stream, and each window, by the input `prompt_index`, or found out by the model.\n"
+    name = "one_hot" if hasattr(facts.layout, "rules") else "prompt_index"
+    return f"- Language: chosen for each stream, and each window, by the input `{name}`, or found out by the model.\n"
 
 
 def _usage(facts: CardFacts) -> str:

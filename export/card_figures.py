@@ -128,6 +128,7 @@ def limits(facts: CardFacts) -> str:
         "Accuracy on other speech than the evaluation audio above: not measured.",
         "Speed and memory are those of the machine named above and of one stream; on others: not measured.",
         "Execution providers other than the one that the gates ran on: not measured.",
+        *getattr(facts.layout, "LIMITS", ()),
         *_untrained(facts),
         "What the base model cannot do, these graphs cannot either.",
         *([f"Not measured: {', '.join(missing)}."] if missing else []),
@@ -142,7 +143,7 @@ def _latency_ms(facts: CardFacts, lookahead: int) -> float:
 def _untrained(facts: CardFacts) -> list[str]:
     if facts.spec.streaming is None:
         return ["It hears whole recordings, not live streams."]
-    return [f"Lookaheads other than {', '.join(map(str, facts.lookaheads))} were not trained; do not use them."]
+    return [f"Lookaheads other than {', '.join(map(str, sorted(facts.spec.lookaheads)))} were not trained; do not use them."]
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

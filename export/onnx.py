@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -15,13 +13,13 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from nemoport.artifact import DECODER, ENCODER
 from nemoport.contract import CACHED, PROMPT, Caches, KvCaches, NemoCaches, NoCaches, caches_for
-from nemoport.errors import CheckpointError
 from nemoport.export import blocked, blocked_attention, blocked_subsampling
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.decoder import DecoderJoint
 from nemoport.export.encoder import StreamingEncoder
 from nemoport.export.encoder_kv import KvStreamingEncoder
 from nemoport.export.encoder_offline import OfflineEncoder
+from nemoport.export.fitting import fitting, refuse_unused
 from nemoport.export.layers import CAUSAL_PADDING
 from nemoport.export.shared import check_frontend_buffers
 from nemoport.graph_file import save_model
@@ -47,42 +45,17 @@ def export_graphs(checkpoint: Checkpoint, folder: Path, contract: str) -> None:
     inputs = (*ENCODER_INPUTS, *caches.shapes(spec.streaming, 1), *([PROMPT] if spec.prompt else []))
     outputs = (*ENCODER_OUTPUTS, *caches.outputs(spec.streaming))
     encoder_example, decoder_example = _encoder_example(checkpoint, caches), _decoder_example(checkpoint)
-    with _fitting(checkpoint), torch.no_grad():
+    with fitting(checkpoint), torch.no_grad():
         decoder = DecoderJoint(weights, spec.decoding)
         encoder = ENCODERS[caches](weights, spec.encoder, *([spec.prompt] if spec.prompt else []))
         decoder(*decoder_example)
         encoder(*encoder_example)
-    _refuse_unused(checkpoint, encoder.unused + decoder.unused)
+    refuse_unused(checkpoint, encoder.unused + decoder.unused)
     del weights
     metadata = {"nemoport.spec": json.dumps(spec.to_dict()), "nemoport.checkpoint_sha256": checkpoint.sha256}
     _export(encoder, encoder_example, folder / ENCODER, inputs, outputs, metadata)
     del encoder
     _export(decoder, decoder_example, folder / DECODER, DECODER_INPUTS, DECODER_OUTPUTS, metadata)
-
-
-@contextmanager
-def _fitting(checkpoint: Checkpoint) -> Iterator[None]:
-    """Modules are made and run once within: weights of other shapes than the config's show here, and only they."""
-    try:
-        yield
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise CheckpointError(
-            f"{checkpoint.path} holds weights that do not fit its config.",
-            expected=f"tensors for {checkpoint.spec.encoder} and {checkpoint.spec.decoding}"
-            + (f", {checkpoint.spec.prompt.slots} prompt slots" if checkpoint.spec.prompt else ""),
-            found=(str(error).splitlines() or [type(error).__name__])[0],
-            todo="download or save it again; if it stays, report this checkpoint",
-        ) from error
-
-
-def _refuse_unused(checkpoint: Checkpoint, unused: list[str]) -> None:
-    if unused:
-        raise CheckpointError(
-            f"{checkpoint.path} holds weights that the exported graph would not use.",
-            expected="only the weights of the published structure",
-            found=", ".join(unused[:8]) + (f" and {len(unused) - 8} more" if len(unused) > 8 else ""),
-            todo="merge adapters into the model, or report this checkpoint",
-        )
 
 
 def _encoder_example(checkpoint: Checkpoint, caches: type[Caches]):

@@ -112,6 +112,12 @@ class Artifact:
     def shared(self) -> Path:
         return self.folder.parent / "shared"
 
+    @property
+    def lookaheads(self) -> tuple[int | None, ...]:
+        """Those that it serves: all of the model's, or the one of its recipe, where the graphs have fixed shapes."""
+        only = self.manifest.recipe.parameters.get("lookahead")
+        return self.spec.lookaheads if only is None else (only,)
+
     def config(self) -> dict:
         """config.json: see export/config.py."""
         return _read_config(self.folder)

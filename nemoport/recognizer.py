@@ -86,8 +86,7 @@ class Recognizer:
         from nemoport.validate.sessions import open_session
 
         artifact = Artifact.open(folder)
-        if lookahead is None and artifact.spec.streaming:
-            lookahead = int(artifact.config()["encoder"]["default_lookahead"])
+        lookahead = _lookahead(artifact, lookahead)
         pieces = read_tokens(artifact.shared / "tokens.txt")
         search = _search(pieces, beam, hotwords, hotword_boost)
         return Recognizer(
@@ -197,6 +196,21 @@ def _search(pieces: list[str], beam: int, hotwords: Sequence[str], boost: float 
     if hotwords or boost is not None:
         search = replace(search, hotwords=Hotwords(pieces, hotwords, DEFAULT_BOOST if boost is None else boost))
     return search if beam > 1 else None
+
+
+def _lookahead(artifact: Artifact, wanted: int | None) -> int | None:
+    """What is wanted, or the default. What the model itself has not, is refused where chunks are cut."""
+    if wanted is None and artifact.spec.streaming:
+        default = int(artifact.config()["encoder"]["default_lookahead"])
+        return default if default in artifact.lookaheads else artifact.lookaheads[0]
+    if wanted in artifact.spec.lookaheads and wanted not in artifact.lookaheads:
+        raise UsageError(
+            f"{artifact.folder.name} has fixed shapes, for one lookahead.",
+            expected=", ".join(map(str, artifact.lookaheads)),
+            found=str(wanted),
+            todo="export it for this one into a build of its own (--profile, see `nemoport export --help`)",
+        )
+    return wanted
 
 
 def _slot(spec: ModelSpec, language: str | None) -> int | None:

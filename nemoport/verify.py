@@ -34,8 +34,8 @@ def verify(folder: Path, variants: Sequence[str] | None = None) -> list[str]:
     return done
 
 
-def _opened(folder: Path, manifest: PackageManifest, variant: str) -> tuple[Path, Session]:
-    """Its place, and a session of it."""
+def _opened(folder: Path, manifest: PackageManifest, variant: str) -> tuple[Path, Session, tuple[int | None, ...]]:
+    """Its place, a session of it, the lookaheads that it serves."""
     from nemoport.validate.sessions import open_session
     from nemoport.validate.sessions.onnxruntime import OnnxSession
     from nemoport.validate.sessions.split import SplitSession
@@ -51,10 +51,11 @@ def _opened(folder: Path, manifest: PackageManifest, variant: str) -> tuple[Path
                 found=f"manifest {artifact.manifest.digest[:12]} of {artifact.manifest.checkpoint_sha256[:12]}",
                 todo="download or make the package again",
             )
-        return artifact.folder, open_session(artifact, threads=1)
+        return artifact.folder, open_session(artifact, threads=1), artifact.lookaheads
     encoder, *decoder = arrange.graphs(folder, variant)
     spec = ModelSpec.from_dict(read_json(folder / "config.json", "download or make the package again").get("spec", {}))
-    return encoder, (SplitSession if len(decoder) > 1 else OnnxSession)(spec, encoder, *decoder, threads=1)
+    session = (SplitSession if len(decoder) > 1 else OnnxSession)(spec, encoder, *decoder, threads=1)
+    return encoder, session, spec.lookaheads
 
 
 def _wanted(folder: Path, manifest: PackageManifest, variants: Sequence[str] | None) -> list[str]:
@@ -92,10 +93,10 @@ def _check_files(folder: Path, manifest: PackageManifest, wanted: Sequence[str])
     return f"{len(listed)} files, {sum(entry.bytes for entry in listed.values())} bytes: sizes and sha256 as recorded"
 
 
-def _run_silence(place: Path, session: Session) -> str:
+def _run_silence(place: Path, session: Session, lookaheads: Sequence[int | None]) -> str:
     """Runs a first chunk of digital silence, or half a second of it, through encoder and decoder."""
     spec = session.spec
-    count = max(spec.streaming.lookaheads) + 1 if spec.streaming else 6
+    count = max(lookaheads) + 1 if spec.streaming else 6
     size = spec.streaming.window_mel_frames(count - 1, first=True) if spec.streaming else count * spec.offline.subsampling_factor
     level = 0.0 if spec.frontend.normalize == "per_feature" else np.log(spec.frontend.log_guard)
     silence = np.full((1, spec.frontend.n_mels, size), level, np.float32)

@@ -54,6 +54,11 @@ class Context:
         return self.checkpoint.spec
 
     @property
+    def lookaheads(self) -> tuple[int | None, ...]:
+        """Those of the checkpoint's that the artifact serves, in its order."""
+        return tuple(lookahead for lookahead in self.spec.lookaheads if lookahead in self.artifact.lookaheads)
+
+    @property
     def variant(self) -> str:
         return self.limits.variant
 
@@ -114,7 +119,7 @@ class Context:
         """(lookahead, flush rule, what was heard, what NeMo heard), wherever NeMo has something to compare with."""
         return [
             (lookahead, flush, self.run(lookahead)[flush], expected)
-            for lookahead in self.spec.lookaheads
+            for lookahead in self.lookaheads
             for flush in flush_rules(self.spec)
             if (expected := self.oracle.expected(lookahead, flush)) is not None
         ]

@@ -98,4 +98,5 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path, shard_bytes: int
         artifact = Artifact.open(build / variant)
         (folder / variant).mkdir()
         for name in ["manifest.json", *(entry.path for entry in artifact.manifest.files.values())]:
+            (folder / variant / name).parent.mkdir(parents=True, exist_ok=True)  # some targets' files are folders
             copy_file(artifact.folder / name, folder / variant / name)

@@ -7,6 +7,9 @@ A target is a module here, with its runtime's name, that imports no heavy packag
 - NEEDS_CALIBRATION: those of PRECISIONS that hear audio;
 - `convert(source: Source, folder: Path, parameters, progress: Progress) -> dict[str, str]`, which fills the empty `folder`
   and returns role -> path within it, of every file. Raises UsageError for a checkpoint that it cannot serve, with what it can;
+- where the checkpoint decides a parameter, such as the one lookahead of graphs with fixed shapes, `resolved(parameters, spec:
+  ModelSpec)`, the parameters with it, for the recipe. Raises UsageError for a checkpoint that it cannot serve. A parameter
+  `lookahead` is what the artifact is then held to and run at;
 - `problems(artifact: Artifact, spec: ModelSpec) -> Iterator[str]`: what a consumer of these graphs would trip over, names,
   types, shapes; the contract gate asks it.
 
@@ -91,6 +94,8 @@ def export_target(
     from nemoport.export.build import write_beside
 
     name, parameters = f"{target}-{precision}", module.PRECISIONS[precision]
+    if hasattr(module, "resolved"):
+        parameters = module.resolved(parameters, checkpoint.spec)
     audio, rate_hz = CalibrationAudio(calibration), checkpoint.spec.frontend.sample_rate_hz
     corpus = audio.corpus(name, rate_hz) if precision in module.NEEDS_CALIBRATION else None
     recipe = Recipe(name, None, {"target": target, **asdict(parameters)})

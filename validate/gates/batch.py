@@ -14,7 +14,7 @@ def run(context: Context) -> list[GateResult]:
     results = []
     # A half-precision or INT8 variant is held to a sample: that batches do not mix is the graph's structure.
     every = max(1, len(context.corpus.utterances) // int(context.limits.get("batch", "max_utterances")))
-    for lookahead in context.spec.lookaheads:
+    for lookahead in context.lookaheads:
         alone = context.run(lookahead, 1, every)["full"]
         for streams in TOGETHER:
             batch = context.run(lookahead, streams, every)["full"]

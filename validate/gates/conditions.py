@@ -11,7 +11,7 @@ from nemoport.validate.score import count_all, wer_percent
 
 
 def run(context: Context) -> list[GateResult]:
-    lookahead = context.spec.lookaheads[0]
+    lookahead = context.lookaheads[0]
     runner, build = context.runner, context.folder.parent
     results = []
     for condition in CONDITIONS:

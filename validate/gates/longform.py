@@ -102,7 +102,7 @@ class Told:
 
 def listen(context: Context) -> Told:
     """At the lookahead that is the checkpoint's first."""
-    lookahead = context.spec.lookaheads[0]
+    lookahead = context.lookaheads[0]
     runner = context.runner  # first: an artifact that does not load is found before NeMo listens for minutes
     form, record = context.longform(lookahead)
     heard = runner.run(form.corpus, lookahead, 1)[context.last_rule][0]
@@ -114,7 +114,7 @@ def listen(context: Context) -> Told:
 def run(context: Context) -> list[GateResult]:
     told = listen(context)
     whole, worst, n = told.whole, told.worst, len(told.spoken)
-    where = f"{context_name(context.spec.lookaheads[0])}, {told.form.corpus.seconds / 60:.1f} min, one stream"
+    where = f"{context_name(context.lookaheads[0])}, {told.form.corpus.seconds / 60:.1f} min, one stream"
     late = f"minute {worst.number}, {worst.words} words: {worst.wer:.1f} %, NeMo {worst.nemo:.1f} %"
     segments = told.form.segments
     stalled = "; ".join(f"at {segments[i].start_s:.0f} s: {segments[i].text}" for i in told.stalls[:3])
