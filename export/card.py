@@ -15,7 +15,7 @@ from nemoport.export.terms import LICENCES, Terms
 from nemoport.spec import ModelSpec
 from nemoport.variant import FP32
 
-TAGS = ("onnx", "asr", "speech-recognition", "fastconformer", "nemoport")
+TAGS = ("asr", "speech-recognition", "fastconformer", "nemoport")
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,22 @@ class CardFacts:
         return next(iter(self.artifacts.values())).spec
 
     @property
+    def format(self) -> str:
+        """Of the graphs, as people call it."""
+        return getattr(self.layout, "FORMAT", "ONNX")
+
+    @property
+    def library(self) -> str:
+        """The same as a tag of the Hub."""
+        return self.format.lower()
+
+    @property
     def lookaheads(self) -> list[int | None]:
         """Ascending, however the checkpoint lists them; [None] for an offline model."""
         return sorted(self.spec.lookaheads)
 
 
-STREAMING = "serves every lookahead of the checkpoint, and first, later and last chunks."
+STREAMING = "One graph, dynamic in batch and\n  time, serves every lookahead of the checkpoint, and first, later and last chunks."
 OFFLINE = "its attention goes over blocks, so that memory grows with their length and not with its square."
 
 
@@ -63,16 +73,17 @@ def _head(facts: CardFacts) -> str:
     tags = facts.config.get("prompt", {}).get("language_tags", {})
     if terms.language or tags:
         rows["language"] = terms.language or sorted({name.partition("-")[0] for name in tags})
-    rows |= {"pipeline_tag": "automatic-speech-recognition", "library_name": "onnx"}
+    rows |= {"pipeline_tag": "automatic-speech-recognition", "library_name": facts.library}
     lines = [f"{key}: {json.dumps(value)}" for key, value in rows.items()]  # quoted: a bare `no` is no language
-    return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in (*TAGS, *facts.spec.kind.split("-"))), "---"])
+    listed = (f"- {tag}" for tag in (facts.library, *TAGS, *facts.spec.kind.split("-")))
+    return "\n".join(["---", *lines, "tags:", *listed, "---"])
 
 
 def _intro(facts: CardFacts) -> str:
     spec, decoding = facts.spec, facts.spec.decoding
     size = f"{spec.encoder.n_layers} layers of width {spec.encoder.d_model}"
     if spec.streaming:
-        title, encoder = "streaming", f"cache-aware FastConformer, {size}. One graph, dynamic in batch and\n  time, " + STREAMING
+        title, encoder = "streaming", f"cache-aware FastConformer, {size}. " + getattr(facts.layout, "STREAMING", STREAMING)
     else:
         title, encoder = "offline", f"FastConformer, {size}, dynamic in batch and time. It hears\n  whole recordings; " + OFFLINE
     layers = f"{decoding.pred_layers} LSTM layers of width {decoding.pred_hidden}"
@@ -80,9 +91,9 @@ def _intro(facts: CardFacts) -> str:
     origin = f"[{facts.terms.base_model}](https://huggingface.co/{facts.terms.base_model})"
     revision = f" at revision `{facts.terms.revision}`" if facts.terms.revision else ""
     source = f"{origin}{revision}" if facts.terms.base_model else f"the NeMo checkpoint `{facts.name}`"
-    return f"""# {facts.name}: {title} speech recognition in ONNX
+    return f"""# {facts.name}: {title} speech recognition in {facts.format}
 
-ONNX graphs of {source}, made and checked by nemoport.
+{facts.format} graphs of {source}, made and checked by nemoport.
 
 - Encoder: {encoder}
 {_told(facts)}- Decoder: {model}, {layers}, {decoding.vocab_size} tokens and blank.

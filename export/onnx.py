@@ -47,12 +47,12 @@ def export_graphs(checkpoint: Checkpoint, folder: Path, contract: str) -> None:
     inputs = (*ENCODER_INPUTS, *caches.shapes(spec.streaming, 1), *([PROMPT] if spec.prompt else []))
     outputs = (*ENCODER_OUTPUTS, *caches.outputs(spec.streaming))
     encoder_example, decoder_example = _encoder_example(checkpoint, caches), _decoder_example(checkpoint)
-    with _fitting(checkpoint), torch.no_grad():
+    with fitting(checkpoint), torch.no_grad():
         decoder = DecoderJoint(weights, spec.decoding)
         encoder = ENCODERS[caches](weights, spec.encoder, *([spec.prompt] if spec.prompt else []))
         decoder(*decoder_example)
         encoder(*encoder_example)
-    _refuse_unused(checkpoint, encoder.unused + decoder.unused)
+    refuse_unused(checkpoint, encoder.unused + decoder.unused)
     del weights
     metadata = {"nemoport.spec": json.dumps(spec.to_dict()), "nemoport.checkpoint_sha256": checkpoint.sha256}
     _export(encoder, encoder_example, folder / ENCODER, inputs, outputs, metadata)
@@ -61,7 +61,7 @@ def export_graphs(checkpoint: Checkpoint, folder: Path, contract: str) -> None:
 
 
 @contextmanager
-def _fitting(checkpoint: Checkpoint) -> Iterator[None]:
+def fitting(checkpoint: Checkpoint) -> Iterator[None]:
     """Modules are made and run once within: weights of other shapes than the config's show here, and only they."""
     try:
         yield
@@ -75,7 +75,7 @@ def _fitting(checkpoint: Checkpoint) -> Iterator[None]:
         ) from error
 
 
-def _refuse_unused(checkpoint: Checkpoint, unused: list[str]) -> None:
+def refuse_unused(checkpoint: Checkpoint, unused: list[str]) -> None:
     if unused:
         raise CheckpointError(
             f"{checkpoint.path} holds weights that the exported graph would not use.",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nemoport.artifact import Artifact
+from nemoport.artifact import ONNXRUNTIME, Artifact
 from nemoport.decode import Session
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.export.layouts import load_layout
@@ -29,8 +29,13 @@ def verify(folder: Path, variants: Sequence[str] | None = None) -> list[str]:
     done = [f"{NAME}: schema {manifest.schema}, digest {manifest.digest[:12]}"]
     done.append(_check_files(folder, manifest, wanted))
     for variant in wanted:
-        done.append(f"{variant}: loads in onnxruntime, {_run_silence(*_opened(folder, manifest, variant))}")
+        place, session = _opened(folder, manifest, variant)
+        done.append(f"{variant}: loads in {_runtime(manifest)}, {_run_silence(place, session)}")
     return done
+
+
+def _runtime(manifest: PackageManifest) -> str:
+    return getattr(load_layout(manifest.layout), "TARGET", ONNXRUNTIME)
 
 
 def _opened(folder: Path, manifest: PackageManifest, variant: str) -> tuple[Path, Session]:
@@ -39,7 +44,7 @@ def _opened(folder: Path, manifest: PackageManifest, variant: str) -> tuple[Path
     from nemoport.validate.sessions.onnxruntime import OnnxSession
     from nemoport.validate.sessions.split import SplitSession
 
-    if manifest.layout == "native":
+    if (folder / variant / "manifest.json").is_file():  # a layout that keeps the variants as they were built
         artifact = Artifact.open(folder / variant)
         recorded = (manifest.variants[variant].digest, manifest.checkpoint_sha256)
         if (artifact.manifest.digest, artifact.manifest.checkpoint_sha256) != recorded:

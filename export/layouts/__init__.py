@@ -9,7 +9,8 @@ A layout is a module here; its file name, with - for _, is the name it is chosen
 - `config_for(config: dict) -> dict`: the package's config.json from the build's;
 - CONTRACTS, where it does not take both: those of the variants that are packed where none are named;
 - TARGET, where it is not onnxruntime: the runtime whose variants it takes;
-- for the card, FILES (path -> what it holds) and `usage(facts: CardFacts) -> str`.
+- for the card, FILES (path -> what it holds) and `usage(facts: CardFacts) -> str`; FORMAT and STREAMING where the graphs
+  are not ONNX: what they are called, and a sentence on how they stream.
 """
 
 from __future__ import annotations
