@@ -21,6 +21,7 @@ from nemoport.export.targets.litert import (
     DECODER,
     ENCODER,
     F32,
+    I32,
     LAYERS,
     Tensors,
     interface,
