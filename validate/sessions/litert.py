@@ -3,7 +3,10 @@ another, so that no stream can depend on its neighbours."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import mmap
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from nemoport.export.targets.litert import DECODER, ENCODER, joint_frames, joint
 from nemoport.spec import ModelSpec
 
 PACKAGE = "ai-edge-litert"
+OPERATORS = 10  # the field of a SubGraph in LiteRT's schema
 
 
 class LitertSession:
@@ -23,8 +27,10 @@ class LitertSession:
     def __init__(self, spec: ModelSpec, encoder: Path, decoder: Path, threads: int = 0):
         """threads: 0 for the runtime's choice. Raises ArtifactError, UsageError."""
         self.spec = spec
-        self._encoder, self._decoder = Graph(encoder, threads), Graph(decoder, threads)
         streaming = spec.streaming
+        groups = [[window_name(lookahead, first) for first in (True, False)] for lookahead in streaming.lookaheads]
+        _interpreter()
+        self._encoder, self._decoder = Graph(encoder, threads, groups), Graph(decoder, threads)
         self._windows = {
             streaming.window_mel_frames(lookahead, first=first): (window_name(lookahead, first), first)
             for lookahead in streaming.lookaheads
@@ -105,27 +111,61 @@ def _stream(cached: np.ndarray, row: int) -> np.ndarray:
 
 
 class Graph:
-    """The signatures of one file."""
+    """A file's signatures. Those of a group are opened together when the first of them is run, and the others not at all:
+    the interpreter packs the weights anew for each signature that it opens, and would hold them all as often."""
 
-    def __init__(self, path: Path, threads: int):
-        """Raises ArtifactError for what is no such file, UsageError where the interpreter is not installed."""
+    def __init__(self, path: Path, threads: int, groups: Sequence[Sequence[str]] = ()):
+        """groups: of signature names; none for one that holds all. Raises ArtifactError for what is no such file,
+        UsageError where the interpreter is not installed."""
+        self._path, self._threads = path, threads
+        self._runners: dict = {}
+        with self._explained(), open(path, "rb") as file:
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self.signatures = list(_subgraphs(whole))
+        self._groups = groups or [self.signatures]
+
+    def run(self, signature: str, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if signature not in self._runners:
+            self._open(next(group for group in self._groups if signature in group))
+        return self._runners[signature](**feeds)
+
+    def _open(self, group: Sequence[str]) -> None:
         interpreter = _interpreter()
+        with self._explained(), open(self._path, "rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            for name, operators in _subgraphs(content).items():
+                if name not in group:
+                    content[operators : operators + 4] = bytes(4)  # so many operators
+            opened = interpreter(model_content=content[:], num_threads=self._threads or None)
+            content.close()
+            self._runners |= {name: opened.get_signature_runner(name) for name in group if name in self.signatures}
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
-            self._interpreter = interpreter(str(path), num_threads=threads or None)
-            self.signatures = list(self._interpreter.get_signature_list())
-        except (ValueError, RuntimeError) as error:
+            yield
+        except (ValueError, RuntimeError, TypeError, IndexError, struct.error) as error:
             raise ArtifactError(
-                f"{path} cannot be loaded.",
+                f"{self._path} cannot be loaded.",
                 expected="a graph as it was built",
                 found=f"LiteRT: {(str(error).splitlines() or [type(error).__name__])[0]}",
                 todo="check it with `nemoport verify`, then build or download it again",
             ) from error
-        self._runners: dict = {}
 
-    def run(self, signature: str, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if signature not in self._runners:
-            self._runners[signature] = self._interpreter.get_signature_runner(signature)
-        return self._runners[signature](**feeds)
+
+def _subgraphs(content: mmap.mmap) -> dict[str, int]:
+    """Signature -> where the number of its operators stands in the file (a little-endian u32)."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    if not schema.Model.ModelBufferHasIdentifier(content, 0):
+        raise ValueError("no .tflite file")
+    model = schema.Model.GetRootAs(content)
+    found = {}
+    for i in range(model.SignatureDefsLength()):
+        signature = model.SignatureDefs(i)
+        table = model.Subgraphs(signature.SubgraphIndex())._tab
+        found[signature.SignatureKey().decode()] = table.Vector(table.Offset(OPERATORS)) - 4
+    return found
 
 
 def open_artifact(artifact: Artifact, provider: str = "cpu", threads: int = 0) -> LitertSession:
