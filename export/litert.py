@@ -6,7 +6,8 @@ import logging
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -58,9 +59,9 @@ def _example(inputs: Tensors) -> dict[str, torch.Tensor]:
 
 
 def _convert(modules: dict[str, tuple[torch.nn.Module, dict]], path: Path) -> None:
-    import litert_torch
-
     with _quiet():
+        import litert_torch
+
         chain = litert_torch
         for name, (module, example) in modules.items():
             chain = chain.signature(name, module, sample_kwargs=example)
@@ -95,16 +96,15 @@ def quantize(floats: Path, folder: Path, weights: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the converters say of each step."""
-    import litert_torch
-
-    shown, level = litert_torch.config.show_progress, logging.root.manager.disable
-    litert_torch.config.show_progress = False
+    """Without what the converters say of each step, and of libraries for GPUs that they do without."""
+    level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
             warnings.simplefilter("ignore")
+            import litert_torch
+
+            litert_torch.config.show_progress = False
             yield
     finally:
-        litert_torch.config.show_progress = shown
         logging.disable(level)
