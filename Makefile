@@ -30,14 +30,16 @@ REPO        ?=
 JOBS        ?= $(if $(filter reference/checkpoints/%,$(CHECKPOINT)),$(shell nproc 2>/dev/null || echo 1),1)
 
 PYTHON      ?= python3
-BIN         := .venv/bin
+# litert-torch asks for other versions than NeMo, so it has an environment of its own.
+ENVIRONMENT := $(if $(filter litert,$(TARGET)),.venv-litert,.venv)
+BIN         := $(ENVIRONMENT)/bin
 NEMOPORT    := $(BIN)/nemoport
 export OMP_WAIT_POLICY = passive
 # Most of a test runs on one thread; the tests of a file share what they build.
 PARALLEL    := -n 2 --dist loadfile
 test test-all: export OMP_NUM_THREADS = 1
 
-.PHONY: help setup demo oracle export fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-static-cold quantize-int8-smoothquant \
+.PHONY: help setup setup-litert demo oracle export fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-static-cold quantize-int8-smoothquant \
         quantize-int8-weight quantize-int4-weight quantize-int4-mixed sensitivity validate package verify publish \
         test test-all lint bench accuracy reference clean
 .DEFAULT_GOAL := help
@@ -46,13 +48,21 @@ help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 26
 	@echo "Variables: KIND=$(KIND) CONTRACT=$(CONTRACT) LAYOUT=$(LAYOUT) PROFILE=$(PROFILE) CHECKPOINT=$(CHECKPOINT) BUILD=$(BUILD) CORPUS=$(CORPUS) CALIBRATION=$(CALIBRATION)"
 
-setup: .venv/installed ## make .venv with every pinned package
+setup: $(ENVIRONMENT)/installed ## make .venv with every pinned package
+
+setup-litert: .venv-litert/installed ## make .venv-litert, the same with what converts for LiteRT
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "nemoport needs Python 3.11 or newer, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
 	@echo "Installing the pinned packages (NeMo and torch: about 2 GB, minutes) ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+.venv-litert/installed: pyproject.toml constraints.txt constraints-litert.txt
+	$(PYTHON) -m venv .venv-litert
+	.venv-litert/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,litert]'
+	.venv-litert/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints-litert.txt
 	touch $@
 
 oracle: setup ## record NeMo's own streaming and offline runs of CHECKPOINT on CORPUS

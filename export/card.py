@@ -40,14 +40,6 @@ class CardFacts:
         return sorted(next(iter(self.artifacts.values())).lookaheads)
 
     @property
-    def format(self) -> str:
-        return getattr(self.layout, "FORMAT", "ONNX")
-
-    @property
-    def library(self) -> str:
-        return getattr(self.layout, "LIBRARY", "onnx")
-
-    @property
     def contracts(self) -> set[str]:
         """Those of the artifacts: another runtime's say theirs in the recipe, ours by their names."""
         recipes = {name: artifact.manifest.recipe.parameters for name, artifact in self.artifacts.items()}

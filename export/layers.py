@@ -90,11 +90,11 @@ class Subsampling(nn.Module):
 
     def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         x = mel.unsqueeze(1)  # [B, 1, T, n_mels]
-        x = F.relu(self.first(_pad(_mask(x, lengths))))
-        lengths = _halve(lengths)
+        x = F.relu(self.first(causal_pad(_mask(x, lengths))))
+        lengths = halve(lengths)
         for depthwise, pointwise in zip(self.depthwise, self.pointwise, strict=True):
-            x = F.relu(pointwise(depthwise(_pad(_mask(x, lengths)))))
-            lengths = _halve(lengths)
+            x = F.relu(pointwise(depthwise(causal_pad(_mask(x, lengths)))))
+            lengths = halve(lengths)
         x = x.transpose(1, 2).reshape(mel.size(0), -1, self.out.weight.shape[0])
         return self.out(x), lengths
 
@@ -108,7 +108,7 @@ def _conv(weights: Weights, name: str, stride: int, depthwise: bool = False) -> 
     return conv
 
 
-def _pad(x: Tensor) -> Tensor:
+def causal_pad(x: Tensor) -> Tensor:
     top, left, bottom, right = CAUSAL_PADDING
     return F.pad(x, (left, right, top, bottom))
 
@@ -119,7 +119,7 @@ def _mask(x: Tensor, lengths: Tensor) -> Tensor:
     return x * valid[:, None, :, None].to(x.dtype)
 
 
-def _halve(lengths: Tensor) -> Tensor:
+def halve(lengths: Tensor) -> Tensor:
     return torch.div(lengths, 2, rounding_mode="trunc") + 1  # (n + 3 - 3) // 2 + 1; floor would be ten nodes
 
 

@@ -11,7 +11,8 @@ A layout is a module here; its file name, with - for _, is the name it is chosen
 - TARGET, where it is not onnxruntime: the runtime whose variants it takes; FORMAT and LIBRARY: what the card calls its graphs,
   and what the Hub calls that;
 - `artifact_folder(folder: Path, variant: str) -> Path`, where nemoport itself can open the variants of a package;
-- for the card, FILES (path -> what it holds) and `usage(facts: CardFacts) -> str`.
+- for the card, FILES (path -> what it holds) and `usage(facts: CardFacts) -> str`; where the graphs are not like ONNX's,
+  `intro(facts)`, how they stream, and `rules(facts)`, the section on how to run them.
 """
 
 from __future__ import annotations
