@@ -1,6 +1,5 @@
 """OpenVINO: the gates pass on what is converted and reject what is damaged; card 002's names; the package; what is refused."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,8 @@ from nemoport.reference.random import write
 from nemoport.validate import gates
 from nemoport.validate.context import Context
 from nemoport.validate.limits import limits_of
-from nemoport.validate.result import FAIL, PASS, artifact_sha256
+from nemoport.validate.result import FAIL, PASS, GateResult, artifact_sha256
+from nemoport.validate.results import results_path, write_results
 from nemoport.validate.sessions import open_session
 from nemoport.verify import verify
 
@@ -306,11 +306,9 @@ def test_a_prompt_is_heard(tmp_path):
 def packed(made, tmp_path_factory):
     build = tmp_path_factory.mktemp("packed") / "build"
     shutil.copytree(made, build)
-    (build / "results").mkdir()
     for variant in (FP32, INT8, KV_INT8):
-        row = {"gate": "wer", "variant": variant, "sha256": artifact_sha256(build / variant), "status": PASS}
-        row |= {"case": "all lookaheads: difference", "measured": 0.0, "limit": 0.3, "unit": "WER points", "n": 9}
-        (build / "results" / f"{variant}.jsonl").write_text(json.dumps(row) + "\n")
+        sha256, case = artifact_sha256(build / variant), "all lookaheads: difference"
+        write_results(results_path(build, variant), [GateResult("wer", variant, sha256, PASS, case, 0.0, 0.3, "WER points", 9)])
     return package(
         build, build.parent / "dist", [FP32, INT8, KV_INT8], licence="apache-2.0", layout="openvino",
         required_passes=lambda build, variant: [],
@@ -358,7 +356,7 @@ def test_verify_notices(packed, tmp_path, how):
 
 def test_a_cut_graph_and_an_absent_device(copy):
     artifact = Artifact.open(copy / FP32)
-    with pytest.raises(UsageError, match="expected: cpu"):
+    with pytest.raises(UsageError, match="one of cpu"):
         open_session(artifact, provider="npu")
     weights = artifact.folder / f"{ENCODER}.bin"
     weights.write_bytes(weights.read_bytes()[: 10**6])
