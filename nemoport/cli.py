@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     command(_oracle, "oracle", checkpoint, build, corpus, profile, help="record NeMo's own streaming and offline runs")
     contract = (("--contract",), dict(default="nemo", help="nemo: NeMo's caches; kv: projected ones, the fast path"))
     targets = [
-        (("--target",), dict(default="onnx", help="onnx, or another runtime: openvino, ...")),
+        (("--target",), dict(default="onnx", help="onnx, or another runtime: coreai, coreml, ...")),
         (("--precision",), dict(default="fp32", help="of another target than onnx: fp32, fp16, int8, ...")),
     ]
     command(
@@ -92,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     ]
     judged = (checkpoint, build, heard, calibration, variants, profile, *dataset)
     command(_validate, "validate", *judged, help="hold variants to the gates")
-    layout = (("--layout",), dict(default="native", help="native: nemoport's own; sherpa-onnx; onnx-asr, for offline models"))
+    named = "native: nemoport's own; sherpa-onnx; coreai; coreml; onnx-asr, for offline models"
+    layout = (("--layout",), dict(default="native", help=named))
     shards = (("--shard-bytes",), dict(metavar="SIZE", help="layout onnx-asr: fp32 again in files of at most SIZE, such as 1.5G"))
     command(_package, "package", build, dist, variants, layout, shards, *card, help="lay out what passed for the Hub")
     command(
