@@ -1,5 +1,6 @@
 """Core AI: the .aimodel files in the package's own runtime against NeMo, and what the gates say of damaged ones."""
 
+import json
 from dataclasses import replace
 
 import damage
@@ -219,3 +220,20 @@ def test_the_card_tells_shapes_and_what_was_not_run(coreai_build, reference_chec
     assert "`k_cache` float32 [3, 4, 70, 44]" in text and "Neural Engine: not measured" in text
     assert "onnx" not in text.split("---")[1]
     assert all(path.is_dir() for path in layout.graphs(coreai_build, VARIANT))
+
+
+def test_a_package_is_laid_out_and_verified(copy, tmp_path):
+    """With results as validate/ writes them; the gates are tested above."""
+    from nemoport.export.package import package
+    from nemoport.validate.result import GateResult, artifact_sha256
+    from nemoport.verify import verify
+
+    result = GateResult("contract", VARIANT, artifact_sha256(copy / VARIANT), PASS, "", 0.0, 0.0, "problems", 49)
+    path = copy / "results" / f"{VARIANT}.jsonl"
+    path.parent.mkdir()
+    path.write_text(json.dumps(result.to_dict()) + "\n")
+    dist = package(
+        copy, tmp_path / "dist", licence="apache-2.0", language="en", layout="coreai", required_passes=lambda build, variant: []
+    )
+    assert f"{VARIANT}: loads in coreai, 7 finite frames of silence" in verify(dist)
+    assert "speech recognition in Core AI" in (dist / "README.md").read_text()
