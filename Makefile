@@ -21,7 +21,8 @@ BUILD       ?= build/$(NAME)
 DIST        ?= dist/$(NAME)
 # What the model card must be told: --license, --language, --base-model ... The committed checkpoint is our own.
 CARD        ?= $(if $(filter reference/checkpoints/%,$(CHECKPOINT)),--license apache-2.0$(if $(SPEECH),, --language en))
-# native; sherpa-onnx; openvino; or onnx-asr, for offline models, with SHARDS, such as 1.5G: fp32 again in files below that
+# native; sherpa-onnx; openvino, litert, coreai, coreml; or onnx-asr, for offline models, with SHARDS, such as 1.5G: fp32 again
+# in files below that
 LAYOUT      ?= native
 SHARDS      ?=
 REPO        ?=

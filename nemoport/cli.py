@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     command(_oracle, "oracle", checkpoint, build, corpus, profile, help="record NeMo's own streaming and offline runs")
     contract = (("--contract",), dict(default="nemo", help="nemo: NeMo's caches; kv: projected ones, the fast path"))
     targets = [
-        (("--target",), dict(default="onnx", help="onnx, or another runtime: openvino, ...")),
+        (("--target",), dict(default="onnx", help="onnx, or another runtime: coreai, coreml, ...")),
         (("--precision",), dict(default="fp32", help="of another target than onnx: fp32, fp16, int8, ...")),
     ]
     command(
@@ -93,7 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     jobs = (("--jobs",), dict(type=int, default=1, help="variants judged at once, each in a process with its share of the cores"))
     judged = (checkpoint, build, heard, calibration, variants, profile, jobs, *dataset)
     command(_validate, "validate", *judged, help="hold variants to the gates")
-    layout = (("--layout",), dict(default="native", help="native: nemoport's own; sherpa-onnx; openvino; onnx-asr: offline"))
+    named = "native: nemoport's own; sherpa-onnx; onnx-asr, for offline models; openvino, litert, coreai, coreml: of that target"
+    layout = (("--layout",), dict(default="native", help=named))
     shards = (("--shard-bytes",), dict(metavar="SIZE", help="layout onnx-asr: fp32 again in files of at most SIZE, such as 1.5G"))
     command(_package, "package", build, dist, variants, layout, shards, *card, help="lay out what passed for the Hub")
     command(

@@ -1,5 +1,6 @@
 """Core AI: the .aimodel files in the package's own runtime against NeMo, and what the gates say of damaged ones."""
 
+import json
 from dataclasses import replace
 
 import damage
@@ -44,19 +45,9 @@ def copy(coreai_build, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def few(eval_corpus):
-    """Two short utterances, and the one that outlasts the left context."""
-    return replace(eval_corpus, utterances=(*eval_corpus.utterances[:2], eval_corpus.utterances[-1]))
-
-
-@pytest.fixture(scope="module")
-def context_of(reference_checkpoint, few, tmp_path_factory):
-    from nemoport.validate.oracle import record_oracle
-
-    oracle = record_oracle(reference_checkpoint, few, tmp_path_factory.mktemp("oracle"))
-
+def context_of(reference_checkpoint, eval_corpus, oracle):
     def make(build, variant=VARIANT, checkpoint=reference_checkpoint):
-        return Context(build / variant, limits.limits_of(variant), checkpoint, few, oracle, threads=1)
+        return Context(build / variant, limits.limits_of(variant), checkpoint, eval_corpus, oracle, threads=1)
 
     return make
 
@@ -82,18 +73,16 @@ def test_the_assets_pass_their_gates(coreai_build, context_of):
     assert [r.status for r in gates.run_gate("contract", context)] == [PASS]
 
 
-def test_every_file_of_an_asset_is_listed_and_the_same_again(coreai_build, reference_checkpoint, build, tmp_path):
+def test_every_file_of_an_asset_is_listed(coreai_build):
     artifact = Artifact.open(coreai_build / VARIANT)
     listed = {entry.path for entry in artifact.manifest.files.values()}
     there = {p.relative_to(artifact.folder).as_posix() for p in artifact.folder.rglob("*") if p.is_file()}
     assert there - listed == {"manifest.json"}
     assert listed >= {f"joint.aimodel/{name}" for name in ("main.mlirb", "main.hash", "metadata.json")}
     assert artifact.manifest.recipe.parameters == {"target": "coreai", "dtype": "float32", "parts": 2, "lookahead": 6}
-    again = export(reference_checkpoint, tmp_path / "again")
-    assert again.manifest.files == artifact.manifest.files
 
 
-def test_another_lookahead_is_refused_with_what_there_is(coreai_build, few):
+def test_another_lookahead_is_refused_with_what_there_is(coreai_build):
     assert Recognizer.open(coreai_build / VARIANT).lookahead == 6
     with pytest.raises(UsageError, match=r"one lookahead.\n  expected: 6\n  found: 13"):
         Recognizer.open(coreai_build / VARIANT, 13)
@@ -189,7 +178,7 @@ def test_every_lookahead_converts_and_passes(build, context_of, reference_checkp
 
 
 @pytest.mark.slow
-def test_a_told_language(tmp_path, few):
+def test_a_told_language(tmp_path, eval_corpus):
     """The one-hot vector reaches the second half: two languages, each as from the ONNX graph."""
     from nemoport.export.build import export_checkpoint
     from nemoport.export.checkpoint import read_checkpoint
@@ -199,7 +188,7 @@ def test_a_told_language(tmp_path, few):
     export(checkpoint, tmp_path)
     for language in ("en-US", "de-DE"):
         ours, theirs = (
-            Recognizer.open(tmp_path / v, threads=1, language=language).transcribe_file(few.utterances[0].path)
+            Recognizer.open(tmp_path / v, threads=1, language=language).transcribe_file(eval_corpus.utterances[0].path)
             for v in (VARIANT, "fp32")
         )
         assert (ours.tokens, ours.languages) == (theirs.tokens, theirs.languages)
@@ -231,3 +220,20 @@ def test_the_card_tells_shapes_and_what_was_not_run(coreai_build, reference_chec
     assert "`k_cache` float32 [3, 4, 70, 44]" in text and "Neural Engine: not measured" in text
     assert "onnx" not in text.split("---")[1]
     assert all(path.is_dir() for path in layout.graphs(coreai_build, VARIANT))
+
+
+def test_a_package_is_laid_out_and_verified(copy, tmp_path):
+    """With results as validate/ writes them; the gates are tested above."""
+    from nemoport.export.package import package
+    from nemoport.validate.result import GateResult, artifact_sha256
+    from nemoport.verify import verify
+
+    result = GateResult("contract", VARIANT, artifact_sha256(copy / VARIANT), PASS, "", 0.0, 0.0, "problems", 49)
+    path = copy / "results" / f"{VARIANT}.jsonl"
+    path.parent.mkdir()
+    path.write_text(json.dumps(result.to_dict()) + "\n")
+    dist = package(
+        copy, tmp_path / "dist", licence="apache-2.0", language="en", layout="coreai", required_passes=lambda build, variant: []
+    )
+    assert f"{VARIANT}: loads in coreai, 7 finite frames of silence" in verify(dist)
+    assert "speech recognition in Core AI" in (dist / "README.md").read_text()

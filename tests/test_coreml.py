@@ -1,0 +1,172 @@
+"""Core ML: packages whose interface is what it must be, and the programs they were made from, run against NeMo."""
+
+from dataclasses import replace
+
+import damage
+import numpy as np
+import pytest
+import torch
+
+from nemoport.artifact import Artifact
+from nemoport.errors import UsageError
+from nemoport.export.rounding import round_weights
+from nemoport.export.static_modules import static_modules
+from nemoport.export.targets import export_target
+from nemoport.recognizer import Recognizer
+from nemoport.static_graphs import CONFORMER, JOINT
+from nemoport.validate import gates, limits
+from nemoport.validate.context import Context
+from nemoport.validate.result import FAIL, PASS
+from nemoport.validate.sessions import open_session
+
+coremltools = pytest.importorskip("coremltools")
+coreml = pytest.importorskip("nemoport.export.targets.coreml")
+QUICK = ("contract", "numeric", "tokens", "wer", "boundary", "batch")
+
+
+def export(checkpoint, build, precision):
+    return export_target(checkpoint, build, "coreml", precision, None, progress=lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def coreml_build(build, reference_checkpoint, tmp_path_factory):
+    folder = damage.copy_build(build, tmp_path_factory.mktemp("coreml") / "build")
+    for precision in ("fp32", "int8"):
+        export(reference_checkpoint, folder, precision)
+    return folder
+
+
+@pytest.fixture
+def copy(coreml_build, tmp_path):
+    return damage.copy_build(coreml_build, tmp_path / "build")
+
+
+@pytest.fixture(scope="module")
+def context_of(reference_checkpoint, eval_corpus, oracle):
+    def make(build, variant="coreml-fp32"):
+        return Context(build / variant, limits.limits_of(variant), reference_checkpoint, eval_corpus, oracle, threads=1)
+
+    return make
+
+
+def failing(context, *names):
+    return [name for name in names if any(r.status == FAIL for r in gates.run_gate(name, context))]
+
+
+def edit_program(build, variant, graph, edit):
+    """Changes the weights of one program; `edit` gets its state_dict."""
+    path = build / variant / f"{coreml.NAMES[graph]}{coreml.PROGRAM_SUFFIX}"
+    program = torch.export.load(path)
+    edit(program.state_dict)
+    torch.export.save(program, path)
+    damage.seal(build / variant)
+
+
+@pytest.mark.parametrize("variant", ["coreml-fp32", "coreml-int8"])
+def test_the_programs_pass_their_gates(coreml_build, context_of, variant):
+    assert failing(context_of(coreml_build, variant), *QUICK, "cost") == []
+
+
+def test_another_lookahead_and_device_are_refused(coreml_build):
+    with pytest.raises(UsageError, match="fixed shapes, for one lookahead"):
+        Recognizer.open(coreml_build / "coreml-fp32", 0)
+    with pytest.raises(UsageError, match="not run by 'coreml'"):
+        open_session(Artifact.open(coreml_build / "coreml-fp32"), "coreml")
+
+
+def test_swapped_weights_are_rejected(copy, context_of):
+    def swap(weights):
+        first, last = (f"layers.{i}.self_attn.linear_q.weight" for i in (0, 5))
+        weights[first].data, weights[last].data = weights[last].data, weights[first].data
+
+    edit_program(copy, "coreml-fp32", CONFORMER, swap)
+    assert {"numeric", "tokens"} <= set(failing(context_of(copy), "numeric", "tokens", "wer"))
+
+
+def test_only_blank_is_rejected(copy, context_of, reference_checkpoint):
+    def blank(weights):
+        weights["head.bias"].data[reference_checkpoint.spec.decoding.blank_id] = 1e4
+
+    edit_program(copy, "coreml-fp32", JOINT, blank)
+    assert failing(context_of(copy), *QUICK, "cost") == ["tokens", "wer", "boundary", "cost"]
+
+
+def test_scales_in_a_wrong_order_are_rejected(copy, context_of):
+    def shuffle(weights):
+        for name, weight in weights.items():
+            if "linear" in name and name.endswith(".weight"):
+                weight.data = torch.from_numpy(damage.shuffle_scales(weight.numpy())).float()
+
+    edit_program(copy, "coreml-int8", CONFORMER, shuffle)
+    assert "numeric" in failing(context_of(copy, "coreml-int8"), "numeric", "tokens", "wer")
+
+
+def test_a_package_of_another_interface_is_rejected(copy, context_of):
+    folder = copy / "coreml-fp32"
+    damage.shutil.rmtree(folder / "Joint.mlpackage")
+    damage.shutil.copytree(folder / "Decoder.mlpackage", folder / "Joint.mlpackage")
+    damage.seal(folder)
+    (found,) = gates.run_gate("contract", context_of(copy))
+    assert found.status == FAIL
+    assert "Joint.mlpackage: input enc_frame: expected float32 [1, 160], found none" in found.evidence
+
+
+def test_compressed_weights_are_those_of_the_program(coreml_build, reference_checkpoint):
+    """Read out of the package, as Core ML would: the program's, but for scales in fp16. The package is smaller for it."""
+    import coremltools.optimize.coreml as optimize
+
+    folder = coreml_build / "coreml-int8"
+    model = coremltools.models.MLModel(str(folder / "Encoder.mlpackage"), skip_model_load=True)
+    stored = optimize.get_weights_metadata(optimize.decompress_weights(model), weight_threshold=coreml.LEAST_WEIGHTS)
+    weights = torch.export.load(folder / "Encoder.pt2").state_dict
+    wanted = [w.numpy().T for name, w in weights.items() if name.endswith("linear1.weight")]
+    found = [w.val.astype(np.float32) for w in stored.values() if w.val.shape == wanted[0].shape]
+    for one in wanted:
+        nearest = min(np.abs(one - other).max() for other in found)
+        assert nearest < 2e-3 * np.abs(one).max()  # a step of 8 bits is four times that
+    size = {v: sum(p.stat().st_size for p in (coreml_build / v / "Encoder.mlpackage").rglob("*") if p.is_file())
+            for v in ("coreml-fp32", "coreml-int8")}  # fmt: skip
+    assert size["coreml-int8"] < 0.3 * size["coreml-fp32"]
+
+
+def test_rounding_twice_is_rounding_once(reference_checkpoint):
+    for bits, block in ((8, 0), (4, 16)):
+        module = static_modules(reference_checkpoint, 6, 1, torch.float32)[0][CONFORMER]
+        before = module.layers[0].feed_forward1.linear1.weight.clone()
+        round_weights(module, bits, block, 2048)
+        once = module.layers[0].feed_forward1.linear1.weight.clone()
+        round_weights(module, bits, block, 2048)
+        twice = module.layers[0].feed_forward1.linear1.weight
+        assert not torch.equal(before, once)
+        assert torch.allclose(once, twice, rtol=1e-5, atol=0)
+        levels = {len(torch.unique((once[: block or None, i] / once[: block or None, i].abs().max()).round(decimals=4)))
+                  for i in range(8)}  # fmt: skip
+        assert max(levels) <= 2**bits - 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "int4"])
+def test_other_precisions_convert(reference_checkpoint, build, context_of, tmp_path, precision):
+    folder = damage.copy_build(build, tmp_path / "build")
+    for one in ("fp32", precision):
+        export(reference_checkpoint, folder, one)
+    assert failing(context_of(folder, f"coreml-{precision}"), *QUICK, "cost") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gate", ["longform", "conditions"])
+def test_long_recordings_and_conditions(coreml_build, copy, context_of, reference_checkpoint, gate):
+    def blank(weights):
+        weights["head.bias"].data[reference_checkpoint.spec.decoding.blank_id] = 1e4
+
+    edit_program(copy, "coreml-fp32", JOINT, blank)
+    for build, expected in ((coreml_build, []), (copy, [gate])):
+        context = context_of(build)
+        blocks = context.limits.blocks
+        context.limits = replace(context.limits, blocks={**blocks, "longform": {**blocks["longform"], "minutes": 1}})
+        assert failing(context, gate) == expected
+
+
+def test_contract_is_judged(coreml_build, context_of):
+    (result,) = gates.run_gate("contract", context_of(coreml_build))
+    assert (result.status, result.measured) == (PASS, 0) and result.n > 60
