@@ -255,10 +255,11 @@ def test_package(copy, checkpoint, corpus, oracle, tmp_path):
     assert "loads in litert" in verify(dist)[-1]
     card = (dist / "README.md").read_text()
     assert "in LiteRT" in card and "onnxruntime" not in card and "later_<lookahead>" in card
-    config = json.loads((dist / "config.json").read_text())["encoder"]
+    rules = json.loads((dist / "rules.json").read_text())
     interface = json.loads((dist / "litert-fp32" / litert.INTERFACE).read_text())
     window = interface[litert.ENCODER]["later_1"]["inputs"]
-    assert {name: shape for name, (_, shape) in window.items() if name.startswith("cache")} == config["cache_shapes"]
+    assert {name: shape for name, (_, shape) in window.items() if name.startswith("cache")} == rules["cache_shapes"]
+    assert rules["next_chunk_rule"] in card and "later_<lookahead>" in rules["next_chunk_rule"]
     heard = [
         next(Recognizer.open(folder / "litert-fp32", 1, language="de-DE", threads=1).transcribe([("x", u.samples())])).tokens
         for folder in (build, dist)
