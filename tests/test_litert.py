@@ -270,6 +270,22 @@ def test_package(copy, checkpoint, corpus, oracle, tmp_path):
         package(build, tmp_path / "other", licence="apache-2.0", layout="litert", shard_bytes=1, required_passes=lambda *_: [])
 
 
+def test_a_window_opened_alone_is_that_of_the_whole_file(build):
+    """To the bit, in 8 bits too, where the kernels that the interpreter falls back on round otherwise."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    artifact = Artifact.open(build / "litert-int8")
+    whole = Interpreter(str(artifact.folder / litert.ENCODER), num_threads=1)
+    for lookahead in LOOKAHEADS:
+        session = open_session(artifact, threads=1)
+        size = artifact.spec.streaming.window_mel_frames(lookahead, first=True)
+        mel = np.random.default_rng(lookahead).normal(-8, 2, (1, 128, size)).astype(np.float32)
+        ours, _, _ = session.encode(mel, np.array([size]), session.initial_state(1, [9]))
+        runner = whole.get_signature_runner(litert.window_name(lookahead, True))
+        theirs = runner(audio_signal=mel, length=np.array([size], np.int32), prompt_index=np.array([9], np.int32))
+        assert np.array_equal(ours, theirs["outputs"])
+
+
 def test_joint_takes_any_number_of_frames(build):
     session = open_session(Artifact.open(build / "litert-fp32"), threads=1)
     spec = session.spec.decoding
