@@ -255,10 +255,11 @@ def test_package(copy, checkpoint, corpus, oracle, tmp_path):
     assert "loads in litert" in verify(dist)[-1]
     card = (dist / "README.md").read_text()
     assert "in LiteRT" in card and "onnxruntime" not in card and "later_<lookahead>" in card
-    config = json.loads((dist / "config.json").read_text())["encoder"]
+    rules = json.loads((dist / "rules.json").read_text())
     interface = json.loads((dist / "litert-fp32" / litert.INTERFACE).read_text())
     window = interface[litert.ENCODER]["later_1"]["inputs"]
-    assert {name: shape for name, (_, shape) in window.items() if name.startswith("cache")} == config["cache_shapes"]
+    assert {name: shape for name, (_, shape) in window.items() if name.startswith("cache")} == rules["cache_shapes"]
+    assert rules["next_chunk_rule"] in card and "later_<lookahead>" in rules["next_chunk_rule"]
     heard = [
         next(Recognizer.open(folder / "litert-fp32", 1, language="de-DE", threads=1).transcribe([("x", u.samples())])).tokens
         for folder in (build, dist)
@@ -267,6 +268,22 @@ def test_package(copy, checkpoint, corpus, oracle, tmp_path):
     assert heard[0] == heard[1] and heard[0]
     with pytest.raises(UsageError, match="no shards"):
         package(build, tmp_path / "other", licence="apache-2.0", layout="litert", shard_bytes=1, required_passes=lambda *_: [])
+
+
+def test_a_window_opened_alone_is_that_of_the_whole_file(build):
+    """To the bit, in 8 bits too, where the kernels that the interpreter falls back on round otherwise."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    artifact = Artifact.open(build / "litert-int8")
+    whole = Interpreter(str(artifact.folder / litert.ENCODER), num_threads=1)
+    for lookahead in LOOKAHEADS:
+        session = open_session(artifact, threads=1)
+        size = artifact.spec.streaming.window_mel_frames(lookahead, first=True)
+        mel = np.random.default_rng(lookahead).normal(-8, 2, (1, 128, size)).astype(np.float32)
+        ours, _, _ = session.encode(mel, np.array([size]), session.initial_state(1, [9]))
+        runner = whole.get_signature_runner(litert.window_name(lookahead, True))
+        theirs = runner(audio_signal=mel, length=np.array([size], np.int32), prompt_index=np.array([9], np.int32))
+        assert np.array_equal(ours, theirs["outputs"])
 
 
 def test_joint_takes_any_number_of_frames(build):

@@ -1,6 +1,7 @@
 """The layout of variants for LiteRT: a folder a precision, beside shared/.
 
-config.json                           runtime parameters and rules, for every variant
+config.json                           runtime parameters, as the gates were run with them
+rules.json                            chunk and cache rules of these graphs
 shared/                               filterbank, tokens, tokenizer
 <variant>/{encoder,decoder}.tflite    graphs and weights, with litert.json and the variant's manifest.json
 """
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 TARGET, FORMAT, LIBRARY = "litert", "LiteRT", "litert"
 artifact_folder = native.artifact_folder
 
+RULES_FILE = "rules.json"
 FILES = {
-    "config.json": "every parameter and rule below, machine-readable",
+    "config.json": "parameters of the model, machine-readable; its chunk and cache rules are those of the ONNX graphs",
+    f"{RULES_FILE}": "the chunk and cache rules below, machine-readable",
     f"<variant>/{ENCODER}": "encoder: `first_<lookahead>` and `later_<lookahead>`",
     f"<variant>/{DECODER}": "`predict` (prediction network, one token), `joint_<frames>` (joint, so many encoder frames)",
     f"<variant>/{INTERFACE}": "names, types and shapes of every signature",
@@ -62,7 +65,7 @@ def intro(facts: CardFacts) -> str:
 
 
 def config_for(config: dict) -> dict:
-    """config.json of a package of this layout: the build's, with the rules of these graphs."""
+    """What the card is made of: config.json, which stays the build's, with the rules of these graphs in it."""
     streaming = ModelSpec.from_dict(config["spec"]).streaming
     encoder = {name: value for name, value in config["encoder"].items() if not name.startswith("kv_")}
     encoder |= RULES | {"cache_shapes": {name: shape for name, (_, shape) in cache_tensors(streaming).items()}}
@@ -95,4 +98,5 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path, shard_bytes: int
             "The layout litert has no shards.", expected="no --shard-bytes", found=str(shard_bytes), todo="leave it out"
         )
     native.lay_out(build, variants, folder)
-    write_json(folder / "config.json", config_for(read_json(build / "config.json", "run `nemoport export`")))
+    config = config_for(read_json(build / "config.json", "run `nemoport export`"))
+    write_json(folder / RULES_FILE, {name: config["encoder"][name] for name in (*RULES, "cache_shapes")})
