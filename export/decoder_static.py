@@ -13,9 +13,25 @@ from nemoport.export.decoder import DecoderJoint
 from nemoport.export.encoder_static import use_linear
 
 
+def lstm_step(lstm: nn.LSTM, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One token through every layer, spelled out: converters know the products of an LSTM and not the whole.
+
+    x: f32 [1, n]; hidden, cell: f32 [layers, 1, hidden] -> what the last layer gives f32 [1, hidden], and both states after.
+    """
+    hiddens, cells = [], []
+    for layer in range(lstm.num_layers):
+        w_x, w_h, b_x, b_h = (getattr(lstm, f"{n}_l{layer}") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        gates = F.linear(x, w_x, b_x) + F.linear(hidden[layer], w_h, b_h)
+        into, forget, new, out = gates.chunk(4, -1)  # torch's order
+        memory = torch.sigmoid(forget) * cell[layer] + torch.sigmoid(into) * torch.tanh(new)
+        x = torch.sigmoid(out) * torch.tanh(memory)
+        hiddens.append(x)
+        cells.append(memory)
+    return x, torch.stack(hiddens), torch.stack(cells)
+
+
 class Predict(nn.Module):
-    """One token -> what the joint is to be given of it, and the states after it. The LSTM is spelled out: converters know
-    its products and not the whole."""
+    """One token -> what the joint is to be given of it, and the states after it."""
 
     def __init__(self, decoder: DecoderJoint):
         super().__init__()
@@ -25,23 +41,8 @@ class Predict(nn.Module):
     def forward(self, target, input_states_1, input_states_2):
         """target i32 [1], input_states_1 and _2 f32 [layers, 1, hidden] -> prediction f32 [1, joint_hidden],
         output_states_1 and _2."""
-        x, hidden, cell = self.embed(target), [], []
-        for layer in range(self.lstm.num_layers):
-            x, memory = self._cell(layer, x, input_states_1[layer], input_states_2[layer])
-            hidden.append(x)
-            cell.append(memory)
-        return {
-            "prediction": self.pred(x),
-            "output_states_1": torch.stack(hidden),
-            "output_states_2": torch.stack(cell),
-        }
-
-    def _cell(self, layer: int, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        w_x, w_h, b_x, b_h = (getattr(self.lstm, f"{n}_l{layer}") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        gates = F.linear(x, w_x, b_x) + F.linear(hidden, w_h, b_h)
-        into, forget, new, out = gates.chunk(4, -1)  # torch's order
-        cell = torch.sigmoid(forget) * cell + torch.sigmoid(into) * torch.tanh(new)
-        return torch.sigmoid(out) * torch.tanh(cell), cell
+        x, hidden, cell = lstm_step(self.lstm, self.embed(target), input_states_1, input_states_2)
+        return {"prediction": self.pred(x), "output_states_1": hidden, "output_states_2": cell}
 
 
 class Joint(nn.Module):

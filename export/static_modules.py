@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.decoder import DecoderJoint
+from nemoport.export.decoder_static import lstm_step
 from nemoport.export.encoder import StreamingEncoder
 from nemoport.export.layers import CAUSAL_PADDING, MatMul, SelfAttentionWeights, Subsampling, Weights, heads, layer_norm
 from nemoport.export.prompt import PromptKernel
@@ -163,17 +164,8 @@ class Predict(nn.Module):
         self.table, self.pred, self.lstm = decoder.embed.weight, decoder.pred, decoder.lstm
 
     def forward(self, token, h, c):
-        x, hidden, cell = F.embedding(token[0], self.table), [], []
-        for layer in range(h.shape[0]):
-            weights = (getattr(self.lstm, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-            of_input, of_state, bias_input, bias_state = weights
-            gates = F.linear(x, of_input, bias_input) + F.linear(h[layer], of_state, bias_state)
-            entry, forget, content, exit_ = gates.split(h.shape[2], -1)
-            state = torch.sigmoid(forget) * c[layer] + torch.sigmoid(entry) * torch.tanh(content)
-            x = torch.sigmoid(exit_) * torch.tanh(state)
-            hidden.append(x)
-            cell.append(state)
-        return self.pred(x), torch.stack(hidden), torch.stack(cell)
+        x, hidden, cell = lstm_step(self.lstm, F.embedding(token[0], self.table), h, c)
+        return self.pred(x), hidden, cell
 
 
 class Join(nn.Module):
