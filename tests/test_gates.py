@@ -12,7 +12,7 @@ import pytest
 from nemoport.artifact import DECODER, ENCODER
 from nemoport.errors import ArtifactError, CorpusError, UsageError
 from nemoport.stream import Chunker
-from nemoport.validate import gates, limits
+from nemoport.validate import gates, limits, run
 from nemoport.validate.context import Context
 from nemoport.validate.result import FAIL, PASS, artifact_sha256
 from nemoport.validate.results import read_results, required_passes, results_path, write_results
@@ -39,6 +39,19 @@ def context_of(reference_checkpoint, eval_corpus, oracle):
         )
 
     return make
+
+
+@pytest.fixture(scope="module", autouse=True)
+def three_minutes():
+    """Of one stream, in place of ten, which NeMo would have to hear at every lookahead; `make demo` hears ten."""
+
+    def shorter(variant):
+        found = limits.limits_of(variant)
+        return replace(found, blocks=found.blocks | {"longform": found.blocks["longform"] | {"minutes": 3}})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "limits_of", shorter)
+        yield
 
 
 @pytest.fixture(scope="module")
