@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.decoder import DecoderJoint
 from nemoport.export.decoder_static import lstm_step
+from nemoport.export.encoder import Convolution as CachedConvolution
 from nemoport.export.encoder import StreamingEncoder
-from nemoport.export.layers import CAUSAL_PADDING, MatMul, SelfAttentionWeights, Subsampling, Weights, heads, layer_norm
+from nemoport.export.layers import CAUSAL_PADDING, MatMul, SelfAttentionWeights, Subsampling, Weights, heads
 from nemoport.export.prompt import PromptKernel
 from nemoport.static_graphs import JOINT, PRE, PRE_FIRST, PREDICT, conformer_parts, layers_of
 
@@ -51,18 +52,7 @@ class SelfAttention(SelfAttentionWeights):
         return self.linear_out(context), keys[0, :, new:], values[0, :, new:]
 
 
-class Convolution(nn.Module):
-    """GLU, causal depthwise convolution with a cache of kernel - 1 frames, LayerNorm, SiLU."""
-
-    def __init__(self, weights: Weights, name: str):
-        super().__init__()
-        self.pointwise_conv1 = MatMul(weights, f"{name}.pointwise_conv1")
-        self.pointwise_conv2 = MatMul(weights, f"{name}.pointwise_conv2")
-        self.depthwise_weight = nn.Parameter(weights.take(f"{name}.depthwise_conv.weight"))
-        bias = weights.get(f"{name}.depthwise_conv.bias")
-        self.depthwise_bias = None if bias is None else nn.Parameter(bias)
-        self.norm = layer_norm(weights, f"{name}.batch_norm")  # NeMo's name for any norm that stands here
-
+class Convolution(CachedConvolution):
     def forward(self, x: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
         """x: [1, T, d], cache: [d, k - 1] -> ([1, T, d], next cache)."""
         value, gate = self.pointwise_conv1(x).split(self.depthwise_weight.shape[0], -1)
