@@ -158,6 +158,15 @@ class NemoCaches:
         return [NemoCaches(*(part[i : i + 1] for part in parts)) for i in range(len(self.length))]
 
 
+def outdated() -> ArtifactError:
+    return ArtifactError(
+        "An encoder state was used after its stream had gone on without it.",
+        expected="the state that the last chunk gave",
+        found="an older one, whose frames are no longer kept",
+        todo="take a deep copy of a state that is to be continued twice",
+    )
+
+
 class _Series:
     """Frames of every layer in a buffer with room behind them: f32 [layers, frames, B, ...].
 
@@ -187,12 +196,7 @@ class _Window:
 
     def view(self) -> np.ndarray:
         if self.moves != self.series.moves:
-            raise ArtifactError(
-                "An encoder state was used after its stream had gone on without it.",
-                expected="the state that the last chunk gave",
-                found="an older one, whose frames are no longer kept",
-                todo="take a deep copy of a state that is to be continued twice",
-            )
+            raise outdated()
         return self.series.buffer[:, self.start : self.start + self.size]
 
     def append(self, new: Sequence[np.ndarray]) -> _Window:

@@ -18,7 +18,8 @@ from nemoport.contract import KV
 from nemoport.errors import UsageError
 from nemoport.export.copying import copy_file
 from nemoport.export.shared import FILTERBANK, LANGUAGES, TOKENS
-from nemoport.export.targets.openvino.names import DECODER, ENCODER, GRAPHS, METADATA, RENAMED, VOCABULARY
+from nemoport.export.targets.openvino.metadata import STATE_RULE
+from nemoport.export.targets.openvino.names import DECODER, ENCODER, GRAPHS, METADATA, RENAMED, STATEFUL, VOCABULARY
 from nemoport.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def usage(facts: CardFacts) -> str:
     lookahead = f" {facts.config['encoder']['default_lookahead']}{language}" if language else ""
     example = Path(__file__).with_name("openvino_example.py").read_text(encoding="utf-8").rstrip()
     fast = "" if KV not in facts.contracts else "\nThe example is for the folders without `kv-`.\n"
+    kept = f"\n`{STATEFUL}-*`: {STATE_RULE}.\n" if STATEFUL in facts.contracts else ""
     return f"""With nemoport (`pip install 'nemoport[openvino]'`):
 
 ```sh
@@ -84,7 +86,7 @@ nemoport transcribe {name}{told} recording.wav
 
 OpenVINO computes in bf16 where a processor has it, unless it is told not to: the gates ran these graphs in f32, so compile
 them with what `metadata.json` has under `runtime`.
-{fast}
+{kept}{fast}
 With OpenVINO alone (`pip install numpy openvino soundfile`), as `python example.py {name} recording.wav{lookahead}`:
 
 ```python

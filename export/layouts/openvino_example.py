@@ -11,7 +11,7 @@ import soundfile
 
 
 def transcribe(folder, audio, lookahead=None, language=None):
-    """folder: fp32, fp16 or int8. audio: mono, at the model's rate. language: of a model with a prompt, a name of its
+    """folder: fp32, fp16, int8 or stateful-*. audio: mono, at the model's rate. language: of a model with a prompt, a name of its
     prompt_dictionary. Returns the token ids and the text."""
     folder = Path(folder)
     meta = json.loads((folder / "metadata.json").read_text())
@@ -27,8 +27,10 @@ def transcribe(folder, audio, lookahead=None, language=None):
     mel = preprocessor({"audio": samples[None], "audio_length": np.array([len(samples)], np.int32)})["mel"][0]
 
     # Caches and states start as zeros; the first target is blank.
-    caches = {"cache_" + kind: np.zeros(meta[f"cache_{kind}_shape"], np.float32) for kind in ("channel", "time")}
-    caches["cache_len"] = np.zeros(1, np.int32)
+    caches = {}
+    if meta["contract"] != "stateful":  # else the infer request keeps them
+        caches = {"cache_" + kind: np.zeros(meta[f"cache_{kind}_shape"], np.float32) for kind in ("channel", "time")}
+        caches["cache_len"] = np.zeros(1, np.int32)
     prompt = {"prompt_id": np.array([meta["prompt_dictionary"][language]], np.int32)} if "prompt_dictionary" in meta else {}
     states = [np.zeros((meta["decoder_layers"], 1, meta["decoder_hidden"]), np.float32)] * 2
     blank, tokens, at = meta["blank_idx"], [], 0

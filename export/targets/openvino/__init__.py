@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 from nemoport.artifact import Artifact
 from nemoport.contract import KV, NEMO
 from nemoport.errors import UsageError
-from nemoport.export.targets.openvino.names import ENCODER, GRAPHS, METADATA, PREPROCESSOR, VOCABULARY, interfaces
+from nemoport.export.targets.openvino.names import (
+    ENCODER,
+    GRAPHS,
+    METADATA,
+    PREPROCESSOR,
+    STATEFUL,
+    VOCABULARY,
+    interfaces,
+    states,
+)
 from nemoport.files import read_json
 from nemoport.spec import ModelSpec
 from nemoport.tokens import read_tokens
@@ -32,12 +41,18 @@ GROUP = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
 
 @dataclass(frozen=True)
 class Parameters:
-    """weights: of the encoder's layers, fp32, fp16 or int8; the rest is in fp16 where they are not fp32. group: so many
-    channels of an activation are rounded to 8 bits together as the graph runs, where the processor can; 0: none are."""
+    """contract: of the ONNX graphs, or STATEFUL. weights: of the encoder's layers, fp32, fp16 or int8; the rest is in fp16
+    where they are not fp32. group: so many channels of an activation are rounded to 8 bits together as the graph runs, where
+    the processor can; 0: none are."""
 
     contract: str = NEMO
     weights: str = "fp32"
     group: int = 0
+
+    @property
+    def converted_from(self) -> str:
+        """The contract of the ONNX graphs."""
+        return KV if self.contract == STATEFUL else self.contract
 
     @property
     def runtime(self) -> dict:
@@ -52,6 +67,8 @@ PRECISIONS = {
     "kv-fp32": Parameters(KV),
     "kv-int8": Parameters(KV, "int8"),
     "kv-int8-dynamic": Parameters(KV, "int8", 128),
+    "stateful-fp32": Parameters(STATEFUL),
+    "stateful-int8": Parameters(STATEFUL, "int8"),
 }
 
 
@@ -63,6 +80,7 @@ def convert(source: Source, folder: Path, parameters: Parameters, progress: Prog
     from nemoport.export.targets.openvino.compress import compress
     from nemoport.export.targets.openvino.graphs import converted
     from nemoport.export.targets.openvino.metadata import metadata, write_beside
+    from nemoport.export.targets.openvino.stateful import stateful
 
     checkpoint = source.checkpoint
     if checkpoint.spec.streaming is None:
@@ -72,11 +90,13 @@ def convert(source: Source, folder: Path, parameters: Parameters, progress: Prog
             found=f"{checkpoint.path.name}, which is {checkpoint.spec.kind}",
             todo="export it to ONNX, which OpenVINO reads too",
         )
-    onnx = source.onnx(parameters.contract)
+    onnx = source.onnx(parameters.converted_from)
     models = converted(onnx)
     if parameters.weights == "int8":
         progress("openvino: encoder weights to 8 bits")
         models[ENCODER] = compress(models[ENCODER], onnx.encoder)
+    if parameters.contract == STATEFUL:
+        models[ENCODER] = stateful(models[ENCODER], checkpoint.spec.streaming)
     models[ENCODER].set_rt_info(str(parameters.group), ["runtime_options", GROUP])
     for name, model in models.items():
         # The front end keeps its 0.8 MB: filterbank and waves in half precision would be heard in every frame.
@@ -96,7 +116,7 @@ def roles() -> dict[str, str]:
 
 
 def problems(artifact: Artifact, spec: ModelSpec) -> Iterator[str]:
-    """Names, types and shapes of every graph, and the two files beside them."""
+    """Names, types and shapes of every graph, what the encoder keeps as state, and the two files beside them."""
     import openvino
 
     from nemoport.export.targets.openvino.metadata import metadata, vocabulary
@@ -113,6 +133,8 @@ def problems(artifact: Artifact, spec: ModelSpec) -> Iterator[str]:
                 yield f"{name}: unknown {side} {unknown}"
             for key, tensor in wanted.items():
                 yield _differs(f"{name}: {side} {key}", tensor, _tensor(found.get(key)))
+        if name == ENCODER:
+            yield from _state_problems(model, states(spec, parameters.contract))
     tokens, unread = read_tokens(artifact.shared / "tokens.txt"), "build the variant again"
     yield _differs(VOCABULARY, vocabulary(tokens), read_json(folder / VOCABULARY, unread))
     config = {**artifact.config(), "spec": spec.to_dict()}
@@ -120,6 +142,16 @@ def problems(artifact: Artifact, spec: ModelSpec) -> Iterator[str]:
     found = read_json(folder / METADATA, unread)
     for key in sorted({*wanted, *found}):
         yield _differs(f"{METADATA}: {key}", wanted.get(key), found.get(key))
+
+
+def _state_problems(model, wanted: dict) -> Iterator[str]:
+    read = {op.get_variable_id(): op.output(0) for op in model.get_ops() if op.get_type_name() == "ReadValue"}
+    written = {sink.get_variable_id() for sink in model.get_sinks()}
+    for unknown in sorted({*read, *written} - set(wanted)):
+        yield f"{ENCODER}: unknown state {unknown}"
+    for key, tensor in wanted.items():
+        yield _differs(f"{ENCODER}: state {key}", tensor, _tensor(read.get(key)))
+        yield "" if key in written else f"{ENCODER}: state {key} is never written"
 
 
 def _tensor(port):

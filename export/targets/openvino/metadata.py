@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nemoport.contract import KV
-from nemoport.export.targets.openvino.names import METADATA, RUNTIME, VOCABULARY
+from nemoport.contract import NEMO
+from nemoport.export.targets.openvino.names import METADATA, RUNTIME, STATEFUL, VOCABULARY
 from nemoport.files import write_bytes, write_json
 from nemoport.spec import AUTO, ModelSpec
 from nemoport.tokens import tag_tokens
@@ -15,6 +15,10 @@ from nemoport.tokens import tag_tokens
 # NeMo's classes of the two kinds that the graphs serve, as card 002 names its own.
 STREAMING_CLASS = "nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel"
 PROMPT_CLASS = "nemo.collections.asr.models.rnnt_bpe_models_prompt.EncDecRNNTBPEModelWithPrompt"
+STATE_RULE = (
+    "the encoder hears one stream and keeps its caches as the state of the infer request: create a request of the compiled model "
+    "for each stream, and call its reset_state() before the next one"
+)
 
 
 def vocabulary(tokens: Sequence[str]) -> dict[str, str]:
@@ -28,7 +32,9 @@ def metadata(config: Mapping, tokens: Sequence[str], contract: str, precision: s
     longest = encoder["chunks_by_lookahead"][str(max(streaming.lookaheads))]
     looks_ahead = streaming.attention_lookahead
     caches = {"kv_cache_shapes": encoder["kv_cache_shapes"], "kv_cache_rule": encoder["kv_cache_rule"]}
-    if contract != KV:
+    if contract == STATEFUL:
+        caches = {"state_rule": STATE_RULE}
+    elif contract == NEMO:
         shapes = encoder["cache_shapes"]
         caches = {"cache_channel_shape": shapes["cache_last_channel"], "cache_time_shape": shapes["cache_last_time"]}
     return {

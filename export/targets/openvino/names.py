@@ -1,18 +1,20 @@
 """What the graphs for OpenVINO are called, and what goes in and out: card 002's names where it has any.
 
 Integers are i32, as its consumers feed and read them. Batch and time are dynamic, so that one encoder serves every
-lookahead and the exact first chunk; what always feeds one stream and one window length gets what it always got.
+lookahead and the exact first chunk; what always feeds one stream and one window length gets what it always got. An encoder
+that keeps its caches as state hears one stream.
 """
 
 from __future__ import annotations
 
-from nemoport.contract import KV, PROMPT, KvCaches, NemoCaches
+from nemoport.contract import KV, NEMO, PROMPT, KvCaches, NemoCaches
 from nemoport.spec import ModelSpec
 
 PREPROCESSOR, ENCODER, DECODER, JOINT = (f"nemotron_{part}" for part in ("preprocessor", "encoder", "decoder", "joint"))
 GRAPHS = (PREPROCESSOR, ENCODER, DECODER, JOINT)
 VOCABULARY, METADATA = "nemotron_vocab.json", "metadata.json"
 RUNTIME = "runtime"  # key of METADATA: what the graphs are compiled with
+STATEFUL = "stateful"  # beside the contracts of the ONNX graphs: kv's caches, kept by OpenVINO
 
 F32, I32 = "f32", "i32"
 Tensor = tuple[str, tuple[int, ...]]  # element type, dimensions; -1 is a dynamic one
@@ -72,17 +74,27 @@ def interfaces(spec: ModelSpec, contract: str) -> dict[str, Interface]:
     }
 
 
+def states(spec: ModelSpec, contract: str) -> dict[str, Tensor]:
+    """Variables of the encoder, by name."""
+    return _kv_caches(spec, 1) if contract == STATEFUL else {}
+
+
+def _kv_caches(spec: ModelSpec, streams: int) -> dict[str, Tensor]:
+    *caches, (length, counts) = KvCaches.shapes(spec.streaming, streams).items()
+    return {name: (F32, shape) for name, shape in caches} | {length: (I32, counts)}
+
+
 def _encoder(spec: ModelSpec, contract: str) -> Interface:
-    names, lengths, streaming = RENAMED[ENCODER], (I32, (-1,)), spec.streaming
-    inputs = {"mel": (F32, (-1, spec.frontend.n_mels, -1)), "mel_length": lengths}
-    outputs = {"encoded": (F32, (-1, spec.encoder.d_model, -1)), "encoded_length": lengths}
+    streams = 1 if contract == STATEFUL else -1
+    names, lengths, streaming = RENAMED[ENCODER], (I32, (streams,)), spec.streaming
+    inputs = {"mel": (F32, (streams, spec.frontend.n_mels, -1)), "mel_length": lengths}
+    outputs = {"encoded": (F32, (streams, spec.encoder.d_model, -1)), "encoded_length": lengths}
     if contract == KV:
-        shapes = KvCaches.shapes(streaming, 1)
-        *caches, length = shapes
-        inputs |= {name: (F32, (shapes[name][0], -1, *shapes[name][2:])) for name in caches} | {length: lengths}
-        added = zip(KvCaches.outputs(streaming), caches, strict=True)
-        outputs |= {name: (F32, (-1, -1, *shapes[cache][2:])) for name, cache in added}
-    else:
+        caches = _kv_caches(spec, streams)
+        inputs |= caches
+        added = zip(KvCaches.outputs(streaming), list(caches.values())[:-1], strict=True)
+        outputs |= {name: (kind, (-1, *shape[1:])) for name, (kind, shape) in added}
+    elif contract == NEMO:
         shapes = NemoCaches.shapes(streaming, 1)
         channel, time, _ = ((F32, (-1, *shape[1:])) for shape in shapes.values())
         inputs |= dict(zip((names[name] for name in shapes), (channel, time, lengths), strict=True))
