@@ -1,4 +1,4 @@
-"""One row of bench/streaming.py: an encoder in a process of its own, so that its peak memory is its own.
+"""One row of bench/streaming.py: an encoder or a whole recogniser in a process of its own, so that its peak memory is its own.
 
 Started by bench/streaming.py. Reads a JSON object a line from stdin and answers with one:
 {"lookahead": r, "streams": n, "chunks": k} runs k chunks of n streams, which go on from where they were, and gives the
