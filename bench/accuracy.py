@@ -174,10 +174,14 @@ def speeds(setup: Setup, found: Sequence[Case], rounds: int) -> dict[tuple[str, 
 
 
 def judged(context: Context, path: Path, names: Sequence[str]) -> list[GateResult]:
-    """As `judge`, which judges again what failed; here a fail of the same files, audio and code stands."""
+    """As `judge`, which judges again what failed; here a fail of the same files, audio and code stands. Raises what a gate
+    met that could measure nothing."""
     kept, now = read_results(path), context.stamp(GateResult("", context.variant, context.sha256, ""))
-    same = all(getattr(result, name) == getattr(now, name) for name in STAMPS for result in kept)
-    return kept if same and {r.gate for r in kept} == set(names) else judge(context, path, names)
+    same = all(r.measured is not None and all(getattr(r, name) == getattr(now, name) for name in STAMPS) for r in kept)
+    results = kept if same and {r.gate for r in kept} == set(names) else judge(context, path, names)
+    for broken in (r for r in results if r.measured is None):
+        raise RuntimeError(f"{context.folder}, {broken.gate}: {broken.evidence}")
+    return results
 
 
 def path_of(context: Context, what: str) -> Path:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -112,6 +112,16 @@ def alone(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def folder_once(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Has `fill` write into `folder` unless it is there, in one process while others that want it wait. Raises OutputError."""
+    if folder.is_dir():
+        return
+    with alone(folder):
+        if not folder.is_dir():
+            with new_folder(folder) as made:
+                fill(made)
 
 
 @contextmanager

@@ -2,7 +2,12 @@
 
 import errno
 import json
+import os
 import subprocess
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -10,7 +15,7 @@ import pytest
 from nemoport import files as files_module
 from nemoport.artifact import Artifact, FileEntry, Manifest, Recipe, file_entries
 from nemoport.errors import ArtifactError, NemoportError, OutputError
-from nemoport.files import new_folder, read_json, write_bytes, write_json
+from nemoport.files import folder_once, new_folder, read_json, write_bytes, write_json
 
 SPEC = {
     "kind": "streaming-rnnt",
@@ -43,6 +48,19 @@ def variant(tmp_path):
 
 def left_over(folder):
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def _fill_slowly(folder):
+    (folder / "file").write_text("whole")
+    time.sleep(0.5)
+    (folder / "by").write_text(str(os.getpid()))
+
+
+def test_processes_that_want_the_same_folder_get_one(tmp_path):
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        list(pool.map(partial(folder_once, fill=_fill_slowly), [tmp_path / "a"] * 4))
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["by", "file"]
+    folder_once(tmp_path / "a", lambda folder: pytest.fail("made again"))
 
 
 def test_new_folder_appears_whole(tmp_path):

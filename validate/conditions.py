@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nemoport.calibration.corpus import Corpus, read_corpus
-from nemoport.files import digest_json, new_folder
+from nemoport.files import digest_json, folder_once
 
 MOST_UTTERANCES = 16  # of the corpus, evenly spaced, under each condition
 TELEPHONE_HZ = (300.0, 3400.0)
@@ -48,18 +48,19 @@ CONDITIONS = {"telephone": telephone, "noise 20 dB": noisy(20.0), "noise 10 dB":
 
 def under(condition: str, corpus: Corpus, build: Path) -> Corpus:
     """Some utterances of the corpus under a condition, in build/conditions/<digest>/, made once. Raises OutputError."""
+    folder = build / "conditions" / digest_json([corpus.digest, condition, MOST_UTTERANCES])[:16]
+    folder_once(folder, lambda made: _write(made, condition, corpus))
+    return read_corpus(folder / "manifest.jsonl", corpus.utterances[0].sample_rate_hz)
+
+
+def _write(folder: Path, condition: str, corpus: Corpus) -> None:
     import soundfile
 
-    rate_hz = corpus.utterances[0].sample_rate_hz
-    folder = build / "conditions" / digest_json([corpus.digest, condition, MOST_UTTERANCES])[:16]
-    if not folder.is_dir():
-        chosen = corpus.utterances[:: -(-len(corpus.utterances) // MOST_UTTERANCES)]
-        with new_folder(folder) as made:
-            rows = []
-            for i, utterance in enumerate(chosen):
-                samples = CONDITIONS[condition](utterance.samples(), rate_hz, np.random.default_rng(i))
-                soundfile.write(made / f"{i:03d}.flac", samples, rate_hz, subtype="PCM_16")
-                heard = {"text": utterance.text, "lang": utterance.language, "target_lang": utterance.told}
-                rows.append({"audio_filepath": f"{i:03d}.flac", **heard})
-            (made / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return read_corpus(folder / "manifest.jsonl", rate_hz)
+    rows = []
+    for i, utterance in enumerate(corpus.utterances[:: -(-len(corpus.utterances) // MOST_UTTERANCES)]):
+        rate_hz = utterance.sample_rate_hz
+        samples = CONDITIONS[condition](utterance.samples(), rate_hz, np.random.default_rng(i))
+        soundfile.write(folder / f"{i:03d}.flac", samples, rate_hz, subtype="PCM_16")
+        heard = {"text": utterance.text, "lang": utterance.language, "target_lang": utterance.told}
+        rows.append({"audio_filepath": f"{i:03d}.flac", **heard})
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

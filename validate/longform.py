@@ -17,7 +17,7 @@ import numpy as np
 
 from nemoport.calibration.corpus import Corpus, read_corpus
 from nemoport.errors import ArtifactError
-from nemoport.files import digest_json, new_folder, read_json
+from nemoport.files import digest_json, folder_once, read_json
 
 PAUSES_S = (0.4, 1.0, 2.5)
 SILENCE_S = 60.0  # digital zero, in the middle of a recording that is long enough for it
@@ -52,10 +52,7 @@ def make_longform(corpus: Corpus, minutes: float, build: Path, told: str = "") -
     that a model with a prompt is told of it. Raises OutputError."""
     digest = digest_json([corpus.digest, minutes, PAUSES_S, SILENCE_S, *filter(None, [told])])
     folder = build / "longform" / digest[:16]
-    if not folder.is_dir():
-        samples, segments = _joined(corpus, minutes)
-        with new_folder(folder) as made:
-            _write(made, samples, corpus.utterances[0].sample_rate_hz, segments, told)
+    folder_once(folder, lambda made: _write(made, corpus, minutes, told))
     raw = read_json(folder / "segments.json", f"remove {folder} and validate again")
     try:
         segments = tuple(Segment(**row) for row in raw["segments"])
@@ -90,10 +87,11 @@ def _joined(corpus: Corpus, minutes: float) -> tuple[np.ndarray, list[Segment]]:
     return np.concatenate(pieces), segments
 
 
-def _write(folder: Path, samples: np.ndarray, rate_hz: int, segments: list[Segment], told: str) -> None:
+def _write(folder: Path, corpus: Corpus, minutes: float, told: str) -> None:
     import soundfile
 
-    soundfile.write(folder / "long.flac", samples, rate_hz, subtype="PCM_16")
+    samples, segments = _joined(corpus, minutes)
+    soundfile.write(folder / "long.flac", samples, corpus.utterances[0].sample_rate_hz, subtype="PCM_16")
     text = " ".join(s.text for s in segments if s.text)
     (folder / "long.jsonl").write_text(json.dumps({"audio_filepath": "long.flac", "text": text, "target_lang": told}) + "\n")
     (folder / "segments.json").write_text(json.dumps({"segments": [vars(s) for s in segments]}, indent=1))
