@@ -1,6 +1,7 @@
 """Time and peak memory of every stage on a checkpoint, each in a process of its own; the table of bench/README.md.
 
     python bench/stages.py --checkpoint big.nemo --build /tmp/big --calibration M.jsonl [--random nemotron-en-0.6b]
+    python bench/stages.py ... --target openvino --precision fp32 --precision kv-int8
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--audio", help="a clip to transcribe with each variant")
     parser.add_argument("--random", metavar="PRESET", help="write CHECKPOINT first, randomly initialised")
     parser.add_argument("--contract", choices=(NEMO, KV), default=NEMO)
+    parser.add_argument("--target", help="convert for another runtime instead, of which --precision names some")
     parser.add_argument("--precision", action="append", dest="precisions", help="repeat for several; default: those of the demo")
     options = parser.parse_args()
     build = ["--build", str(options.build)]
@@ -47,11 +49,19 @@ def main() -> None:
         make = ["-m", "nemoport.reference.random", "--preset", options.random, "--out", str(options.checkpoint)]
         run(f"random checkpoint {options.random}", [sys.executable, *make])
     export = [*NEMOPORT, "export", "--checkpoint", str(options.checkpoint), *build, "--contract", options.contract]
-    made = [variant_of(options.contract, name) for name in options.precisions or PRECISIONS]
-    run(f"export {variant_of(options.contract, FP32)}", export)
-    for variant in made:
-        run(variant, [*NEMOPORT, "quantize", variant, *build, "--calibration", str(options.calibration)])
-    for variant in [variant_of(options.contract, FP32), *made] if options.audio else ():
+    calibration = ["--calibration", str(options.calibration)]
+    if options.target:
+        made = [f"{options.target}-{name}" for name in options.precisions or [FP32]]
+        for variant in made:
+            precision = variant.removeprefix(f"{options.target}-")
+            run(variant, [*export, "--target", options.target, "--precision", precision, *calibration])
+    else:
+        made = [variant_of(options.contract, name) for name in options.precisions or PRECISIONS]
+        run(f"export {variant_of(options.contract, FP32)}", export)
+        for variant in made:
+            run(variant, [*NEMOPORT, "quantize", variant, *build, *calibration])
+        made.insert(0, variant_of(options.contract, FP32))
+    for variant in made if options.audio else ():
         run(f"transcribe, {variant}", [*NEMOPORT, "transcribe", str(options.build / variant), options.audio])
     total = sum(p.stat().st_size for p in options.build.rglob("*") if p.is_file())
     print(f"\nDisk: {total / 2**30:.1f} GiB in {options.build}, {options.checkpoint.stat().st_size / 2**30:.1f} GiB checkpoint")
