@@ -260,12 +260,14 @@ def test_package(copy, checkpoint, corpus, oracle, tmp_path):
     window = interface[litert.ENCODER]["later_1"]["inputs"]
     assert {name: shape for name, (_, shape) in window.items() if name.startswith("cache")} == rules["cache_shapes"]
     assert rules["next_chunk_rule"] in card and "later_<lookahead>" in rules["next_chunk_rule"]
-    heard = [
-        next(Recognizer.open(folder / "litert-fp32", 1, language="de-DE", threads=1).transcribe([("x", u.samples())])).tokens
-        for folder in (build, dist)
-        for u in corpus.utterances[:1]
-    ]
-    assert heard[0] == heard[1] and heard[0]
+    from nemoport.export.layouts import litert_example
+
+    utterance = max(corpus.utterances, key=lambda u: u.seconds)
+    ours = [Recognizer.open(folder / "litert-fp32", 1, language="de-DE", threads=1) for folder in (build, dist)]
+    heard = [one.transcribe_file(utterance.path) for one in ours]
+    tokens, text = litert_example.transcribe(dist, "litert-fp32", utterance.path, 1, "de-DE")
+    assert heard[0].tokens == heard[1].tokens == tuple(tokens) and len(tokens) > 10 and heard[0].text == text
+    assert litert_example.__doc__ in card
     with pytest.raises(UsageError, match="no shards"):
         package(build, tmp_path / "other", licence="apache-2.0", layout="litert", shard_bytes=1, required_passes=lambda *_: [])
 

@@ -77,18 +77,24 @@ def config_for(config: dict) -> dict:
 
 def usage(facts: CardFacts) -> str:
     variant, artifact = next(iter(facts.artifacts.items()))
-    told = " --language auto" if artifact.spec.prompt else ""
+    told, language = (" --language auto", " auto") if artifact.spec.prompt else ("", "")
     default = facts.config["encoder"]["default_lookahead"]
-    return f"""With nemoport (`pip install 'nemoport[litert]'`), which has the front end and the loop:
+    lookahead = f" {default}{language}" if language else ""
+    example = Path(__file__).with_name("litert_example.py").read_text(encoding="utf-8").rstrip()
+    return f"""With nemoport (`pip install 'nemoport[litert]'`):
 
 ```sh
 nemoport verify .
 nemoport transcribe {variant}{told} recording.wav
 ```
 
-In an app, with the LiteRT interpreter: `{ENCODER}` by its signatures `first_{default}`, then `later_{default}` (or those of
-another lookahead), `{DECODER}` by `predict` once a token and `joint_<frames>` on the encoder frames not yet decoded. The
-caches, states and shapes are those of `{INTERFACE}`, the rules those above."""
+In an app: `{ENCODER}` by its signatures `first_{default}`, then `later_{default}` (or those of another lookahead),
+`{DECODER}` by `predict` once a token and `joint_<frames>` on the encoder frames not yet decoded. With the interpreter alone
+(`pip install numpy ai-edge-litert soundfile`), as `python example.py . {variant} recording.wav{lookahead}`:
+
+```python
+{example}
+```"""
 
 
 def lay_out(build: Path, variants: Sequence[str], folder: Path, shard_bytes: int | None = None) -> None:
