@@ -141,6 +141,17 @@ def test_collectors_take_up_where_they_stopped(random, collector):
     assert ours.keys() == theirs.keys() and all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
 
+def test_grams_are_of_every_row_however_few_a_chunk_has(random):
+    rows = random.standard_normal((1300, 5)).astype(np.float32)
+    collector, at = GramCollector(["a"]), 0
+    while at < len(rows):
+        size = int(random.integers(1, 15))
+        collector.update({"a": rows[None, at : at + size]})
+        at += size
+    np.testing.assert_allclose(collector.grams["a"], rows.T @ rows, rtol=1e-4, atol=1e-3)
+    assert collector.summary()["a"]["rows"] == len(rows)
+
+
 def test_samples_are_drawn_from_all(random):
     collector, total = SampleCollector(["a"]), 4000
     for start in range(0, total, 40):
