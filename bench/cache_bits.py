@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from hearing import hear
 from onnx import TensorProto, helper, numpy_helper
 
 from nemoport.artifact import Artifact
 from nemoport.calibration.corpus import read_corpus
 from nemoport.contract import CACHED, KvCaches
 from nemoport.graph_file import save_model
-from nemoport.stream import Stream, advance
 from nemoport.tokens import detokenize, read_tokens
 from nemoport.validate.score import count_all, wer_percent
 from nemoport.validate.sessions.onnxruntime import OnnxSession, saturates
@@ -88,19 +88,6 @@ def narrowed(model, bits: int, largest: dict[str, float]):
     del graph.node[:]
     graph.node.extend(nodes)
     return model
-
-
-def hear(session: Session, artifact: Artifact, corpus, lookahead: int) -> tuple[np.ndarray, list[list[int]]]:
-    """Encoder frames f32 [frames, d_model], and tokens by utterance."""
-    frames, tokens = [], []
-    for utterance in corpus:
-        stream = Stream(session, artifact.filterbank(), lookahead)
-        stream.push(utterance.samples())
-        stream.close()
-        while stream.chunks:
-            frames += advance(session, [stream])
-        tokens.append(list(stream.tokens))
-    return np.concatenate(frames), tokens
 
 
 def timed(sessions: dict[str, Session], lookahead: int, streams: int, rounds: int) -> dict[str, list[float]]:

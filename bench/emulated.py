@@ -16,16 +16,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from hearing import hear
 
 from nemoport.artifact import Artifact
 from nemoport.calibration.corpus import read_corpus
 from nemoport.quantize import build_variant
-from nemoport.stream import Stream, advance
 from nemoport.validate.sessions.onnxruntime import OnnxSession
 
 AUDIO = Path(__file__).parent.parent / "reference" / "audio"
@@ -40,15 +39,8 @@ def listen(folder: Path, u8_weights: bool, out: Path) -> None:
     artifact = Artifact.open(folder)
     session = OnnxSession(artifact.spec, artifact.encoder, artifact.decoder, threads=1, u8_weights=u8_weights)
     corpus = read_corpus(AUDIO / "eval.jsonl", artifact.spec.frontend.sample_rate_hz)
-    frames, tokens = [], []
-    for utterance in replace(corpus, utterances=corpus.utterances[::EVERY]).utterances:
-        stream = Stream(session, artifact.filterbank(), LOOKAHEAD)
-        stream.push(utterance.samples())
-        stream.close()
-        while stream.chunks:
-            frames += advance(session, [stream])
-        tokens.append(list(stream.tokens))
-    np.savez(out, frames=np.concatenate(frames), tokens=json.dumps(tokens))
+    frames, tokens = hear(session, artifact, corpus.utterances[::EVERY], LOOKAHEAD)
+    np.savez(out, frames=frames, tokens=json.dumps(tokens))
 
 
 def heard(folder: Path, u8_weights: bool, processor: str | None, scratch: Path) -> tuple[np.ndarray, list[list[int]]]:

@@ -1,0 +1,25 @@
+"""What the scripts here share: a variant hears utterances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from nemoport.artifact import Artifact
+from nemoport.calibration.corpus import Utterance
+from nemoport.stream import Stream, advance
+
+
+def hear(session, artifact: Artifact, utterances: Iterable[Utterance], lookahead: int) -> tuple[np.ndarray, list[list[int]]]:
+    """session: nemoport.decode.Session of the artifact, or of a changed copy. Encoder frames f32 [frames, d_model], and tokens
+    by utterance."""
+    frames, tokens = [], []
+    for utterance in utterances:
+        stream = Stream(session, artifact.filterbank(), lookahead)
+        stream.push(utterance.samples())
+        stream.close()
+        while stream.chunks:
+            frames += advance(session, [stream])
+        tokens.append(list(stream.tokens))
+    return np.concatenate(frames), tokens
