@@ -4,6 +4,7 @@ An offline model has a chunk too: the whole recording."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -228,8 +229,7 @@ def advance(session: Session, streams: list[Stream]) -> list[np.ndarray]:
         batch = [streams[i] for i in members]
         chunks = [stream.chunks.pop(0) for stream in batch]
         state = session.stack([stream.encoder_state for stream in batch])
-        lengths = np.array([chunk.length for chunk in chunks], np.int64)
-        frames, frame_lengths, state = session.encode(_padded([c.mel for c in chunks]), lengths, state)
+        frames, frame_lengths, state = session.encode(*stacked(chunks), state)
         for stream, new_state in zip(batch, session.unstack(state), strict=True):
             stream.encoder_state = new_state
         for kind, decode in ((GreedyState, greedy), (Beam, beam_search)):
@@ -240,7 +240,8 @@ def advance(session: Session, streams: list[Stream]) -> list[np.ndarray]:
     return out
 
 
-def _padded(mels: list[np.ndarray]) -> np.ndarray:
-    """f32 [B, n_mels, T]: zeros behind those that are shorter."""
-    longest = max(mel.shape[1] for mel in mels)
-    return np.stack([np.pad(mel, ((0, 0), (0, longest - mel.shape[1]))) for mel in mels])
+def stacked(chunks: Sequence[Chunk]) -> tuple[np.ndarray, np.ndarray]:
+    """Mel f32 [B, n_mels, T], zeros behind those that are shorter; lengths i64 [B]."""
+    longest = max(chunk.mel.shape[1] for chunk in chunks)
+    mel = np.stack([np.pad(chunk.mel, ((0, 0), (0, longest - chunk.mel.shape[1]))) for chunk in chunks])
+    return mel, np.array([chunk.length for chunk in chunks], np.int64)

@@ -34,7 +34,7 @@ class Parameters(int4_weight.Parameters):
     min_snr_db: float = 30.0
     high_bits: int = 8
     high_block: int = 128
-    heard_streams: int = 3  # of the calibration streams, for each measurement
+    heard_streams: int = 3  # of the calibration streams, for each measurement; see sensitivity.py
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,14 @@ def prepare(parent: Artifact, parameters: Parameters, calibration: Corpus, progr
     inputs = {
         "parent_digest": parent.manifest.digest,
         "corpus_digest": calibration.digest,
+        "heard": "in one batch, at the longest lookahead",
         "parameters": json.loads(json.dumps({**measured_with, "integers": LIMITS[parameters.bits]})),
     }
-    changed = {group: dequantized(weights, {name: low[name] for name in names}) for group, names in members.items()}
-    costs = measure(listener, inputs, changed, parent.folder.parent / "sensitivity", progress)
+
+    def changed(group: str) -> dict[str, np.ndarray]:
+        return dequantized(weights, {name: low[name] for name in members[group]})
+
+    costs = measure(listener, inputs, list(members), changed, parent.folder.parent / "sensitivity", progress)
     return Mix(model, low, high, members, listener, costs)
 
 

@@ -3,13 +3,16 @@
 A group is a module of a layer (its feed forward, attention or convolution). Its weights are replaced by the rounded
 ones in the parent's graph, streams run through it with their caches carried, and the final encoder frames and the
 greedy tokens are compared with the parent's on the same audio.
+
+There are a hundred groups in a model of 24 layers, so all streams are heard in one batch, at the longest lookahead, as
+long as the shortest of them lasts.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from nemoport.calibration.stream import CalibrationStreams, StreamPlan
 from nemoport.decode import GreedyState, greedy
 from nemoport.errors import ArtifactError
 from nemoport.files import digest_json, read_json, write_json
+from nemoport.stream import stacked
 
 LAYER_MODULE = re.compile(r"/layers\.(\d+)/(\w+)/")
 
@@ -37,10 +41,13 @@ class Cost:
 
 
 class Listener:
-    """The parent on some warm streams, to compare it with itself under other weights."""
+    """The parent on some warm streams, to compare it with itself under other weights. plans: whose audio it hears."""
 
     def __init__(self, parent: Artifact, streams: CalibrationStreams, plans: Sequence[StreamPlan]):
-        self._parent, self._streams, self._plans = parent, streams, plans
+        self._parent = parent
+        self._prompts = [plan.prompt for plan in plans if plan.prompt is not None]
+        alike = [replace(plan, lookahead=max(parent.spec.lookaheads)) for plan in plans]
+        self._batches = [stacked(chunks) for chunks in zip(*map(streams.chunks, alike), strict=False)]
         self._frames, self._tokens = self._hear({})
 
     def cost(self, weights: Mapping[str, np.ndarray]) -> Cost:
@@ -57,15 +64,14 @@ class Listener:
         from nemoport.validate.sessions.onnxruntime import OnnxSession
 
         session = OnnxSession(self._parent.spec, self._parent.encoder, self._parent.decoder, encoder_weights=weights)
-        heard, tokens = [], []
-        for plan in self._plans:
-            state, decoded = self._streams.initial_state(session, plan), GreedyState.initial(session.spec.decoding)
-            for chunk in self._streams.chunks(plan):
-                frames, lengths, state = session.encode(chunk.mel[None], np.array([chunk.length], np.int64), state)
-                heard.append(frames)
-                greedy(session, frames, lengths, [decoded])
-            tokens.append(decoded.tokens)
-        return heard, tokens
+        streams = len(self._batches[0][1])
+        state = session.initial_state(streams, self._prompts)
+        heard, decoded = [], [GreedyState.initial(session.spec.decoding) for _ in range(streams)]
+        for mel, mel_lengths in self._batches:
+            frames, lengths, state = session.encode(mel, mel_lengths, state)
+            heard += [row[:length] for row, length in zip(frames, lengths, strict=True)]
+            greedy(session, frames, lengths, decoded)
+        return heard, [stream.tokens for stream in decoded]
 
 
 def groups(matmuls: Sequence[str]) -> dict[str, list[str]]:
@@ -85,23 +91,28 @@ def groups(matmuls: Sequence[str]) -> dict[str, list[str]]:
 
 
 def measure(
-    listener: Listener, inputs: dict, changed: Mapping[str, Mapping[str, np.ndarray]], root: Path, progress: Progress
+    listener: Listener,
+    inputs: dict,
+    names: Sequence[str],
+    changed: Callable[[str], Mapping[str, np.ndarray]],
+    root: Path,
+    progress: Progress,
 ) -> dict[str, Cost]:
     """group -> what it costs alone; kept in root/<digest of inputs>.json, group by group.
 
-    inputs: what the figures depend on (parent, audio, recipe). changed: group -> the weights that replace the parent's.
+    inputs: what the figures depend on (parent, audio, recipe). changed: the weights that replace the parent's, of a group.
     Raises ArtifactError for a file that was measured with other inputs.
     """
     path = root / f"{digest_json(inputs)[:16]}.json"
     known: dict[str, Cost] = {}
     if path.is_file():
         known = read_costs(path, inputs)
-    for number, (group, weights) in enumerate(changed.items(), 1):
+    for number, group in enumerate(names, 1):
         if group not in known:
-            known[group] = listener.cost(weights)
+            known[group] = listener.cost(changed(group))
             write_json(path, {"inputs": inputs, "costs": {name: asdict(cost) for name, cost in known.items()}})
-        progress(f"sensitivity: {number} of {len(changed)}, {group}: {known[group].snr_db:.1f} dB")
-    return {group: known[group] for group in changed}
+        progress(f"sensitivity: {number} of {len(names)}, {group}: {known[group].snr_db:.1f} dB")
+    return {group: known[group] for group in names}
 
 
 def read_costs(path: Path, inputs: dict) -> dict[str, Cost]:

@@ -54,11 +54,12 @@ def test_what_was_measured_is_kept(listener, tmp_path):
             calls.append(weights)
             return Cost(1e-3 * len(calls), 0.0)
 
-    changed = {"0.conv": {}, "1.conv": {}}
-    first = measure(Counting(), {"parent": "a"}, changed, tmp_path, quiet)
-    again = measure(Counting(), {"parent": "a"}, changed, tmp_path, quiet)
+    def kept(parent):
+        return measure(Counting(), {"parent": parent}, ["0.conv", "1.conv"], lambda group: {}, tmp_path, quiet)
+
+    first, again = kept("a"), kept("a")
     assert first == again and len(calls) == 2
-    measure(Counting(), {"parent": "b"}, changed, tmp_path, quiet)
+    kept("b")
     assert len(calls) == 4
     path = next(p for p in tmp_path.iterdir() if json.loads(p.read_text())["inputs"]["parent"] == "a")
     with pytest.raises(ArtifactError, match="another parent"):
