@@ -2,31 +2,31 @@
 
     python bench/languages.py --build build/streaming-multilingual [--clips 160] [--corpus MANIFEST] [--variants ...]
 
-Held-out sentences in held-out voices, made with espeak-ng, or the speech of a manifest. Each clip is heard at one
-lookahead, in turn, and of every third clip the model is to find out the language. Rates are WER, or CER of the languages
-without spaces; differences are from fp32 of the same contract on the same clips, which the gates hold to NeMo's tokens.
+Held-out sentences in held-out voices, made with espeak-ng, or the speech of a manifest. Each clip is heard at every
+lookahead, and of every third clip the model is to find out the language. Rates are WER, or CER of the languages without
+spaces; differences are from fp32 of the same contract on the same clips, which the gates hold to NeMo's tokens, and their
+intervals are drawn by clips.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.corpus import Corpus, read_corpus
+from nemoport.calibration.corpus import Corpus, Utterance, prompts, read_corpus
 from nemoport.contract import contract_of, variant_of
 from nemoport.reference import languages, prompt, speech
+from nemoport.stream import Stream
+from nemoport.tokens import detokenize, read_tokens
 from nemoport.validate.report import pipes
 from nemoport.validate.run import built
-from nemoport.validate.runs import CorpusRunner, Heard
 from nemoport.validate.score import WordCounts, count_words, is_unspaced, wer_difference, wer_percent
 from nemoport.validate.sessions.onnxruntime import OnnxSession
 from nemoport.variant import FP32, instruction_set
-
-STREAMS = 1  # dynamic ranges are of the whole batch
 
 
 def further(folder: Path, clips: int) -> Path:
@@ -43,22 +43,28 @@ def further(folder: Path, clips: int) -> Path:
     return path
 
 
-def hear(build: Path, variant: str, corpus: Corpus) -> list[Heard]:
-    """In the corpus's order: of each language the i-th clip at the i-th lookahead, in turn."""
+def hear(build: Path, variant: str, corpus: Corpus) -> list[list[str]]:
+    """What is said in each clip of the corpus, at every lookahead."""
     artifact = Artifact.open(build / variant)
-    runner = CorpusRunner.open(artifact, OnnxSession.open(artifact, threads=1))
-    lookaheads, heard = artifact.spec.lookaheads, {}
-    for rank, lookahead in enumerate(lookaheads):
-        part = replace(corpus, utterances=corpus.utterances[rank :: len(lookaheads)])
-        heard |= {one.id: one for one in runner.run(part, lookahead, STREAMS)["full"]}
-    return [heard[u.id] for u in corpus.utterances]
+    session, filterbank = OnnxSession.open(artifact, threads=1), artifact.filterbank()
+    pieces = read_tokens(artifact.shared / "tokens.txt")
+
+    def text(utterance: Utterance, slot: int | None, lookahead: int) -> str:
+        stream = Stream(session, filterbank, lookahead, prompt=slot)
+        stream.feed(utterance.samples())
+        stream.finish()
+        return detokenize(pieces, stream.tokens)
+
+    told = zip(corpus.utterances, prompts(corpus, artifact.spec), strict=True)
+    return [[text(utterance, slot, lookahead) for lookahead in artifact.spec.lookaheads] for utterance, slot in told]
 
 
-def counted(corpus: Corpus, heard: Sequence[Heard]) -> dict[str, list[list[WordCounts]]]:
-    """language -> one count of each clip."""
+def counted(build: Path, variant: str, corpus: Corpus) -> dict[str, list[list[WordCounts]]]:
+    """language -> the counts of each clip, one for each lookahead."""
     found: dict[str, list[list[WordCounts]]] = {}
-    for utterance, one in zip(corpus.utterances, heard, strict=True):
-        found.setdefault(utterance.language, []).append([count_words(utterance.text, one.text, utterance.language)])
+    for utterance, clip in zip(corpus.utterances, hear(build, variant, corpus), strict=True):
+        counts = [count_words(utterance.text, text, utterance.language) for text in clip]
+        found.setdefault(utterance.language, []).append(counts)
     return found
 
 
@@ -74,7 +80,9 @@ def main() -> None:
     corpus = read_corpus(args.corpus or further(args.build / "further", args.clips), spec.frontend.sample_rate_hz)
     variants = args.variants or built(args.build)
     bases = list(dict.fromkeys(variant_of(contract_of(v), FP32) for v in variants))
-    counts = {v: counted(corpus, hear(args.build, v, corpus)) for v in [*bases, *(v for v in variants if v not in bases)]}
+    heard = [*bases, *(v for v in variants if v not in bases)]
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        counts = dict(zip(heard, pool.map(partial(counted, args.build, corpus=corpus), heard), strict=True))
     rows = [("language", "variant", "rate", "above fp32 (95 %)", "clips", "counted")]
     for language in counts[bases[0]]:
         for variant in variants:
@@ -85,7 +93,7 @@ def main() -> None:
             rate = f"{wer_percent(flat):.2f} % {unit}"
             rows.append((language, variant, rate, spread, str(len(mine)), str(sum(c.words for c in flat))))
     text = f"{instruction_set()}; {len(corpus.utterances)} clips, {corpus.seconds / 60:.0f} min, {corpus.path.name}, digest "
-    text += f"{corpus.digest[:16]}; each at one of the lookaheads {', '.join(map(str, spec.lookaheads))}."
+    text += f"{corpus.digest[:16]}; each at the lookaheads {', '.join(map(str, spec.lookaheads))}."
     args.out.write_text("\n".join([text, "", *pipes(rows)]) + "\n")
     print(args.out.read_text(), end="")
 
