@@ -41,7 +41,7 @@ PARALLEL    := -n 2 --dist loadfile
 test test-all: export OMP_NUM_THREADS = 1
 
 .PHONY: help setup setup-litert demo oracle export fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-static-cold quantize-int8-smoothquant \
-        quantize-int8-weight quantize-int4-weight quantize-int4-mixed sensitivity validate package verify publish \
+        quantize-int8-smoothquant-signed quantize-int8-weight quantize-int4-weight quantize-int4-mixed sensitivity validate package verify publish \
         test test-all lint bench accuracy reference clean
 .DEFAULT_GOAL := help
 
@@ -86,6 +86,9 @@ quantize-int8-static-cold: export ## the same calibrated with cold caches: for t
 
 quantize-int8-smoothquant: export ## static QDQ INT8 of the smoothed graph (SmoothQuant)
 	$(NEMOPORT) quantize $(KV)int8-smoothquant --build $(BUILD) --calibration $(CALIBRATION)
+
+quantize-int8-smoothquant-signed: export ## the same with s8 activations around zero, for TensorRT
+	$(NEMOPORT) quantize $(KV)int8-smoothquant-signed --build $(BUILD) --calibration $(CALIBRATION)
 
 quantize-int8-weight: export ## weight-only INT8, no calibration
 	$(NEMOPORT) quantize $(KV)int8-weight --build $(BUILD)

@@ -1,13 +1,16 @@
 """Encoder time a chunk, row beside row: NeMo, NeMo's own export, our two contracts in every precision, the machine's limit.
 
     python bench/streaming.py --build BUILD [--nemo X.nemo] [--nemo-export FOLDER] [--lookaheads 6] [--streams 1]
-        [--whole VARIANT] [--sherpa FOLDER] [--genai FOLDER]
+        [--variant NAME[@PROVIDER]] [--whole VARIANT] [--sherpa FOLDER] [--genai FOLDER]
 
 Every row is a process of its own (worker.py), all alive at once, and takes its turn chunk by chunk, every lookahead and
 number of streams in each round, so that a noisy machine hits all alike and no row finds its weights in the cache.
 Printed for each: median and quartiles of milliseconds a chunk, the median of the ratios to the first row in the same
 round, times real time of all streams together, the multiple of the limit, peak memory. Nothing is asserted: timing is
 no test.
+
+Without --variant every variant runs on the CPU, and ON_GPU on a GPU too: caches stay there, and its memory is asked of
+nvidia-smi. What has no provider here is a row that says so. The limit is the CPU's, so rows of a GPU have none.
 
 The limit is the larger of two times: reading the encoder's file once at the bandwidth measured in the same rounds, and
 its multiplications at the rate of onnxruntime's integer product of 1024 x 1024 x 4096, measured likewise (fp32 rows:
@@ -38,6 +41,7 @@ HERE = Path(__file__).parent
 WARM_UP_CHUNKS = 12  # until the caches are full and the processor's frequency has settled
 PAUSE_SECONDS = 0.1  # a runtime's threads go on spinning for a while, and would take a core from the next row
 Setting = tuple[int, int]  # lookahead, streams in one batch
+ON_GPU = ("fp16@cuda", "int8-static@cuda")  # published conversions claim that the second takes 45 % less memory than the first
 FLOATS = ("fp32", "fp16")  # precisions that the CPU provider multiplies in f32
 
 
@@ -49,15 +53,16 @@ class Row:
     weight_bytes: int = 0  # of the encoder; 0: no limit is shown
     floats: bool = True
     lookahead: int | None = None  # the only one, of a peer's layout
+    provider: str = "cpu"
     process: subprocess.Popen | None = None
     milliseconds: dict[Setting, list[float]] = field(default_factory=dict)
     peak_bytes: dict[Setting, int] = field(default_factory=dict)
 
     def start(self, threads: int) -> None:
-        worker = [sys.executable, HERE / "worker.py", self.kind]
+        command = [sys.executable, HERE / "worker.py", self.kind, self.path, str(threads), self.provider]
         if self.kind == "genai":
-            worker = [Path(self.path).parent / "venv" / "bin" / "python", HERE / "peers" / "genai_worker.py"]
-        command = [*worker, self.path, str(threads)]
+            python = Path(self.path).parent / "venv" / "bin" / "python"
+            command = [python, HERE / "peers" / "genai_worker.py", self.path, str(threads)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def can(self, setting: Setting) -> bool:
@@ -67,11 +72,19 @@ class Row:
     def ready(self) -> None:
         self._answer()
 
+    def device_bytes(self) -> int:
+        """Memory on the GPU, as nvidia-smi has it of the process."""
+        command = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        used = {int(pid): int(mib) * 2**20 for pid, mib in (line.split(",") for line in lines)}
+        return used.get(self.process.pid, 0)
+
     def run(self, setting: Setting, chunks: int) -> list[float]:
         order = dict(zip(("lookahead", "streams"), setting, strict=True), chunks=chunks)
         print(json.dumps(order), file=self.process.stdin, flush=True)
         answer = self._answer()
-        self.peak_bytes.setdefault(setting, answer["peak_bytes"])  # before larger settings have run
+        peak = answer["peak_bytes"] if self.provider == "cpu" else self.device_bytes()
+        self.peak_bytes.setdefault(setting, peak)  # before larger settings have run
         return answer["ms"]
 
     def _answer(self) -> dict:
@@ -87,13 +100,13 @@ def rows_of(options) -> list[Row]:
         rows.append(Row("NeMo (torch)", "nemo", str(options.nemo)))
     for folder in options.nemo_export or []:
         rows.append(Row(f"NeMo export(), {folder.name}", "nemo-export", str(folder)))
-    for manifest in sorted(options.build.glob("*/manifest.json"), key=lambda p: (contract_of(p.parent.name) == KV, p)):
-        name = manifest.parent.name
-        if options.variants and name not in options.variants:
-            continue
-        artifact = Artifact.open(manifest.parent)
-        size = artifact.manifest.files["encoder_data"].bytes
-        rows.append(Row(name, "artifact", str(artifact.folder), size, name.endswith(FLOATS)))
+    built = sorted((m.parent.name for m in options.build.glob("*/manifest.json")), key=lambda n: (contract_of(n) == KV, n))
+    chosen = options.variants or [*built, *(one for one in ON_GPU if one.partition("@")[0] in built)]
+    for name, _, provider in (one.partition("@") for one in chosen):
+        artifact = Artifact.open(options.build / name)
+        size = 0 if provider else artifact.manifest.files["encoder_data"].bytes
+        full = f"{name} on {provider}" if provider else name
+        rows.append(Row(full, "artifact", str(artifact.folder), size, name.endswith(FLOATS), provider=provider or "cpu"))
     for variant in options.whole or []:
         rows.append(Row(f"whole: {variant}", "recognizer", str(options.build / variant)))
     for folder in options.sherpa or []:
@@ -104,6 +117,14 @@ def rows_of(options) -> list[Row]:
         lookahead = model["chunk_samples"] // (model["hop_length"] * model["subsampling_factor"]) - 1
         rows.append(Row(f"whole: {folder.name} in onnxruntime-genai", "genai", str(folder), lookahead=lookahead))
     return rows
+
+
+def available(provider: str) -> bool:
+    import onnxruntime as ort
+
+    from nemoport.validate.sessions.onnxruntime import PROVIDERS
+
+    return PROVIDERS.get(provider) in ort.get_available_providers()
 
 
 def multiplications(build: Path) -> int:
@@ -156,7 +177,7 @@ def median_of(machine: Row) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", type=Path, required=True)
-    parser.add_argument("--variant", action="append", dest="variants", help="repeat for several; default: all built")
+    parser.add_argument("--variant", action="append", dest="variants", metavar="NAME[@PROVIDER]", help="repeat for several")
     parser.add_argument("--nemo", type=Path, help="the checkpoint, to run NeMo itself")
     parser.add_argument("--nemo-export", type=Path, action="append", help="folder of encoder.onnx, decoder.onnx, spec.json")
     parser.add_argument("--whole", action="append", metavar="VARIANT", help="ours from samples to tokens; repeat for several")
@@ -170,6 +191,8 @@ def main() -> None:
     options = parser.parse_args()
 
     rows = rows_of(options)
+    absent = [row for row in rows if row.provider != "cpu" and not available(row.provider)]
+    rows = [row for row in rows if row not in absent]
     limits = {kind: Row(kind, kind, "") for kind in ("read", "multiply floats", "multiply integers")}
     everyone = [*rows, *limits.values()]
     for row in everyone:
@@ -185,6 +208,8 @@ def main() -> None:
         print(f"\n{instruction_set()}, {options.threads} threads, lookahead {lookahead} ({chunk_ms:.0f} ms chunks), "
               f"{streams} streams, {options.rounds} rounds; {1074 / median_of(limits['read']):.1f} GB/s\n")  # fmt: skip
         figures = report(rows, limits, (lookahead, streams), chunk_ms, macs)
+        for row in absent:
+            print(f"| {row.name} | not run here | | | | |", flush=True)
         if options.json:
             head = dict(lookahead=lookahead, streams=streams, threads=options.threads, chunk_ms=chunk_ms)
             with options.json.open("a") as file:

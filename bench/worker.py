@@ -21,16 +21,16 @@ from nemoport.validate.probe import peak_bytes
 Step = Callable[[np.ndarray, np.ndarray], None]  # mel f32 [B, n_mels, T], lengths i64 [B]: one chunk, caches carried
 
 
-def of_artifact(folder: str, threads: int) -> tuple[ModelSpec, Callable[[int, int], Step]]:
+def of_artifact(folder: str, threads: int, provider: str) -> tuple[ModelSpec, Callable[[int, int], Step]]:
     """One of our variants, by nemoport's own session of its runtime."""
     from nemoport.artifact import Artifact
     from nemoport.validate.sessions import open_session
 
     artifact = Artifact.open(folder)
-    return of_session(open_session(artifact, threads=threads), artifact.spec)
+    return of_session(open_session(artifact, provider, threads), artifact.spec)
 
 
-def of_nemo_export(folder: str, threads: int) -> tuple[ModelSpec, Callable[[int, int], Step]]:
+def of_nemo_export(folder: str, threads: int, provider: str) -> tuple[ModelSpec, Callable[[int, int], Step]]:
     """Graphs of NeMo's own `model.export()`, with the checkpoint's spec beside them."""
     from nemoport.validate.sessions.onnxruntime import OnnxSession
 
@@ -52,7 +52,7 @@ def of_session(session, spec: ModelSpec) -> tuple[ModelSpec, Callable[[int, int]
     return spec, begin
 
 
-def of_nemo(checkpoint: str, threads: int) -> tuple[ModelSpec, Callable[[int, int], Step]]:
+def of_nemo(checkpoint: str, threads: int, provider: str) -> tuple[ModelSpec, Callable[[int, int], Step]]:
     """NeMo itself, in torch."""
     import torch
 
@@ -91,14 +91,14 @@ def noise(spec: ModelSpec, lookahead: int) -> np.ndarray:
     return np.random.default_rng(0).normal(0.0, 0.05, samples).astype(np.float32)
 
 
-def of_recognizer(folder: str, threads: int) -> tuple[ModelSpec, Callable[[int, int], Step]]:
+def of_recognizer(folder: str, threads: int, provider: str) -> tuple[ModelSpec, Callable[[int, int], Step]]:
     """One of our variants from samples to tokens: front end, encoder, decoder."""
     from nemoport.artifact import Artifact
     from nemoport.stream import Stream, advance
     from nemoport.validate.sessions import open_session
 
     artifact = Artifact.open(folder)
-    spec, session = artifact.spec, open_session(artifact, threads=threads)
+    spec, session = artifact.spec, open_session(artifact, provider, threads)
 
     def begin(lookahead: int, streams: int) -> Step:
         samples = noise(spec, lookahead)
@@ -115,7 +115,7 @@ def of_recognizer(folder: str, threads: int) -> tuple[ModelSpec, Callable[[int, 
     return spec, begin
 
 
-def of_sherpa(folder: str, threads: int) -> tuple[ModelSpec, Callable[[int, int], Step]]:
+def of_sherpa(folder: str, threads: int, provider: str) -> tuple[ModelSpec, Callable[[int, int], Step]]:
     """sherpa-onnx from samples to tokens: it has no call for the encoder alone. folder: of peers/sherpa.py."""
     from sherpa_onnx import OnlineRecognizer
 
@@ -151,7 +151,7 @@ class Machine:
         return lambda mel, lengths: self._step()
 
 
-def reading(_: str, threads: int):
+def reading(_: str, threads: int, provider: str):
     """Milliseconds to read a GiB from memory."""
     import torch
 
@@ -163,7 +163,7 @@ def reading(_: str, threads: int):
 def multiplying(dtype: str):
     """Milliseconds for 2**32 multiply-accumulates, in onnxruntime: 1024 frames by a matrix of 1024 x 4096."""
 
-    def open_(_: str, threads: int):
+    def open_(_: str, threads: int, provider: str):
         import onnxruntime as ort
         from onnx import TensorProto, helper, numpy_helper
 
@@ -192,9 +192,9 @@ KINDS |= {"recognizer": of_recognizer, "sherpa": of_sherpa}
 KINDS |= {f"multiply {dtype}": multiplying(dtype) for dtype in ("floats", "integers")}
 
 
-def main(kind: str, path: str, threads: str) -> None:
+def main(kind: str, path: str, threads: str, provider: str) -> None:
     answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
-    spec, begin = KINDS[kind](path, int(threads))
+    spec, begin = KINDS[kind](path, int(threads), provider)
     running = {}  # (lookahead, streams) -> a step and what it is fed
     print(json.dumps({"peak_bytes": peak_bytes()}), file=answers, flush=True)
     for line in sys.stdin:

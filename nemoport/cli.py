@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     command(
         _quantize,
         "quantize",
-        (("variant",), dict(help="fp16, int8-dynamic, int8-static, int8-smoothquant, int8-weight, int4-weight, int4-mixed")),
+        (("variant",), dict(help="fp16, int8-dynamic, int8-smoothquant, int8-weight, int4-mixed, ...; kv-... for that contract")),
         build,
         calibration,
         (("--reduce-range",), dict(action="store_true", help="7-bit weights in INT8, for x86 runtimes that saturate")),

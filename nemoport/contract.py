@@ -12,7 +12,7 @@ that no chunk can be run without.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -137,6 +137,11 @@ class NemoCaches:
         channel, time, length = cls.shapes(spec, batch).values()
         return cls(np.zeros(channel, np.float32), np.zeros(time, np.float32), np.zeros(length, np.int64))
 
+    @classmethod
+    def of_feeds(cls, feeds: Mapping[str, np.ndarray]) -> NemoCaches:
+        """The inverse of `feeds`."""
+        return cls(*(feeds[name] for name in ("cache_last_channel", "cache_last_time", "cache_last_channel_len")))
+
     def feeds(self) -> dict[str, np.ndarray]:
         return {
             "cache_last_channel": self.channel,
@@ -242,6 +247,13 @@ class KvCaches:
         shapes = cls.shapes(spec, batch)
         windows = (np.zeros((spec.n_layers, *shapes[f"cache_{name}_0"]), np.float32) for name in CACHED)
         return cls(tuple(map(_Window.over, windows)), np.zeros(batch, np.int64))
+
+    @classmethod
+    def of_feeds(cls, feeds: Mapping[str, np.ndarray]) -> KvCaches:
+        """The inverse of `feeds`."""
+        layers = range(len(feeds) // len(CACHED))
+        stacked = (np.stack([feeds[f"cache_{name}_{layer}"] for layer in layers]) for name in CACHED)
+        return cls(tuple(map(_Window.over, stacked)), feeds["cache_len"])
 
     def feeds(self) -> dict[str, np.ndarray]:
         views = zip(CACHED, (window.view() for window in self.windows), strict=True)

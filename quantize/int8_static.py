@@ -25,6 +25,7 @@ class Parameters:
     method: str = "percentile"  # or "minmax"
     percentile: float = 99.999
     reduce_range: bool = False  # 7-bit weights; see int8_dynamic.py
+    signed: bool = False  # s8 activations around zero; see int8_smoothquant_signed.py
     streams: StreamParameters = field(default_factory=StreamParameters)
 
 
@@ -49,7 +50,7 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
     collector = calibrate(parent, streams, tensors, progress=progress).collector
     ranges = collector.ranges(parameters.method, parameters.percentile)
     progress(f"int8-static: {len(matmuls)} MatMuls")
-    quantize(parent, folder, [n.name for n in matmuls], ranges, metadata(structure), parameters.reduce_range)
+    quantize(parent, folder, [n.name for n in matmuls], ranges, metadata(structure), parameters)
     halve_decoder(parent, folder)
 
 
@@ -59,7 +60,7 @@ def quantize(
     nodes: list[str],
     ranges: Mapping[str, Range],
     props: dict[str, str],
-    reduce_range: bool = False,
+    parameters: Parameters,
 ) -> None:
     """Writes the encoder with `nodes` quantized; `ranges`: of the activations they read, by tensor name."""
     import numpy as np
@@ -82,13 +83,13 @@ def quantize(
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["MatMul"],
             per_channel=True,
-            reduce_range=reduce_range,
-            activation_type=QuantType.QUInt8,
+            reduce_range=parameters.reduce_range,
+            activation_type=QuantType.QInt8 if parameters.signed else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_quantize=nodes,  # by name: the QDQ quantizer does not heed MatMulConstBOnly
             use_external_data_format=True,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
+            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"], "ActivationSymmetric": parameters.signed},
             calibration_cache_path=table,
         )
         model = onnx.load(quantized)

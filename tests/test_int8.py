@@ -228,7 +228,7 @@ def test_wrong_ranges_are_heard(copy, eval_corpus, fp32_run, tmp_path):
     fp32 = Artifact.open(copy / "fp32")
     nodes = layer_matmuls(onnx.load(fp32.encoder, load_external_data=False))
     narrow = {node.input[0]: Range(-0.2, 0.2) for node in nodes}
-    int8_static.quantize(fp32, tmp_path, [n.name for n in nodes], narrow, {})
+    int8_static.quantize(fp32, tmp_path, [n.name for n in nodes], narrow, {}, int8_static.Parameters())
     tokens, _ = listen(fp32, eval_corpus, 6, tmp_path / ENCODER)
     assert errors(fp32_run[0], tokens) > 0.5
 
@@ -288,7 +288,8 @@ def test_unusable_input(copy, manifest, tmp_path):
 
 def test_the_files_are_the_registry():
     weight_only = {"int8-weight", "int4-weight", "int4-mixed"}
-    assert {"fp16", "int8-dynamic", "int8-static", "int8-smoothquant", "smoothed"} | weight_only == set(variants())
+    integers = {"int8-dynamic", "int8-static", "int8-smoothquant", "int8-smoothquant-signed"}
+    assert {"fp16", "smoothed"} | integers | weight_only == set(variants())
     assert not {"graph", "casts", "overflow"}.intersection(variants())
 
 
@@ -307,6 +308,16 @@ def test_no_integer_types_leak_into_the_contract(dynamic, static, build):
     expected = contract(build / "fp32" / ENCODER)
     assert contract(dynamic.encoder) == contract(static.encoder) == expected
     assert {t for _, t in expected} == {TensorProto.FLOAT, TensorProto.INT64}
+
+
+def test_signed_activations_have_no_zero_point(copy, manifest, fp32_run, eval_corpus):
+    artifact = build_variant(copy, "int8-smoothquant-signed", manifest, progress=quiet)
+    model = encoder_of(artifact)
+    zero_points = [arrays(model)[n.input[2]] for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert {z.dtype for z in zero_points} == {np.dtype(np.int8)} and not any(z.any() for z in zero_points)
+    assert sorted(int8_static.quantized_nodes(model)) == LINEARS
+    tokens, frames = listen(artifact, eval_corpus, 6)
+    assert errors(fp32_run[0], tokens) < TOKEN_ERRORS and snr_db(fp32_run[1], frames) > 26  # half the steps for what has one sign
 
 
 def saturating_product(x, w):
@@ -331,5 +342,5 @@ def test_reduced_weights_do_not_saturate(variant, copy, manifest, tmp_path):
 
 
 def test_what_cannot_saturate_has_no_reduced_range(copy):
-    with pytest.raises(UsageError, match="int8-dynamic, int8-smoothquant, int8-static"):
+    with pytest.raises(UsageError, match="int8-dynamic, int8-smoothquant, int8-smoothquant-signed, int8-static"):
         build_variant(copy, "int8-weight", None, reduce_range=True, progress=quiet)

@@ -45,7 +45,7 @@ class Limits:
 
 def read_limits(path: Path = LIMITS_FILE) -> dict[str, Limits]:
     """variant -> limits, in the file's order, then the same of the kv contract: what it is held to is no other. Last those
-    of other runtimes, whose blocks name their `target`, and with `like` the variant that they are held to as well.
+    of other runtimes, whose blocks name their `target`. `like` in a block names the variant that it is held to as well.
 
     Raises ArtifactError for a limit without a reason.
     """
@@ -58,8 +58,9 @@ def read_limits(path: Path = LIMITS_FILE) -> dict[str, Limits]:
             found=f"none in {', '.join(missing)}",
             todo="write down why each limit is what it is",
         )
-    ours = {name: block for name, block in raw.items() if "target" not in block}
-    others = {name: {**raw.get(block.get("like"), {}), **block} for name, block in raw.items() if "target" in block}
+    whole = {name: {**raw.get(block.get("like"), {}), **block} for name, block in raw.items()}
+    ours = {name: block for name, block in whole.items() if "target" not in block}
+    others = {name: block for name, block in whole.items() if "target" in block}
     return {
         (variant := variant_of(contract, precision)): _limits(variant, block)
         for contract in (NEMO, KV)

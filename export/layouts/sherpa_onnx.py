@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nemoport.export.card import CardFacts
 
 CONTRACTS = (NEMO,)  # it carries NeMo's caches
-SATURATING = ("int8-dynamic", "int8-static", "int8-smoothquant")  # u8 times s8
+SATURATING = ("int8-dynamic", "int8-static", "int8-smoothquant", "int8-smoothquant-signed")  # u8 times s8
 VERSION = "2.0.1"  # of sherpa-onnx, the one that the tests run
 FRONT_END = FrontendSpec(16000, 0, 512, 400, 160, 0.97, 0.0, "")  # what its own is fixed to, number of bands apart
 

@@ -23,9 +23,9 @@ def run(context: Context) -> list[GateResult]:
     return [
         context.judge(
             "structure",
-            "float products of weights",
-            len(floats),
-            limit="max_float_products",
+            "float products of weights a layer",
+            len(floats) / context.spec.encoder.n_layers,
+            limit="max_float_products_a_layer",
             unit="nodes",
             n=1,
             evidence=", ".join(floats[:3]),

@@ -24,6 +24,7 @@ PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
     "dml": "DmlExecutionProvider",
 }
+DEVICES = {"cuda": "cuda", "tensorrt": "cuda", "dml": "dml"}  # those with a memory of their own, and its name there
 PACKAGE = "onnxruntime"
 DECODER_OUTPUTS = ("outputs", "output_states_1", "output_states_2")
 
@@ -47,10 +48,10 @@ class OnnxSession:
         self._decoder = open_graph(decoder, provider, threads)
         _return_memory()
 
-    @staticmethod
-    def open(artifact: Artifact, provider: str = "cpu", threads: int = 0) -> OnnxSession:
+    @classmethod
+    def open(cls, artifact: Artifact, provider: str = "cpu", threads: int = 0) -> OnnxSession:
         u8_weights = saturates(artifact, instruction_set())
-        return OnnxSession(artifact.spec, artifact.encoder, artifact.decoder, provider, threads, u8_weights=u8_weights)
+        return cls(artifact.spec, artifact.encoder, artifact.decoder, provider, threads, u8_weights=u8_weights)
 
     @cached_property
     def _caches(self) -> type[Caches]:
@@ -89,7 +90,13 @@ class OnnxSession:
         return state.rows()
 
 
-open_artifact = OnnxSession.open
+def open_artifact(artifact: Artifact, provider: str = "cpu", threads: int = 0) -> OnnxSession:
+    """Raises as `open_graph`."""
+    if provider in DEVICES and artifact.spec.streaming:
+        from nemoport.validate.sessions.onnxruntime_device import DeviceSession
+
+        return DeviceSession.open(artifact, provider, threads)
+    return OnnxSession.open(artifact, provider, threads)
 
 
 def _return_memory() -> None:
@@ -159,7 +166,8 @@ def open_graph(
     for name, value in values.items():
         options.add_initializer(name, value)
     try:
-        session = ort.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
+        behind = [PROVIDERS["cuda"]] if provider == "tensorrt" else []  # takes the nodes that TensorRT does not
+        session = ort.InferenceSession(str(path), options, providers=[PROVIDERS[provider], *behind])
         session.nemoport_weights = values  # the session reads them where they are, and does not keep them alive
         return session
     except Exception as error:  # onnxruntime's own exception classes share no public base

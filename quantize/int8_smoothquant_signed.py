@@ -1,0 +1,19 @@
+"""int8-smoothquant with s8 activations around zero, which is what TensorRT takes: it has no zero points.
+
+An activation that is mostly of one sign gets half the steps. onnxruntime's CPU provider can run it, so that its words can
+be judged there, but takes the products of q, k and v in floats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nemoport.quantize import int8_smoothquant
+from nemoport.quantize.int8_static import convert  # noqa: F401  the same, by other parameters
+
+NEEDS_CALIBRATION = True
+
+
+@dataclass(frozen=True)
+class Parameters(int8_smoothquant.Parameters):
+    signed: bool = True
