@@ -84,9 +84,12 @@ def rate(members: list[tuple[int, int]], texts: Texts, references: Texts) -> flo
 
 def differences(forms: list[LongForm], texts: Texts, fp32: Texts, references: Texts) -> list[float]:
     """Of each section of each pass: points above fp32."""
-    members = [m for name, m in sections(forms).items() if name != "all"]
-    apart = [part for m in members for k in range(len(forms)) if (part := [(p, i) for p, i in m if p == k])]
-    return [rate(part, texts, references) - rate(part, fp32, references) for part in apart]
+    return [
+        rate(members, [texts[k]], [references[k]]) - rate(members, [fp32[k]], [references[k]])
+        for k, form in enumerate(forms)
+        for section, members in sections([form]).items()
+        if section != "all"
+    ]
 
 
 def main() -> None:

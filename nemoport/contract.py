@@ -264,10 +264,9 @@ class KvCaches:
         return KvCaches(windows, np.minimum(self.length + len(outputs[0]), self.windows[0].size))
 
     @staticmethod
-    def stack(states: Sequence[KvRow]) -> KvCaches:
+    def stack(states: Sequence[Row]) -> KvCaches:
         """Streams that were one batch already, and all of it, are handed back as they stand: nothing is copied."""
-        batch = states[0].batch
-        if all(s.batch is batch for s in states) and [s.row for s in states] == list(range(len(batch.length))):
+        if (batch := whole_batch(states)) is not None:
             return batch
         windows = tuple(
             _Window.over(np.concatenate([s.batch.windows[i].view()[:, :, s.row : s.row + 1] for s in states], 2))
@@ -275,20 +274,31 @@ class KvCaches:
         )
         return KvCaches(windows, np.concatenate([s.length for s in states]))
 
-    def rows(self) -> list[KvRow]:
-        return [KvRow(self, i) for i in range(len(self.length))]
+    def rows(self) -> list[Row]:
+        return rows_of(self)
 
 
 @dataclass(frozen=True)
-class KvRow:
-    """One stream of a batch, to be joined with others by `KvCaches.stack`."""
+class Row:
+    """One stream of a batch that stays as it is until streams are joined anew."""
 
-    batch: KvCaches
+    batch: Caches
     row: int
 
     @property
     def length(self) -> np.ndarray:
         return self.batch.length[self.row : self.row + 1]
+
+
+def rows_of(batch: Caches) -> list[Row]:
+    return [Row(batch, i) for i in range(len(batch.length))]
+
+
+def whole_batch(rows: Sequence[Row]) -> Caches | None:
+    """The batch that `rows_of` split into these; None if they are of several, or not all of one."""
+    batch = rows[0].batch
+    alike = all(row.batch is batch for row in rows) and [row.row for row in rows] == list(range(len(batch.length)))
+    return batch if alike else None
 
 
 @dataclass(frozen=True)

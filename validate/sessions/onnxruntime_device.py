@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nemoport.contract import Caches, KvCaches, NemoCaches, Prompted, caches_of
+from nemoport.contract import Caches, KvCaches, NemoCaches, Prompted, Row, caches_of, rows_of, whole_batch
 from nemoport.errors import UsageError
 from nemoport.spec import ModelSpec, StreamingSpec
 from nemoport.validate.sessions.onnxruntime import DEVICES, OnnxSession, open_graph
@@ -73,13 +73,12 @@ class DeviceMemory:
         length = np.minimum(state.length + outputs[0].shape()[0], self._spec.left_context_enc_frames)
         return DeviceCaches(self, dict(zip(state.arrays, binding.get_outputs(), strict=True)), length)
 
-    def stack(self, states: Sequence[DeviceRow]) -> DeviceCaches:
-        batch = states[0].batch
-        if all(s.batch is batch for s in states) and [s.row for s in states] == list(range(len(batch.length))):
+    def stack(self, states: Sequence[Row]) -> DeviceCaches:
+        if (batch := whole_batch(states)) is not None:
             return batch
-        rows = {id(s.batch): s.batch for s in states}
-        rows = {key: self._kind.of_feeds(self._fetch(caches)).rows() for key, caches in rows.items()}
-        return self._put(self._kind.stack([rows[id(s.batch)][s.row] for s in states]))
+        batches = {id(s.batch): s.batch for s in states}
+        fetched = {key: self._fetch(batch).rows() for key, batch in batches.items()}
+        return self._put(self._kind.stack([fetched[id(s.batch)][s.row] for s in states]))
 
     def _put(self, caches: Caches) -> DeviceCaches:
         import onnxruntime as ort
@@ -90,8 +89,9 @@ class DeviceMemory:
         feeds = caches.feeds()
         return DeviceCaches(self, {name: moved(feeds[name]) for name in self._names}, caches.length)
 
-    def _fetch(self, caches: DeviceCaches) -> dict[str, np.ndarray]:
-        return {name: array if name == self.length_name else array.numpy() for name, array in caches.feeds().items()}
+    def _fetch(self, caches: DeviceCaches) -> Caches:
+        arrays = {name: array.numpy() for name, array in caches.arrays.items()}
+        return self._kind.of_feeds({**arrays, self.length_name: caches.length})
 
 
 @dataclass(frozen=True)
@@ -108,20 +108,8 @@ class DeviceCaches:
     def after(self, outputs: Sequence[OrtValue]) -> DeviceCaches:
         return self.memory.after(self, outputs)
 
-    def rows(self) -> list[DeviceRow]:
-        return [DeviceRow(self, i) for i in range(len(self.length))]
-
-
-@dataclass(frozen=True)
-class DeviceRow:
-    """One stream of a batch, to be joined with others by `DeviceMemory.stack`."""
-
-    batch: DeviceCaches
-    row: int
-
-    @property
-    def length(self) -> np.ndarray:
-        return self.batch.length[self.row : self.row + 1]
+    def rows(self) -> list[Row]:
+        return rows_of(self)
 
 
 def open_appending(spec: StreamingSpec, provider: str):
