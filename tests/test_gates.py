@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -256,6 +259,27 @@ def test_variants_judged_beside_each_other(validated, reference_checkpoint, tmp_
     twin = read_results(results_path(copy, "kv-fp32"))  # the other contract's graphs under its name
     assert {r.gate for r in twin} == set(limits.limits_of("kv-fp32").required)
     assert {r.gate for r in twin if not r.passed} == {"contract"}
+
+
+def test_workers_end_with_whoever_started_them(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        textwrap.dedent("""
+            import time
+            from concurrent.futures import ProcessPoolExecutor
+            from multiprocessing import get_context
+            from nemoport.validate.run import end_with_parent
+
+            if __name__ == "__main__":
+                with ProcessPoolExecutor(1, get_context("spawn"), initializer=end_with_parent) as pool:
+                    print(pool.submit(str, "at work").result(), flush=True)
+                    pool.submit(time.sleep, 600).result()
+            """)
+    )
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "at work\n"
+    parent.kill()
+    parent.communicate(timeout=60)  # a worker that lives on holds the pipe open: TimeoutExpired
 
 
 def test_unusable_input_is_refused(validated, reference_checkpoint, tmp_path):

@@ -6,8 +6,10 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 
 from nemoport.calibration.corpus import check_disjoint, read_corpus
 from nemoport.errors import ArtifactError, NemoportError
@@ -89,8 +91,21 @@ def _but_cost(limits: Limits) -> list[str]:
 def _judge_all(tasks: Sequence[tuple[Context, Path, Sequence[str]]], jobs: int) -> list[list[GateResult]]:
     if jobs == 1:
         return [judge(*task) for task in tasks]
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:  # a fork would inherit onnxruntime's and torch's threads
+    # A fork would inherit onnxruntime's and torch's threads.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=end_with_parent) as pool:
         return list(pool.map(_judge_task, tasks))
+
+
+def end_with_parent() -> None:
+    """Ends this worker as soon as the process that started it is gone, killed included: else it would end its variant
+    first, and a second run beside it would judge the same."""
+    parent = parent_process()
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _judge_task(task: tuple[Context, Path, Sequence[str]]) -> list[GateResult]:
