@@ -1,17 +1,18 @@
 """Variants of a multilingual build by language, on more speech than is committed: writes bench/languages.md.
 
-    python bench/languages.py --build build/streaming-multilingual [--clips 160] [--corpus MANIFEST] [--variants ...]
+    python bench/languages.py --build build/streaming-multilingual [--clips 80] [--corpus MANIFEST] [--variants ...]
 
-Held-out sentences in held-out voices, made with espeak-ng, or the speech of a manifest. Each clip is heard at every
-lookahead, and of every third clip the model is to find out the language. Rates are WER, or CER of the languages without
-spaces; differences are from fp32 of the same contract on the same clips, which the gates hold to NeMo's tokens, and their
-intervals are drawn by clips.
+Held-out sentences in held-out voices, made with espeak-ng: of the grammar, and as many of words that no training text
+has, in no order; or the speech of a manifest. Each clip is heard at every lookahead, and of every third clip the model is
+to find out the language. Rates are WER, or CER of the languages without spaces; differences are from fp32 of the same
+contract on the same clips, which the gates hold to NeMo's tokens, and their intervals are drawn by clips.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import random
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -30,12 +31,15 @@ from nemoport.variant import FP32, instruction_set
 
 
 def further(folder: Path, clips: int) -> Path:
-    """A manifest of so many clips in each language of the reference checkpoint, made once."""
-    path = folder / f"further-{clips}.jsonl"
+    """A manifest of so many clips of either kind in each language of the reference checkpoint, made once."""
+    path = folder / f"further-{clips}-unseen.jsonl"
     if not path.is_file():
         rows = []
         for language in languages.LANGUAGES:
-            new = speech.held_out_set(f"eval-further-{language.code}", clips, [], language.code, 0)
+            name = f"eval-further-{language.code}"
+            words, rng = languages.WideWords.read(language), random.Random(name)
+            unseen = [words.sentence(rng, held_out=True) for _ in range(clips)]
+            new = speech.held_out_set(name, clips, [], language.code, unseen)
             told = ({"target_lang": prompt.AUTO} if i % 3 == 2 else {} for i in range(len(new)))
             rows += [dict(row, lang=language.locale, **one) for row, one in zip(new, told, strict=True)]
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +75,7 @@ def counted(build: Path, variant: str, corpus: Corpus) -> dict[str, list[list[Wo
 def main() -> None:
     parser = argparse.ArgumentParser(description="Writes the table of every variant by language.")
     parser.add_argument("--build", type=Path, required=True, help="of a checkpoint with a prompt")
-    parser.add_argument("--clips", type=int, default=160, help="to be made in each language")
+    parser.add_argument("--clips", type=int, default=80, help="of either kind, to be made in each language")
     parser.add_argument("--corpus", type=Path, help="a manifest instead")
     parser.add_argument("--variants", nargs="+", help="default: all built")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("languages.md"))

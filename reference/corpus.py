@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--language", choices=sorted(languages.BY_CODE), default="en")
     parser.add_argument("--multilingual", action="store_true", help="small vocabulary, as written, for the prompted model")
     parser.add_argument("--words", type=Path, default=Path("/usr/share/dict/words"), help="one word a line, in that language")
+    parser.add_argument("--wide", action="store_true", help="with --multilingual: a quarter words of Debian's lists, or made-up")
     parser.add_argument("--transcripts", type=Path, nargs="*", default=[], help="NeMo manifests whose text is read aloud")
     parser.add_argument("--flite-share", type=float, default=0.0, help="share of clips in flite's voices")
     parser.add_argument("--ordinary-share", type=float, default=0.0, help="share of made-up ordinary sentences")
@@ -104,7 +105,7 @@ def main() -> None:
     if args.multilingual:
         language = languages.BY_CODE[args.language]
         transcripts = [row["text"] for path in args.transcripts for row in reader.prompted_rows(path)]
-        source = languages.TextSource(language, transcripts, args.seed)
+        source = languages.TextSource(language, transcripts, args.seed, languages.WideWords.read(language) if args.wide else None)
     elif args.language == "fr":
         transcripts = [row["text"] for path in args.transcripts for row in reader.written_rows(path)]
         source = french.TextSource(words, transcripts, args.seed)

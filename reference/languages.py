@@ -10,15 +10,19 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from pathlib import Path
 
 from . import french, grammar, ordinary, text, written
 
 APOSTROPHES = "'’‘`´"
+VIRAMA = 9  # its Unicode combining class
 # What the tokenizer is taught; recordings whose transcript has anything else are left out.
 CHARACTERS = dict(
     en="A-Za-z', .?-", fr="A-Za-zàâçèéêëîïôùûœÀÂÇÈÉÊÎÔŒ', .?-", de="A-Za-zÄÖÜäöüß, .?-", es="A-Za-zÁÉÍÓÚÑáéíóúñü¿, .?-",
     hi="ँ-ःअ-ऋए-ऑओ-नप-रलवश-ह़ा-ृे-ॉो-् ,।?-", ja="ぁ-んァ-ヴー、。？")
+
+DICTIONARIES = dict(en="american-english", fr="french", de="ngerman", es="spanish")  # Debian's wamerican and so on
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,17 @@ class Language:
     def draw(self, kind: str, rng: random.Random) -> str:
         """One written sentence; ``kind`` is "grammar", "prose" or "words" (in no order that means anything)."""
         if kind == "words":
-            line = self.joiner.join(rng.choice(self.words()) for _ in range(rng.randint(1, 6)))
-            return line[:1].upper() + line[1:] + {"hi": "।", "ja": "。"}.get(self.code, ".")
+            return self.written([rng.choice(self.words()) for _ in range(rng.randint(1, 6))])
         if self.code == "en":
             return written.english(text.grammar_sentence(rng) if kind == "grammar" else ordinary.sentence(rng))
         if self.code == "fr":
             return written.tidy(french.grammar_sentence(rng) if kind == "grammar" else french.ordinary_sentence(rng))
         return grammar.load(self.code, self.joiner).sentence(kind, rng)
+
+    def written(self, words: list[str]) -> str:
+        """Words as a sentence, with its capital and its full stop."""
+        line = self.joiner.join(words)
+        return line[:1].upper() + line[1:] + {"hi": "।", "ja": "。"}.get(self.code, ".")
 
     def words(self) -> list[str]:
         if self.code == "en":
@@ -121,11 +129,66 @@ def grammar_sentences(language: Language, seed: str, held_out: bool) -> Iterator
             yield sentence
 
 
-class TextSource:
-    """Draws written training sentences: half grammar, a third prose, the rest words; ``transcripts`` are mixed in."""
+def spliced(first: str, second: str, rng: random.Random) -> str:
+    """The head of one word and the tail of another, cut between letters that stand alone: a word that nobody wrote."""
 
-    def __init__(self, language: Language, transcripts: list[str], seed: str):
-        self.language, self.rng = language, random.Random(f"corpus {language.code} {seed}")
+    def cuts(word: str) -> list[int]:
+        # Not before a vowel sign, a virama or a small kana, nor behind a virama: those belong to their neighbour.
+        bound = [unicodedata.category(c).startswith("M") or "SMALL" in unicodedata.name(c, "") for c in word]
+        return [i for i in range(1, len(word)) if not bound[i] and unicodedata.combining(word[i - 1]) != VIRAMA]
+
+    heads, tails = cuts(first) or [len(first)], cuts(second) or [0]
+    return first[:rng.choice(heads)] + second[rng.choice(tails):]
+
+
+class WideWords:
+    """Words that the grammars lack, of a dictionary or, where that is empty, made up: what few words do not teach is spelling.
+
+    A tenth of them, by hash, is kept from training; of these, what the grammars have all the same is not drawn.
+    """
+
+    def __init__(self, language: Language, dictionary: list[str]):
+        self.language = language
+        letters = re.compile(f"[{CHARACTERS[language.code]}]{{3,13}}")
+        # Names are left out, as espeak-ng guesses how most are said; but German writes every noun with a capital.
+        self.dictionary = sorted({word for word in dictionary if letters.fullmatch(word) and word.isalpha()
+                                  and (word.islower() or language.code == "de" and word[1:].islower())})
+
+    @staticmethod
+    def read(language: Language, folder: Path = Path("/usr/share/dict")) -> WideWords:
+        """With the word list of its language in ``folder``, named as Debian names it; Hindi's and kana's are made up."""
+        name = DICTIONARIES.get(language.code)
+        return WideWords(language, (folder / name).read_text().split() if name else [])
+
+    @cached_property
+    def narrow(self) -> str:
+        """What is said without these words, in a few thousand sentences."""
+        source = TextSource(self.language, [], "narrow")
+        return self.language.joiner.join(["", *(scored(source.draw(), self.language) for _ in range(4000)), ""])
+
+    def word(self, rng: random.Random, held_out: bool) -> str:
+        words, joiner = self.dictionary or self.language.words(), self.language.joiner
+        while True:
+            word = rng.choice(words) if self.dictionary else spliced(rng.choice(words), rng.choice(words), rng)
+            key = scored(word, self.language)
+            if (text.share_of(key, "wide") < text.GRAMMAR_HELD_OUT_SHARE) != held_out:
+                continue
+            if not (held_out and f"{joiner}{key}{joiner}" in self.narrow):
+                return word
+
+    def sentence(self, rng: random.Random, held_out: bool) -> str:
+        """One to six of them in no order that means anything."""
+        return self.language.written([self.word(rng, held_out) for _ in range(rng.randint(1, 6))])
+
+
+class TextSource:
+    """Draws written training sentences: half grammar, a third prose, the rest words; ``transcripts`` are mixed in.
+
+    With ``wide`` a quarter is its words instead.
+    """
+
+    def __init__(self, language: Language, transcripts: list[str], seed: str, wide: WideWords | None = None):
+        self.language, self.rng, self.wide = language, random.Random(f"corpus {language.code} {seed}"), wide
         self.transcripts = sorted({line for line in transcripts if language.trainable(line)})
 
     def draw(self) -> str:
@@ -133,6 +196,8 @@ class TextSource:
         while True:
             if self.transcripts and self.rng.random() < 0.08:
                 line = self.rng.choice(self.transcripts)
+            elif self.wide and self.rng.random() < 0.25:
+                line = self.wide.sentence(self.rng, held_out=False)
             else:
                 line = self.language.draw(self.rng.choices(("grammar", "prose", "words"), (50, 32, 18))[0], self.rng)
             long = len(line.split()) > 16 if self.language.joiner else len(line) > 45

@@ -97,22 +97,21 @@ def write_set(folder: Path, name: str, rows: list[dict]) -> None:
 
 
 def held_out_set(name: str, n_grammar: int, runs: list[tuple[float, float, str]], language: str = "en",
-                 n_unseen: int | None = None) -> list[dict]:
+                 unseen: list[str] | None = None) -> list[dict]:
     """Rows of one committed set: grammar sentences, unseen-word sentences, and clips of sentences in a row.
 
     ``runs`` are the clips in a row (one voice each, grammar sentences of their own): the seconds that each lasts a little
     over, the pause after its third sentence, and its set. ``name`` begins with the side of the split, eval or
-    calibration; ``sentences`` of a row are what its text joins. With ``n_unseen`` the text is that of ``languages``, and
-    so many of its unseen sentences are read.
+    calibration; ``sentences`` of a row are what its text joins. With ``unseen``, sentences to read in the place of
+    ``text``'s, the grammar is that of ``languages``.
     """
     rng = random.Random(f"speech {name}")
     side, source = name.partition("-")[0], french if language == "fr" else text
-    if n_unseen is None:
+    if unseen is None:
         grammar, unseen, joiner = source.grammar_sentences(name, held_out=True), source.unseen_sentences(side), " "
     else:
         spoken = languages.BY_CODE[language]
         grammar, joiner = languages.grammar_sentences(spoken, name, held_out=True), spoken.joiner
-        unseen = spoken.unseen_sentences(side)[:n_unseen]
     taken: set[str] = set()
 
     def fresh() -> str:
@@ -145,7 +144,8 @@ def multilingual_set(side: str, n_grammar: int, n_unseen: int) -> list[dict]:
     model is to find out a third by itself."""
     rows = []
     for language in languages.LANGUAGES:
-        new = held_out_set(f"{side}-multi-{language.code}", n_grammar, [RUN_8_S], language.code, n_unseen)
+        new = held_out_set(f"{side}-multi-{language.code}", n_grammar, [RUN_8_S], language.code,
+                           language.unseen_sentences(side)[:n_unseen])
         told = [{"target_lang": prompt.AUTO} if index % 3 == 2 else {} for index in range(len(new))]
         rows += [dict(row, set=f"{row['set']}-{language.code}", lang=language.locale, **one)
                  for row, one in zip(new, told, strict=True)]

@@ -173,6 +173,31 @@ def test_training_text_is_free_of_what_is_held_out(language):
     assert not any(language.trainable(sentence) for sentence in grammar)
 
 
+@pytest.mark.parametrize("language", languages.LANGUAGES, ids=lambda language: language.code)
+def test_a_tenth_of_the_wide_words_is_kept_from_training(language):
+    letters = "bdklmnrst"  # of which made-up Latin words are
+    wide = languages.WideWords(language, [a + "a" + b + "o" + c for a in letters for b in letters for c in letters]
+                               if language.code in ("en", "fr", "de", "es") else [])
+    rng = random.Random(language.code)
+    trained, held_out = ({wide.word(rng, side) for _ in range(300)} for side in (False, True))
+    assert len(trained) > 100 and len(held_out) > 15
+    assert not trained & held_out
+    characters = re.compile(f"[^{languages.CHARACTERS[language.code]}]")
+    source = languages.TextSource(language, [], "test", wide)
+    sentences = [source.draw() for _ in range(400)]
+    words = {languages.scored(word, language) for sentence in sentences for word in sentence.rstrip(".।。").split()}
+    assert not words & {languages.scored(word, language) for word in held_out}
+    assert not any(characters.search(sentence) for sentence in sentences)
+
+
+def test_a_made_up_word_is_cut_between_letters_that_stand_alone():
+    rng = random.Random(0)
+    hindi = {languages.spliced("दोस्त", "कृपया", rng) for _ in range(60)}
+    assert hindi == {"दोपया", "दोया"}  # not in the middle of दो, स्त or कृ
+    kana = {languages.spliced("きょう", "しゃしん", rng) for _ in range(60)}
+    assert kana == {"きょ" + tail for tail in ("しん", "ん")}
+
+
 def test_scored_form():
     def form(code, sentence):
         return languages.scored(sentence, languages.BY_CODE[code])
