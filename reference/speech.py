@@ -176,7 +176,7 @@ def main() -> None:
     folder = args.out
     folder.mkdir(parents=True, exist_ok=True)
     write_set(folder, "eval-multi", multilingual_set("eval", n_grammar=9, n_unseen=7))
-    write_set(folder, "calibration-multi", multilingual_set("calibration", n_grammar=3, n_unseen=4))
+    write_set(folder, "calibration-multi", multilingual_set("calibration", n_grammar=10, n_unseen=8))
     if args.multilingual:
         return
     evaluation = held_out_set("eval", 30, [RUN_10_S, RUN_13_S, (60, 1.5, "long")])

@@ -140,8 +140,8 @@ def test_committed_audio_is_what_the_manifest_says(sets):
         assert not re.search(f"[^{languages.CHARACTERS[row['set'][-2:]]}]", row["text"])
     for rows in sets.values():
         assert {row["lang"] for row in rows} == set(prompt.LANGUAGES)
-    assert sum(row["duration"] for row in itertools.chain(*sets.values())) < 8 * 60
-    assert sum(path.stat().st_size for side in SIDES for path in (AUDIO / f"{side}-multi").iterdir()) < 10e6
+    assert sum(row["duration"] for row in itertools.chain(*sets.values())) < 11 * 60
+    assert sum(path.stat().st_size for side in SIDES for path in (AUDIO / f"{side}-multi").iterdir()) < 13e6
 
 
 def test_committed_voices_and_sentences_are_held_out(sets):
@@ -305,8 +305,8 @@ def test_committed_multilingual_checkpoint_is_what_it_says(multilingual, sets):
     pieces = multilingual.tokenizer.tokenizer
     for row in itertools.chain(*sets.values()):
         tokens = multilingual.tokenizer.text_to_ids(f"{row['text']} <{row['lang']}>")
-        # A few kana stand in no training sentence, so the tokenizer lacks them; see the README.
-        assert pieces.unk_id() not in tokens or row["set"] == "unseen-ja", row["text"]
+        # A few kana and ë stand in no sentence that the tokenizer was made of, so it lacks them; see the README.
+        assert pieces.unk_id() not in tokens or row["set"] == "unseen-ja" or "canoë" in row["text"], row["text"]
         assert pieces.id_to_piece(tokens[-1]) == f"<{row['lang']}>"
     assert (AUDIO.parent / "checkpoints/streaming-multilingual.nemo").stat().st_size < 30e6
 
