@@ -101,11 +101,14 @@ def main() -> None:
     args = parser.parse_args()
     if args.language not in ("en", "fr") and not args.multilingual:
         parser.error(f"--language {args.language} needs --multilingual")
+    if args.wide and not args.multilingual:
+        parser.error("--wide needs --multilingual")
     words = [] if args.multilingual else args.words.read_text().split()
     if args.multilingual:
         language = languages.BY_CODE[args.language]
         transcripts = [row["text"] for path in args.transcripts for row in reader.prompted_rows(path)]
-        source = languages.TextSource(language, transcripts, args.seed, languages.WideWords.read(language) if args.wide else None)
+        wide = languages.WideWords.read(language) if args.wide else None
+        source = languages.TextSource(language, transcripts, args.seed, wide)
     elif args.language == "fr":
         transcripts = [row["text"] for path in args.transcripts for row in reader.written_rows(path)]
         source = french.TextSource(words, transcripts, args.seed)

@@ -36,14 +36,14 @@ class Language:
     def draw(self, kind: str, rng: random.Random) -> str:
         """One written sentence; ``kind`` is "grammar", "prose" or "words" (in no order that means anything)."""
         if kind == "words":
-            return self.written([rng.choice(self.words()) for _ in range(rng.randint(1, 6))])
+            return self.as_sentence([rng.choice(self.words()) for _ in range(rng.randint(1, 6))])
         if self.code == "en":
             return written.english(text.grammar_sentence(rng) if kind == "grammar" else ordinary.sentence(rng))
         if self.code == "fr":
             return written.tidy(french.grammar_sentence(rng) if kind == "grammar" else french.ordinary_sentence(rng))
         return grammar.load(self.code, self.joiner).sentence(kind, rng)
 
-    def written(self, words: list[str]) -> str:
+    def as_sentence(self, words: list[str]) -> str:
         """Words as a sentence, with its capital and its full stop."""
         line = self.joiner.join(words)
         return line[:1].upper() + line[1:] + {"hi": "।", "ja": "。"}.get(self.code, ".")
@@ -178,7 +178,7 @@ class WideWords:
 
     def sentence(self, rng: random.Random, held_out: bool) -> str:
         """One to six of them in no order that means anything."""
-        return self.language.written([self.word(rng, held_out) for _ in range(rng.randint(1, 6))])
+        return self.language.as_sentence([self.word(rng, held_out) for _ in range(rng.randint(1, 6))])
 
 
 class TextSource:
