@@ -11,6 +11,7 @@ contract on the same clips, which the gates hold to NeMo's tokens, and their int
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +21,7 @@ from pathlib import Path
 from nemoport.artifact import Artifact
 from nemoport.calibration.corpus import Corpus, Utterance, prompts, read_corpus
 from nemoport.contract import contract_of, variant_of
+from nemoport.files import write_json
 from nemoport.reference import languages, prompt, speech
 from nemoport.stream import Stream
 from nemoport.tokens import detokenize, read_tokens
@@ -48,8 +50,11 @@ def further(folder: Path, clips: int) -> Path:
 
 
 def hear(build: Path, variant: str, corpus: Corpus) -> list[list[str]]:
-    """What is said in each clip of the corpus, at every lookahead."""
+    """What is said in each clip of the corpus, at every lookahead; kept beside the build, to be taken up again."""
     artifact = Artifact.open(build / variant)
+    kept = build / "further" / f"heard-{corpus.digest[:16]}" / f"{variant}-{artifact.manifest.digest[:16]}.json"
+    if kept.is_file():
+        return json.loads(kept.read_text())
     session, filterbank = OnnxSession.open(artifact, threads=1), artifact.filterbank()
     pieces = read_tokens(artifact.shared / "tokens.txt")
 
@@ -60,16 +65,22 @@ def hear(build: Path, variant: str, corpus: Corpus) -> list[list[str]]:
         return detokenize(pieces, stream.tokens)
 
     told = zip(corpus.utterances, prompts(corpus, artifact.spec), strict=True)
-    return [[text(utterance, slot, lookahead) for lookahead in artifact.spec.lookaheads] for utterance, slot in told]
+    texts = [[text(utterance, slot, lookahead) for lookahead in artifact.spec.lookaheads] for utterance, slot in told]
+    write_json(kept, texts)
+    return texts
 
 
-def counted(build: Path, variant: str, corpus: Corpus) -> dict[str, list[list[WordCounts]]]:
-    """language -> the counts of each clip, one for each lookahead."""
-    found: dict[str, list[list[WordCounts]]] = {}
-    for utterance, clip in zip(corpus.utterances, hear(build, variant, corpus), strict=True):
-        counts = [count_words(utterance.text, text, utterance.language) for text in clip]
-        found.setdefault(utterance.language, []).append(counts)
-    return found
+def counted(build: Path, variant: str, corpus: Corpus) -> list[list[WordCounts]]:
+    """The counts of each clip, one for each lookahead."""
+    heard = zip(corpus.utterances, hear(build, variant, corpus), strict=True)
+    return [[count_words(utterance.text, text, utterance.language) for text in texts] for utterance, texts in heard]
+
+
+def compared(mine: list[list[WordCounts]], base: list[list[WordCounts]]) -> tuple[str, str]:
+    """The rate, and by how much it is above the base's; clip by clip."""
+    above = wer_difference(mine, base)
+    rate = wer_percent([count for clip in mine for count in clip])
+    return f"{rate:.2f}", "" if mine is base else f"{above.value:+.2f} ({above.lower:+.2f} to {above.upper:+.2f})"
 
 
 def main() -> None:
@@ -78,6 +89,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=80, help="of either kind, to be made in each language")
     parser.add_argument("--corpus", type=Path, help="a manifest instead")
     parser.add_argument("--variants", nargs="+", help="default: all built")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("languages.md"))
     args = parser.parse_args()
     spec = Artifact.open(args.build / FP32).spec
@@ -85,17 +97,22 @@ def main() -> None:
     variants = args.variants or built(args.build)
     bases = list(dict.fromkeys(variant_of(contract_of(v), FP32) for v in variants))
     heard = [*bases, *(v for v in variants if v not in bases)]
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(args.jobs) as pool:
         counts = dict(zip(heard, pool.map(partial(counted, args.build, corpus=corpus), heard), strict=True))
-    rows = [("language", "variant", "rate", "above fp32 (95 %)", "clips", "counted")]
-    for language in counts[bases[0]]:
-        for variant in variants:
-            mine, base = (counts[v][language] for v in (variant, variant_of(contract_of(variant), FP32)))
-            flat = [count for clip in mine for count in clip]
-            above, unit = wer_difference(mine, base), "CER" if is_unspaced(language) else "WER"
-            spread = "" if variant in bases else f"{above.value:+.2f} ({above.lower:+.2f} to {above.upper:+.2f})"
-            rate = f"{wer_percent(flat):.2f} % {unit}"
-            rows.append((language, variant, rate, spread, str(len(mine)), str(sum(c.words for c in flat))))
+    kinds = [json.loads(line).get("set", "") for line in corpus.path.read_text().splitlines()]
+    several = sorted(set(kinds)) if len(set(kinds)) > 1 else []
+    heads = ("rate", "above fp32 (95 %)")
+    rows = [("language", "variant", *heads, *(f"{kind}: {head}" for kind in several for head in heads))]
+    for language in dict.fromkeys(u.language for u in corpus.utterances):
+        unit = "CER" if is_unspaced(language) else "WER"
+        for variant in dict.fromkeys([*bases, *variants]):
+            row = [language, variant]
+            for wanted in [set(kinds), *({kind} for kind in several)]:
+                clips = [i for i, u in enumerate(corpus.utterances) if u.language == language and kinds[i] in wanted]
+                base = [counts[variant_of(contract_of(variant), FP32)][i] for i in clips]
+                row += compared(base if variant in bases else [counts[variant][i] for i in clips], base)
+            row[2] += f" % {unit}"
+            rows.append(tuple(row))
     text = f"{instruction_set()}; {len(corpus.utterances)} clips, {corpus.seconds / 60:.0f} min, {corpus.path.name}, digest "
     text += f"{corpus.digest[:16]}; each at the lookaheads {', '.join(map(str, spec.lookaheads))}."
     args.out.write_text("\n".join([text, "", *pipes(rows)]) + "\n")

@@ -65,15 +65,31 @@ def exact_percentile(values, percentile):
 def test_every_lookahead_and_silence_are_streamed(fp32, corpus):
     plans = CalibrationStreams(corpus, fp32.spec, fp32.filterbank(), StreamParameters()).plans
     lookaheads = set(fp32.spec.streaming.lookaheads)
-    spoken = [p for p in plans if all(s.kind == "speech" for s in p.segments)]
-    fading = [p for p in plans if p not in spoken]
+    spoken, narrow = ([p for p in plans if {s.kind for s in p.segments} == {kind}] for kind in ("speech", "telephone"))
+    fading = [p for p in plans if p not in spoken and p not in narrow]
     assert {p.lookahead for p in spoken} == lookaheads == {p.lookahead for p in fading}
+    assert sorted(p.lookahead for p in narrow) == sorted(lookaheads)
     assert {s.utterance for p in spoken for s in p.segments} == set(range(len(corpus.utterances)))  # all are heard
     context_samples = 70 * 1280
     for plan in fading:
         kinds = [s.kind for s in plan.segments]
         assert kinds == ["speech", "silence", "noise", "speech"] and plan.collect_start
         assert all(s.samples > context_samples for s in plan.segments if s.kind in ("silence", "noise"))
+
+
+def test_a_telephone_passes_its_band_only(fp32, corpus):
+    """What the encoder is shown has no power outside 300 to 3400 Hz, and the speech's inside; it can be left out."""
+    streams = streams_of(fp32, corpus)
+    plan = next(p for p in streams.plans if p.segments[0].kind == "telephone")
+    plain, heard = (streams.samples(replace(plan.segments[0], kind=kind)) for kind in ("speech", "telephone"))
+    hz, power = np.fft.rfftfreq(len(plain), 1 / 16000), [np.square(np.abs(np.fft.rfft(x))) for x in (plain, heard)]
+    inside = (hz > 400) & (hz < 3300)
+    shares = [p[hz > 3600].sum() / p.sum() for p in power]
+    assert shares[0] > 0.01 and shares[1] < shares[0] / 100
+    assert 0.9 < power[1][inside].sum() / power[0][inside].sum() < 1.1
+    without = streams_of(fp32, corpus, replace(SHORT, telephone=False))
+    assert not [s for p in without.plans for s in p.segments if s.kind == "telephone"]
+    assert without.plans == tuple(p for p in streams.plans if p.segments[0].kind != "telephone")
 
 
 def test_iterating_twice_gives_the_same(fp32, corpus):

@@ -310,7 +310,7 @@ def test_calibration_is_balanced(checkpoint, build, tmp_path):
     rows = [{**r, "lang": "en-US" if i < 30 else "ja-JP" if i < 40 else "de-DE"} for i, r in enumerate(rows)]
     corpus = read_corpus(manifest(tmp_path / "c.jsonl", rows), 16000)
     streams = CalibrationStreams.of(corpus, Artifact.open(build / "fp32"), StreamParameters())
-    spoken = [p for p in streams.plans if not p.collect_start]
+    spoken = [p for p in streams.plans if {s.kind for s in p.segments} == {"speech"}]
     languages = [{corpus.utterances[s.utterance].language for s in plan.segments} for plan in spoken]
     assert all(len(one) == 1 for one in languages)
     counts = {name: sum(name in one for one in languages) for name in ("en-US", "ja-JP", "de-DE")}

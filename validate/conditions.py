@@ -20,8 +20,8 @@ TELEPHONE_HZ = (300.0, 3400.0)
 MU = 255.0  # ITU-T G.711
 
 
-def telephone(samples: np.ndarray, rate_hz: int, random: np.random.Generator) -> np.ndarray:
-    """Without what lies outside 300 to 3400 Hz, and through 8 bits of mu-law."""
+def telephone(samples: np.ndarray, rate_hz: int, random: np.random.Generator | None = None) -> np.ndarray:
+    """Without what lies outside 300 to 3400 Hz, and through 8 bits of mu-law. Nothing about it is random."""
     spectrum = np.fft.rfft(samples)
     hz = np.fft.rfftfreq(len(samples), 1 / rate_hz)
     spectrum[(hz < TELEPHONE_HZ[0]) | (hz > TELEPHONE_HZ[1])] = 0
