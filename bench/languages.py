@@ -78,9 +78,11 @@ def counted(build: Path, variant: str, corpus: Corpus) -> list[list[WordCounts]]
 
 def compared(mine: list[list[WordCounts]], base: list[list[WordCounts]]) -> tuple[str, str]:
     """The rate, and by how much it is above the base's; clip by clip."""
+    rate = f"{wer_percent([count for clip in mine for count in clip]):.2f}"
+    if mine is base:
+        return rate, ""
     above = wer_difference(mine, base)
-    rate = wer_percent([count for clip in mine for count in clip])
-    return f"{rate:.2f}", "" if mine is base else f"{above.value:+.2f} ({above.lower:+.2f} to {above.upper:+.2f})"
+    return rate, f"{above.value:+.2f} ({above.lower:+.2f} to {above.upper:+.2f})"
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ class StreamParameters:
     contexts_per_stream: float = 4.0  # so that at most a quarter of a stream is warm-up
     silence_contexts: float = 1.25  # long enough that no speech is left in the caches
     noise_rms: float = 1e-3  # -60 dB of full scale: a quiet room
-    telephone: bool = True  # one stream more at each lookahead, through a telephone
+    telephone: bool = True  # one stream more at each lookahead, while there is other speech, through a telephone
     min_cache_fill: float = 1.0  # chunks whose cache holds less than this share of a context are not collected
     cold: bool = False
 
@@ -141,9 +141,9 @@ class CalibrationStreams:
             )
             for i, lookahead in enumerate(lookaheads)
         ]
-        narrow = [
+        narrow = [  # each of other speech, so fewer of a small corpus: they would be most of it
             StreamPlan(lookahead, tuple(replace(s, kind="telephone") for s in group), prompt=prompt)
-            for lookahead, (group, prompt) in zip(lookaheads, cycle(reversed(groups)))
+            for lookahead, (group, prompt) in zip(lookaheads, reversed(groups), strict=False)
             if self.parameters.telephone
         ]
         longest = [] if self.spec.streaming else [StreamPlan(None, tuple(self._first(LONGEST_CONTEXTS)))]

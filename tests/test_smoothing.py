@@ -90,18 +90,14 @@ def test_smoothing_changes_no_bit(hard, manifest, fp32_run, eval_corpus):
 
 
 def test_outliers_break_plain_int8_and_not_smoothed(hard, manifest, fp32_run, eval_corpus):
-    """The proof that the method works: 14.6 dB and 8.8 dB without, 37 and 34 dB with it were measured.
-
-    int8-smoothquant from these 26 s of calibration speech on AVX2: 29.0 dB, and 30.4 without the streams through a
-    telephone, which are a third of so little; from the whole set they add 0.1 dB (see calibration/stream.py).
-    """
+    """The proof that the method works: 14.6 dB and 8.8 dB without, 37 and 34 dB with it were measured."""
     variants = ("int8-dynamic-plain", "int8-static", "int8-dynamic", "int8-smoothquant", "int8-weight", "int4-weight")
     snr = {}
     for variant in variants:
         build_variant(hard, variant, manifest, progress=quiet)
         snr[variant] = snr_db(fp32_run[1], frames(hard, variant, eval_corpus))
     assert max(snr["int8-dynamic-plain"], snr["int8-static"]) < 20
-    assert min(snr["int8-dynamic"], snr["int8-weight"]) > 33 and snr["int8-smoothquant"] > 28
+    assert min(snr["int8-dynamic"], snr["int8-weight"]) > 33 and snr["int8-smoothquant"] > 30
     assert 16 < snr["int4-weight"] < 30, snr
 
 
