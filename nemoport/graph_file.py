@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,16 +53,42 @@ class ExternalTensor:
 
 
 def external_tensors(model) -> list[ExternalTensor]:
-    """Of an onnx.ModelProto loaded without its external data, in the graph's order."""
+    """Of an onnx.ModelProto loaded without its external data, in the graph's order: initializers, then constants.
+
+    Raises ArtifactError if one names no file. A length may be missing (torch's exporter writes none) and follows then
+    from shape and type.
+    """
     from onnx import TensorProto
 
     found = []
-    for initializer in model.graph.initializer:
-        if initializer.data_location == TensorProto.EXTERNAL:
-            entry = {e.key: e.value for e in initializer.external_data}
-            place = entry["location"], int(entry.get("offset", 0)), int(entry["length"])
-            found.append(ExternalTensor(initializer.name, *place, initializer))
+    for name, tensor in _tensors(model.graph):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            entry = {e.key: e.value for e in tensor.external_data}
+            if "location" not in entry:
+                raise ArtifactError("A weight is said to be in another file, which is not named.", found=name)
+            size = int(entry["length"]) if "length" in entry else _bytes(tensor)
+            found.append(ExternalTensor(name, entry["location"], int(entry.get("offset", 0)), size, tensor))
     return found
+
+
+def _tensors(graph) -> Iterator[tuple[str, Any]]:
+    """(name, onnx.TensorProto) of every initializer and constant of an onnx.GraphProto and of the graphs within."""
+    yield from ((tensor.name, tensor) for tensor in graph.initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            for tensor in (*([attribute.t] if attribute.HasField("t") else ()), *attribute.tensors):
+                yield tensor.name or node.output[0], tensor
+            for inner in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def _bytes(tensor) -> int:
+    """What the data of an onnx.TensorProto take; 4 bits an element share bytes."""
+    from onnx import TensorProto, helper
+
+    four = tensor.data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
+    bits = 4 if four else 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return -(-math.prod(tensor.dims) * bits // 8)
 
 
 def check_external_data(graph: Path) -> None:

@@ -145,6 +145,34 @@ def test_a_damaged_shard_is_named(how, laid_out, tmp_path):
         open_graph(tmp_path / "sharded" / "encoder-model.onnx")
 
 
+def test_a_graph_as_torch_exports_it_is_sharded(tmp_path):
+    """A file for each tensor, no offset, no length, and one of the tensors in a Constant node."""
+    arrays = {"first": np.arange(60, dtype=np.float32).reshape(3, 20), "second": np.arange(5, dtype=np.float32)}
+    protos = {name: numpy_helper.from_array(array, name) for name, array in arrays.items()}
+    for name, proto in protos.items():
+        (tmp_path / name).write_bytes(proto.raw_data)
+        proto.ClearField("raw_data")
+        proto.data_location = onnx.TensorProto.EXTERNAL
+        proto.external_data.add(key="location", value=name)
+    protos["second"].name = ""
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["bias"], value=protos["second"]),
+        onnx.helper.make_node("MatMul", ["first", "x"], ["product"]),
+        onnx.helper.make_node("Add", ["product", "bias"], ["y"]),
+    ]
+    ends = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in (("x", [20, 5]), ("y", [3, 5]))]
+    graph = onnx.helper.make_graph(nodes, "torch", ends[:1], ends[1:], [protos["first"]])
+    onnx.save(onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 20)]), tmp_path / "x.onnx")
+    paths = shard(tmp_path / "x.onnx", tmp_path / "sharded", 250)
+    assert [p.stat().st_size for p in paths] == [240, 20]
+    x = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    (found,) = open_graph(tmp_path / "sharded" / "x.onnx", threads=1).run(None, {"x": x})
+    np.testing.assert_allclose(found, arrays["first"] @ x + arrays["second"], rtol=1e-5)
+    (tmp_path / "second").unlink()
+    with pytest.raises(ArtifactError, match="second: missing"):
+        shard(tmp_path / "x.onnx", tmp_path / "again", 250)
+
+
 def test_shards_that_cannot_be(tdt_build, tmp_path):
     with pytest.raises(UsageError, match="A tensor is larger than a shard"):
         shard(tdt_build / "fp32" / ENCODER, tmp_path / "a", 1000)

@@ -15,11 +15,13 @@ import statistics
 import time
 from pathlib import Path
 
+import onnx
 import onnx_asr
 import onnxruntime
 
 from nemoport.calibration.corpus import read_corpus
 from nemoport.export.checkpoint import read_checkpoint
+from nemoport.graph_file import external_tensors
 from nemoport.validate import nemo
 from nemoport.validate.score import count_all, wer_percent
 from nemoport.variant import instruction_set
@@ -52,6 +54,11 @@ def export(checkpoint, work: Path, package: Path) -> Path:
     return folder
 
 
+def outside(graph: Path) -> int:
+    """Bytes of weights in other files."""
+    return sum(tensor.bytes for tensor in external_tensors(onnx.load(graph, load_external_data=False)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", required=True)
@@ -69,8 +76,8 @@ def main() -> None:
         suffixes = {p.name.removeprefix("encoder-model").removesuffix(".onnx").strip(".") for p in folder.glob("encoder*.onnx")}
         for suffix in sorted(suffixes):
             model = onnx_asr.load_model("nemo-conformer-tdt", folder, quantization=suffix or None, sess_options=session)
-            names = [f"{part}-model{'.' + suffix if suffix else ''}.onnx*" for part in PARTS]
-            size = sum(path.stat().st_size for name in names for path in folder.glob(name))
+            graphs = [folder / f"{part}-model{'.' + suffix if suffix else ''}.onnx" for part in PARTS]
+            size = sum(graph.stat().st_size + outside(graph) for graph in graphs)
             rows[f"{title}, {suffix or 'fp32'}"] = (model, size)
     corpus = read_corpus(options.corpus, checkpoint.spec.frontend.sample_rate_hz)
     seconds: dict[str, list[float]] = {name: [] for name in rows}
