@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nemoport.errors import UsageError
+
 from . import french, languages, ordinary, reader, speech, text, voices
 
 
@@ -85,6 +87,20 @@ def write_wav(path: Path, samples: np.ndarray) -> None:
         file.writeframes((samples * 32767).astype("<i2").tobytes())
 
 
+def text_source(args: argparse.Namespace) -> TextSource | french.TextSource | languages.TextSource:
+    """What is said. Raises UsageError if a list of words is missing."""
+    if args.multilingual:
+        language = languages.BY_CODE[args.language]
+        transcripts = [row["text"] for path in args.transcripts for row in reader.prompted_rows(path)]
+        return languages.TextSource(language, transcripts, args.seed, languages.WideWords.read(language) if args.wide else None)
+    words = languages.word_list(args.words)
+    if args.language == "fr":
+        transcripts = [row["text"] for path in args.transcripts for row in reader.written_rows(path)]
+        return french.TextSource(words, transcripts, args.seed)
+    transcripts = [row["text"] for path in args.transcripts for row in reader.rows(path, held_out=False)]
+    return TextSource(words, transcripts, args.seed, args.ordinary_share)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Writes synthetic training speech and its manifest.")
     parser.add_argument("--out", type=Path, required=True)
@@ -103,19 +119,11 @@ def main() -> None:
         parser.error(f"--language {args.language} needs --multilingual")
     if args.wide and not args.multilingual:
         parser.error("--wide needs --multilingual")
-    words = [] if args.multilingual else args.words.read_text().split()
-    if args.multilingual:
-        language = languages.BY_CODE[args.language]
-        transcripts = [row["text"] for path in args.transcripts for row in reader.prompted_rows(path)]
-        wide = languages.WideWords.read(language) if args.wide else None
-        source = languages.TextSource(language, transcripts, args.seed, wide)
-    elif args.language == "fr":
-        transcripts = [row["text"] for path in args.transcripts for row in reader.written_rows(path)]
-        source = french.TextSource(words, transcripts, args.seed)
-    else:
-        transcripts = [row["text"] for path in args.transcripts for row in reader.rows(path, held_out=False)]
-        source = TextSource(words, transcripts, args.seed, args.ordinary_share)
-    lang = language.locale if args.multilingual else args.language
+    try:
+        source = text_source(args)
+    except UsageError as error:
+        parser.exit(error.exit_code, f"{error}\n")
+    lang = languages.BY_CODE[args.language].locale if args.multilingual else args.language
     rng = random.Random(f"corpus voices {args.seed}")
     (args.out / "wav").mkdir(parents=True)
 

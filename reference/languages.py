@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
+from nemoport.errors import UsageError
+
 from . import french, grammar, ordinary, text, written
 
 APOSTROPHES = "'’‘`´"
@@ -141,6 +143,14 @@ def spliced(first: str, second: str, rng: random.Random) -> str:
     return first[:rng.choice(heads)] + second[rng.choice(tails):]
 
 
+def word_list(path: Path) -> list[str]:
+    """One word a line. Raises UsageError where there is no such file."""
+    if not path.is_file():
+        raise UsageError("There is no list of words.", expected="a file of one word a line", found=str(path),
+                         todo="apt-get install wamerican wngerman wfrench wspanish, or name another with --words")
+    return path.read_text().split()
+
+
 class WideWords:
     """Words that the grammars lack, of a dictionary or, where that is empty, made up: what few words do not teach is spelling.
 
@@ -158,7 +168,7 @@ class WideWords:
     def read(language: Language, folder: Path = Path("/usr/share/dict")) -> WideWords:
         """With the word list of its language in ``folder``, named as Debian names it; Hindi's and kana's are made up."""
         name = DICTIONARIES.get(language.code)
-        return WideWords(language, (folder / name).read_text().split() if name else [])
+        return WideWords(language, word_list(folder / name) if name else [])
 
     @cached_property
     def narrow(self) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nemoport.errors import UsageError
 from nemoport.reference import languages, prompt, text, voices
 
 AUDIO = Path(text.__file__).parent / "audio"
@@ -171,6 +172,11 @@ def test_training_text_is_free_of_what_is_held_out(language):
     assert not held_out & {word for line in spoken for word in line.split()}
     grammar = [next(languages.grammar_sentences(language, "test", held_out=True)) for _ in range(3)]
     assert not any(language.trainable(sentence) for sentence in grammar)
+
+
+def test_a_missing_word_list_is_named(tmp_path):
+    with pytest.raises(UsageError, match="ngerman"):
+        languages.WideWords.read(languages.BY_CODE["de"], tmp_path)
 
 
 @pytest.mark.parametrize("language", languages.LANGUAGES, ids=lambda language: language.code)
