@@ -27,7 +27,7 @@ from nemoport.contract import CACHED, KvCaches
 from nemoport.graph_file import save_model
 from nemoport.tokens import detokenize, read_tokens
 from nemoport.validate.score import count_all, wer_percent
-from nemoport.validate.sessions.onnxruntime import OnnxSession, saturates
+from nemoport.validate.sessions.onnxruntime import OnnxSession
 from nemoport.variant import instruction_set
 
 NARROWED = CACHED[:2]
@@ -123,10 +123,9 @@ def main() -> None:
     options = parser.parse_args()
     artifact = Artifact.open(options.folder)
     corpus = read_corpus(options.corpus, artifact.spec.frontend.sample_rate_hz).utterances[: options.limit]
-    u8_weights = saturates(artifact, instruction_set())
 
     def opened(encoder: Path) -> Session:
-        return Session(artifact.spec, encoder, artifact.decoder, threads=options.threads, u8_weights=u8_weights)
+        return Session(artifact.spec, encoder, artifact.decoder, threads=options.threads)
 
     wide = Artifact.open(options.folder.parent / "kv-fp32")
     session = Session(wide.spec, wide.encoder, wide.decoder, threads=options.threads)

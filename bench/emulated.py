@@ -4,8 +4,7 @@
 
 Needs qemu-x86_64 (Debian: qemu-user). Such a processor adds two products of u8 and s8 in 16 bits, and 2 x 255 x 127 is
 more than they hold. For each variant: dB of the encoder's frames against fp32's, and tokens that differ from fp32's, on
-this processor and on the emulated one: as the graph is, with session.x64quantprecision=1, which has onnxruntime take u8
-weights, and made with --reduce-range. BUILD is only read.
+this processor and on the emulated one, as it is and with weights of full range. BUILD is only read.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,73 +27,74 @@ from nemoport.quantize import build_variant
 from nemoport.validate.sessions.onnxruntime import OnnxSession
 
 AUDIO = Path(__file__).parent.parent / "reference" / "audio"
-LOOKAHEAD, EVERY = 6, 6  # of the evaluation utterances
-SATURATING = ("int8-dynamic", "int8-static", "int8-smoothquant")
+LOOKAHEAD = 6  # of a streaming model
+UTTERANCES = 12
+FULL_RANGE = {name: f"{name}-full-range" for name in ("int8-dynamic", "int8-static", "int8-smoothquant")}
 OTHERS = ("int8-weight", "int4-weight")
 KEPT = ("config.json", "shared", "fp32", "smoothed", "calibration")
 
 
-def listen(folder: Path, u8_weights: bool, out: Path) -> None:
+def listen(folder: Path, corpus: Path, out: Path) -> None:
     """Writes encoder frames f32 [frames, d_model] and tokens of each utterance into an .npz file."""
     artifact = Artifact.open(folder)
-    session = OnnxSession(artifact.spec, artifact.encoder, artifact.decoder, threads=1, u8_weights=u8_weights)
-    corpus = read_corpus(AUDIO / "eval.jsonl", artifact.spec.frontend.sample_rate_hz)
-    frames, tokens = hear(session, artifact, corpus.utterances[::EVERY], LOOKAHEAD)
+    session = OnnxSession.open(artifact, threads=1)
+    utterances = read_corpus(corpus, artifact.spec.frontend.sample_rate_hz).utterances
+    chosen = utterances[:: max(1, len(utterances) // UTTERANCES)][:UTTERANCES]
+    frames, tokens = hear(session, artifact, chosen, LOOKAHEAD if artifact.spec.streaming else None)
     np.savez(out, frames=frames, tokens=json.dumps(tokens))
 
 
-def heard(folder: Path, u8_weights: bool, processor: str | None, scratch: Path) -> tuple[np.ndarray, list[list[int]]]:
+def heard(folder: Path, corpus: Path, processor: str | None) -> tuple[np.ndarray, list[list[int]]]:
     """In a process of its own, on this processor or on an emulated one."""
-    out = scratch / "heard.npz"
-    program = f"import emulated, pathlib; emulated.listen(pathlib.Path({str(folder)!r}), {u8_weights}, {str(out)!r})"
-    emulator = ["qemu-x86_64", "-cpu", processor] if processor else []
-    done = subprocess.run(
-        [*emulator, sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{folder.name}: {done.stderr[-2000:]}")
-    with np.load(out) as arrays:
-        return arrays["frames"], json.loads(str(arrays["tokens"]))
+    with TemporaryDirectory() as scratch:
+        out = f"{scratch}/heard.npz"
+        arguments = ", ".join(f"pathlib.Path({str(path)!r})" for path in (folder, corpus, out))
+        program = f"import emulated, pathlib; emulated.listen({arguments})"
+        emulator = ["qemu-x86_64", "-cpu", processor] if processor else []
+        command = [*emulator, sys.executable, "-c", program]
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{folder.name}: {done.stderr[-2000:]}")
+        with np.load(out) as arrays:
+            return arrays["frames"], json.loads(str(arrays["tokens"]))
 
 
-def rows(build: Path, variants: Sequence[str], processor: str, scratch: Path) -> Iterator[tuple[str, ...]]:
+def rows(build: Path, copy: Path, corpus: Path, calibration: Path, processor: str) -> Iterator[tuple[str, ...]]:
+    """copy: of the build, in which variants with weights of full range are made."""
     from rapidfuzz.distance import Levenshtein
 
-    exact, said = heard(build / "fp32", False, None, scratch)
+    exact, said = heard(build / "fp32", corpus, None)
 
-    def compare(folder: Path, u8_weights: bool, on: str | None) -> str:
-        frames, tokens = heard(folder, u8_weights, on, scratch)
+    def compare(folder: Path, on: str | None) -> str:
+        frames, tokens = heard(folder, corpus, on)
         noise = np.square(frames - exact).sum(dtype=np.float64) / np.square(exact).sum(dtype=np.float64)
         other = sum(map(Levenshtein.distance, said, tokens)) / sum(map(len, said))
         return f"{-10 * np.log10(noise):.1f} dB, {100 * other:.1f} %"
 
-    there = (processor, f"{processor}, x64quantprecision")
-    yield ("variant", "this processor", *there, "reduced range, this processor", f"reduced range, {processor}")
-    yield ("fp32", "", compare(build / "fp32", False, processor), "", "", "")
-    for variant in variants:
-        made = build / variant
-        cells = [compare(made, False, None), compare(made, False, processor), "", "", ""]
-        if variant in SATURATING:  # onnxruntime 1.31.1 refuses blocks of 8 bits with that setting
-            cells[2] = compare(made, True, processor)
-            reduced = build_variant(
-                scratch / "build", variant, AUDIO / "calibration.jsonl", reduce_range=True, progress=lambda line: None
-            )
-            cells[3:] = [compare(reduced.folder, False, on) for on in (None, processor)]
-        yield (variant, *cells)
+    yield ("variant", "this processor", processor, "full range, this processor", f"full range, {processor}")
+    yield ("fp32", "", compare(build / "fp32", processor), "", "")
+    for variant in (*FULL_RANGE, *OTHERS):
+        if (build / variant).is_dir():
+            full = ["", ""]
+            if variant in FULL_RANGE:
+                made = build_variant(copy, FULL_RANGE[variant], calibration, progress=lambda line: None).folder
+                full = [compare(made, on) for on in (None, processor)]
+            yield (variant, *(compare(build / variant, on) for on in (None, processor)), *full)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Runs the integer variants on an emulated processor without VNNI.")
     parser.add_argument("--build", type=Path, required=True)
-    parser.add_argument("--variants", nargs="+", default=[*SATURATING, *OTHERS])
+    parser.add_argument("--corpus", type=Path, default=AUDIO / "eval.jsonl")
+    parser.add_argument("--calibration", type=Path, default=AUDIO / "calibration.jsonl")
     parser.add_argument("--processor", default="Haswell-noTSX", help="as qemu-x86_64 -cpu help lists them")
     args = parser.parse_args()
+    build = args.build.resolve()
     with TemporaryDirectory() as folder:
-        copy = Path(folder) / "build"
-        copy.mkdir()
+        copy = Path(folder)
         for name in KEPT:
-            (shutil.copytree if (args.build / name).is_dir() else shutil.copyfile)(args.build / name, copy / name)
-        for i, row in enumerate(rows(args.build.resolve(), args.variants, args.processor, Path(folder))):
+            (shutil.copytree if (build / name).is_dir() else shutil.copyfile)(build / name, copy / name)
+        for i, row in enumerate(rows(build, copy, args.corpus.resolve(), args.calibration.resolve(), args.processor)):
             print("| " + " | ".join(row) + " |", flush=True)
             if i == 0:
                 print("|" + "---|" * len(row), flush=True)

@@ -37,12 +37,8 @@ def runtime_config(checkpoint: Checkpoint) -> dict:
         },
         "onnxruntime": {
             "minimum_version": "1.19",
-            "session_config": {"session.force_spinning_stop": "1", "session.x64quantprecision": "1"},
-            "session_config_rule": (
-                "the first for live streams: no thread spins between two chunks; the second for int8-dynamic, int8-static, "
-                "int8-smoothquant and int8-smoothquant-signed on x86 without VNNI, where sums of u8 times s8 saturate; never "
-                "for the weight-only variants, which are not fused with it"
-            ),
+            "session_config": {"session.force_spinning_stop": "1"},
+            "session_config_rule": "for live streams: no thread spins between two chunks",
         },
     }
 

@@ -77,7 +77,6 @@ def _parser() -> argparse.ArgumentParser:
         (("variant",), dict(help="fp16, int8-dynamic, int8-smoothquant, int8-weight, int4-mixed, ...; kv-... for that contract")),
         build,
         calibration,
-        (("--reduce-range",), dict(action="store_true", help="7-bit weights in INT8, for x86 runtimes that saturate")),
         help="convert the fp32 graphs to another precision",
     )
     command(_sensitivity, "sensitivity", build, calibration, help="what each part of the encoder costs in 4 bits")
@@ -167,10 +166,7 @@ def _export(options) -> None:
 def _quantize(options) -> None:
     from nemoport.quantize import build_variant
 
-    made = build_variant(
-        options.build, options.variant, options.calibration, reduce_range=options.reduce_range, progress=_progress
-    )
-    print(made.folder)
+    print(build_variant(options.build, options.variant, options.calibration, progress=_progress).folder)
 
 
 def _sensitivity(options) -> None:

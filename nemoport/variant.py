@@ -19,7 +19,6 @@ GRAPH_ROLES = {
     "decoder": DECODER,
     "decoder_data": f"{DECODER}.data",
 }
-U8_WEIGHTS = ("session.x64quantprecision", "1")  # onnxruntime's setting for what is `saturating`, on x86 without VNNI
 TOOLS = ("nemoport", "torch", "onnx", "onnxruntime", "numpy", "openvino", "nncf", "litert-torch", "coreai-torch", "coremltools")
 
 
@@ -83,12 +82,6 @@ def instruction_set() -> str:
     flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
     known = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
     return " ".join([platform.machine(), *(flag for flag in known if flag in flags)])
-
-
-def saturating(artifact: Artifact) -> bool:
-    """Whether it multiplies u8 by s8 of full range, which needs VNNI, or a runtime that is told to take u8 weights."""
-    parameters = artifact.manifest.recipe.parameters
-    return "reduce_range" in parameters and not parameters["reduce_range"]
 
 
 def _tools() -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -31,28 +31,23 @@ def variants() -> dict[str, ModuleType]:
     return {m.__name__.rpartition(".")[2].replace("_", "-"): m for m in modules if hasattr(m, "convert")}
 
 
-def build_variant(
-    build: Path, variant: str, calibration: Path | None, *, reduce_range: bool = False, progress: Progress
-) -> Artifact:
+def build_variant(build: Path, variant: str, calibration: Path | None, *, progress: Progress) -> Artifact:
     """Makes `build`/`variant`, and its parent where that is not there, or hands back what the same inputs made before.
 
     variant: a precision, or kv- and a precision, which is the same of the kv contract's graph. calibration: NeMo
-    manifest; needed by the variants that run the model on audio. reduce_range: 7-bit weights, for runtimes that
-    saturate (see int8_dynamic.py). Raises UsageError (no such variant, or none with that choice), CorpusError,
+    manifest; needed by the variants that run the model on audio. Raises UsageError (no such variant), CorpusError,
     ArtifactError (no fp32 artifact), OutputError (made by other inputs, or not writable).
     """
-    return _build(build, variant, CalibrationAudio(calibration), reduce_range, progress)
+    return _build(build, variant, CalibrationAudio(calibration), progress)
 
 
-def _build(build: Path, variant: str, calibration: CalibrationAudio, reduce_range: bool, progress: Progress) -> Artifact:
+def _build(build: Path, variant: str, calibration: CalibrationAudio, progress: Progress) -> Artifact:
     contract, precision = contract_of(variant), precision_of(variant)
     module, parameters = _recipe(precision)
-    if reduce_range:
-        parameters = _reduced(variant, parameters)
     fp32, made_of = (variant_of(contract, name) for name in (FP32, getattr(parameters, "parent", FP32)))
     parent = Artifact.open(build / fp32)
     if made_of != fp32:
-        parent = _build(build, made_of, calibration, False, progress)
+        parent = _build(build, made_of, calibration, progress)
     corpus = calibration.corpus(variant, parent.spec.frontend.sample_rate_hz) if module.NEEDS_CALIBRATION else None
     target = Variant(
         build,
@@ -78,20 +73,8 @@ def measure_sensitivity(build: Path, calibration: Path | None, *, progress: Prog
     from nemoport.quantize import int4_mixed
 
     parameters, audio = int4_mixed.Parameters(), CalibrationAudio(calibration)
-    parent = _build(build, parameters.parent, audio, False, progress)
+    parent = _build(build, parameters.parent, audio, progress)
     return int4_mixed.prepare(parent, parameters, audio.corpus("int4-mixed", parent.spec.frontend.sample_rate_hz), progress).costs
-
-
-def _reduced(variant: str, parameters):
-    if not hasattr(parameters, "reduce_range"):
-        having = sorted(name for name, module in variants().items() if hasattr(module.Parameters(), "reduce_range"))
-        raise UsageError(
-            f"{variant} has no reduced range.",
-            expected=f"one of {', '.join(having)}",
-            found=variant,
-            todo="leave --reduce-range out: nothing saturates in it",
-        )
-    return replace(parameters, reduce_range=True)
 
 
 def _recipe(variant: str):

@@ -2,7 +2,7 @@
 
 Made of the smoothed graph (see smoothing.py): a range is that of the whole tensor, so one channel that stands out takes
 the resolution of all. For the same reason what a stream gets depends, in the last bits of 8, on the streams that share
-its batch. Fast on processors with VNNI or AMX.
+its batch.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from nemoport.artifact import ENCODER, Artifact
 from nemoport.calibration.cache import Progress
 from nemoport.quantize.graph import check_quantized, halve_decoder, layer_matmuls, metadata, scratch_copy
+from nemoport.quantize.pairs import PAIR_LIMIT, refit
 
 NEEDS_CALIBRATION = False
 
@@ -20,16 +21,15 @@ NEEDS_CALIBRATION = False
 @dataclass(frozen=True)
 class Parameters:
     per_channel: bool = True
-    # 7-bit weights. x86 before VNNI adds two products of u8 and s8 in 16 bits: 2 x 255 x 127 saturates, 2 x 255 x 64
-    # does not. onnxruntime takes u8 weights there when it is told to, as nemoport's runtime does and config.json says.
-    reduce_range: bool = False
+    pair_limit: int | None = PAIR_LIMIT  # see pairs.py
     parent: str = "smoothed"
 
 
 # Built to be measured beside the variant, never packaged.
 COMPARISONS = {
     "int8-dynamic-plain": Parameters(parent="fp32"),
-    "int8-dynamic-per-tensor": Parameters(parent="fp32", per_channel=False),
+    "int8-dynamic-per-tensor": Parameters(parent="fp32", per_channel=False, pair_limit=None),  # u8, as published ones are
+    "int8-dynamic-full-range": Parameters(pair_limit=None),
 }
 
 
@@ -49,15 +49,16 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
             encoder,
             quantized,
             op_types_to_quantize=["MatMul"],
-            weight_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8 if parameters.per_channel else QuantType.QUInt8,
             nodes_to_quantize=wanted,
             use_external_data_format=True,
             extra_options={"MatMulConstBOnly": True},
             per_channel=parameters.per_channel,
-            reduce_range=parameters.reduce_range,
         )
         model = onnx.load(quantized)
     check_quantized(quantized_nodes(model), wanted)
+    if parameters.pair_limit is not None:
+        refit(model, parent, wanted, parameters.pair_limit)
     save_model(model, folder / ENCODER, metadata(structure))
     halve_decoder(parent, folder)
 

@@ -13,3 +13,6 @@ NEEDS_CALIBRATION = True
 @dataclass(frozen=True)
 class Parameters(int8_static.Parameters):
     parent: str = "smoothed"
+
+
+COMPARISONS = {"int8-smoothquant-full-range": Parameters(pair_limit=None)}

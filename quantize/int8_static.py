@@ -16,6 +16,7 @@ from nemoport.calibration.corpus import Corpus
 from nemoport.calibration.ranges import Range
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.quantize.graph import check_quantized, halve_decoder, layer_matmuls, metadata, scratch_copy
+from nemoport.quantize.pairs import PAIR_LIMIT, refit
 
 NEEDS_CALIBRATION = True
 
@@ -24,7 +25,7 @@ NEEDS_CALIBRATION = True
 class Parameters:
     method: str = "percentile"  # or "minmax"
     percentile: float = 99.999
-    reduce_range: bool = False  # 7-bit weights; see int8_dynamic.py
+    pair_limit: int | None = PAIR_LIMIT  # see pairs.py
     signed: bool = False  # s8 activations around zero; see int8_smoothquant_signed.py
     streams: StreamParameters = field(default_factory=StreamParameters)
 
@@ -33,6 +34,7 @@ class Parameters:
 COMPARISONS = {
     "int8-static-cold": Parameters(streams=StreamParameters(cold=True)),
     "int8-static-minmax": Parameters(method="minmax"),
+    "int8-static-full-range": Parameters(pair_limit=None),
 }
 
 
@@ -83,7 +85,6 @@ def quantize(
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["MatMul"],
             per_channel=True,
-            reduce_range=parameters.reduce_range,
             activation_type=QuantType.QInt8 if parameters.signed else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_quantize=nodes,  # by name: the QDQ quantizer does not heed MatMulConstBOnly
@@ -94,6 +95,8 @@ def quantize(
         )
         model = onnx.load(quantized)
     check_quantized(quantized_nodes(model), nodes)
+    if parameters.pair_limit is not None:
+        refit(model, parent, nodes, parameters.pair_limit)
     save_model(model, folder / ENCODER, props)
 
 

@@ -168,6 +168,19 @@ def written_set(side: str, english: list[dict], n_grammar: int, n_unseen: int) -
     return rows + [dict(row, set=f"{row['set']}-fr", lang="fr") for row in new]
 
 
+def written_further(side: str, rows: list[dict], n: int) -> list[dict]:
+    """``n`` new clips of a sentence of grammar in either language, with capitals and punctuation; none says what one of
+    ``rows`` does."""
+    taken, further = {row["text"] for row in rows}, []
+    for code in ("en", "fr"):
+        new = [row for row in held_out_set(f"{side}-further-{code}", n + len(rows), [], code) if row["set"] == "grammar"]
+        if code == "en":
+            new = [dict(row, text=written.english(row["text"])) for row in new]
+        new = [dict(row, set=f"grammar-{code}", lang=code) for row in new if row["text"] not in taken][:n]
+        further += new
+    return further
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Writes the evaluation and the calibration speech.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "audio")
@@ -184,7 +197,8 @@ def main() -> None:
     write_set(folder, "eval", evaluation)
     write_set(folder, "calibration", calibration)
     short = [row for row in evaluation if row["set"] != "long"]  # what is long for this kind is made from the short ones
-    write_set(folder, "eval-tdt", written_set("eval", short, n_grammar=18, n_unseen=20))
+    rows = written_set("eval", short, n_grammar=18, n_unseen=20)
+    write_set(folder, "eval-tdt", rows + written_further("eval", rows, 60))
     write_set(folder, "calibration-tdt", written_set("calibration", calibration, n_grammar=14, n_unseen=14))
 
 

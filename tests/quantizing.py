@@ -7,8 +7,7 @@ import numpy as np
 
 from nemoport.artifact import Artifact
 from nemoport.stream import Stream, advance
-from nemoport.validate.sessions.onnxruntime import OnnxSession, saturates
-from nemoport.variant import instruction_set
+from nemoport.validate.sessions.onnxruntime import OnnxSession
 
 CALIBRATION = Path(__file__).resolve().parent.parent / "reference" / "audio" / "calibration.jsonl"
 
@@ -29,10 +28,7 @@ def short_manifest(folder: Path, first: int = 0, count: int = 8) -> Path:
 
 def listen(artifact: Artifact, corpus, lookahead: int, encoder: Path | None = None):
     """Tokens by utterance, and all encoder frames f32 [frames, d_model]."""
-    u8_weights = saturates(artifact, instruction_set())  # as `OnnxSession.open` has it
-    session = OnnxSession(
-        artifact.spec, encoder or artifact.encoder, artifact.decoder, threads=1, u8_weights=u8_weights
-    )
+    session = OnnxSession(artifact.spec, encoder or artifact.encoder, artifact.decoder, threads=1)
     tokens, frames = [], []
     for utterance in corpus.utterances:
         stream = Stream(session, artifact.filterbank(), lookahead)

@@ -244,7 +244,7 @@ def test_committed_written_sets(sets):
             assert row["text"] == written.tidy(row["text"])
             assert row["voice"].partition("+")[2] in voices.VARIANTS[side]
             assert row["lang"] == row["set"][-2:] and row["voice"].startswith(row["lang"])
-            assert row["duration"] >= 1.0
+            assert row["duration"] >= 0.9
             if row["set"] in ("unseen-fr", "unseen-en"):
                 kept = (french.held_out_words() if row["lang"] == "fr" else text.held_out_words())
                 assert kept & set(written.spoken(row["text"]).replace("'", " ").split())

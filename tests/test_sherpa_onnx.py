@@ -84,7 +84,7 @@ def utterances():
 
 @pytest.fixture(scope="module")
 def french_and_english():
-    return [u.samples() for u in read_corpus(AUDIO / "eval-tdt.jsonl", RATE).utterances[::9]]
+    return [u.samples() for u in read_corpus(AUDIO / "eval-tdt.jsonl", RATE).utterances[::22]]
 
 
 def files(folder: Path, variant: str) -> dict[str, str]:

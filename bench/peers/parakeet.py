@@ -1,10 +1,11 @@
 """onnx-asr on our artifacts and on NeMo's own export quantized as its published models are, interleaved in one run.
 
-    python bench/peers/parakeet.py --checkpoint X.nemo --package DIST --corpus MANIFEST --work build/peers/onnx-asr
+    python bench/peers/parakeet.py --checkpoint X.nemo --package DIST --corpus MANIFEST --work peer [--build BUILD]
 
 DIST: a package of the layout onnx-asr. The other rows are NeMo's `model.export()`, and `quantize_dynamic` of it with
-its defaults (u8 weights by tensor). Every round each row hears the same clip; the table has the median of the ratios to
-the first row, and word error rates over all clips.
+u8 weights by tensor. onnx-asr's session options are its defaults but for the threads. Every round each row hears the same
+clip; the table has the median of the ratios to the first row, and word error rates over all clips. --build: what DIST was
+made from; tells how many transcripts are nemoport's own too, with its front end and with onnx-asr's mel.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ import statistics
 import time
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_asr
 import onnxruntime
 
 from nemoport.calibration.corpus import read_corpus
+from nemoport.decode import GreedyState, greedy
 from nemoport.export.checkpoint import read_checkpoint
+from nemoport.export.layouts.onnx_asr import graphs, suffix_of
 from nemoport.graph_file import external_tensors
+from nemoport.recognizer import Recognizer
 from nemoport.validate import nemo
 from nemoport.validate.score import count_all, wer_percent
 from nemoport.variant import instruction_set
@@ -54,6 +59,21 @@ def export(checkpoint, work: Path, package: Path) -> Path:
     return folder
 
 
+def same_transcripts(model, artifact: Path, utterances, texts: list[str]) -> tuple[int, int]:
+    """Transcripts of onnx-asr's, `texts`, that nemoport gives too: from the audio; from the mel that onnx-asr made of it."""
+    ours = Recognizer.open(artifact)
+    own = from_mel = 0
+    for utterance, text in zip(utterances, texts, strict=True):
+        samples = utterance.samples()
+        own += next(ours.transcribe([("", samples)])).text == text
+        mel = model.asr._preprocessor(samples[None], np.array([len(samples)]))
+        frames, lengths, _ = ours.session.encode(*mel, ours.session.initial_state(1))
+        state = GreedyState.initial(ours.session.spec.decoding)
+        greedy(ours.session, frames, lengths, [state])
+        from_mel += ours.text(state.tokens) == text
+    return own, from_mel
+
+
 def outside(graph: Path) -> int:
     """Bytes of weights in other files."""
     return sum(tensor.bytes for tensor in external_tensors(onnx.load(graph, load_external_data=False)))
@@ -65,6 +85,7 @@ def main() -> None:
     parser.add_argument("--package", type=Path, required=True)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--build", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     checkpoint = read_checkpoint(options.checkpoint)
@@ -76,8 +97,8 @@ def main() -> None:
         suffixes = {p.name.removeprefix("encoder-model").removesuffix(".onnx").strip(".") for p in folder.glob("encoder*.onnx")}
         for suffix in sorted(suffixes):
             model = onnx_asr.load_model("nemo-conformer-tdt", folder, quantization=suffix or None, sess_options=session)
-            graphs = [folder / f"{part}-model{'.' + suffix if suffix else ''}.onnx" for part in PARTS]
-            size = sum(graph.stat().st_size + outside(graph) for graph in graphs)
+            files = [folder / f"{part}-model{'.' + suffix if suffix else ''}.onnx" for part in PARTS]
+            size = sum(graph.stat().st_size + outside(graph) for graph in files)
             rows[f"{title}, {suffix or 'fp32'}"] = (model, size)
     corpus = read_corpus(options.corpus, checkpoint.spec.frontend.sample_rate_hz)
     seconds: dict[str, list[float]] = {name: [] for name in rows}
@@ -97,6 +118,13 @@ def main() -> None:
         ratio = statistics.median(a / b for a, b in zip(seconds[first], seconds[name], strict=True))
         wer = wer_percent(count_all(references, texts[name]))
         print(f"| {name} | {size / 1e6:.1f} | {wer:.2f} | {corpus.seconds / sum(seconds[name]):.1f} | {ratio:.2f} |")
+    if options.build is None:
+        return
+    print("\n| row | transcripts | nemoport's own | nemoport's of the same mel |\n|---|---|---|---|")
+    for variant in (path.name for path in sorted(options.build.iterdir()) if graphs(options.package, path.name)[0].is_file()):
+        name = f"nemoport, {suffix_of(variant).strip('.') or 'fp32'}"
+        own, from_mel = same_transcripts(rows[name][0], options.build / variant, corpus.utterances, texts[name])
+        print(f"| {name} | {len(references)} | {own} | {from_mel} |")
 
 
 if __name__ == "__main__":

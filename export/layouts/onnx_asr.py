@@ -22,7 +22,7 @@ from nemoport.files import read_json, write_json
 from nemoport.graph_file import external_tensors
 from nemoport.spec import ModelSpec
 from nemoport.tokens import read_tokens
-from nemoport.variant import FP32, U8_WEIGHTS, saturating
+from nemoport.variant import FP32
 
 if TYPE_CHECKING:
     from nemoport.export.card import CardFacts
@@ -58,19 +58,13 @@ def usage(facts: CardFacts) -> str:
     rows = {name: suffix_of(name).removeprefix(".") for name in facts.artifacts}
     name, suffix = next(((n, s) for n, s in rows.items() if s == "int8"), next(iter(rows.items())))
     chosen = f', quantization="{suffix}"' if suffix else ""
-    told = saturating(facts.artifacts[name])
-    key, value = U8_WEIGHTS
-    options = f"""options = onnxruntime.SessionOptions()
-options.add_session_config_entry("{key}", "{value}")  # x86 without VNNI adds products of u8 and s8 in 16 bits
-"""
-    chosen += ", sess_options=options" if told else ""
     listed = ", ".join(f'`"{s}"`: {n}' if s else f"none: {n}" for n, s in rows.items())
     return f"""With onnx-asr (`pip install onnx-asr onnxruntime soundfile`), in this folder; `quantization` is {listed}:
 
 ```python
-import onnx_asr{", onnxruntime" if told else ""}
+import onnx_asr
 
-{options if told else ""}model = onnx_asr.load_model("{facts.config["model_type"]}", "."{chosen})  # {name}
+model = onnx_asr.load_model("{facts.config["model_type"]}", "."{chosen})  # {name}
 print(model.recognize("recording.wav"))
 ```"""
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from nemoport.export.card import CardFacts
 
 CONTRACTS = (NEMO,)  # it carries NeMo's caches
-SATURATING = ("int8-dynamic", "int8-static", "int8-smoothquant", "int8-smoothquant-signed")  # u8 times s8
 VERSION = "2.0.1"  # of sherpa-onnx, the one that the tests run
 FRONT_END = FrontendSpec(16000, 0, 512, 400, 160, 0.97, 0.0, "")  # what its own is fixed to, number of bands apart
 
@@ -67,11 +66,6 @@ def usage(facts: CardFacts) -> str:
         )
     notes += [f"`{name.removesuffix('_rule')}`: {rule}." for name, rule in ours.items() if name.endswith("_rule")]
     notes.append("The figures above are of these graphs behind NeMo's own front end and windows; sherpa-onnx has others.")
-    if saturating := [f"`{name}`" for name in facts.artifacts if name in SATURATING]:
-        notes.append(
-            f"On x86 processors without VNNI {', '.join(saturating)} saturate, and sherpa-onnx cannot be told otherwise: take "
-            "a weight-only variant there."
-        )
     return f"""With sherpa-onnx (`pip install sherpa-onnx soundfile`), as `python example.py . "{chosen}" recording.wav{told}`:
 
 ```python

@@ -1,7 +1,11 @@
-"""Structure: what the runtime makes of the graph. A product that was meant for integers must not run in floats.
+"""Structure: what runtimes and processors make of the graph, whichever judges it.
 
-A quantizer can miss a node, and a runtime can fail to fuse a pattern: both give the right words at fp32's speed or
-slower, so no gate on accuracy sees them. Judged on the graph as onnxruntime optimised it for the provider.
+A product that was meant for integers must not run in floats. A quantizer can miss a node, and a runtime can fail to fuse a
+pattern: both give the right words at fp32's speed or slower, so no gate on accuracy sees them. Judged on the graph as
+onnxruntime optimised it for the provider.
+
+No integer product may overflow. x86 without VNNI adds two products of u8 and s8 in 16 bits, saturating: words are lost there
+and nowhere else, so no gate on accuracy that runs elsewhere sees them. Judged on the weights.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ INTEGER_PRODUCTS = ("DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInte
 
 def run(context: Context) -> list[GateResult]:
     floats, integers = products(context.artifact.encoder, context.provider)
+    overflowing = overflowing_pairs(context.artifact.encoder)
     return [
         context.judge(
             "structure",
@@ -38,6 +43,15 @@ def run(context: Context) -> list[GateResult]:
             at_least=True,
             unit="nodes",
             n=1,
+        ),
+        context.judge(
+            "structure",
+            "pairs of weights that 16 bits do not hold",
+            sum(overflowing.values()),
+            limit="max_overflowing_pairs",
+            unit="pairs",
+            n=1,
+            evidence=", ".join(list(overflowing)[:3]),
         ),
     ]
 
@@ -58,3 +72,28 @@ def products(encoder: Path, provider: str) -> tuple[list[str], list[str]]:
         if n.op_type in FLOAT_PRODUCTS and weights.intersection(n.input[:2]) and not n.name.startswith(KEPT)
     ]
     return floats, [n.name for n in graph.node if n.op_type in INTEGER_PRODUCTS]
+
+
+def overflowing_pairs(encoder: Path) -> dict[str, int]:
+    """Name of each s8 weight [in, out] that has such -> its pairs of neighbours along `in`, 2i and 2i + 1, whose products with
+    some two u8 activations sum to more than s16 holds. Blocks of 8 bits are multiplied in other ways, and left out."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, numpy_helper
+
+    s16 = np.iinfo(np.int16)
+    graph = onnx.load(encoder).graph
+    read = {n.input[1] for n in graph.node if n.op_type == "MatMulInteger"}
+    columns = [n for n in graph.node if n.op_type == "DequantizeLinear" and all(a.name != "block_size" for a in n.attribute)]
+    read |= {n.input[0] for n in columns}
+    found = {}
+    for weight in graph.initializer:
+        if weight.name not in read or weight.data_type != TensorProto.INT8 or len(weight.dims) != 2:
+            continue
+        values = 255 * numpy_helper.to_array(weight).astype(np.int32)
+        even, odd = values[: len(values) // 2 * 2 : 2], values[1::2]
+        high = np.maximum(even, 0) + np.maximum(odd, 0) > s16.max
+        low = np.minimum(even, 0) + np.minimum(odd, 0) < s16.min
+        if count := int(np.count_nonzero(high | low)):
+            found[weight.name] = count
+    return found

@@ -15,7 +15,6 @@ from nemoport.contract import Caches, Prompted, caches_of
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.graph_file import check_external_data
 from nemoport.spec import ModelSpec
-from nemoport.variant import U8_WEIGHTS, instruction_set, saturating
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -40,18 +39,16 @@ class OnnxSession:
         provider: str = "cpu",
         threads: int = 0,
         encoder_weights: Mapping[str, np.ndarray] | None = None,
-        u8_weights: bool = False,
     ):
-        """threads: intra-op threads, 0 for onnxruntime's choice. encoder_weights, u8_weights: see `open_graph`."""
+        """threads: intra-op threads, 0 for onnxruntime's choice. encoder_weights: see `open_graph`."""
         self.spec = spec
-        self._encoder = open_graph(encoder, provider, threads, encoder_weights, u8_weights=u8_weights)
+        self._encoder = open_graph(encoder, provider, threads, encoder_weights)
         self._decoder = open_graph(decoder, provider, threads)
         _return_memory()
 
     @classmethod
     def open(cls, artifact: Artifact, provider: str = "cpu", threads: int = 0) -> OnnxSession:
-        u8_weights = saturates(artifact, instruction_set())
-        return cls(artifact.spec, artifact.encoder, artifact.decoder, provider, threads, u8_weights=u8_weights)
+        return cls(artifact.spec, artifact.encoder, artifact.decoder, provider, threads)
 
     @cached_property
     def _caches(self) -> type[Caches]:
@@ -116,31 +113,17 @@ def _name_missing_weights(graph: Path) -> None:
         return
 
 
-def saturates(artifact: Artifact, machine: str) -> bool:
-    """Whether products of u8 and s8 overflow in this artifact on this machine: x86 without VNNI adds them in 16 bits.
-
-    onnxruntime then has to be told to take u8 weights (session.x64quantprecision). It must not be told so for the
-    weight-only variants: 1.31 no longer fuses 8-bit weights then, and multiplies in floats.
-    """
-    return saturating(artifact) and _is_x86_without_vnni(machine)
-
-
-def _is_x86_without_vnni(machine: str) -> bool:
-    return machine.split()[0].lower() in ("x86_64", "amd64") and "vnni" not in machine
-
-
 def open_graph(
     path: Path,
     provider: str = "cpu",
     threads: int = 0,
     weights: Mapping[str, np.ndarray] | None = None,
     optimised: Path | None = None,
-    u8_weights: bool = False,
 ):
     """An onnxruntime session. Raises UsageError for a provider that is not there, ArtifactError for a bad graph.
 
     weights: arrays that take the place of the graph's initializers of these names. optimised: where to write the graph
-    that the runtime makes of it. u8_weights: see `saturates`.
+    that the runtime makes of it.
     """
     import onnxruntime as ort
 
@@ -157,8 +140,6 @@ def open_graph(
     options.log_severity_level = 3
     # Else the threads go on spinning between the chunks of a live stream: half as much processor time again, no faster.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if u8_weights:
-        options.add_session_config_entry(*U8_WEIGHTS)
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{optimised.name}.data")
