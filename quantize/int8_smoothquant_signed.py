@@ -1,7 +1,8 @@
 """int8-smoothquant with s8 activations around zero, which is what TensorRT takes: it has no zero points.
 
 An activation that is mostly of one sign gets half the steps. onnxruntime's CPU provider can run it, so that its words can
-be judged there, but takes the products of q, k and v in floats.
+be judged there, but takes the products of q, k and v in floats. Weights keep their full range: 2 x 128 x 127 fits 16 bits.
+onnxruntime on x86 makes u8 of the activations, though, and without VNNI that overflows: judge it on a processor that has it.
 """
 
 from __future__ import annotations
@@ -17,3 +18,4 @@ NEEDS_CALIBRATION = True
 @dataclass(frozen=True)
 class Parameters(int8_smoothquant.Parameters):
     signed: bool = True
+    pair_limit: int | None = None

@@ -119,7 +119,9 @@ def test_what_onnx_asr_cannot_run_is_refused(build, tmp_path):
     spec = ModelSpec("offline-tdt", FrontendSpec(16000, 2, 4, 4, 2, 0.0, 1.0, "per_feature"), decoding,
                      offline=OfflineSpec(1, 1, 1, 8))  # fmt: skip
     with pytest.raises(UsageError, match=r"durations \[0, 2, 4\]"):
-        layout._check(spec)
+        layout._check(spec, ["fp32"])
+    with pytest.raises(UsageError, match="int8-smoothquant-signed, which is for TensorRT"):
+        layout._check(spec, ["fp32", "int8-smoothquant-signed"])
 
 
 def values(graph: Path) -> dict[str, bytes]:

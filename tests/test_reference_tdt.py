@@ -250,11 +250,12 @@ def test_committed_written_sets(sets):
                 assert kept & set(written.spoken(row["text"]).replace("'", " ").split())
             if row["set"] == "grammar-fr" and row["duration"] < 8:
                 assert french.grammar_held_out(row["text"])
-    # The English clips are those of the other sets, with the same words.
+    # English clips are those of the other sets, with the same words, but for the further ones.
     plain = {row["audio_filepath"]: row["text"] for name in ("eval", "calibration")
              for row in map(json.loads, (AUDIO / f"{name}.jsonl").read_text().splitlines())}
-    english = [row for row in itertools.chain(*sets.values()) if row["lang"] == "en"]
-    assert len(english) > 60 and all(written.spoken(row["text"]) == plain[row["audio_filepath"]] for row in english)
+    english = [row for row in itertools.chain(*sets.values()) if row["audio_filepath"] in plain]
+    assert len(english) > 60 and {row["lang"] for row in english} == {"en"}
+    assert all(written.spoken(row["text"]) == plain[row["audio_filepath"]] for row in english)
     for key in ("text", "audio_filepath"):
         assert not {row[key] for row in sets["eval-tdt"]} & {row[key] for row in sets["calibration-tdt"]}
 
@@ -275,7 +276,8 @@ def test_a_long_pass_keeps_account_of_its_clips(sets):
     rows = evaluate.committed_rows(AUDIO / "eval-tdt.jsonl", as_written=True)
     samples, places = evaluate.long_pass(rows, 390.0, 0.4, "0")
     assert 370 < len(samples) / 16000 <= 390.4
-    assert len({index for _, index in places[: len(rows)]}) == len(rows)  # all of them before any comes again
+    first = [index for _, index in places[: len(rows)]]
+    assert len(set(first)) == len(first) > 100  # all of them before any comes again
     (start_s, index), (after_s, _) = places[3], places[4]
     assert after_s - start_s == pytest.approx(rows[index]["duration"] + 0.4, abs=1e-3)
 

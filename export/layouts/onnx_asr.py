@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # What a variant is called in onnx-asr's `quantization`; the others by their own names.
 SUFFIXES = {FP32: "", "int8-smoothquant": "int8"}
+# What a package for any processor does not hold, and why.
+GPU_ONLY = {"int8-smoothquant-signed": "is for TensorRT: onnxruntime on x86 makes u8 of its activations, which overflow"}
 BLANK = "<blk>"
 FRONTEND_NAMES = {"audio": "waveforms", "length": "waveforms_lens", "mel": "features", "mel_length": "features_lens"}
 SINGLE_FILE_BYTES = 1_900_000_000  # protobuf ends at 2 GiB
@@ -76,7 +78,7 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path, shard_bytes: int
 
     config = read_json(build / "config.json", "run `nemoport export`")
     spec = ModelSpec.from_dict(config["spec"])
-    _check(spec)
+    _check(spec, variants)
     if shard_bytes is not None and FP32 not in variants:
         raise UsageError("There is nothing to shard.", expected=f"{FP32} among the variants", found=", ".join(variants))
     for variant in variants:
@@ -109,8 +111,8 @@ def _onnx_asr_config(spec: ModelSpec) -> dict:
     }
 
 
-def _check(spec: ModelSpec) -> None:
-    problems = []
+def _check(spec: ModelSpec, variants: Sequence[str]) -> None:
+    problems = [f"{name}, which {GPU_ONLY[name]}" for name in variants if name in GPU_ONLY]
     if spec.streaming is not None:
         problems.append("a cache-aware streaming model, whose caches onnx-asr does not carry")
     if spec.decoding.durations and spec.decoding.durations != tuple(range(len(spec.decoding.durations))):
@@ -118,9 +120,9 @@ def _check(spec: ModelSpec) -> None:
     if problems:
         raise UsageError(
             "onnx-asr cannot run this model.",
-            expected="an offline model; durations 0, 1, 2, ... if it is a TDT",
+            expected="an offline model; durations 0, 1, 2, ... if it is a TDT; variants for any processor",
             found="; ".join(problems),
-            todo="take the layout native",
+            todo="name other variants (--variants), or take the layout native",
         )
 
 

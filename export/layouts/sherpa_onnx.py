@@ -22,7 +22,12 @@ from typing import TYPE_CHECKING
 from nemoport.artifact import Artifact
 from nemoport.contract import NEMO, NemoCaches, contract_of
 from nemoport.errors import UsageError
-from nemoport.export.layouts.onnx_asr import BLANK, SINGLE_FILE_BYTES, suffix_of  # variants are called alike in both
+from nemoport.export.layouts.onnx_asr import (  # variants are called alike in both
+    BLANK,
+    GPU_ONLY,
+    SINGLE_FILE_BYTES,
+    suffix_of,
+)
 from nemoport.export.split import split_decoder
 from nemoport.files import read_json, write_json
 from nemoport.graph_file import save_model
@@ -163,7 +168,7 @@ def encoder_metadata(spec: ModelSpec, lookahead: int | None) -> dict[str, str]:
 def _check(spec: ModelSpec, variants: Sequence[str], shard_bytes: int | None) -> None:
     found, durations = spec.frontend, spec.decoding.durations
     front_end = replace(found, n_mels=0, log_guard=0.0, normalize="")
-    problems = []
+    problems = [f"{name}, which {GPU_ONLY[name]}" for name in variants if name in GPU_ONLY]
     if shard_bytes is not None:
         problems.append("shards, which it does not take")
     if others := [name for name in variants if contract_of(name) not in CONTRACTS]:

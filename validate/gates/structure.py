@@ -76,24 +76,26 @@ def products(encoder: Path, provider: str) -> tuple[list[str], list[str]]:
 
 def overflowing_pairs(encoder: Path) -> dict[str, int]:
     """Name of each s8 weight [in, out] that has such -> its pairs of neighbours along `in`, 2i and 2i + 1, whose products with
-    some two u8 activations sum to more than s16 holds. Blocks of 8 bits are multiplied in other ways, and left out."""
+    some two activations of the type that they are multiplied with sum to more than s16 holds."""
     import numpy as np
     import onnx
-    from onnx import TensorProto, numpy_helper
+    from onnx import numpy_helper
 
-    s16 = np.iinfo(np.int16)
     graph = onnx.load(encoder).graph
-    read = {n.input[1] for n in graph.node if n.op_type == "MatMulInteger"}
-    columns = [n for n in graph.node if n.op_type == "DequantizeLinear" and all(a.name != "block_size" for a in n.attribute)]
-    read |= {n.input[0] for n in columns}
-    found = {}
-    for weight in graph.initializer:
-        if weight.name not in read or weight.data_type != TensorProto.INT8 or len(weight.dims) != 2:
+    constants = {i.name: i for i in graph.initializer}
+    dequantizers = {n.output[0]: n for n in graph.node if n.op_type == "DequantizeLinear"}
+    activations = {n.input[1]: np.dtype(np.uint8) for n in graph.node if n.op_type == "MatMulInteger"}
+    for node in graph.node:
+        if node.op_type == "MatMul" and dequantizers.keys() >= set(node.input):
+            values, weight = (dequantizers[name] for name in node.input)
+            activations[weight.input[0]] = numpy_helper.to_array(constants[values.input[2]]).dtype
+    s16, found = np.iinfo(np.int16), {}
+    for name, dtype in activations.items():
+        weight, x = numpy_helper.to_array(constants[name]), np.iinfo(dtype)
+        if weight.dtype != np.int8:
             continue
-        values = 255 * numpy_helper.to_array(weight).astype(np.int32)
-        even, odd = values[: len(values) // 2 * 2 : 2], values[1::2]
-        high = np.maximum(even, 0) + np.maximum(odd, 0) > s16.max
-        low = np.minimum(even, 0) + np.minimum(odd, 0) < s16.min
-        if count := int(np.count_nonzero(high | low)):
-            found[weight.name] = count
+        ends = np.sort(np.stack([weight.astype(np.int32) * x.min, weight.astype(np.int32) * x.max]), 0)
+        low, high = ends[:, 0 : len(weight) // 2 * 2 : 2] + ends[:, 1::2]
+        if count := int(np.count_nonzero((low < s16.min) | (high > s16.max))):
+            found[name] = count
     return found
