@@ -4,7 +4,7 @@ x86 without VNNI multiplies u8 by s8 and adds the products of two neighbouring i
 (vpmaddubsw): 255 x 127 + 255 x 127 is twice what these hold, and frames lose up to 6 dB. onnxruntime takes u8 weights
 there if it is told to, in slower kernels; most applications do not tell it. Weights of seven bits fit whatever their
 neighbours are, for 6 dB of weight noise. But two large weights of one sign are seldom neighbours: a scale by which no
-such pair of a column sums to more than 128 (255 x 128 < 2^15) costs 2.6 dB, fits all the same, and runs in the fast
+such pair of a column sums to more than 128 (255 x 128 < 2^15) costs 2 dB, fits all the same, and runs in the fast
 kernels of every processor. Clipping single pairs instead of widening the column's scale was never better.
 """
 
@@ -52,7 +52,7 @@ def round_columns(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return np.round(weight / scales).astype(np.int8)
 
 
-def refit(model, parent: Artifact, nodes: Iterable[str], pair_limit: int | None) -> None:
+def refit(model, parent: Artifact, nodes: Iterable[str], pair_limit: int) -> None:
     """Puts such weights where onnxruntime's quantizers put theirs, and their scales.
 
     model: onnx.ModelProto, quantized by column with its weights; nodes: names of the parent's MatMuls that were.

@@ -1,15 +1,19 @@
 """The long recording, and what the longform gate must reject in it."""
 
+import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nemoport.calibration.corpus import read_corpus
 from nemoport.validate import gates, limits
 from nemoport.validate.context import Context
 from nemoport.validate.gates.longform import Told
 from nemoport.validate.longform import SILENCE_S, LongForm, Segment, make_longform
 
+AUDIO = Path(__file__).parent.parent / "reference" / "audio"
 MINUTES = 1.0
 
 
@@ -87,6 +91,26 @@ def test_the_recording_is_made_once_and_holds_the_texts(eval_corpus, tmp_path):
     begin = round(form.segments[3].start_s * 16000)
     assert np.abs(samples[begin : begin + 8000] - utterance.samples()[:8000]).max() < 1e-4
     assert form.corpus.utterances[0].text.split() == " ".join(s.text for s in form.segments).split()
+
+
+def test_a_recording_goes_on_where_the_one_before_it_ended(tmp_path):
+    corpus = read_corpus(AUDIO / "eval.jsonl", 16000)
+    forms = [make_longform(corpus, 1.0, tmp_path, number=number) for number in range(2)]
+    texts = [[s.text for s in form.segments if s.text] for form in forms]
+    assert len(texts[0]) > 5 < len(texts[1]) and not set(texts[0]) & set(texts[1])
+    joined = LongForm.joined(forms)
+    assert len(joined.corpus.utterances) == 2 and joined.corpus.seconds == sum(form.corpus.seconds for form in forms)
+    starts = [s.start_s for s in joined.segments]
+    assert starts == sorted(starts) and starts[len(forms[0].segments)] == 60 * math.ceil(forms[0].corpus.seconds / 60)
+
+
+def test_an_offline_model_hears_ten_minutes_in_two_passes(eval_corpus, monkeypatch, tmp_path):
+    limit = limits.Limits("fp32", (), 1, {"longform": {"minutes": 10}})
+    context = Context(tmp_path / "fp32", limit, None, eval_corpus, None)
+    monkeypatch.setattr(Context, "told", "")
+    monkeypatch.setattr(Context, "nemo_like", lambda self, corpus, lookahead: [corpus.seconds])
+    assert [390 <= seconds <= 400 for _, seconds in context.longform(None)] == [True, True]
+    assert [600 <= seconds < 620 for _, seconds in context.longform(13)] == [True]
 
 
 def test_tokens_belong_to_what_was_being_said():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -124,13 +125,14 @@ class Context:
             if (expected := self.oracle.expected(lookahead, flush)) is not None
         ]
 
-    def longform(self, lookahead: int | None) -> tuple[LongForm, Record]:
-        """The evaluation speech as one long recording, and NeMo's run of it."""
+    def longform(self, lookahead: int | None) -> list[tuple[LongForm, Record]]:
+        """The evaluation speech as one long recording, and NeMo's run of it; for an offline model, as many as it takes of the
+        longest that it hears at once."""
         minutes = self.limits.get("longform", "minutes")
-        if lookahead is None:
-            minutes = min(minutes, OFFLINE_MINUTES)
-        form = make_longform(self.corpus, minutes, self.folder.parent, self.told)
-        return form, self.nemo_like(form.corpus, lookahead)[0]
+        longest = min(minutes, OFFLINE_MINUTES) if lookahead is None else minutes
+        numbers = range(math.ceil(minutes / longest))
+        forms = [make_longform(self.corpus, longest, self.folder.parent, self.told, number) for number in numbers]
+        return [(form, self.nemo_like(form.corpus, lookahead)[0]) for form in forms]
 
     @property
     def told(self) -> str:

@@ -7,10 +7,12 @@ transcripts and NeMo can hear the same.
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +37,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class LongForm:
-    """corpus: of one utterance, the recording. segments: in order, each lasting until the next begins."""
+    """corpus: of one utterance, the recording. segments: in order, each lasting until the next begins.
+
+    Of several one after another (`LongForm.joined`) each recording is an utterance, and the next begins with a minute.
+    """
 
     corpus: Corpus
     segments: tuple[Segment, ...]
@@ -47,12 +52,23 @@ class LongForm:
         return [tuple(t for t, at in zip(tokens, where, strict=True) if at == i) for i in range(len(starts))]
 
 
-def make_longform(corpus: Corpus, minutes: float, build: Path, told: str = "") -> LongForm:
+    @staticmethod
+    def joined(forms: Sequence[LongForm]) -> LongForm:
+        segments, shift_s = [], 0.0
+        for form in forms:
+            segments += [replace(segment, start_s=segment.start_s + shift_s) for segment in form.segments]
+            shift_s += 60.0 * math.ceil(form.corpus.seconds / 60)
+        recordings = tuple(utterance for form in forms for utterance in form.corpus.utterances)
+        return LongForm(replace(forms[0].corpus, utterances=recordings), tuple(segments))
+
+
+def make_longform(corpus: Corpus, minutes: float, build: Path, told: str = "", number: int = 0) -> LongForm:
     """The recording of `minutes` (at most one utterance more) in build/longform/<digest>/, made once. told: the language
-    that a model with a prompt is told of it. Raises OutputError."""
-    digest = digest_json([corpus.digest, minutes, PAUSES_S, SILENCE_S, *filter(None, [told])])
+    that a model with a prompt is told of it. number: of a recording that goes on where the one before it ended. Raises
+    OutputError."""
+    digest = digest_json([corpus.digest, minutes, PAUSES_S, SILENCE_S, *filter(None, [told, number])])
     folder = build / "longform" / digest[:16]
-    folder_once(folder, lambda made: _write(made, corpus, minutes, told))
+    folder_once(folder, lambda made: _write(made, corpus, minutes, told, number))
     raw = read_json(folder / "segments.json", f"remove {folder} and validate again")
     try:
         segments = tuple(Segment(**row) for row in raw["segments"])
@@ -66,13 +82,16 @@ def make_longform(corpus: Corpus, minutes: float, build: Path, told: str = "") -
     return LongForm(read_corpus(folder / "long.jsonl", corpus.utterances[0].sample_rate_hz), segments)
 
 
-def _joined(corpus: Corpus, minutes: float) -> tuple[np.ndarray, list[Segment]]:
-    """f32 [n]: utterances in another order each round, until there is as much as was asked for."""
+def _recordings(corpus: Corpus, minutes: float) -> Iterator[tuple[np.ndarray, list[Segment]]]:
+    """f32 [n] each: utterances in another order each round, until there is as much as was asked for; without an end."""
     rate_hz = corpus.utterances[0].sample_rate_hz
     rng = random.Random(0)
-    pieces, segments, seconds, silent = [], [], 0.0, minutes * 60 < 3 * SILENCE_S
-    while seconds < minutes * 60:
-        for utterance in rng.sample(corpus.utterances, len(corpus.utterances)):
+    rounds = (rng.sample(corpus.utterances, len(corpus.utterances)) for _ in itertools.count())
+    utterances = itertools.chain.from_iterable(rounds)
+    while True:
+        pieces, segments, seconds, silent = [], [], 0.0, minutes * 60 < 3 * SILENCE_S
+        while seconds < minutes * 60:
+            utterance = next(utterances)
             pause = rng.choice(PAUSES_S)
             segments.append(Segment(seconds, utterance.text, utterance.language))
             pieces += [utterance.samples(), np.zeros(int(pause * rate_hz), np.float32)]
@@ -82,15 +101,13 @@ def _joined(corpus: Corpus, minutes: float) -> tuple[np.ndarray, list[Segment]]:
                 segments.append(Segment(sum(map(len, pieces)) / rate_hz + 1.0, ""))
                 pieces.append(np.zeros(int(SILENCE_S * rate_hz), np.float32))
             seconds = sum(map(len, pieces)) / rate_hz
-            if seconds >= minutes * 60:
-                break
-    return np.concatenate(pieces), segments
+        yield np.concatenate(pieces), segments
 
 
-def _write(folder: Path, corpus: Corpus, minutes: float, told: str) -> None:
+def _write(folder: Path, corpus: Corpus, minutes: float, told: str, number: int) -> None:
     import soundfile
 
-    samples, segments = _joined(corpus, minutes)
+    samples, segments = next(itertools.islice(_recordings(corpus, minutes), number, None))
     soundfile.write(folder / "long.flac", samples, corpus.utterances[0].sample_rate_hz, subtype="PCM_16")
     text = " ".join(s.text for s in segments if s.text)
     (folder / "long.jsonl").write_text(json.dumps({"audio_filepath": "long.flac", "text": text, "target_lang": told}) + "\n")

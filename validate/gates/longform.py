@@ -104,17 +104,22 @@ def listen(context: Context) -> Told:
     """At the lookahead that is the checkpoint's first."""
     lookahead = context.lookaheads[0]
     runner = context.runner  # first: an artifact that does not load is found before NeMo listens for minutes
-    form, record = context.longform(lookahead)
-    heard = runner.run(form.corpus, lookahead, 1)[context.last_rule][0]
-    parts = [form.split(one.tokens, one.token_frames, context.spec.frame_seconds) for one in (heard, record)]
-    texts = ([split_tags(detokenize(runner.pieces, tokens))[0] for tokens in part] for part in parts)
-    return Told(form, *parts, *texts)
+    said: tuple[list, list] = ([], [])  # by us, by NeMo: tokens of each segment
+    recordings = context.longform(lookahead)
+    for form, record in recordings:
+        heard = runner.run(form.corpus, lookahead, 1)[context.last_rule][0]
+        for whole, one in zip(said, (heard, record), strict=True):
+            whole += form.split(one.tokens, one.token_frames, context.spec.frame_seconds)
+    texts = ([split_tags(detokenize(runner.pieces, tokens))[0] for tokens in part] for part in said)
+    return Told(LongForm.joined([form for form, _ in recordings]), *said, *texts)
 
 
 def run(context: Context) -> list[GateResult]:
     told = listen(context)
     whole, worst, n = told.whole, told.worst, len(told.spoken)
+    recordings = told.form.corpus.utterances
     where = f"{context_name(context.lookaheads[0])}, {told.form.corpus.seconds / 60:.1f} min, one stream"
+    where += f", in {len(recordings)} passes" if len(recordings) > 1 else ""
     late = f"minute {worst.number}, {worst.words} words: {worst.wer:.1f} %, NeMo {worst.nemo:.1f} %"
     segments = told.form.segments
     stalled = "; ".join(f"at {segments[i].start_s:.0f} s: {segments[i].text}" for i in told.stalls[:3])
