@@ -118,7 +118,7 @@ def _offline(spec: ModelSpec) -> dict:
     return {
         "normalize": spec.frontend.normalize,
         "input_rule": (
-            "the log-mel of a whole recording, normalised over it (shared/frontend.onnx does both), zero-padded behind "
+            "the log-mel of a whole recording, normalised over it, zero-padded behind "
             "`length` in a batch; use only the first encoded_lengths frames of `outputs`"
         ),
         "subsampling_factor": spec.offline.subsampling_factor,

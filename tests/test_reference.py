@@ -41,7 +41,7 @@ def test_committed_audio_is_what_the_manifest_says(sets):
         assert info.duration == pytest.approx(row["duration"], abs=1e-3)
         assert row["text"] == text.normalise(row["text"])
         assert row["set"] in ("grammar", "unseen", "long")
-    assert sum(path.stat().st_size for path in AUDIO.rglob("*") if path.is_file()) < 27e6
+    assert sum(path.stat().st_size for path in AUDIO.rglob("*") if path.is_file()) < 33e6  # 28 minutes, all synthesised
 
 
 def test_voices_are_split_three_ways(sets):
