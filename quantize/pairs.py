@@ -21,14 +21,9 @@ PAIR_LIMIT = 128  # of the sum of two neighbours of one sign
 WIDENED = tuple(np.linspace(1.0, 1.05, 16))  # times the smallest scale there could be: some round better, by 0.3 dB
 
 
-def column_scales(weight: np.ndarray, pair_limit: int | None = PAIR_LIMIT) -> np.ndarray:
-    """f32 [out]: of each column of f32 [in, out], the scale of least square error of those that keep the limits.
-
-    pair_limit None: the smallest that keeps LARGEST, as onnxruntime's quantizers choose it.
-    """
+def column_scales(weight: np.ndarray, pair_limit: int = PAIR_LIMIT) -> np.ndarray:
+    """f32 [out]: of each column of f32 [in, out], the scale of least square error of those that keep the limits."""
     least = np.abs(weight).max(0, initial=0) / LARGEST
-    if pair_limit is None:
-        return np.where(least > 0, least, 1).astype(np.float32)
     least = np.maximum(least, pair_sums(weight).max(0, initial=0) / pair_limit)
     least = np.where(least > 0, least, 1)
     best, found = np.full(weight.shape[1], np.inf), least
@@ -57,11 +52,12 @@ def refit(model, parent: Artifact, nodes: Iterable[str], pair_limit: int) -> Non
 
     model: onnx.ModelProto, quantized by column with its weights; nodes: names of the parent's MatMuls that were.
     """
+    import onnx
     from onnx import numpy_helper
 
-    from nemoport.quantize.graph import Weights, load_typed
+    from nemoport.quantize.graph import Weights
 
-    exact = Weights(load_typed(parent.encoder))
+    exact = Weights(onnx.load(parent.encoder))
     made = {i.name: i for i in model.graph.initializer}
     for name in {exact.node(node).input[1] for node in nodes}:
         scales = column_scales(exact[name], pair_limit)

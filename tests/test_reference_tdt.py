@@ -239,12 +239,12 @@ def test_committed_written_sets(sets):
     soundfile = pytest.importorskip("soundfile")
     for name, rows in sets.items():
         side = name.partition("-")[0]
-        for row in rows:
+        for index, row in enumerate(rows):
             assert soundfile.info(AUDIO / row["audio_filepath"]).duration == pytest.approx(row["duration"], abs=1e-3)
             assert row["text"] == written.tidy(row["text"])
             assert row["voice"].partition("+")[2] in voices.VARIANTS[side]
             assert row["lang"] == row["set"][-2:] and row["voice"].startswith(row["lang"])
-            assert row["duration"] >= 0.9
+            assert row["duration"] >= (1.0 if index < 80 else 0.9)  # one of the further ones is "Sell the light."
             if row["set"] in ("unseen-fr", "unseen-en"):
                 kept = (french.held_out_words() if row["lang"] == "fr" else text.held_out_words())
                 assert kept & set(written.spoken(row["text"]).replace("'", " ").split())
@@ -253,8 +253,10 @@ def test_committed_written_sets(sets):
     # English clips are those of the other sets, with the same words, but for the further ones.
     plain = {row["audio_filepath"]: row["text"] for name in ("eval", "calibration")
              for row in map(json.loads, (AUDIO / f"{name}.jsonl").read_text().splitlines())}
-    english = [row for row in itertools.chain(*sets.values()) if row["audio_filepath"] in plain]
-    assert len(english) > 60 and {row["lang"] for row in english} == {"en"}
+    english = [row for row in itertools.chain(*sets.values()) if row["lang"] == "en"]
+    further = [row for row in english if row["audio_filepath"].startswith("eval-tdt/")]
+    english = [row for row in english if row not in further]
+    assert len(english) > 60 == len(further)
     assert all(written.spoken(row["text"]) == plain[row["audio_filepath"]] for row in english)
     for key in ("text", "audio_filepath"):
         assert not {row[key] for row in sets["eval-tdt"]} & {row[key] for row in sets["calibration-tdt"]}

@@ -29,7 +29,7 @@ from nemoport.graph_file import external_tensors
 from nemoport.recognizer import Recognizer
 from nemoport.validate import nemo
 from nemoport.validate.score import count_all, wer_percent
-from nemoport.variant import instruction_set
+from nemoport.variant import FP32, instruction_set
 
 PARTS = ("encoder", "decoder_joint")
 PAUSE_S = 0.05  # else the threads of the row before are still spinning
@@ -98,8 +98,7 @@ def main() -> None:
         suffixes = {p.name.removeprefix("encoder-model").removesuffix(".onnx").strip(".") for p in folder.glob("encoder*.onnx")}
         for suffix in sorted(suffixes):
             model = onnx_asr.load_model("nemo-conformer-tdt", folder, quantization=suffix or None, sess_options=session)
-            files = [folder / f"{part}-model{'.' + suffix if suffix else ''}.onnx" for part in PARTS]
-            size = sum(graph.stat().st_size + outside(graph) for graph in files)
+            size = sum(graph.stat().st_size + outside(graph) for graph in graphs(folder, suffix or FP32))
             rows[f"{title}, {suffix or 'fp32'}"] = (model, size)
     corpus = read_corpus(options.corpus, checkpoint.spec.frontend.sample_rate_hz)
     seconds: dict[str, list[float]] = {name: [] for name in rows}

@@ -22,12 +22,7 @@ from typing import TYPE_CHECKING
 from nemoport.artifact import Artifact
 from nemoport.contract import NEMO, NemoCaches, contract_of
 from nemoport.errors import UsageError
-from nemoport.export.layouts.onnx_asr import (  # variants are called alike in both
-    BLANK,
-    GPU_ONLY,
-    SINGLE_FILE_BYTES,
-    suffix_of,
-)
+from nemoport.export.layouts.onnx_asr import BLANK, GPU_ONLY, SINGLE_FILE_BYTES, suffix_of  # names are alike in both
 from nemoport.export.split import split_decoder
 from nemoport.files import read_json, write_json
 from nemoport.graph_file import save_model
