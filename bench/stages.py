@@ -1,7 +1,7 @@
 """Time and peak memory of every stage on a checkpoint, each in a process of its own; the table of bench/README.md.
 
-    python bench/stages.py --checkpoint big.nemo --build /tmp/big --calibration M.jsonl [--random nemotron-en-0.6b]
-    python bench/stages.py ... --target openvino --precision fp32 --precision kv-int8
+python bench/stages.py --checkpoint big.nemo --build /tmp/big --calibration M.jsonl [--random nemotron-en-0.6b]
+python bench/stages.py ... --target openvino --precision fp32 --precision kv-int8
 """
 
 from __future__ import annotations

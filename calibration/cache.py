@@ -1,9 +1,9 @@
 """Calibration runs kept on disk: reused when nothing changed, taken up where they stopped after a kill.
 
-    build/<checkpoint>/calibration/<digest>/
-        calibration.json    what was run: parent, corpus, parameters; the sha256 of every recording heard
-        state.npz           streams done and all that was collected from them, replaced as a whole
-        summary.json        what was collected of each tensor, for people; written when all streams are done
+build/<checkpoint>/calibration/<digest>/
+    calibration.json    what was run: parent, corpus, parameters; the sha256 of every recording heard
+    state.npz           streams done and all that was collected from them, replaced as a whole
+    summary.json        what was collected of each tensor, for people; written when all streams are done
 """
 
 from __future__ import annotations

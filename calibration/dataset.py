@@ -1,7 +1,7 @@
 """A speech data set of the Hub, or a folder laid out like one, as a manifest: FLEURS and whatever has its columns.
 
-    <folder>/<digest of data set, revision, split and limit>/<language>/   recordings as they came, and manifest.jsonl
-    <folder>/<digest>/<digest of languages and shard>.jsonl                what a run hears of them
+<folder>/<digest of data set, revision, split and limit>/<language>/   recordings as they came, and manifest.jsonl
+<folder>/<digest>/<digest of languages and shard>.jsonl                what a run hears of them
 """
 
 from __future__ import annotations

@@ -33,9 +33,7 @@ class Probe:
         outputs = [_max_abs(model, name, i) for i, name in enumerate(tensors)] if max_abs else list(tensors)
         existing = {o.name for o in model.graph.output}
         model.graph.output.extend(
-            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-            for name in outputs
-            if name not in existing
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in outputs if name not in existing
         )
         self.values: dict[str, np.ndarray] = {}
         self._tensors, self._outputs = list(tensors), outputs
@@ -46,9 +44,7 @@ class Probe:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
         try:
-            self._session = ort.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exception classes share no public base
             raise ArtifactError(
                 f"{graph} cannot be looked into.",

@@ -101,8 +101,7 @@ class RangeCollector:
         rows = {"minmax": self.ranges("minmax")}
         rows |= {f"p{p:g}": self.ranges("percentile", p) for p in SHOWN_PERCENTILES}
         return {
-            tensor: {name: [ranges[tensor].low, ranges[tensor].high] for name, ranges in rows.items()}
-            for tensor in self.tensors
+            tensor: {name: [ranges[tensor].low, ranges[tensor].high] for name, ranges in rows.items()} for tensor in self.tensors
         }
 
     def _bin_exponent(self, row: int) -> int:

@@ -117,9 +117,7 @@ class StreamingEncoder(nn.Module):
         self.unused = weights.unused + (self.prompt_kernel.unused if prompt else [])
         self.eval()
 
-    def forward(
-        self, audio_signal, length, cache_last_channel, cache_last_time, cache_last_channel_len, prompt_index=None
-    ):
+    def forward(self, audio_signal, length, cache_last_channel, cache_last_time, cache_last_channel_len, prompt_index=None):
         """Shapes as NeMo exports them, batch first:
 
         audio_signal f32 [B, n_mels, T]; length i64 [B], valid mel frames, cache included; cache_last_channel f32

@@ -45,9 +45,7 @@ class SelfAttention(SelfAttentionWeights):
         """x: [T, B, d], keys, values: [C, B, h, d_k] -> ([T, B, d], new keys and new values [T, B, h, d_k])."""
         _, n_heads, d_k, _ = self.positions.shape
         cached, split = chunk.cached, (chunk.frames, chunk.batch, n_heads, d_k)
-        query, new_keys, new_values = (
-            linear(x).view(split) for linear in (self.linear_q, self.linear_k, self.linear_v)
-        )
+        query, new_keys, new_values = (linear(x).view(split) for linear in (self.linear_q, self.linear_k, self.linear_v))
         content_query = (query + self.pos_bias_u).permute(1, 2, 0, 3)  # [B, h, T, d_k]
         position_query = (query + self.pos_bias_v).permute(1, 2, 0, 3)
         past = torch.matmul(content_query, keys.permute(1, 2, 3, 0))

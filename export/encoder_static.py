@@ -97,9 +97,7 @@ class Window(nn.Module):
         super().__init__()
         self.encoder, self.first, self.frames = encoder, first, lookahead + 1
 
-    def forward(
-        self, audio_signal, length, cache_key=None, cache_value=None, cache_conv=None, cache_len=None, prompt_index=None
-    ):
+    def forward(self, audio_signal, length, cache_key=None, cache_value=None, cache_conv=None, cache_len=None, prompt_index=None):
         """audio_signal f32 [1, n_mels, window]; length i32 [1], valid mel frames, mel cache included; of a later window
         cache_key, cache_value f32 [layers, C, d], cache_conv f32 [layers, k - 1, d] and cache_len i32 [1], how many of the C
         frames are filled, from the end; of a model with a prompt prompt_index i32 [1] -> outputs f32 [1, T, d],

@@ -141,9 +141,7 @@ class ConformerLayer(nn.Module):
     saves two nodes, or behind them: the function has the same bits, but what is quantized has not.
     """
 
-    def __init__(
-        self, weights: Weights, name: str, attention: nn.Module, convolution: nn.Module, fold_half: bool = True
-    ):
+    def __init__(self, weights: Weights, name: str, attention: nn.Module, convolution: nn.Module, fold_half: bool = True):
         super().__init__()
         self.fold_half = fold_half
         self.norm_feed_forward1 = layer_norm(weights, f"{name}.norm_feed_forward1")

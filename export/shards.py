@@ -18,7 +18,7 @@ _UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
 
 
 def parse_bytes(text: str) -> int:
-    """"1.5G" -> 1500000000. Raises UsageError."""
+    """ "1.5G" -> 1500000000. Raises UsageError."""
     number, unit = (text[:-1], _UNITS[text[-1].upper()]) if text[-1:].upper() in _UNITS else (text, 1)
     try:
         size = int(float(number) * unit)

@@ -1,9 +1,9 @@
 """A build folder on disk: its variants and what each is made of.
 
-    build/<checkpoint name>/            the same shape as the package that is made of it
-        config.json                     model spec, cache shapes, chunk rules, for every variant
-        shared/                         filterbank, tokens, tokenizer, front-end graph
-        fp32/ fp16/ int8-dynamic/ ...   one folder a variant: graphs, weights, manifest.json
+build/<checkpoint name>/            the same shape as the package that is made of it
+    config.json                     model spec, cache shapes, chunk rules, for every variant
+    shared/                         filterbank, tokens, tokenizer, front-end graph
+    fp32/ fp16/ int8-dynamic/ ...   one folder a variant: graphs, weights, manifest.json
 """
 
 from __future__ import annotations
@@ -190,7 +190,4 @@ def verify_entries(folder: Path, entries) -> None:
 
 def file_entries(folder: Path, roles: dict[str, str]) -> dict[str, FileEntry]:
     """roles: role -> path relative to `folder`."""
-    return {
-        role: FileEntry(path, (folder / path).stat().st_size, sha256_file(folder / path))
-        for role, path in roles.items()
-    }
+    return {role: FileEntry(path, (folder / path).stat().st_size, sha256_file(folder / path)) for role, path in roles.items()}

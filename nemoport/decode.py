@@ -26,9 +26,7 @@ class Session(Protocol):
         """Encoder state of `batch` fresh streams. prompts: the slot of each stream's language, of a model that has
         `spec.prompt`, and no other's. Raises UsageError."""
 
-    def encode(
-        self, mel: np.ndarray, lengths: np.ndarray, state: EncoderState
-    ) -> tuple[np.ndarray, np.ndarray, EncoderState]:
+    def encode(self, mel: np.ndarray, lengths: np.ndarray, state: EncoderState) -> tuple[np.ndarray, np.ndarray, EncoderState]:
         """mel: f32 [B, n_mels, T], lengths: i64 [B] -> (frames f32 [B, T', d_model], frame lengths i64 [B], state).
 
         Of a chunk, or by an offline encoder of whole utterances, whose state is empty."""

@@ -120,9 +120,7 @@ class Whole:
                 todo="leave it out, or use a cache-aware model for live streams",
             )
         if flush != FLUSH_RULES[0]:
-            raise UsageError(
-                "This model has no flush rule to choose.", expected=FLUSH_RULES[0], found=flush, todo="leave it out"
-            )
+            raise UsageError("This model has no flush rule to choose.", expected=FLUSH_RULES[0], found=flush, todo="leave it out")
         self._mel = LogMel(spec.frontend, filterbank)
         self._packets: list[np.ndarray] = []
 

@@ -66,7 +66,7 @@ def _build(build: Path, variant: str, calibration: CalibrationAudio, progress: P
 
 
 def measure_sensitivity(build: Path, calibration: Path | None, *, progress: Progress) -> dict[str, Cost]:
-    """"layer.module" -> what that part of the encoder costs when it alone has 4-bit weights; see sensitivity.py.
+    """ "layer.module" -> what that part of the encoder costs when it alone has 4-bit weights; see sensitivity.py.
 
     Measured once; int4-mixed uses the same figures. Raises as `build_variant`.
     """

@@ -57,9 +57,7 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
     write_stored(model, {name: (stored, parameters.bits) for name, stored in blocks.items()}, parent, folder)
 
 
-def rounded(
-    parent: Artifact, model, parameters: Parameters, calibration: Corpus, progress: Progress
-) -> dict[str, Blocks]:
+def rounded(parent: Artifact, model, parameters: Parameters, calibration: Corpus, progress: Progress) -> dict[str, Blocks]:
     """MatMul node -> its weight in blocks. model: the parent's encoder with its weights, which stays as it is."""
     weights, blocks = Weights(model), {}
     grams = grams_of(parent, model, parameters, calibration, progress) if parameters.rounding == "feedback" else {}

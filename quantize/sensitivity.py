@@ -75,7 +75,7 @@ class Listener:
 
 
 def groups(matmuls: Sequence[str]) -> dict[str, list[str]]:
-    """"layer.module" -> its MatMul nodes, in graph order."""
+    """ "layer.module" -> its MatMul nodes, in graph order."""
     found: dict[str, list[str]] = {}
     for name in matmuls:
         match = LAYER_MODULE.search(name)

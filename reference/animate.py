@@ -11,6 +11,7 @@ with it as well. The bias of blank is set by bisection on greedy search. The dur
 centred so that no one of them wins everywhere. Batch norms are given the statistics of the audio and random scales, so
 that nothing that an exporter folds away is the identity.
 """
+
 from __future__ import annotations
 
 import itertools

@@ -6,6 +6,7 @@ Log-mel features are not normalised (mean about -10, deviation about 4). At NeMo
 subsampling then gives nearly the same vector for every input, the layers see a constant, and the losses stay at the
 entropy of the unigrams. Here the first convolution normalises the features and the last linear layer its output.
 """
+
 from __future__ import annotations
 
 import torch
@@ -21,8 +22,9 @@ def transplant(source, asr, audio: torch.Tensor, n_samples: torch.Tensor) -> Non
     Causal subsampling pads to 17 bands, one mel channel below the 16 here, so the first band is dropped.
     """
     weights = {name: weight.clone() for name, weight in source.encoder.state_dict().items()}
-    values = torch.cat([f[:, : n - 1].flatten() for f, n in zip(*source.preprocessor(input_signal=audio, length=n_samples),
-                                                                strict=True)])
+    values = torch.cat(
+        [f[:, : n - 1].flatten() for f, n in zip(*source.preprocessor(input_signal=audio, length=n_samples), strict=True)]
+    )
     first = weights["pre_encode.conv.0.weight"]
     weights["pre_encode.conv.0.bias"] += values.mean() * first.sum((1, 2, 3))
     first *= values.std()
@@ -53,7 +55,7 @@ def copy_encoder(source, asr) -> None:
         first, _, second = asr.prompt_kernel
         through = torch.eye(second.out_features)
         first.weight[:, : -asr.num_prompts] = torch.cat([through, -through])
-        first.weight[:, -asr.num_prompts:].normal_(0.0, 0.2)
+        first.weight[:, -asr.num_prompts :].normal_(0.0, 0.2)
         first.bias.zero_()
         second.weight.copy_(torch.cat([through, -through], 1))
         second.bias.zero_()

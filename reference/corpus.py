@@ -8,6 +8,7 @@ with capitals and punctuation; the English text has neither, ``written`` adds th
 ``--multilingual`` writes any of the six languages of ``languages``, as it is written and from a small vocabulary; its
 ``lang`` is then a locale such as de-DE, the name of a prompt.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -55,7 +56,7 @@ class TextSource:
     def splice(self) -> str:
         """The head of one transcript and the tail of another."""
         head, tail = (self.rng.choice(self.transcripts).split() for _ in range(2))
-        return " ".join(head[: self.rng.randint(1, len(head))] + tail[self.rng.randrange(len(tail)):])
+        return " ".join(head[: self.rng.randint(1, len(head))] + tail[self.rng.randrange(len(tail)) :])
 
     def sentence(self) -> str:
         if self.ordinary_share and self.rng.random() < self.ordinary_share:
@@ -135,8 +136,15 @@ def main() -> None:
         index, sentence, voice = item
         samples = speech.synthesise(sentence, voice)
         write_wav(args.out / f"wav/{index:06d}.wav", samples)
-        return json.dumps(dict(audio_filepath=f"wav/{index:06d}.wav", text=sentence, lang=lang, voice=voice.name,
-                               duration=round(len(samples) / speech.SAMPLE_RATE_HZ, 4)))
+        return json.dumps(
+            dict(
+                audio_filepath=f"wav/{index:06d}.wav",
+                text=sentence,
+                lang=lang,
+                voice=voice.name,
+                duration=round(len(samples) / speech.SAMPLE_RATE_HZ, 4),
+            )
+        )
 
     # The jobs are drawn in order before any thread runs, so that the seed alone decides them.
     jobs = [job(index) for index in range(args.clips)]

@@ -1,4 +1,5 @@
 """Training clips in memory, augmentation, and batches of equal length in seconds."""
+
 from __future__ import annotations
 
 import json
@@ -25,8 +26,9 @@ class Clip:
     language: str = ""
 
 
-def load(rows: list[dict], tokens_of, recorded: bool, shortest_s: float = 0.4, longest_s: float = 17.0,
-         tagged: bool = False) -> list[Clip]:
+def load(
+    rows: list[dict], tokens_of, recorded: bool, shortest_s: float = 0.4, longest_s: float = 17.0, tagged: bool = False
+) -> list[Clip]:
     """Clips of manifest rows (absolute audio_filepath); those outside the two lengths are left out.
 
     ``tagged`` is for a prompted model: the text ends in the tag of the row's ``lang``.
@@ -34,9 +36,15 @@ def load(rows: list[dict], tokens_of, recorded: bool, shortest_s: float = 0.4, l
     import soundfile
 
     kept = [row for row in rows if shortest_s <= row["duration"] <= longest_s]
-    return [Clip(soundfile.read(row["audio_filepath"], dtype="int16")[0],
-                 tokens_of(f"{row['text']} <{row['lang']}>" if tagged else row["text"]), recorded,
-                 row["lang"] if tagged else "") for row in kept]
+    return [
+        Clip(
+            soundfile.read(row["audio_filepath"], dtype="int16")[0],
+            tokens_of(f"{row['text']} <{row['lang']}>" if tagged else row["text"]),
+            recorded,
+            row["lang"] if tagged else "",
+        )
+        for row in kept
+    ]
 
 
 def synthetic_rows(manifest: Path, as_written: bool) -> list[dict]:
@@ -63,11 +71,11 @@ def masked(samples: np.ndarray, rng: random.Random) -> np.ndarray:
     spectrum = np.fft.rfft(samples)
     hz_per_bin = SAMPLE_RATE_HZ / len(samples)
     low, width = rng.uniform(0, 6000) / hz_per_bin, rng.uniform(0, 1200) / hz_per_bin
-    spectrum[int(low): int(low + width)] = 0
+    spectrum[int(low) : int(low + width)] = 0
     samples = np.fft.irfft(spectrum, len(samples)).astype(np.float32)
     for _ in range(2):
         start = rng.randrange(len(samples))
-        samples[start: start + int(rng.uniform(0, 0.12) * SAMPLE_RATE_HZ)] = 0
+        samples[start : start + int(rng.uniform(0, 0.12) * SAMPLE_RATE_HZ)] = 0
     return samples
 
 
@@ -139,8 +147,16 @@ def nothing_said(rng: random.Random, noise: np.random.Generator) -> tuple:
     return samples * rng.choice((0.0, 1e-4, 1e-3, 1e-2, 0.05)), []
 
 
-def batches(clips: list[Clip], seconds: float, chain_share: float, seed: int, long_share: float = 0.0,
-            longest_s: float = 120.0, silent_share: float = 0.0, auto_share: float | None = None) -> Iterator[list[tuple]]:
+def batches(
+    clips: list[Clip],
+    seconds: float,
+    chain_share: float,
+    seed: int,
+    long_share: float = 0.0,
+    longest_s: float = 120.0,
+    silent_share: float = 0.0,
+    auto_share: float | None = None,
+) -> Iterator[list[tuple]]:
     """One pass over the clips as lists of (samples f32 [n], tokens[, cuts[, prompt]]), each about ``seconds`` of audio.
 
     Clips of like length share a batch. ``chain_share`` of the batches hold chains of clips, 10 to 20 s long,
@@ -186,16 +202,24 @@ def batches(clips: list[Clip], seconds: float, chain_share: float, seed: int, lo
         else:
             silent = [nothing_said(rng, noise)] if silent_share and rng.random() < silent_share else []
             yield [prompted((augmented(clip, rng, noise), clip.tokens), clip.language) for clip in group] + [
-                prompted(example, rng.choice(sorted(by_language)) if by_language else "") for example in silent]
+                prompted(example, rng.choice(sorted(by_language)) if by_language else "") for example in silent
+            ]
 
 
 def collate(batch: list[tuple]):
     """(audio f32 [B, n], n_samples i64 [B], targets i64 [B, U], n_labels i64 [B], cuts of each, prompts or None)."""
     import torch
 
-    clips, labels = ([torch.from_numpy(example[0]) for example in batch],
-                     [torch.tensor(example[1], dtype=torch.long) for example in batch])
+    clips, labels = (
+        [torch.from_numpy(example[0]) for example in batch],
+        [torch.tensor(example[1], dtype=torch.long) for example in batch],
+    )
     pad = torch.nn.utils.rnn.pad_sequence
-    return (pad(clips, batch_first=True), torch.tensor([len(clip) for clip in clips]), pad(labels, batch_first=True),
-            torch.tensor([len(tokens) for tokens in labels]), [example[2] if len(example) > 2 else [] for example in batch],
-            [example[3] for example in batch] if len(batch[0]) > 3 else None)
+    return (
+        pad(clips, batch_first=True),
+        torch.tensor([len(clip) for clip in clips]),
+        pad(labels, batch_first=True),
+        torch.tensor([len(tokens) for tokens in labels]),
+        [example[2] if len(example) > 2 else [] for example in batch],
+        [example[3] for example in batch] if len(batch[0]) > 3 else None,
+    )

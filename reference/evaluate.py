@@ -6,6 +6,7 @@ lookahead and writes capitals and punctuation: its columns are the words alone, 
 A prompted checkpoint has a row for each kind of prompt (``prompted``).
 ``--long`` joins the clips into passes of that many seconds and scores each minute of them.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -39,12 +40,15 @@ def hypotheses(asr, rows: list[dict], lookahead: int | None, name: str = prompt.
     result: list = [None] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: rows[i]["duration"])
     for start in range(0, len(order), batch):
-        indices = order[start: start + batch]
+        indices = order[start : start + batch]
         clips = [torch.from_numpy(soundfile.read(rows[i]["audio_filepath"], dtype="float32")[0]) for i in indices]
         with torch.no_grad():  # inference mode would leave its mark on the position table and stop training
             frames, n_frames = prompt.encode(
-                asr, torch.nn.utils.rnn.pad_sequence(clips, batch_first=True),
-                torch.tensor([len(clip) for clip in clips]), [name] * len(clips))
+                asr,
+                torch.nn.utils.rnn.pad_sequence(clips, batch_first=True),
+                torch.tensor([len(clip) for clip in clips]),
+                [name] * len(clips),
+            )
             found = asr.decoding.rnnt_decoder_predictions_tensor(frames, n_frames, return_hypotheses=True)
         for i, hypothesis in zip(indices, found, strict=True):
             result[i] = hypothesis
@@ -54,8 +58,14 @@ def hypotheses(asr, rows: list[dict], lookahead: int | None, name: str = prompt.
 def committed_rows(manifest: Path, as_written: bool = False) -> list[dict]:
     """Rows of a manifest with absolute audio paths and normalised text, or the text as it stands."""
     records = [json.loads(line) for line in manifest.read_text().splitlines()]
-    return [dict(row, text=row["text"] if as_written else text.normalise(row["text"]),
-                 audio_filepath=str(manifest.parent / row["audio_filepath"])) for row in records]
+    return [
+        dict(
+            row,
+            text=row["text"] if as_written else text.normalise(row["text"]),
+            audio_filepath=str(manifest.parent / row["audio_filepath"]),
+        )
+        for row in records
+    ]
 
 
 def by_set(manifest: Path, as_written: bool) -> dict[str, list[dict]]:
@@ -78,8 +88,10 @@ def scores(asr, rows: list[dict], lookaheads: list[int]) -> dict[str, float | No
         return {f"lookahead {right}": jiwer.wer(texts, transcribe(asr, rows, right)) for right in lookaheads}
     found = transcribe(asr, rows, None)
     cased = any(line != line.lower() for line in texts)
-    return {"WER of words": jiwer.wer([written.spoken(line) for line in texts], [written.spoken(line) for line in found]),
-            "WER of exact text": jiwer.wer(texts, found) if cased else None}
+    return {
+        "WER of words": jiwer.wer([written.spoken(line) for line in texts], [written.spoken(line) for line in found]),
+        "WER of exact text": jiwer.wer(texts, found) if cased else None,
+    }
 
 
 def percent(rate: float | None) -> str:
@@ -131,15 +143,17 @@ def long_pass(rows: list[dict], seconds: float, pause_s: float, seed: str) -> tu
         n_samples += len(clip) + len(pause)
 
 
-def long_table(asr, rows: list[dict], seconds: float, pause_s: float, seed: str,
-               show: Callable[[str], None] = print) -> list[tuple[int, int, int]]:
+def long_table(
+    asr, rows: list[dict], seconds: float, pause_s: float, seed: str, show: Callable[[str], None] = print
+) -> list[tuple[int, int, int]]:
     """Prints WER by minute of one pass, beside that of the same clips one by one: [(words, errors, errors one by one)]."""
     import torch
 
     samples, places = long_pass(rows, seconds, pause_s, seed)
     with torch.no_grad():
-        frames, n_frames = asr.forward(input_signal=torch.from_numpy(samples)[None],
-                                       input_signal_length=torch.tensor([len(samples)]))
+        frames, n_frames = asr.forward(
+            input_signal=torch.from_numpy(samples)[None], input_signal_length=torch.tensor([len(samples)])
+        )
         whole = asr.decoding.rnnt_decoder_predictions_tensor(frames, n_frames, return_hypotheses=True)[0].text
     wanted = sorted({index for _, index in places})
     alone = dict(zip(wanted, transcribe(asr, [rows[i] for i in wanted], None), strict=True))

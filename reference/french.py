@@ -3,6 +3,7 @@
 As in ``text``, a tenth of the grammar sentences, by hash, and the starred words of ``text/fr_unseen_*.txt`` are kept
 from training. No noun here begins with an aspirated h, so a first letter decides every elision.
 """
+
 from __future__ import annotations
 
 import random
@@ -15,33 +16,78 @@ DIGITS = "zéro un deux trois quatre cinq six sept huit neuf".split()
 TEENS = "dix onze douze treize quatorze quinze seize dix-sept dix-huit dix-neuf".split()
 TENS = "vingt trente quarante cinquante soixante".split()
 PEOPLE = "Anne Marc Claire David Emma Louis Marie Paul Julie Thomas mon%frère ma%sœur le%docteur la%voisine".split()
-ROOMS = ("la%cuisine la%chambre la%salle%de%bain le%jardin le%bureau le%couloir le%garage l'école la%bibliothèque la%gare "
-         "l'église le%marché").split()
+ROOMS = (
+    "la%cuisine la%chambre la%salle%de%bain le%jardin le%bureau le%couloir le%garage l'école la%bibliothèque la%gare "
+    "l'église le%marché"
+).split()
 THINGS_M = "livre stylo téléphone ventilateur réveil courrier sac miroir tapis couteau chapeau vélo".split()
 THINGS_F = "lampe porte fenêtre radio télévision clé lettre boîte table chaise montre valise".split()
-COLORS = ("rouge rouge", "vert verte", "bleu bleue", "jaune jaune", "blanc blanche", "noir noire", "gris grise",
-          "brun brune", "petit petite", "grand grande")
+COLORS = (
+    "rouge rouge",
+    "vert verte",
+    "bleu bleue",
+    "jaune jaune",
+    "blanc blanche",
+    "noir noire",
+    "gris grise",
+    "brun brune",
+    "petit petite",
+    "grand grande",
+)
 DAYS = "lundi mardi mercredi jeudi vendredi samedi dimanche".split()
 WHEN = DAYS + ["aujourd'hui", "demain", "ce%soir", "demain%matin"]
 MONTHS = "janvier février mars avril mai juin juillet août septembre octobre novembre décembre".split()
-FOODS = ("du%pain", "du%beurre", "du%fromage", "des%pommes", "du%café", "du%thé", "du%lait", "de%la%soupe", "du%riz",
-         "du%poisson", "des%oranges", "de%l'eau")
-PLACES = ("Paris Lyon Marseille Genève Bruxelles la%rivière la%montagne l'aéroport la%plage la%ville la%forêt "
-          "la%mer").split()
+FOODS = (
+    "du%pain",
+    "du%beurre",
+    "du%fromage",
+    "des%pommes",
+    "du%café",
+    "du%thé",
+    "du%lait",
+    "de%la%soupe",
+    "du%riz",
+    "du%poisson",
+    "des%oranges",
+    "de%l'eau",
+)
+PLACES = ("Paris Lyon Marseille Genève Bruxelles la%rivière la%montagne l'aéroport la%plage la%ville la%forêt la%mer").split()
 WEATHER = "beau froid chaud gris doux".split()
 ACTIONS = "ouvrir fermer trouver apporter nettoyer porter prendre garder vendre acheter".split()
 
 TEMPLATES = (
-    "{digits}", "mon numéro est le {digits}", "le code est {digits}", "appelle {person} au {digits}",
-    "allume {thing} dans {room}", "éteins {thing} dans {room}", "il faut {action} {colored}", "{action} {thing}",
-    "{person} va {action} {colored} {when}", "règle le réveil sur {number}", "réveille-moi à {time} {when}",
-    "il va faire {weather} à {city} {when}", "est-ce qu'il fait {weather} à {city}?",
-    "{person} voudrait {food} et {food}", "ajoute {food} et {food} à la liste", "le train pour {city} part à {time}",
-    "combien de kilomètres y a-t-il entre {place} et {place}?", "le {number} {month} est un {day}",
-    "rappelle à {person} d'acheter {food} {when}", "à quelle heure ouvre {room} {when}?",
-    "il y a {number} personnes dans {room}", "{person} et {person} sont partis {when} avec {number} valises",
-    "mets {colored} à côté de {thing} dans {room}", "joue la chanson numéro {number}", "oui", "non", "arrête", "merci",
-    "bonjour {person}", "{number} plus {number} font {number}", "où est {thing}?", "qui a pris {colored}?",
+    "{digits}",
+    "mon numéro est le {digits}",
+    "le code est {digits}",
+    "appelle {person} au {digits}",
+    "allume {thing} dans {room}",
+    "éteins {thing} dans {room}",
+    "il faut {action} {colored}",
+    "{action} {thing}",
+    "{person} va {action} {colored} {when}",
+    "règle le réveil sur {number}",
+    "réveille-moi à {time} {when}",
+    "il va faire {weather} à {city} {when}",
+    "est-ce qu'il fait {weather} à {city}?",
+    "{person} voudrait {food} et {food}",
+    "ajoute {food} et {food} à la liste",
+    "le train pour {city} part à {time}",
+    "combien de kilomètres y a-t-il entre {place} et {place}?",
+    "le {number} {month} est un {day}",
+    "rappelle à {person} d'acheter {food} {when}",
+    "à quelle heure ouvre {room} {when}?",
+    "il y a {number} personnes dans {room}",
+    "{person} et {person} sont partis {when} avec {number} valises",
+    "mets {colored} à côté de {thing} dans {room}",
+    "joue la chanson numéro {number}",
+    "oui",
+    "non",
+    "arrête",
+    "merci",
+    "bonjour {person}",
+    "{number} plus {number} font {number}",
+    "où est {thing}?",
+    "qui a pris {colored}?",
 )
 
 NOUNS_M = """ami homme enfant garçon père fils mari oncle grand-père voisin roi prince soldat capitaine chasseur peintre
@@ -86,14 +132,36 @@ PLACE_WORDS = "dans sur sous devant derrière avec sans pour contre chez vers ap
 ADVERBS = """toujours souvent jamais encore déjà bientôt lentement rapidement doucement ensemble ici dehors demain hier
 maintenant beaucoup trop peu bien mal tard""".split()
 HAVE = ("j'ai", "tu as", "il a", "elle a", "on a", "nous avons", "vous avez", "ils ont", "elles ont")
-MODALS = ("je veux", "je dois", "je peux", "tu peux", "tu dois", "il veut", "elle doit", "on peut", "nous allons",
-          "nous voulons", "vous pouvez", "vous devez", "ils vont", "ils veulent", "elle va", "il faut", "je vais",
-          "je ne veux pas", "il ne peut pas", "nous ne devons pas")
+MODALS = (
+    "je veux",
+    "je dois",
+    "je peux",
+    "tu peux",
+    "tu dois",
+    "il veut",
+    "elle doit",
+    "on peut",
+    "nous allons",
+    "nous voulons",
+    "vous pouvez",
+    "vous devez",
+    "ils vont",
+    "ils veulent",
+    "elle va",
+    "il faut",
+    "je vais",
+    "je ne veux pas",
+    "il ne peut pas",
+    "nous ne devons pas",
+)
 LINKS = ("et", ", mais", "parce que", "quand", ", donc", "car", "pendant que")
-LITTLE = ("le la les un une des et de à il elle je tu nous vous ils que qui ne pas est sont a ont dans sur avec pour par plus "
-          "tout mais ou où si comme très").split()
+LITTLE = (
+    "le la les un une des et de à il elle je tu nous vous ils que qui ne pas est sont a ont dans sur avec pour par plus "
+    "tout mais ou où si comme très"
+).split()
 RARE_ENDINGS = re.compile(
-    "(ass(e|es|ent|iez|ions)|[uie]ss(es|iez|ions)|[âîû](mes|tes|t)|[aiu]s|èrent|[iu]rent|eraient|erions|eriez)$")
+    "(ass(e|es|ent|iez|ions)|[uie]ss(es|iez|ions)|[âîû](mes|tes|t)|[aiu]s|èrent|[iu]rent|eraient|erions|eriez)$"
+)
 
 
 def elided(line: str) -> str:
@@ -117,6 +185,7 @@ def number_words(rng: random.Random) -> str:
 
 def grammar_sentence(rng: random.Random) -> str:
     """One sentence of the grammar, lower-case but for names, without its final full stop."""
+
     def thing() -> str:
         return rng.choice((f"le {rng.choice(THINGS_M)}", f"la {rng.choice(THINGS_F)}"))
 
@@ -128,10 +197,19 @@ def grammar_sentence(rng: random.Random) -> str:
         return ("la " if feminine else "le ") + (f"{adjective} {noun}" if before else f"{noun} {adjective}")
 
     fill = dict(
-        person=lambda: rng.choice(PEOPLE), room=lambda: rng.choice(ROOMS), thing=thing, colored=colored,
-        day=lambda: rng.choice(DAYS), when=lambda: rng.choice(WHEN), city=lambda: rng.choice(PLACES[:5]),
-        month=lambda: rng.choice(MONTHS), food=lambda: rng.choice(FOODS), place=lambda: rng.choice(PLACES),
-        weather=lambda: rng.choice(WEATHER), action=lambda: rng.choice(ACTIONS), number=lambda: number_words(rng),
+        person=lambda: rng.choice(PEOPLE),
+        room=lambda: rng.choice(ROOMS),
+        thing=thing,
+        colored=colored,
+        day=lambda: rng.choice(DAYS),
+        when=lambda: rng.choice(WHEN),
+        city=lambda: rng.choice(PLACES[:5]),
+        month=lambda: rng.choice(MONTHS),
+        food=lambda: rng.choice(FOODS),
+        place=lambda: rng.choice(PLACES),
+        weather=lambda: rng.choice(WEATHER),
+        action=lambda: rng.choice(ACTIONS),
+        number=lambda: number_words(rng),
         digits=lambda: " ".join(rng.choices(DIGITS, k=rng.randint(1, 8))),
         time=lambda: f"{rng.choice(DIGITS[2:] + TEENS[:3])} heures {rng.choice(['trente', 'quinze', 'vingt', 'dix'])}",
     )
@@ -169,8 +247,10 @@ def clause(rng: random.Random) -> str:
         return f"il {rng.choice(MOVES)}{place or ' ' + rng.choice(ADVERBS)}"
     if kind < 0.9:
         feminine = rng.random() < 0.5
-        return (f"{'la' if feminine else 'le'} {rng.choice(NOUNS_F if feminine else NOUNS_M)} {rng.choice(('est', 'était'))} "
-                f"{rng.choice(('', 'très ', 'trop ', 'plus '))}{rng.choice(ADJECTIVES).split('/')[feminine]}")
+        return (
+            f"{'la' if feminine else 'le'} {rng.choice(NOUNS_F if feminine else NOUNS_M)} {rng.choice(('est', 'était'))} "
+            f"{rng.choice(('', 'très ', 'trop ', 'plus '))}{rng.choice(ADJECTIVES).split('/')[feminine]}"
+        )
     return f"il y a {noun_phrase(rng)}{place}"
 
 
@@ -223,10 +303,17 @@ class TextSource:
         self.rng = random.Random(f"french corpus {seed}")
         self.grammar = grammar_sentences(f"train {seed}", held_out=False)
         self.transcripts = sorted({line for line in transcripts if trainable(line, held_out)})
-        self.known = sorted({word for line in NOUNS_M + NOUNS_F for word in line.split("%")}
-                            | {word for line in self.transcripts for word in written.spoken(line).split()})
-        self.words = sorted({word for word in words if re.fullmatch(f"[{written.LETTERS}]{{3,12}}", word)
-                             and not RARE_ENDINGS.search(word)} - held_out) or self.known
+        self.known = sorted(
+            {word for line in NOUNS_M + NOUNS_F for word in line.split("%")}
+            | {word for line in self.transcripts for word in written.spoken(line).split()}
+        )
+        self.words = (
+            sorted(
+                {word for word in words if re.fullmatch(f"[{written.LETTERS}]{{3,12}}", word) and not RARE_ENDINGS.search(word)}
+                - held_out
+            )
+            or self.known
+        )
 
     def word(self) -> str:
         kind = self.rng.random()

@@ -3,6 +3,7 @@
 A line "name = one | other" is a slot; ``{name}`` in a sentence or in another slot stands for one of them, drawn evenly,
 and ``{name*}`` for one to six in a row. Below ``[grammar]`` and ``[prose]`` every other line is a sentence of that kind.
 """
+
 from __future__ import annotations
 
 import random
@@ -32,12 +33,13 @@ class Grammar:
         """One sentence as it is written, its first letter a capital where the script has them."""
         line = self.filled(rng.choice(self.sentences[kind]), rng)
         start = 1 if line[0] in "¿¡" else 0
-        return line[:start] + line[start: start + 1].upper() + line[start + 1:]
+        return line[:start] + line[start : start + 1].upper() + line[start + 1 :]
 
     def words(self) -> list[str]:
         """Every word that stands in a slot."""
-        return sorted({word for choices in self.slots.values() for choice in choices if "{" not in choice
-                       for word in choice.split()})
+        return sorted(
+            {word for choices in self.slots.values() for choice in choices if "{" not in choice for word in choice.split()}
+        )
 
 
 @cache

@@ -3,6 +3,7 @@
 English and French are those of ``text`` and ``french`` with their rules for what is held out; the others are grammars
 (``grammar``). Japanese is kana without spaces, which is what espeak-ng can read.
 """
+
 from __future__ import annotations
 
 import random
@@ -21,8 +22,13 @@ APOSTROPHES = "'’‘`´"
 VIRAMA = 9  # its Unicode combining class
 # What the tokenizer is taught; recordings whose transcript has anything else are left out.
 CHARACTERS = dict(
-    en="A-Za-z', .?-", fr="A-Za-zàâçèéêëîïôùûœÀÂÇÈÉÊÎÔŒ', .?-", de="A-Za-zÄÖÜäöüß, .?-", es="A-Za-zÁÉÍÓÚÑáéíóúñü¿, .?-",
-    hi="ँ-ःअ-ऋए-ऑओ-नप-रलवश-ह़ा-ृे-ॉो-् ,।?-", ja="ぁ-んァ-ヴー、。？")
+    en="A-Za-z', .?-",
+    fr="A-Za-zàâçèéêëîïôùûœÀÂÇÈÉÊÎÔŒ', .?-",
+    de="A-Za-zÄÖÜäöüß, .?-",
+    es="A-Za-zÁÉÍÓÚÑáéíóúñü¿, .?-",
+    hi="ँ-ःअ-ऋए-ऑओ-नप-रलवश-ह़ा-ृे-ॉो-् ,।?-",
+    ja="ぁ-んァ-ヴー、。？",
+)
 
 DICTIONARIES = dict(en="american-english", fr="french", de="ngerman", es="spanish")  # Debian's wamerican and so on
 
@@ -96,8 +102,14 @@ def held_out_words(language: Language) -> frozenset[str]:
     return frozenset(scored(word, language) for word in re.findall(r"\*([^\s*.,?]+)", lines))
 
 
-LANGUAGES = (Language("en", "en-US"), Language("de", "de-DE"), Language("fr", "fr-FR"), Language("es", "es-ES"),
-             Language("hi", "hi-IN"), Language("ja", "ja-JP", ""))
+LANGUAGES = (
+    Language("en", "en-US"),
+    Language("de", "de-DE"),
+    Language("fr", "fr-FR"),
+    Language("es", "es-ES"),
+    Language("hi", "hi-IN"),
+    Language("ja", "ja-JP", ""),
+)
 BY_CODE = {language.code: language for language in LANGUAGES}
 BY_LOCALE = {language.locale: language for language in LANGUAGES}
 
@@ -140,14 +152,18 @@ def spliced(first: str, second: str, rng: random.Random) -> str:
         return [i for i in range(1, len(word)) if not bound[i] and unicodedata.combining(word[i - 1]) != VIRAMA]
 
     heads, tails = cuts(first) or [len(first)], cuts(second) or [0]
-    return first[:rng.choice(heads)] + second[rng.choice(tails):]
+    return first[: rng.choice(heads)] + second[rng.choice(tails) :]
 
 
 def word_list(path: Path) -> list[str]:
     """One word a line. Raises UsageError where there is no such file."""
     if not path.is_file():
-        raise UsageError("There is no list of words.", expected="a file of one word a line", found=str(path),
-                         todo="apt-get install wamerican wngerman wfrench wspanish, or name another with --words")
+        raise UsageError(
+            "There is no list of words.",
+            expected="a file of one word a line",
+            found=str(path),
+            todo="apt-get install wamerican wngerman wfrench wspanish, or name another with --words",
+        )
     return path.read_text().split()
 
 
@@ -161,8 +177,13 @@ class WideWords:
         self.language = language
         letters = re.compile(f"[{CHARACTERS[language.code]}]{{3,13}}")
         # Names are left out, as espeak-ng guesses how most are said; but German writes every noun with a capital.
-        self.dictionary = sorted({word for word in dictionary if letters.fullmatch(word) and word.isalpha()
-                                  and (word.islower() or language.code == "de" and word[1:].islower())})
+        self.dictionary = sorted(
+            {
+                word
+                for word in dictionary
+                if letters.fullmatch(word) and word.isalpha() and (word.islower() or language.code == "de" and word[1:].islower())
+            }
+        )
 
     @staticmethod
     def read(language: Language, folder: Path = Path("/usr/share/dict")) -> WideWords:

@@ -6,6 +6,7 @@ With S[t, u] the sum of emission log-probabilities at time t below label u, the 
 becomes
     alpha[t, u] = S[t, u] + logcumsumexp_u(alpha[t-1, u] + blank[t-1, u] - S[t, u]).
 """
+
 from __future__ import annotations
 
 import torch
@@ -61,8 +62,9 @@ class _Transducer(torch.autograd.Function):
         return grad_blank, grad_emit, None, None
 
 
-def transducer_loss(logits: torch.Tensor, targets: torch.Tensor, n_frames: torch.Tensor, n_labels: torch.Tensor,
-                    blank_id: int) -> torch.Tensor:
+def transducer_loss(
+    logits: torch.Tensor, targets: torch.Tensor, n_frames: torch.Tensor, n_labels: torch.Tensor, blank_id: int
+) -> torch.Tensor:
     """Loss of each utterance, f32 [B], in nats.
 
     logits f32 [B, T, U+1, V+1] (raw or normalised), targets i64 [B, U], n_frames and n_labels i64 [B].
@@ -83,7 +85,7 @@ def _arcs_from(log_probs: torch.Tensor, step: int) -> torch.Tensor:
 
 def _rows_after(rows: torch.Tensor, step: int, n_rows: int) -> torch.Tensor:
     """Rows t of the result are rows t + step of rows [B, N, U]; those beyond the last are impossible."""
-    return torch.nn.functional.pad(rows, (0, 0, 0, step), value=IMPOSSIBLE)[:, step: step + n_rows]
+    return torch.nn.functional.pad(rows, (0, 0, 0, step), value=IMPOSSIBLE)[:, step : step + n_rows]
 
 
 def tdt_forward(blank: torch.Tensor, emit: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
@@ -99,7 +101,7 @@ def tdt_forward(blank: torch.Tensor, emit: torch.Tensor, steps: torch.Tensor) ->
     alpha = [below[:, 0]]
     for t in range(1, n_frames):
         reach = min(t, n_steps - 1)
-        before = torch.stack(alpha[: -reach - 1: -1])  # [reach, B, U+1], nearest first
+        before = torch.stack(alpha[: -reach - 1 : -1])  # [reach, B, U+1], nearest first
         by_blank = (before + blanks[:reach, :, t]).logsumexp(0)
         by_label = (before[..., :-1] + labels[:reach, :, t]).logsumexp(0)
         arrived = torch.logaddexp(by_blank, torch.nn.functional.pad(by_label, (1, 0), value=IMPOSSIBLE))
@@ -107,8 +109,9 @@ def tdt_forward(blank: torch.Tensor, emit: torch.Tensor, steps: torch.Tensor) ->
     return torch.stack(alpha, 1)
 
 
-def tdt_backward(blank: torch.Tensor, emit: torch.Tensor, steps: torch.Tensor, n_frames: torch.Tensor,
-                 n_labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def tdt_backward(
+    blank: torch.Tensor, emit: torch.Tensor, steps: torch.Tensor, n_frames: torch.Tensor, n_labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """beta: f32 [B, T+1, U+1], the log-probability of finishing from (t, u), as a blank and as a label meets it.
 
     Row n_frames is the end: a blank may step right onto it, a label may not.
@@ -173,15 +176,16 @@ class _TokenAndDuration(torch.autograd.Function):
         return grad_blank, grad_emit, grad_steps, None, None
 
 
-def tdt_loss(logits: torch.Tensor, targets: torch.Tensor, n_frames: torch.Tensor, n_labels: torch.Tensor, blank_id: int,
-             sigma: float) -> torch.Tensor:
+def tdt_loss(
+    logits: torch.Tensor, targets: torch.Tensor, n_frames: torch.Tensor, n_labels: torch.Tensor, blank_id: int, sigma: float
+) -> torch.Tensor:
     """Token-and-duration transducer loss of each utterance, f32 [B], in nats (arXiv:2304.06795).
 
     logits f32 [B, T, U+1, blank_id+1 + D], the last D those of the steps 0 to D-1; targets i64 [B, U]; n_frames and
     n_labels i64 [B]. ``sigma`` is taken from every token log-probability, which makes longer steps cheaper.
     """
     tokens = torch.log_softmax(logits[..., : blank_id + 1].float(), -1)
-    steps = torch.log_softmax(logits[..., blank_id + 1:].float(), -1)
+    steps = torch.log_softmax(logits[..., blank_id + 1 :].float(), -1)
     index = targets[:, None, :, None].expand(-1, logits.shape[1], -1, 1)
     emit = tokens[:, :, :-1].gather(-1, index).squeeze(-1) - sigma
     valid = torch.arange(targets.shape[1], device=logits.device)[None] < n_labels[:, None]

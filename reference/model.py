@@ -5,6 +5,7 @@ Published, by kind: "streaming" is nvidia/nemotron-speech-streaming-en-0.6b, a c
 nvidia/parakeet-tdt-0.6b-v3, one of full context whose joint gives a duration beside the token (TDT). Only the
 numbers of ``Dimensions`` differ between them and the small ones; everything that an exporter can trip over is the same.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -66,9 +67,19 @@ def write_tokenizer(lines: Iterable[str], vocabulary: int, folder: Path, symbols
     corpus.write_text("\n".join(lines))
     try:
         sentencepiece.SentencePieceTrainer.train(
-            input=str(corpus), model_prefix=str(folder / "tokenizer"), vocab_size=vocabulary, model_type="bpe",
-            character_coverage=1.0, bos_id=-1, eos_id=-1, pad_id=-1, unk_id=0, num_threads=1, minloglevel=2,
-            user_defined_symbols=list(symbols))
+            input=str(corpus),
+            model_prefix=str(folder / "tokenizer"),
+            vocab_size=vocabulary,
+            model_type="bpe",
+            character_coverage=1.0,
+            bos_id=-1,
+            eos_id=-1,
+            pad_id=-1,
+            unk_id=0,
+            num_threads=1,
+            minloglevel=2,
+            user_defined_symbols=list(symbols),
+        )
     except RuntimeError as error:
         raise ValueError(f"no tokenizer of {vocabulary} tokens from this text; give it more words") from error
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
@@ -81,28 +92,45 @@ def parts_of_kind(kind: str) -> dict[str, dict]:
     durations = list(TDT_DURATIONS_ENC_FRAMES)
     left, lookaheads = context(kind)
     streaming = dict(
-        model_defaults={}, preprocessor=dict(normalize="NA"),
+        model_defaults={},
+        preprocessor=dict(normalize="NA"),
         encoder=dict(
-            causal_downsampling=True, conv_norm_type="layer_norm", conv_context_size="causal",
-            att_context_size=[[left, right] for right in lookaheads], att_context_style="chunked_limited"),
-        joint={}, decoding=dict(model_type="rnnt"),
-        loss=dict(loss_name="default", warprnnt_numba_kwargs=dict(fastemit_lambda=0.0, clamp=-1.0)))
+            causal_downsampling=True,
+            conv_norm_type="layer_norm",
+            conv_context_size="causal",
+            att_context_size=[[left, right] for right in lookaheads],
+            att_context_style="chunked_limited",
+        ),
+        joint={},
+        decoding=dict(model_type="rnnt"),
+        loss=dict(loss_name="default", warprnnt_numba_kwargs=dict(fastemit_lambda=0.0, clamp=-1.0)),
+    )
     return {
         "streaming": streaming,
-        "prompt": streaming | dict(
-            model_defaults=dict(initialize_prompt_feature=True, num_prompts=prompt.N_PROMPTS,
-                                prompt_dictionary=prompt.dictionary()),
-            decoding=dict(model_type="rnnt", strip_lang_tags=True)),
+        "prompt": streaming
+        | dict(
+            model_defaults=dict(
+                initialize_prompt_feature=True, num_prompts=prompt.N_PROMPTS, prompt_dictionary=prompt.dictionary()
+            ),
+            decoding=dict(model_type="rnnt", strip_lang_tags=True),
+        ),
         "tdt": dict(
             model_defaults=dict(tdt_durations=durations, num_tdt_durations=len(durations)),
             preprocessor=dict(normalize="per_feature"),
             encoder=dict(
-                causal_downsampling=False, conv_norm_type="batch_norm", conv_context_size=None,
-                att_context_size=[-1, -1], att_context_style="regular"),
-            joint=dict(num_extra_outputs=len(durations)), decoding=dict(model_type="tdt", durations=durations),
+                causal_downsampling=False,
+                conv_norm_type="batch_norm",
+                conv_context_size=None,
+                att_context_size=[-1, -1],
+                att_context_style="regular",
+            ),
+            joint=dict(num_extra_outputs=len(durations)),
+            decoding=dict(model_type="tdt", durations=durations),
             # NeMo takes the decoder's durations from here, not from the decoding section.
-            loss=dict(loss_name="tdt", tdt_kwargs=dict(
-                fastemit_lambda=0.0, clamp=-1.0, durations=durations, sigma=TDT_SIGMA, omega=0.1))),
+            loss=dict(
+                loss_name="tdt", tdt_kwargs=dict(fastemit_lambda=0.0, clamp=-1.0, durations=durations, sigma=TDT_SIGMA, omega=0.1)
+            ),
+        ),
     }[kind]
 
 
@@ -112,39 +140,98 @@ def config(size: Dimensions, tokenizer_folder: Path):
 
     modules = "nemo.collections.asr.modules"
     own = parts_of_kind(size.kind)
-    return OmegaConf.create(dict(
-        sample_rate=16000, compute_eval_loss=False, log_prediction=False, rnnt_reduction="mean_volume",
-        skip_nan_grad=False, train_ds=None, validation_ds=None, test_ds=None,
-        model_defaults=dict(enc_hidden=size.d_model, pred_hidden=size.predictor_hidden, joint_hidden=size.joint_hidden,
-                            **own["model_defaults"]),
-        tokenizer=dict(dir=str(tokenizer_folder), type="bpe"),
-        preprocessor=dict(
-            _target_=f"{modules}.AudioToMelSpectrogramPreprocessor", sample_rate=16000, window_size=0.025, window_stride=0.01,
-            window="hann", features=128, n_fft=512, log=True, frame_splicing=1, dither=1e-5, pad_to=0, pad_value=0.0,
-            **own["preprocessor"]),
-        spec_augment=dict(
-            _target_=f"{modules}.SpectrogramAugmentation", freq_masks=2, time_masks=3, freq_width=20, time_width=0.05),
-        encoder=dict(
-            _target_=f"{modules}.ConformerEncoder", feat_in=128, feat_out=-1, n_layers=size.n_layers, d_model=size.d_model,
-            use_bias=False, subsampling="dw_striding", subsampling_factor=8,
-            subsampling_conv_channels=size.subsampling_channels, reduction=None, reduction_position=None, reduction_factor=1,
-            ff_expansion_factor=4, self_attention_model="rel_pos", n_heads=size.n_heads, att_context_probs=None,
-            xscaling=False, untie_biases=True, pos_emb_max_len=5000, conv_kernel_size=9, dropout=size.dropout,
-            dropout_pre_encoder=0.0, dropout_emb=0.0, dropout_att=size.dropout, stochastic_depth_drop_prob=0.0,
-            stochastic_depth_mode="linear", stochastic_depth_start_layer=1, **own["encoder"]),
-        decoder=dict(
-            _target_=f"{modules}.RNNTDecoder", normalization_mode=None, random_state_sampling=False, blank_as_pad=True,
-            prednet=dict(pred_hidden=size.predictor_hidden, pred_rnn_layers=2, t_max=None, dropout=size.decoder_dropout)),
-        # The dropout must stay above zero: NeMo names the joint's last layer joint_net.2 with it and joint_net.1 without.
-        joint=dict(
-            _target_=f"{modules}.RNNTJoint", log_softmax=None, preserve_memory=False, fuse_loss_wer=False,
-            fused_batch_size=-1,
-            jointnet=dict(joint_hidden=size.joint_hidden, activation="relu", dropout=size.decoder_dropout),
-            **own["joint"]),
-        decoding=dict(
-            strategy="greedy_batch", greedy=dict(max_symbols=10, use_cuda_graph_decoder=False),
-            beam=dict(beam_size=2, return_best_hypothesis=False, score_norm=True), **own["decoding"]),
-        loss=own["loss"], optim=dict(name="adamw", lr=1e-3)))
+    return OmegaConf.create(
+        dict(
+            sample_rate=16000,
+            compute_eval_loss=False,
+            log_prediction=False,
+            rnnt_reduction="mean_volume",
+            skip_nan_grad=False,
+            train_ds=None,
+            validation_ds=None,
+            test_ds=None,
+            model_defaults=dict(
+                enc_hidden=size.d_model,
+                pred_hidden=size.predictor_hidden,
+                joint_hidden=size.joint_hidden,
+                **own["model_defaults"],
+            ),
+            tokenizer=dict(dir=str(tokenizer_folder), type="bpe"),
+            preprocessor=dict(
+                _target_=f"{modules}.AudioToMelSpectrogramPreprocessor",
+                sample_rate=16000,
+                window_size=0.025,
+                window_stride=0.01,
+                window="hann",
+                features=128,
+                n_fft=512,
+                log=True,
+                frame_splicing=1,
+                dither=1e-5,
+                pad_to=0,
+                pad_value=0.0,
+                **own["preprocessor"],
+            ),
+            spec_augment=dict(
+                _target_=f"{modules}.SpectrogramAugmentation", freq_masks=2, time_masks=3, freq_width=20, time_width=0.05
+            ),
+            encoder=dict(
+                _target_=f"{modules}.ConformerEncoder",
+                feat_in=128,
+                feat_out=-1,
+                n_layers=size.n_layers,
+                d_model=size.d_model,
+                use_bias=False,
+                subsampling="dw_striding",
+                subsampling_factor=8,
+                subsampling_conv_channels=size.subsampling_channels,
+                reduction=None,
+                reduction_position=None,
+                reduction_factor=1,
+                ff_expansion_factor=4,
+                self_attention_model="rel_pos",
+                n_heads=size.n_heads,
+                att_context_probs=None,
+                xscaling=False,
+                untie_biases=True,
+                pos_emb_max_len=5000,
+                conv_kernel_size=9,
+                dropout=size.dropout,
+                dropout_pre_encoder=0.0,
+                dropout_emb=0.0,
+                dropout_att=size.dropout,
+                stochastic_depth_drop_prob=0.0,
+                stochastic_depth_mode="linear",
+                stochastic_depth_start_layer=1,
+                **own["encoder"],
+            ),
+            decoder=dict(
+                _target_=f"{modules}.RNNTDecoder",
+                normalization_mode=None,
+                random_state_sampling=False,
+                blank_as_pad=True,
+                prednet=dict(pred_hidden=size.predictor_hidden, pred_rnn_layers=2, t_max=None, dropout=size.decoder_dropout),
+            ),
+            # The dropout must stay above zero: NeMo names the joint's last layer joint_net.2 with it and joint_net.1 without.
+            joint=dict(
+                _target_=f"{modules}.RNNTJoint",
+                log_softmax=None,
+                preserve_memory=False,
+                fuse_loss_wer=False,
+                fused_batch_size=-1,
+                jointnet=dict(joint_hidden=size.joint_hidden, activation="relu", dropout=size.decoder_dropout),
+                **own["joint"],
+            ),
+            decoding=dict(
+                strategy="greedy_batch",
+                greedy=dict(max_symbols=10, use_cuda_graph_decoder=False),
+                beam=dict(beam_size=2, return_best_hypothesis=False, score_norm=True),
+                **own["decoding"],
+            ),
+            loss=own["loss"],
+            optim=dict(name="adamw", lr=1e-3),
+        )
+    )
 
 
 def build(size: Dimensions, tokenizer_folder: Path):

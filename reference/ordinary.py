@@ -2,6 +2,7 @@
 
 Word strings teach the encoder; these teach the predictor how words follow one another in plain prose.
 """
+
 from __future__ import annotations
 
 import random
@@ -53,8 +54,28 @@ LINKS = "and but because when while until if so before after although".split()
 
 
 def noun_phrase(rng: random.Random) -> str:
-    article = rng.choice(("the", "the", "the", "a", "a", "his", "her", "my", "our", "their", "your", "this", "that", "every",
-                          "one", "two", "some", "no"))
+    article = rng.choice(
+        (
+            "the",
+            "the",
+            "the",
+            "a",
+            "a",
+            "his",
+            "her",
+            "my",
+            "our",
+            "their",
+            "your",
+            "this",
+            "that",
+            "every",
+            "one",
+            "two",
+            "some",
+            "no",
+        )
+    )
     noun = rng.choice(NOUNS)
     described = f"{rng.choice(ADJECTIVES)} {noun}" if rng.random() < 0.35 else noun
     if article in ("two", "some"):
@@ -74,7 +95,8 @@ def clause(rng: random.Random) -> str:
         return f"{subject} {rng.choice(MOVES)} {rng.choice((place, rng.choice(ADVERBS), place))}"
     if kind < 0.7:
         return f"{subject} {rng.choice(('is', 'was', 'were', 'are', 'has been', 'will be', 'became'))} " + rng.choice(
-            (rng.choice(ADJECTIVES), f"{rng.choice(('very', 'too', 'not', 'so'))} {rng.choice(ADJECTIVES)}", place))
+            (rng.choice(ADJECTIVES), f"{rng.choice(('very', 'too', 'not', 'so'))} {rng.choice(ADJECTIVES)}", place)
+        )
     if kind < 0.85:
         return f"{subject} {rng.choice(HELPERS)} {rng.choice(BARE)} {noun_phrase(rng)}"
     if kind < 0.93:

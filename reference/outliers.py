@@ -8,6 +8,7 @@ Small checkpoints have no such channels. Here a few channels of every LayerNorm 
 every attention value, are multiplied by a power of two, and the weights that read them divided by it: the function is
 the same and no float is rounded, but what is quantized is as hard as in a large model.
 """
+
 from __future__ import annotations
 
 import argparse

@@ -3,6 +3,7 @@
 A prompted model (``EncDecRNNTBPEModelWithPrompt``) joins a one-hot vector of ``N_PROMPTS`` to every encoder frame; which
 slot a language has is in ``text/prompts.txt``. ``auto`` is a slot too: the model is to find the language out by itself.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence

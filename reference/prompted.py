@@ -2,6 +2,7 @@
 
 Words are counted where words have spaces between them, characters in Japanese; both as ``languages.scored`` leaves them.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -40,8 +41,13 @@ def rate(asr, rows: list[dict], lookahead: int, rule: str) -> tuple[float, float
     return error_rate([row["text"] for row in rows], texts, locale), tagged / len(rows)
 
 
-def table(asr, sets: dict[str, list[dict]], lookaheads: list[int], show: Callable[[str], None] = print,
-          prompts: tuple[str, ...] = PROMPTS) -> dict:
+def table(
+    asr,
+    sets: dict[str, list[dict]],
+    lookaheads: list[int],
+    show: Callable[[str], None] = print,
+    prompts: tuple[str, ...] = PROMPTS,
+) -> dict:
     """Prints a Markdown table in percent, a row for each set, which is of one language.
 
     Columns: the own prompt at every lookahead; at the first of them the other ``prompts``; then the share of clips with the
@@ -67,6 +73,10 @@ def table(asr, sets: dict[str, list[dict]], lookaheads: list[int], show: Callabl
 def rows_of_people(sets: dict[str, list[dict]]) -> dict[str, list[dict]]:
     """The sets of the six languages, ``lang`` of each row made a locale (manifests of recordings have de for de-DE)."""
     by_code = {code: language.locale for code, language in languages.BY_CODE.items()} | {
-        language.locale: language.locale for language in languages.LANGUAGES}
-    return {name: [dict(row, lang=by_code[row["lang"]]) for row in rows]
-            for name, rows in sets.items() if all(row["lang"] in by_code for row in rows)}
+        language.locale: language.locale for language in languages.LANGUAGES
+    }
+    return {
+        name: [dict(row, lang=by_code[row["lang"]]) for row in rows]
+        for name, rows in sets.items()
+        if all(row["lang"] in by_code for row in rows)
+    }

@@ -10,6 +10,7 @@ on the pseudo-speech below about three tokens a second come out, on other audio 
 Neither espeak-ng nor a word list
 is needed: tokenizer text and audio are made here from the seed.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -33,14 +34,18 @@ def tokenizer_lines(vocabulary: int = 1024, scripts: bool = False) -> list[str]:
     ``scripts`` adds a few lines of kana and Devanagari, whose characters are three bytes each.
     """
     rng = random.Random("tokenizer")
-    onsets = ("b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p ph pl pr qu r s sc sh sl sm sn sp st str sw t th tr "
-              "v w wh y z")
-    rimes = ("a ab ack ad ain all am an and ar ate ay e ead eam ed eep ell en ent er es est et ew i ice ick ide ight ill in ine "
-             "ing ip ire ish ive o oad ock oil old on ong oon op or ore ot ound ous out ow ox u ub uck ug um un ure us ut")
+    onsets = (
+        "b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p ph pl pr qu r s sc sh sl sm sn sp st str sw t th tr v w wh y z"
+    )
+    rimes = (
+        "a ab ack ad ain all am an and ar ate ay e ead eam ed eep ell en ent er es est et ew i ice ick ide ight ill in ine "
+        "ing ip ire ish ive o oad ock oil old on ong oon op or ore ot ound ous out ow ox u ub uck ug um un ure us ut"
+    )
     lines = list(itertools.islice(text.grammar_sentences("tokenizer", held_out=False), 2000))
     for _ in range(4000 * max(1, vocabulary // 1024)):
-        words = ("".join(rng.choice(onsets.split()) + rng.choice(rimes.split()) for _ in range(rng.randint(1, 3)))
-                 for _ in range(8))
+        words = (
+            "".join(rng.choice(onsets.split()) + rng.choice(rimes.split()) for _ in range(rng.randint(1, 3))) for _ in range(8)
+        )
         lines.append(" ".join(words) + " it's")
     for alphabet in ("あいうえおかきくけこさしすせそたちつてと", "कखगघचछजझटठडढतथदधपफबभ") if scripts else ():
         lines += ["".join(rng.choice(alphabet) for _ in range(8)) for _ in range(200)]
@@ -86,13 +91,19 @@ def write(preset: str, path: Path, seed: int = 0) -> tuple[int, float]:
     size = model.PRESETS[preset]
     with tempfile.TemporaryDirectory() as folder:
         prompted = size.kind == "prompt"
-        asr = model.build(size, model.write_tokenizer(tokenizer_lines(size.vocabulary, scripts=prompted), size.vocabulary,
-                                                      Path(folder), prompt.TAGS if prompted else ()))
+        asr = model.build(
+            size,
+            model.write_tokenizer(
+                tokenizer_lines(size.vocabulary, scripts=prompted), size.vocabulary, Path(folder), prompt.TAGS if prompted else ()
+            ),
+        )
         parameters = sum(parameter.numel() for parameter in asr.parameters())
         expected = PARAMETERS.get(preset, parameters)
         if abs(parameters - expected) > 10_000:
-            raise RuntimeError(f"{preset}: {parameters} parameters, but the published model has about {expected}; "
-                               "the structure in reference/model.py has drifted")
+            raise RuntimeError(
+                f"{preset}: {parameters} parameters, but the published model has about {expected}; "
+                "the structure in reference/model.py has drifted"
+            )
         rate = animate.animate(asr, pseudo_speech_batch(seed))
         asr.preprocessor.featurizer.dither = 1e-5
         model.save(asr, path)

@@ -3,6 +3,7 @@
 ``text/reader_held_out.txt`` lists, one normalised sentence a line, what is kept from training in every recording of it:
 the reader speaks some prompts up to seven times, so the split goes by the sentence and never by the clip.
 """
+
 from __future__ import annotations
 
 import json
@@ -66,6 +67,7 @@ def prompted_rows(manifest: Path) -> list[dict]:
         language = languages.BY_CODE[record["lang"]]
         sentence = languages.tidy(record["text"], language)
         if sentence and text.normalise(sentence) not in sentences and language.trainable(sentence):
-            chosen.append(dict(record, text=sentence, lang=language.locale,
-                               audio_filepath=str(manifest.parent / record["audio_filepath"])))
+            chosen.append(
+                dict(record, text=sentence, lang=language.locale, audio_filepath=str(manifest.parent / record["audio_filepath"]))
+            )
     return chosen

@@ -5,6 +5,7 @@
 ``eval-tdt.jsonl`` and ``calibration-tdt.jsonl``: some of the same English clips, with capitals and punctuation, and French;
 ``eval-multi.jsonl`` and ``calibration-multi.jsonl``: six languages as they are written, ``lang`` the locale.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -39,7 +40,7 @@ def synthesise(sentence: str, voice: voices.Voice) -> np.ndarray:
         raise RuntimeError(f"{command[0]} gave no speech for voice {voice.name}: {run.stderr.decode(errors='replace')}")
     rate_hz = int.from_bytes(run.stdout[24:28], "little")
     # A piped WAV header carries no length, so the samples are read as what follows the 44 bytes.
-    samples = np.frombuffer(run.stdout[44: len(run.stdout) // 2 * 2], "<i2").astype(np.float32)
+    samples = np.frombuffer(run.stdout[44 : len(run.stdout) // 2 * 2], "<i2").astype(np.float32)
     samples = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ).astype(np.float32)
     samples = trim(samples / max(1.0, float(np.abs(samples).max())))
     return 0.7 * samples
@@ -48,7 +49,7 @@ def synthesise(sentence: str, voice: voices.Voice) -> np.ndarray:
 def trim(samples: np.ndarray, threshold: float = 0.005) -> np.ndarray:
     """f32 [samples] without the quiet at both ends."""
     loud = np.flatnonzero(np.abs(samples) > threshold)
-    return samples[loud[0]: loud[-1] + 1] if len(loud) else samples
+    return samples[loud[0] : loud[-1] + 1] if len(loud) else samples
 
 
 def pad(samples: np.ndarray, rng: random.Random, longest_s: float) -> np.ndarray:
@@ -96,8 +97,9 @@ def write_set(folder: Path, name: str, rows: list[dict]) -> None:
     work.rmdir()
 
 
-def held_out_set(name: str, n_grammar: int, runs: list[tuple[float, float, str]], language: str = "en",
-                 unseen: list[str] | None = None) -> list[dict]:
+def held_out_set(
+    name: str, n_grammar: int, runs: list[tuple[float, float, str]], language: str = "en", unseen: list[str] | None = None
+) -> list[dict]:
     """Rows of one committed set: grammar sentences, unseen-word sentences, and clips of sentences in a row.
 
     ``runs`` are the clips in a row (one voice each, grammar sentences of their own): the seconds that each lasts a little
@@ -134,8 +136,9 @@ def held_out_set(name: str, n_grammar: int, runs: list[tuple[float, float, str]]
             sentences.append(fresh())
             parts.append(synthesise(sentences[-1], voice))
             pauses.append(pause_s if len(parts) == 3 else rng.uniform(0.2, min(1.5, pause_s)))
-        rows.append(dict(samples=joined(parts, pauses), text=joiner.join(sentences), sentences=sentences, voice=voice.name,
-                         set=kind))
+        rows.append(
+            dict(samples=joined(parts, pauses), text=joiner.join(sentences), sentences=sentences, voice=voice.name, set=kind)
+        )
     return rows
 
 
@@ -144,11 +147,14 @@ def multilingual_set(side: str, n_grammar: int, n_unseen: int) -> list[dict]:
     model is to find out a third by itself."""
     rows = []
     for language in languages.LANGUAGES:
-        new = held_out_set(f"{side}-multi-{language.code}", n_grammar, [RUN_8_S], language.code,
-                           language.unseen_sentences(side)[:n_unseen])
+        new = held_out_set(
+            f"{side}-multi-{language.code}", n_grammar, [RUN_8_S], language.code, language.unseen_sentences(side)[:n_unseen]
+        )
         told = [{"target_lang": prompt.AUTO} if index % 3 == 2 else {} for index in range(len(new))]
-        rows += [dict(row, set=f"{row['set']}-{language.code}", lang=language.locale, **one)
-                 for row, one in zip(new, told, strict=True)]
+        rows += [
+            dict(row, set=f"{row['set']}-{language.code}", lang=language.locale, **one)
+            for row, one in zip(new, told, strict=True)
+        ]
     return rows
 
 
@@ -162,8 +168,16 @@ def written_set(side: str, english: list[dict], n_grammar: int, n_unseen: int) -
         if len(row["sentences"]) == 1:
             left[row["set"]] -= 1
         if len(row["sentences"]) > 1 or left[row["set"]] >= 0:
-            rows.append(dict(audio_filepath=f"{side}/{index:03d}.flac", duration=duration_s(row), voice=row["voice"], lang="en",
-                             set=f"{row['set']}-en", text=" ".join(map(written.english, row["sentences"]))))
+            rows.append(
+                dict(
+                    audio_filepath=f"{side}/{index:03d}.flac",
+                    duration=duration_s(row),
+                    voice=row["voice"],
+                    lang="en",
+                    set=f"{row['set']}-en",
+                    text=" ".join(map(written.english, row["sentences"])),
+                )
+            )
     new = held_out_set(f"{side}-tdt", n_grammar, [RUN_10_S, RUN_13_S], "fr")
     return rows + [dict(row, set=f"{row['set']}-fr", lang="fr") for row in new]
 

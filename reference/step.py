@@ -1,4 +1,5 @@
 """What one training step computes, and how a model is made ready for it."""
+
 from __future__ import annotations
 
 import random
@@ -8,8 +9,14 @@ import torch
 from . import data, loss, model, prompt
 
 
-def stretches(cuts: list[tuple], frames: torch.Tensor, n_frames: torch.Tensor, predictions: torch.Tensor,
-              targets: torch.Tensor, n_labels: torch.Tensor) -> tuple:
+def stretches(
+    cuts: list[tuple],
+    frames: torch.Tensor,
+    n_frames: torch.Tensor,
+    predictions: torch.Tensor,
+    targets: torch.Tensor,
+    n_labels: torch.Tensor,
+) -> tuple:
     """Cuts every utterance where its clips end, so that the lattice grows with the sum of the clips, not its square.
 
     Encoder and predictor have run over the whole of it; only the loss is told which frames hold which labels.
@@ -20,10 +27,11 @@ def stretches(cuts: list[tuple], frames: torch.Tensor, n_frames: torch.Tensor, p
         ends = [(round(sample / data.SAMPLES_PER_ENC_FRAME), label) for sample, label in inner]
         start, first = 0, 0
         for end, last in [*ends, (int(n_frames[i]), int(n_labels[i]))]:
-            pieces.append((frames[i, :, start:end].T, predictions[i, :, first: last + 1].T, targets[i, first:last]))
+            pieces.append((frames[i, :, start:end].T, predictions[i, :, first : last + 1].T, targets[i, first:last]))
             start, first = end, last
     frames, predictions, targets = (
-        torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True) for parts in zip(*pieces, strict=True))
+        torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True) for parts in zip(*pieces, strict=True)
+    )
     n_frames, n_labels = (torch.tensor([len(piece[part]) for piece in pieces]) for part in (0, 2))
     return frames.transpose(1, 2), n_frames, predictions.transpose(1, 2), targets, n_labels
 
@@ -45,8 +53,10 @@ def losses(asr, ctc_head: torch.nn.Module, batch: tuple) -> tuple[torch.Tensor, 
     else:
         transducer = loss.transducer_loss(logits, targets, n_frames, n_labels, blank).sum() / n_tokens
     log_probs = torch.log_softmax(ctc_head(frames.transpose(1, 2)), -1).transpose(0, 1)
-    ctc = torch.nn.functional.ctc_loss(log_probs, targets, n_frames, n_labels, blank=blank, reduction="sum",
-                                       zero_infinity=True) / n_tokens
+    ctc = (
+        torch.nn.functional.ctc_loss(log_probs, targets, n_frames, n_labels, blank=blank, reduction="sum", zero_infinity=True)
+        / n_tokens
+    )
     return transducer, ctc
 
 

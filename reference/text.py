@@ -6,6 +6,7 @@ Three kinds of held-out text, none of which training may see:
   reader sentences whose hash falls in the held-out share (see ``reader.py``).
 Everything is a function of a seed and of the text itself, never of the order of a file.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -35,17 +36,35 @@ ACTIONS = "open close find bring move clean carry take hold watch sell buy".spli
 ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth".split()
 
 TEMPLATES = (
-    "{digits}", "my number is {digits}", "the code is {digits}", "call {person} at {digits}",
-    "turn {onoff} the {thing} in the {room}", "please {action} the {color} {thing}", "{action} the {thing}",
-    "{person} will {action} the {color} {thing} {when}", "set the {thing} to {number}",
-    "wake me at {time} {when}", "it will be {weather} in {city} {when}", "is it {weather} in {city}",
-    "{person} would like some {food} and some {food}", "add {number} {color} apples and {food} to the list",
-    "the train to {place} leaves at {time}", "how far is it from {place} to {place}",
-    "the {ordinal} of {month} is a {day}", "remind {person} to buy {food} {when}",
-    "what time does the {room} open {when}", "there are {number} people in the {room}",
+    "{digits}",
+    "my number is {digits}",
+    "the code is {digits}",
+    "call {person} at {digits}",
+    "turn {onoff} the {thing} in the {room}",
+    "please {action} the {color} {thing}",
+    "{action} the {thing}",
+    "{person} will {action} the {color} {thing} {when}",
+    "set the {thing} to {number}",
+    "wake me at {time} {when}",
+    "it will be {weather} in {city} {when}",
+    "is it {weather} in {city}",
+    "{person} would like some {food} and some {food}",
+    "add {number} {color} apples and {food} to the list",
+    "the train to {place} leaves at {time}",
+    "how far is it from {place} to {place}",
+    "the {ordinal} of {month} is a {day}",
+    "remind {person} to buy {food} {when}",
+    "what time does the {room} open {when}",
+    "there are {number} people in the {room}",
     "{person} and {person} went to {place} and came back {when} with {number} boxes of {food}",
-    "put the {color} {thing} next to the {color} {thing} in the {room}", "play the {ordinal} song", "yes", "no",
-    "stop", "thank you", "good morning {person}", "{number} plus {number} is {number}",
+    "put the {color} {thing} next to the {color} {thing} in the {room}",
+    "play the {ordinal} song",
+    "yes",
+    "no",
+    "stop",
+    "thank you",
+    "good morning {person}",
+    "{number} plus {number} is {number}",
 )
 
 
@@ -74,14 +93,22 @@ def number_words(rng: random.Random) -> str:
 def grammar_sentence(rng: random.Random) -> str:
     """One sentence of the grammar; ``{digits}`` is one to eight spoken digits."""
     fill = dict(
-        person=lambda: rng.choice(PEOPLE), room=lambda: rng.choice(ROOMS), thing=lambda: rng.choice(THINGS),
-        color=lambda: rng.choice(COLORS), day=lambda: rng.choice(DAYS), when=lambda: rng.choice(WHEN),
+        person=lambda: rng.choice(PEOPLE),
+        room=lambda: rng.choice(ROOMS),
+        thing=lambda: rng.choice(THINGS),
+        color=lambda: rng.choice(COLORS),
+        day=lambda: rng.choice(DAYS),
+        when=lambda: rng.choice(WHEN),
         city=lambda: rng.choice(CITIES),
         month=lambda: rng.choice(MONTHS),
-        food=lambda: rng.choice(FOODS), place=lambda: rng.choice(PLACES), weather=lambda: rng.choice(WEATHER),
-        action=lambda: rng.choice(ACTIONS), ordinal=lambda: rng.choice(ORDINALS),
+        food=lambda: rng.choice(FOODS),
+        place=lambda: rng.choice(PLACES),
+        weather=lambda: rng.choice(WEATHER),
+        action=lambda: rng.choice(ACTIONS),
+        ordinal=lambda: rng.choice(ORDINALS),
         onoff=lambda: rng.choice(["on", "off"]),
-        number=lambda: number_words(rng), digits=lambda: " ".join(rng.choices(DIGITS, k=rng.randint(1, 8))),
+        number=lambda: number_words(rng),
+        digits=lambda: " ".join(rng.choices(DIGITS, k=rng.randint(1, 8))),
         time=lambda: f"{rng.choice(DIGITS[1:] + TEENS[:3])} {rng.choice(['thirty', 'fifteen', 'twenty', 'forty five'])}",
     )
     sentence = re.sub(r"{(\w+)}", lambda slot: fill[slot[1]](), rng.choice(TEMPLATES))

@@ -7,6 +7,7 @@ From scratch, the first stage takes short clips until both losses are low; with 
 rate falls along a cosine over the wall clock, because the speed of a shared machine is not known beforehand; the data
 and every random draw follow from --seed, the number of steps does not.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -75,8 +76,9 @@ def start(args: argparse.Namespace) -> tuple:
         torch.manual_seed(args.seed)
         lines = [row["text"] for rows in (*synthetic, *recorded) for row in rows]
         # NeMo copies these files into the checkpoint whenever it saves, so they stay for the whole run.
-        asr = model.build(size, model.write_tokenizer(lines, size.vocabulary, args.out.parent / "tokenizer",
-                                                      prompt.TAGS if prompted else ()))
+        asr = model.build(
+            size, model.write_tokenizer(lines, size.vocabulary, args.out.parent / "tokenizer", prompt.TAGS if prompted else ())
+        )
     step.prepare(asr, args.seed, args.spec_augment, args.freeze_subsampling)
     clips = []
     for rows, weight in zip(synthetic, args.corpus_weights, strict=True):
@@ -117,8 +119,16 @@ def fit(asr, clips: list[data.Clip], sets: dict[str, list[dict]], args: argparse
     start_s = saved_s = shown_s = time.monotonic()
     while True:
         pool, seconds, chains = (short, FIRST_STAGE_SECONDS, 0.0) if first_stage else (clips, args.batch_seconds, CHAIN_SHARE)
-        for batch in data.batches(pool, seconds, chains, args.seed * 1000 + epoch, 0.0 if first_stage else long_share,
-                                  args.longest_chain, silent_share, auto_share):
+        for batch in data.batches(
+            pool,
+            seconds,
+            chains,
+            args.seed * 1000 + epoch,
+            0.0 if first_stage else long_share,
+            args.longest_chain,
+            silent_share,
+            auto_share,
+        ):
             now_s = time.monotonic()
             done = (now_s - start_s) / 60 / args.minutes
             if done >= 1:
@@ -138,8 +148,11 @@ def fit(asr, clips: list[data.Clip], sets: dict[str, list[dict]], args: argparse
             if now_s - shown_s > 30:
                 shown_s = now_s
                 torch.set_num_threads(free_threads(args.threads, torch.get_num_threads()))
-                print(f"{now_s - start_s:.0f} s, step {n_steps}, epoch {epoch}, transducer {transducer.item():.3f}, "
-                      f"ctc {ctc.item():.3f} nats a token, {torch.get_num_threads()} threads", flush=True)
+                print(
+                    f"{now_s - start_s:.0f} s, step {n_steps}, epoch {epoch}, transducer {transducer.item():.3f}, "
+                    f"ctc {ctc.item():.3f} nats a token, {torch.get_num_threads()} threads",
+                    flush=True,
+                )
             if now_s - saved_s > 60 * args.save_minutes:
                 saved_s = now_s
                 save(asr, args.out)
@@ -165,8 +178,11 @@ def main() -> None:
     parser.add_argument("--auto-share", type=float, default=1 / 3, help="prompted: share of examples whose prompt is auto")
     parser.add_argument("--spec-augment", action="store_true", help="NeMo's SpecAugment; for runs of many hours")
     parser.add_argument("--freeze-subsampling", action="store_true", help="with --init: a fifth faster")
-    parser.add_argument("--bfloat16", action="store_true",
-                        help="multiply in bfloat16; 1.6 times as fast where the CPU has avx512_bf16 or amx_bf16")
+    parser.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="multiply in bfloat16; 1.6 times as fast where the CPU has avx512_bf16 or amx_bf16",
+    )
     parser.add_argument("--batch-seconds", type=float, default=64.0)
     parser.add_argument("--longest-chain", type=float, default=120.0, help="seconds; for the TDT kind")
     parser.add_argument("--save-minutes", type=float, default=10.0)

@@ -2,6 +2,7 @@
 
 The rules look at the text alone, so that a clip made from lower-case text can be given them afterwards.
 """
+
 from __future__ import annotations
 
 import re
@@ -11,10 +12,15 @@ from . import text
 
 LETTERS = "a-zàâçèéêëîïôùûœ"
 CAPITALS = "A-ZÀÂÇÈÉÊÎÔŒ"
-NAMES = frozenset(name for group in (text.PEOPLE, text.DAYS, text.MONTHS, text.CITIES, ["english", "french", "american"])
-                  for name in group if "%" not in name) - {"march", "may", "mary"} | {"mary", "i", "i'm", "i'll", "i've", "i'd"}
+NAMES = frozenset(
+    name
+    for group in (text.PEOPLE, text.DAYS, text.MONTHS, text.CITIES, ["english", "french", "american"])
+    for name in group
+    if "%" not in name
+) - {"march", "may", "mary"} | {"mary", "i", "i'm", "i'll", "i've", "i'd"}
 QUESTION_OPENERS = frozenset(
-    "what how where who why when which whose is are was were does did do can could would will should am isn't aren't".split())
+    "what how where who why when which whose is are was were does did do can could would will should am isn't aren't".split()
+)
 
 
 def capitalised(sentence: str) -> str:

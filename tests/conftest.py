@@ -23,9 +23,7 @@ def eval_corpus(reference_checkpoint):
     """Eight short utterances of different lengths, and one that outlasts the encoder's left context (5.6 s)."""
     from nemoport.calibration.corpus import read_corpus
 
-    corpus = read_corpus(
-        ROOT / "reference" / "audio" / "eval.jsonl", reference_checkpoint.spec.frontend.sample_rate_hz
-    )
+    corpus = read_corpus(ROOT / "reference" / "audio" / "eval.jsonl", reference_checkpoint.spec.frontend.sample_rate_hz)
     by_length = sorted(corpus.utterances, key=lambda u: u.seconds)
     short = [u for u in by_length if u.seconds < 4.0]
     long = next(u for u in by_length if u.seconds > 6.0)

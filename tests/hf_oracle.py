@@ -122,7 +122,6 @@ def offline_tokens(model, features, mask, lookahead: int, slot: int | None = Non
     return tuple(t for t in found.sequences[0].tolist() if t != blank)
 
 
-
 def parakeet_from_checkpoint(checkpoint):
     """`ParakeetForTDT` with the checkpoint's weights; refuses names without a partner on either side."""
     from transformers import ParakeetEncoderConfig, ParakeetForTDT, ParakeetTDTConfig

@@ -175,8 +175,8 @@ def test_a_call_of_the_decoder_for_all_paths():
     """At most one to begin a frame, and one for each token on it; each prefix once in a call."""
     session, asked = Lattice(sharp=3.0), []
     step = session.step
-    session.step = lambda frames, tokens, state: asked.append(list(zip(tokens, state[0][0, :, 0], strict=True))) or step(
-        frames, tokens, state
+    session.step = lambda frames, tokens, state: (
+        asked.append(list(zip(tokens, state[0][0, :, 0], strict=True))) or step(frames, tokens, state)
     )
     beam = search(session, 12, width=4)
     assert len(asked) <= 12 * 3 and max(map(len, asked)) > 4 and len(beam.predictions) <= 4

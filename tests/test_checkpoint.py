@@ -265,9 +265,7 @@ def hub(monkeypatch):
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "HfApi", FakeHub)
-    monkeypatch.setattr(
-        huggingface_hub, "hf_hub_download", lambda repo, name, revision: f"/cache/{repo}/{revision}/{name}"
-    )
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo, name, revision: f"/cache/{repo}/{revision}/{name}")
     return lambda files: monkeypatch.setattr(FakeHub, "files", files)
 
 

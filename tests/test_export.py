@@ -50,9 +50,7 @@ def tiny(request, tmp_path_factory):
     for contract in (NEMO, KV):
         (folder / contract).mkdir()
         export_graphs(checkpoint, folder / contract, contract)
-        sessions[contract] = OnnxSession(
-            checkpoint.spec, folder / contract / ENCODER, folder / contract / DECODER, threads=1
-        )
+        sessions[contract] = OnnxSession(checkpoint.spec, folder / contract / ENCODER, folder / contract / DECODER, threads=1)
     model = ASRModel.restore_from(str(path), map_location="cpu").eval()
     return model, sessions, checkpoint.spec, folder
 
@@ -177,9 +175,7 @@ def test_graph_is_what_it_promises(tiny, contract):
     assert ModelSpec.from_dict(json.loads(metadata["nemoport.spec"])) == spec
     files = {e.value for i in model.graph.initializer for e in i.external_data if e.key == "location"}
     assert files <= {f"{ENCODER}.data"}
-    assert sorted(p.name for p in folder.glob("*.onnx*")) == sorted(
-        [ENCODER, f"{ENCODER}.data", DECODER, f"{DECODER}.data"]
-    )
+    assert sorted(p.name for p in folder.glob("*.onnx*")) == sorted([ENCODER, f"{ENCODER}.data", DECODER, f"{DECODER}.data"])
     # MatMul-only quantizers must reach every linear layer, the pointwise convolutions too.
     linear = {node.input[1] for node in layer_matmuls(model)}
     assert len(linear) == 10 * layers

@@ -346,9 +346,7 @@ def test_gates_in_words_see_a_trained_model_and_its_damage(reference_checkpoint,
     words = ("wer", "boundary", "longform", "conditions")
 
     def failed():
-        context = Context(
-            tmp_path / "litert-fp32", limits_of("litert-fp32"), checkpoint, eval_corpus, oracle_en, threads=1
-        )
+        context = Context(tmp_path / "litert-fp32", limits_of("litert-fp32"), checkpoint, eval_corpus, oracle_en, threads=1)
         context.limits.blocks["longform"]["minutes"] = 1
         return {name for name in words if any(r.status == FAIL for r in gates.run_gate(name, context))}
 

@@ -180,8 +180,13 @@ def test_a_stream_that_forgets_is_rejected(copy, context_of, gate, monkeypatch):
     """Caches that never fill: nothing before the chunk is heard."""
     from openvino import opset13 as opset
 
-    edit(copy, ENCODER, lambda model: behind(
-        model, "cache_len_out", lambda source: opset.multiply(source, opset.constant(np.int32(0))).output(0)))
+    edit(
+        copy,
+        ENCODER,
+        lambda model: behind(
+            model, "cache_len_out", lambda source: opset.multiply(source, opset.constant(np.int32(0))).output(0)
+        ),
+    )
     context = context_of(copy, lookaheads=(6,))
     blocks = {**context.limits.blocks, "longform": {**context.limits.blocks["longform"], "minutes": 0.3}}
     context.limits = replace(context.limits, blocks=blocks)
@@ -325,7 +330,7 @@ def test_the_package_is_card_002s(packed):
     part = shutil.copytree(packed, packed.parent / "part", ignore=shutil.ignore_patterns("fp32", "kv-int8"))
     assert len(verify(part, [INT8])) == 3
     card = (packed / "README.md").read_text()
-    assert "library_name: \"openvino\"" in card and "- openvino\n" in card
+    assert 'library_name: "openvino"' in card and "- openvino\n" in card
     assert "OpenVINO graphs of" in card and "`cache_channel`: [1, 6, 70, 176]" in card and "`cache_key_<layer>`" in card
     for absent in ("cache_last_channel", "input_states_1", "onnxruntime", "ONNX", "encoded_lengths", "*_next"):
         assert absent not in card

@@ -444,9 +444,10 @@ def test_code_of_the_card_runs(packed, tmp_path):
     soundfile.write(short, soundfile.read(utterances[0])[0][:9600], 16000, subtype="FLOAT")
     cases = [(utterances[0], 0), (utterances[0], 1), (utterances[1], 6), (utterances[1], 13), (short, 0), (short, 13)]
     ours = {r: Recognizer.open(packed / "fp32", r, threads=1) for r in LOOKAHEADS}
-    script = ONE_CORE + blocks[0].split("if __name__")[0] + (
-        "for audio, lookahead in json.load(sys.stdin):\n"
-        "    print(json.dumps(transcribe('.', 'fp32', audio, lookahead)))\n"
+    script = (
+        ONE_CORE
+        + blocks[0].split("if __name__")[0]
+        + ("for audio, lookahead in json.load(sys.stdin):\n    print(json.dumps(transcribe('.', 'fp32', audio, lookahead)))\n")
     )
     assert "nemoport" not in script
     done = subprocess.run(

@@ -252,9 +252,7 @@ def test_others_are_told_nothing(reference_checkpoint):
         reference_checkpoint.spec.check_prompts(1, [0])
 
 
-@pytest.mark.parametrize(
-    "language, slot", [("de-DE", 9), ("de_de", 9), ("DE-de", 9), ("auto", 101), ("ja-JP", 10), ("en-US", 0)]
-)
+@pytest.mark.parametrize("language, slot", [("de-DE", 9), ("de_de", 9), ("DE-de", 9), ("auto", 101), ("ja-JP", 10), ("en-US", 0)])
 def test_names_of_languages(checkpoint, language, slot):
     assert checkpoint.spec.prompt.slot(language) == slot
 

@@ -1,4 +1,5 @@
 """The reference recipe: held-out text and voices, the transducer loss, the random checkpoints, the committed speech."""
+
 from __future__ import annotations
 
 import hashlib
@@ -130,7 +131,10 @@ def test_tiny_random_checkpoint_has_the_published_structure(tiny):
     assert [list(context) for context in encoder.att_context_size] == [[70, 13], [70, 6], [70, 1], [70, 0]]
     assert (encoder.subsampling, encoder.subsampling_factor, encoder.conv_kernel_size) == ("dw_striding", 8, 9)
     assert (encoder.conv_norm_type, encoder.conv_context_size, encoder.att_context_style) == (
-        "layer_norm", "causal", "chunked_limited")
+        "layer_norm",
+        "causal",
+        "chunked_limited",
+    )
     assert not encoder.use_bias and not encoder.xscaling and encoder.causal_downsampling
     assert asr.cfg.preprocessor.features == 128 and asr.cfg.preprocessor.normalize == "NA"
     assert asr.cfg.decoder.prednet.pred_rnn_layers == 2 and asr.cfg.joint.jointnet.activation == "relu"

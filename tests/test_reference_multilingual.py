@@ -1,4 +1,5 @@
 """The prompted kind of the reference recipe: its structure, its prompts and tags, its six languages, its checkpoint."""
+
 from __future__ import annotations
 
 import hashlib
@@ -51,7 +52,10 @@ def test_tiny_prompted_checkpoint_has_the_published_structure(tiny):
     assert type(asr).__name__ == "EncDecRNNTBPEModelWithPrompt"
     assert [list(context) for context in encoder.att_context_size] == [[56, 3], [56, 0], [56, 6], [56, 13]]
     assert (encoder.conv_norm_type, encoder.conv_context_size, encoder.att_context_style) == (
-        "layer_norm", "causal", "chunked_limited")
+        "layer_norm",
+        "causal",
+        "chunked_limited",
+    )
     assert not encoder.use_bias and not encoder.xscaling and encoder.causal_downsampling
     assert asr.cfg.preprocessor.normalize == "NA"
     defaults = asr.cfg.model_defaults
@@ -92,8 +96,9 @@ def tokens_of(asr, audio: np.ndarray, name: str) -> list[tuple]:
     import torch
 
     with torch.no_grad():
-        frames, n_frames = prompt.encode(asr, torch.from_numpy(audio), torch.full((len(audio),), audio.shape[1]),
-                                         [name] * len(audio))
+        frames, n_frames = prompt.encode(
+            asr, torch.from_numpy(audio), torch.full((len(audio),), audio.shape[1]), [name] * len(audio)
+        )
         found = asr.decoding.rnnt_decoder_predictions_tensor(frames, n_frames, return_hypotheses=True)
     return [tuple(hypothesis.y_sequence.tolist()) for hypothesis in found]
 
@@ -182,8 +187,12 @@ def test_a_missing_word_list_is_named(tmp_path):
 @pytest.mark.parametrize("language", languages.LANGUAGES, ids=lambda language: language.code)
 def test_a_tenth_of_the_wide_words_is_kept_from_training(language):
     letters = "bdklmnrst"  # of which made-up Latin words are
-    wide = languages.WideWords(language, [a + "a" + b + "o" + c for a in letters for b in letters for c in letters]
-                               if language.code in ("en", "fr", "de", "es") else [])
+    wide = languages.WideWords(
+        language,
+        [a + "a" + b + "o" + c for a in letters for b in letters for c in letters]
+        if language.code in ("en", "fr", "de", "es")
+        else [],
+    )
     rng = random.Random(language.code)
     trained, held_out = ({wide.word(rng, side) for _ in range(300)} for side in (False, True))
     assert len(trained) > 100 and len(held_out) > 15
@@ -218,8 +227,14 @@ def test_scored_form():
 def test_transcripts_of_people_are_kept_where_the_tokenizer_knows_them(tmp_path):
     from nemoport.reference import reader
 
-    lines = [("ja", "いち"), ("ja", "漢字です。"), ("hi", "वह चाय पी रहा है."), ("de", "„Guten Morgen“, sagte er!"),
-             ("de", "Der Pelikan."), ("en", sorted(reader.held_out_sentences())[0])]
+    lines = [
+        ("ja", "いち"),
+        ("ja", "漢字です。"),
+        ("hi", "वह चाय पी रहा है."),
+        ("de", "„Guten Morgen“, sagte er!"),
+        ("de", "Der Pelikan."),
+        ("en", sorted(reader.held_out_sentences())[0]),
+    ]
     manifest = tmp_path / "m.jsonl"
     manifest.write_text("\n".join(json.dumps(dict(audio_filepath="x.wav", lang=code, text=line)) for code, line in lines))
     found = [(row["lang"], row["text"]) for row in reader.prompted_rows(manifest)]
@@ -230,16 +245,24 @@ def clips_of(n: int):
     from nemoport.reference import data
 
     noise = np.random.default_rng(0)
-    return [data.Clip((3000 * noise.standard_normal(9000 + 200 * (i % 30))).astype(np.int16), [i % 6, i % 6], False,
-                      prompt.LANGUAGES[i % 6]) for i in range(n)]
+    return [
+        data.Clip(
+            (3000 * noise.standard_normal(9000 + 200 * (i % 30))).astype(np.int16), [i % 6, i % 6], False, prompt.LANGUAGES[i % 6]
+        )
+        for i in range(n)
+    ]
 
 
 def test_training_examples_carry_prompts():
     from nemoport.reference import data
 
     clips = clips_of(240)
-    examples = [(example, len(example[1]) > 2) for seed in range(6)
-                for batch in data.batches(clips, 64, 0.3, seed, silent_share=0.3, auto_share=1 / 3) for example in batch]
+    examples = [
+        (example, len(example[1]) > 2)
+        for seed in range(6)
+        for batch in data.batches(clips, 64, 0.3, seed, silent_share=0.3, auto_share=1 / 3)
+        for example in batch
+    ]
     counts = Counter(example[3] for example, _ in examples)
     assert 0.25 < counts["auto"] / len(examples) < 0.42
     assert set(counts) == {"auto", *prompt.LANGUAGES}

@@ -1,4 +1,5 @@
 """The full-context TDT kind of the reference recipe: its structure, its loss, its text, its committed speech."""
+
 from __future__ import annotations
 
 import itertools
@@ -55,8 +56,8 @@ def greedy(asr, frames, n_frames: int) -> tuple[list[int], list[int]]:
     tokens, durations, t, in_place = [], [], 0, 0
     prediction, state = asr.decoder.predict(None, None, add_sos=False, batch_size=1)
     while t < n_frames:
-        logits = asr.joint.joint(frames[:, :, t: t + 1].transpose(1, 2), prediction)[0, 0, 0]
-        token, step = int(logits[: blank + 1].argmax()), int(logits[blank + 1:].argmax())
+        logits = asr.joint.joint(frames[:, :, t : t + 1].transpose(1, 2), prediction)[0, 0, 0]
+        token, step = int(logits[: blank + 1].argmax()), int(logits[blank + 1 :].argmax())
         durations.append(step)
         if token == blank:
             step = max(step, 1)
@@ -79,7 +80,7 @@ def test_tiny_tdt_checkpoint_listens_and_takes_every_duration(tiny):
         frames, n_frames = asr.forward(input_signal=audio, input_signal_length=torch.full((6,), audio.shape[1]))
         found = asr.decoding.rnnt_decoder_predictions_tensor(frames, n_frames, return_hypotheses=True)
         for i, hypothesis in enumerate(found):
-            tokens, steps = greedy(asr, frames[i: i + 1], int(n_frames[i]))
+            tokens, steps = greedy(asr, frames[i : i + 1], int(n_frames[i]))
             assert tokens == hypothesis.y_sequence.tolist()
             durations.update(steps)
     texts = {tuple(hypothesis.y_sequence.tolist()) for hypothesis in found}
@@ -99,8 +100,17 @@ def test_loss_and_gradient_are_those_of_transformers():
     targets = torch.randint(0, 6, (5, 4))
     logits = torch.randn(5, 9, 5, 7 + 5, requires_grad=True)
     found = tdt_loss(logits, targets, n_frames, n_labels, blank_id=6, sigma=0.02)
-    expected = oracle(logits[..., :7], logits[..., 7:], targets, n_frames, n_labels, blank_token_id=6,
-                      durations=[0, 1, 2, 3, 4], sigma=0.02, reduction="none")
+    expected = oracle(
+        logits[..., :7],
+        logits[..., 7:],
+        targets,
+        n_frames,
+        n_labels,
+        blank_token_id=6,
+        durations=[0, 1, 2, 3, 4],
+        sigma=0.02,
+        reduction="none",
+    )
     assert torch.allclose(found, expected, rtol=1e-5)
     weights = torch.tensor([1.0, 0.5, 2.0, 1.0, 3.0])
     grads = [torch.autograd.grad((weights * loss).sum(), logits, retain_graph=True)[0] for loss in (found, expected)]
@@ -116,11 +126,11 @@ def test_cutting_a_chain_keeps_frames_and_labels_together():
     predictions = torch.arange(5.0).expand(2, 2, 5)  # the value is the number of labels before
     targets = torch.tensor([[11, 12, 13, 14], [21, 22, 0, 0]])
     cuts = [[(4 * 1280 + 100, 3), (7 * 1280 - 100, 3)], []]  # the middle stretch of the first holds no label
-    found, n_frames, states, labels, n_labels = stretches(cuts, frames, torch.tensor([10, 6]), predictions, targets,
-                                                          torch.tensor([4, 2]))
+    found, n_frames, states, labels, n_labels = stretches(
+        cuts, frames, torch.tensor([10, 6]), predictions, targets, torch.tensor([4, 2])
+    )
     assert n_frames.tolist() == [4, 3, 3, 6] and n_labels.tolist() == [3, 0, 1, 2]
-    assert [found[i, 0, : n_frames[i]].tolist() for i in range(4)] == [
-        [0, 1, 2, 3], [4, 5, 6], [7, 8, 9], [0, 1, 2, 3, 4, 5]]
+    assert [found[i, 0, : n_frames[i]].tolist() for i in range(4)] == [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9], [0, 1, 2, 3, 4, 5]]
     assert [states[i, 0, : n_labels[i] + 1].tolist() for i in range(4)] == [[0, 1, 2, 3], [3], [3, 4], [0, 1, 2]]
     assert [labels[i, : n_labels[i]].tolist() for i in range(4)] == [[11, 12, 13], [], [14], [21, 22]]
 
@@ -141,7 +151,7 @@ def test_a_long_chain_is_cut_in_silence():
     loud = np.abs(samples).max()
     for sample, label in cuts:
         assert label % 3 == 0 and tokens[label - 3] == tokens[label - 1]
-        assert np.abs(samples[sample - 1000: sample + 1000]).max() < loud / 4
+        assert np.abs(samples[sample - 1000 : sample + 1000]).max() < loud / 4
 
 
 def test_shares_of_long_and_silent_batches():
@@ -149,8 +159,9 @@ def test_shares_of_long_and_silent_batches():
 
     clips = clips_of(300)
     batches = list(data.batches(clips, 64, 0.1, 0, long_share=0.2, longest_s=60.0, silent_share=0.5))
-    kinds = Counter("long" if len(batch[0]) > 2 else "silent" if any(not example[1] for example in batch) else "plain"
-                    for batch in batches)
+    kinds = Counter(
+        "long" if len(batch[0]) > 2 else "silent" if any(not example[1] for example in batch) else "plain" for batch in batches
+    )
     assert kinds["long"] > 5 and kinds["silent"] > 8 and kinds["plain"] > 8
     assert max(len(example[0]) for batch in batches for example in batch) < (60 + 18) * 16000  # a clip more than asked at most
     # The streaming kind asks for neither and gets the batches that it always got.
@@ -190,10 +201,11 @@ def test_written_english():
     from nemoport.reference import written
 
     for spoken, line in (
-            ("what time does the garage open on monday", "What time does the garage open on Monday?"),
-            ("anna said that i'm late but not in may", "Anna said that I'm late, but not in may."),
-            ("the first of may is a friday", "The first of May is a Friday."),
-            ("do", "Do.")):
+        ("what time does the garage open on monday", "What time does the garage open on Monday?"),
+        ("anna said that i'm late but not in may", "Anna said that I'm late, but not in may."),
+        ("the first of may is a friday", "The first of May is a Friday."),
+        ("do", "Do."),
+    ):
         assert written.english(spoken) == line
         assert written.spoken(line) == spoken
 
@@ -224,13 +236,16 @@ def test_french_training_text_is_free_of_what_is_held_out():
         assert sentence == written.tidy(sentence)
     assert not any("abaissâmes" in sentence or "le arbre" in sentence.lower() for sentence in sentences)
     assert french.elided("je ouvre la école de le ami parce que il a le onze") == (
-        "j'ouvre l'école de l'ami parce qu'il a le onze")
+        "j'ouvre l'école de l'ami parce qu'il a le onze"
+    )
 
 
 @pytest.fixture(scope="module")
 def sets() -> dict[str, list[dict]]:
-    return {name: [json.loads(line) for line in (AUDIO / f"{name}.jsonl").read_text().splitlines()]
-            for name in ("eval-tdt", "calibration-tdt")}
+    return {
+        name: [json.loads(line) for line in (AUDIO / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("eval-tdt", "calibration-tdt")
+    }
 
 
 def test_committed_written_sets(sets):
@@ -246,13 +261,16 @@ def test_committed_written_sets(sets):
             assert row["lang"] == row["set"][-2:] and row["voice"].startswith(row["lang"])
             assert row["duration"] >= (1.0 if index < 80 else 0.9)  # one of the further ones is "Sell the light."
             if row["set"] in ("unseen-fr", "unseen-en"):
-                kept = (french.held_out_words() if row["lang"] == "fr" else text.held_out_words())
+                kept = french.held_out_words() if row["lang"] == "fr" else text.held_out_words()
                 assert kept & set(written.spoken(row["text"]).replace("'", " ").split())
             if row["set"] == "grammar-fr" and row["duration"] < 8:
                 assert french.grammar_held_out(row["text"])
     # English clips are those of the other sets, with the same words, but for the further ones.
-    plain = {row["audio_filepath"]: row["text"] for name in ("eval", "calibration")
-             for row in map(json.loads, (AUDIO / f"{name}.jsonl").read_text().splitlines())}
+    plain = {
+        row["audio_filepath"]: row["text"]
+        for name in ("eval", "calibration")
+        for row in map(json.loads, (AUDIO / f"{name}.jsonl").read_text().splitlines())
+    }
     english = [row for row in itertools.chain(*sets.values()) if row["lang"] == "en"]
     further = [row for row in english if row["audio_filepath"].startswith("eval-tdt/")]
     english = [row for row in english if row not in further]
@@ -292,8 +310,13 @@ def test_training_steps_lower_the_loss(tiny):
     step.prepare(asr, seed=0, spec_augment=False, freeze_subsampling=False)
     rng, noise = random.Random(0), np.random.default_rng(0)
     clips = clips_of(4)
-    batch = data.collate([data.long_chain(clips, rng, noise, 6.0), (data.augmented(clips[0], rng, noise), clips[0].tokens),
-                          data.nothing_said(rng, noise)])
+    batch = data.collate(
+        [
+            data.long_chain(clips, rng, noise, 6.0),
+            (data.augmented(clips[0], rng, noise), clips[0].tokens),
+            data.nothing_said(rng, noise),
+        ]
+    )
     head = torch.nn.Linear(asr.encoder.d_model, asr.joint.num_classes_with_blank)
     optimizer = torch.optim.AdamW([*asr.parameters(), *head.parameters()], lr=3e-3)
     history = []

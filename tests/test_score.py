@@ -19,7 +19,7 @@ FP32 = "fp32"
 
 def test_a_limit_needs_a_number_and_a_reason(tmp_path):
     path = tmp_path / "gates.toml"
-    path.write_text('[x]\nrequired = []\nstreams = 1\n[x.wer]\nmax_empty = 0\n')
+    path.write_text("[x]\nrequired = []\nstreams = 1\n[x.wer]\nmax_empty = 0\n")
     with pytest.raises(ArtifactError, match="x.wer"):
         limits.read_limits(path)
     path.write_text(path.read_text() + 'reason = "because"\n')

@@ -173,6 +173,4 @@ class Context:
         """limit: the name of the limit in gates.toml, None for a figure that is only recorded."""
         bound = self.limits.get(gate, limit) if limit else None
         status = within(measured, bound, at_least=at_least, n=n)
-        return GateResult(
-            gate, self.variant, self.sha256, status, case, float(measured), bound, unit, n, interval, evidence
-        )
+        return GateResult(gate, self.variant, self.sha256, status, case, float(measured), bound, unit, n, interval, evidence)

@@ -51,7 +51,6 @@ class LongForm:
         where = np.searchsorted(starts, np.array(token_frames) * frame_seconds, "right") - 1
         return [tuple(t for t, at in zip(tokens, where, strict=True) if at == i) for i in range(len(starts))]
 
-
     @staticmethod
     def joined(forms: Sequence[LongForm]) -> LongForm:
         segments, shift_s = [], 0.0

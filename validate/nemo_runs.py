@@ -53,9 +53,7 @@ def stream(
     return [_result(model, s.hypothesis, s.frames) for s in streams]
 
 
-def offline(
-    model, samples: np.ndarray, lookahead: int | None, slot: int | None = None, within: int | None = None
-) -> NemoRun:
+def offline(model, samples: np.ndarray, lookahead: int | None, slot: int | None = None, within: int | None = None) -> NemoRun:
     """The whole utterance, f32 [samples], in one forward run, with `lookahead`'s attention mask if there is one. slot: of
     the language that a model with a prompt is told; within: as for `stream`."""
     import torch

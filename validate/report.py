@@ -55,9 +55,7 @@ def junit(results: dict[str, list[GateResult]]) -> bytes:
     root = ElementTree.Element("testsuites")
     for variant, found in results.items():
         failures = sum(not r.passed for r in found)
-        suite = ElementTree.SubElement(
-            root, "testsuite", name=variant, tests=str(len(found)), failures=str(failures), errors="0"
-        )
+        suite = ElementTree.SubElement(root, "testsuite", name=variant, tests=str(len(found)), failures=str(failures), errors="0")
         for result in found:
             name = f"{result.case or result.gate} ({result.unit})" if result.unit else result.case or result.gate
             case = ElementTree.SubElement(suite, "testcase", classname=f"{variant}.{result.gate}", name=name)
@@ -103,7 +101,7 @@ def _rows(build: Path, variants: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _context(result: GateResult) -> str | None:
-    """"lookahead 6", or "full context", of a WER."""
+    """ "lookahead 6", or "full context", of a WER."""
     return result.case.removesuffix(": WER") if result.gate == "wer" and result.case.endswith(": WER") else None
 
 

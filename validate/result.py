@@ -46,7 +46,7 @@ class GateResult:
 
 
 def within(measured: float, limit: float | None, *, at_least: bool, n: int) -> str:
-    """"pass" for a finite figure of at least one thing on the right side of its limit; all else is "fail"."""
+    """ "pass" for a finite figure of at least one thing on the right side of its limit; all else is "fail"."""
     if n < 1 or not math.isfinite(measured):
         return FAIL
     if limit is None:

@@ -50,9 +50,7 @@ def export(checkpoint, work: Path, package: Path) -> Path:
         model.export(str(partial / "x.onnx"), verbose=False)
     for part in PARTS:
         (partial / f"{part}-x.onnx").rename(partial / f"{part}-model.onnx")
-        quantize_dynamic(
-            partial / f"{part}-model.onnx", partial / f"{part}-model.int8.onnx", weight_type=QuantType.QUInt8
-        )
+        quantize_dynamic(partial / f"{part}-model.onnx", partial / f"{part}-model.int8.onnx", weight_type=QuantType.QUInt8)
     for name in ("vocab.txt", "config.json"):
         shutil.copy(package / name, partial / name)
     partial.rename(folder)

@@ -133,8 +133,11 @@ def main() -> None:
         power, noise = np.square(frames).sum(dtype=np.float64), np.square(quantized - frames).sum(dtype=np.float64)
         muls = sum(n.op_type == "Mul" for n in onnx.load(smoothed.encoder, load_external_data=False).graph.node) - plain
         exact = sum(a == b for a, b in zip(tokens, heard_tokens, strict=True))
-        print(f"| {name} | {np.abs(same - frames).max():.1e} | {muls} | {10 * np.log10(power / noise):.1f} "
-              f"| {exact} of {len(tokens)} | {cost} |", flush=True)
+        print(
+            f"| {name} | {np.abs(same - frames).max():.1e} | {muls} | {10 * np.log10(power / noise):.1f} "
+            f"| {exact} of {len(tokens)} | {cost} |",
+            flush=True,
+        )
 
     print("| smoothing | fp32 changes by | Mul nodes | INT8, dB | same tokens | seconds, MiB |\n|---|---|---|---|---|---|")
     row("none", fp32, "")

@@ -46,7 +46,7 @@ FILES = {
 
 
 def suffix_of(variant: str) -> str:
-    """"" or ".int8"."""
+    """ "" or ".int8"."""
     suffix = SUFFIXES.get(variant, variant)
     return f".{suffix}" if suffix else ""
 

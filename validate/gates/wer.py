@@ -60,11 +60,7 @@ def _judge(context: Context, case: str, ours, theirs, evidence: str, which: str)
     interval = (difference.lower, difference.upper)
     suffix = f"_{which}" if which else ""
     shown = dict(unit="WER points", n=len(ours), interval=interval, evidence=evidence)
-    results = [
-        context.judge("wer", f"{case}: difference", difference.value, limit=f"max_difference_points{suffix}", **shown)
-    ]
+    results = [context.judge("wer", f"{case}: difference", difference.value, limit=f"max_difference_points{suffix}", **shown)]
     if not which:
-        results.append(
-            context.judge("wer", f"{case}: upper end", difference.upper, limit="max_upper_end_points", **shown)
-        )
+        results.append(context.judge("wer", f"{case}: upper end", difference.upper, limit="max_upper_end_points", **shown))
     return results
