@@ -129,8 +129,9 @@ test: setup ## the tests that finish in minutes
 test-all: setup ## and the slow ones
 	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
-lint: setup ## ruff
+lint: setup ## ruff check and format
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 
 bench: setup ## encoder speed and memory, every row interleaved, beside the machine's limit; see bench/README.md
 	$(BIN)/python bench/streaming.py --build $(BUILD) --nemo $(CHECKPOINT)
