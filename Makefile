@@ -70,7 +70,7 @@ oracle: setup ## record NeMo's own streaming and offline runs of CHECKPOINT on C
 	$(NEMOPORT) oracle $(CHOSEN) --build $(BUILD) --corpus $(CORPUS)
 
 export: setup ## CHECKPOINT -> fp32 ONNX graphs in BUILD, or those of TARGET
-	$(NEMOPORT) export $(CHOSEN) --build $(BUILD) $(if $(filter onnx,$(TARGET)),--contract $(CONTRACT),--target $(TARGET) --precision $(PRECISION) --calibration $(CALIBRATION))
+	$(NEMOPORT) export $(CHOSEN) --build $(BUILD) $(if $(filter onnx,$(TARGET)),--caches $(CONTRACT),--target $(TARGET) --precision $(PRECISION) --calibration $(CALIBRATION))
 
 fp16: export ## fp32 -> fp16 with Cast wrappers
 	$(NEMOPORT) quantize $(KV)fp16 --build $(BUILD) --calibration $(CALIBRATION)
@@ -129,9 +129,11 @@ test: setup ## the tests that finish in minutes
 test-all: setup ## and the slow ones
 	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
-lint: setup ## ruff check and format
+lint: setup ## ruff check and format, types (pyright), layers (import-linter)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
+	$(BIN)/python .ci/tree.py
+	cd build/tree && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports $(CURDIR)/pyproject.toml
 
 bench: setup ## encoder speed and memory, every row interleaved, beside the machine's limit; see bench/README.md
 	$(BIN)/python bench/streaming.py --build $(BUILD) --nemo $(CHECKPOINT)

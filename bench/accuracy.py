@@ -27,18 +27,18 @@ import more_speech
 import pooled
 
 from nemoport.artifact import Manifest
-from nemoport.calibration.corpus import check_disjoint, read_corpus
-from nemoport.contract import KV, NEMO
+from nemoport.cache_layout import KV, NEMO
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
 from nemoport.quantize import build_variant
 from nemoport.reference.outliers import rewrite
+from nemoport.speech.corpus import check_disjoint, read_corpus
 from nemoport.validate.context import Context
+from nemoport.validate.gate_result import GateResult
 from nemoport.validate.gates import cost
 from nemoport.validate.limits import limits_of
 from nemoport.validate.oracle import record_oracle
-from nemoport.validate.result import GateResult
-from nemoport.validate.results import read_results, results_path
+from nemoport.validate.result_store import read_results, results_path
 from nemoport.validate.run import comparisons, judge
 from nemoport.variant import instruction_set
 

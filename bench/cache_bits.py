@@ -22,12 +22,12 @@ from hearing import hear
 from onnx import TensorProto, helper, numpy_helper
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.corpus import read_corpus
-from nemoport.contract import CACHED, KvCaches
+from nemoport.caches_kv import CACHED, KvCaches
 from nemoport.graph_file import save_model
+from nemoport.runtimes.onnxruntime.session import OnnxSession
+from nemoport.speech.corpus import read_corpus
 from nemoport.tokens import detokenize, read_tokens
 from nemoport.validate.score import count_all, wer_percent
-from nemoport.validate.sessions.onnxruntime import OnnxSession
 from nemoport.variant import instruction_set
 
 NARROWED = CACHED[:2]

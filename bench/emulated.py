@@ -22,9 +22,9 @@ import numpy as np
 from hearing import hear
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.corpus import read_corpus
 from nemoport.quantize import build_variant
-from nemoport.validate.sessions.onnxruntime import OnnxSession
+from nemoport.runtimes.onnxruntime.session import OnnxSession
+from nemoport.speech.corpus import read_corpus
 
 AUDIO = Path(__file__).parent.parent / "reference" / "audio"
 LOOKAHEAD = 6  # of a streaming model

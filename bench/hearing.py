@@ -7,12 +7,12 @@ from collections.abc import Iterable
 import numpy as np
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.corpus import Utterance
+from nemoport.speech.corpus import Utterance
 from nemoport.stream import Stream, advance
 
 
 def hear(session, artifact: Artifact, utterances: Iterable[Utterance], lookahead: int) -> tuple[np.ndarray, list[list[int]]]:
-    """session: nemoport.decode.Session of the artifact, or of a changed copy. Encoder frames f32 [frames, d_model], and tokens
+    """session: nemoport.session.Session of the artifact, or of a changed copy. Encoder frames f32 [frames, d_model], and tokens
     by utterance."""
     frames, tokens = [], []
     for utterance in utterances:

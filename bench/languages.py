@@ -19,16 +19,16 @@ from functools import partial
 from pathlib import Path
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.corpus import Corpus, Utterance, prompts, read_corpus
-from nemoport.contract import contract_of, variant_of
+from nemoport.cache_layout import cache_layout_of, variant_of
 from nemoport.files import write_json
+from nemoport.markdown import table
 from nemoport.reference import languages, prompt, speech
+from nemoport.runtimes.onnxruntime.session import OnnxSession
+from nemoport.speech.corpus import Corpus, Utterance, prompts, read_corpus
 from nemoport.stream import Stream
 from nemoport.tokens import detokenize, read_tokens
-from nemoport.validate.report import pipes
 from nemoport.validate.run import built
 from nemoport.validate.score import WordCounts, count_words, is_unspaced, wer_difference, wer_percent
-from nemoport.validate.sessions.onnxruntime import OnnxSession
 from nemoport.variant import FP32, instruction_set
 
 
@@ -97,7 +97,7 @@ def main() -> None:
     spec = Artifact.open(args.build / FP32).spec
     corpus = read_corpus(args.corpus or further(args.build / "further", args.clips), spec.frontend.sample_rate_hz)
     variants = args.variants or built(args.build)
-    bases = list(dict.fromkeys(variant_of(contract_of(v), FP32) for v in variants))
+    bases = list(dict.fromkeys(variant_of(cache_layout_of(v), FP32) for v in variants))
     heard = [*bases, *(v for v in variants if v not in bases)]
     with ProcessPoolExecutor(args.jobs) as pool:
         counts = dict(zip(heard, pool.map(partial(counted, args.build, corpus=corpus), heard), strict=True))
@@ -111,13 +111,13 @@ def main() -> None:
             row = [language, variant]
             for wanted in [set(kinds), *({kind} for kind in several)]:
                 clips = [i for i, u in enumerate(corpus.utterances) if u.language == language and kinds[i] in wanted]
-                base = [counts[variant_of(contract_of(variant), FP32)][i] for i in clips]
+                base = [counts[variant_of(cache_layout_of(variant), FP32)][i] for i in clips]
                 row += compared(base if variant in bases else [counts[variant][i] for i in clips], base)
             row[2] += f" % {unit}"
             rows.append(tuple(row))
     text = f"{instruction_set()}; {len(corpus.utterances)} clips, {corpus.seconds / 60:.0f} min, {corpus.path.name}, digest "
     text += f"{corpus.digest[:16]}; each at the lookaheads {', '.join(map(str, spec.lookaheads))}."
-    args.out.write_text("\n".join([text, "", *pipes(rows)]) + "\n")
+    args.out.write_text("\n".join([text, "", table(rows[0], rows[1:])]) + "\n")
     print(args.out.read_text(), end="")
 
 

@@ -19,10 +19,10 @@ import sys
 from pathlib import Path
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.corpus import read_corpus
 from nemoport.recognizer import Recognizer
 from nemoport.reference import speech, written
-from nemoport.validate.longform import LongForm, make_longform
+from nemoport.speech.corpus import read_corpus
+from nemoport.speech.longform import LongForm, make_longform
 from nemoport.validate.probe import peak_bytes
 from nemoport.validate.score import count_all, wer_percent
 from nemoport.variant import instruction_set

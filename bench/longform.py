@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import accuracy
 
-from nemoport.calibration.corpus import read_corpus
 from nemoport.export.checkpoint import read_checkpoint
+from nemoport.speech.corpus import read_corpus
 from nemoport.validate.context import Context
-from nemoport.validate.gates.longform import listen
+from nemoport.validate.gates.longform import transcribe_segments
 from nemoport.validate.limits import limits_of
 from nemoport.validate.oracle import record_oracle
 
@@ -31,12 +30,12 @@ def rows(checkpoint_path: Path, build: Path, minutes: float, threads: int) -> It
     yield ("variant", "WER", "above NeMo", "worst minute", "stalls", "tokens in silence", "points above NeMo, minute by minute")
     for variant in VARIANTS:
         limits = limits_of(variant)
-        limits = replace(limits, blocks={**limits.blocks, "longform": {**limits.blocks["longform"], "minutes": minutes}})
-        told = listen(Context(build / variant, limits, checkpoint, corpus, oracle, threads=threads))
-        whole, worst = told.whole, told.worst
+        limits = limits.override("longform", minutes=minutes)
+        scores = transcribe_segments(Context(build / variant, limits, checkpoint, corpus, oracle, threads=threads))
+        whole, worst = scores.whole, scores.worst
         where = f"{worst.above:+.1f} (minute {worst.number}, {worst.words} words)"
-        by_minute = " ".join(f"{m.above:+.1f}" if abs(m.above) > 1e-9 else "0" for m in told.minutes)
-        figures = (f"{whole.wer:.2f}", f"{whole.above:+.2f}", where, str(len(told.stalls)), str(told.in_silence), by_minute)
+        by_minute = " ".join(f"{m.above:+.1f}" if abs(m.above) > 1e-9 else "0" for m in scores.minutes)
+        figures = (f"{whole.wer:.2f}", f"{whole.above:+.2f}", where, str(len(scores.stalls)), str(scores.in_silence), by_minute)
         yield (variant, *figures)
 
 

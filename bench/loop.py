@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nemoport.calibration.corpus import read_corpus
 from nemoport.recognizer import Recognizer
+from nemoport.speech.corpus import read_corpus
 from nemoport.variant import instruction_set
 
 WARM_UP_SECONDS, PARTS, PACKET_MS = 10.0, 6, 100

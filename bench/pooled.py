@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemoport.calibration.corpus import Corpus
 from nemoport.files import read_json, write_json
+from nemoport.speech.corpus import Corpus
 from nemoport.validate.context import Context
 from nemoport.validate.oracle import OFFLINE, STREAMING, Record, record_runs
-from nemoport.validate.runs import Heard
+from nemoport.validate.runs import UtteranceRun
 from nemoport.validate.score import Interval, WordCounts, count_all, wer_difference, wer_percent
 
-Pairs = list[tuple[str, Heard, Record]]  # what was said, what the artifact heard, what NeMo heard
+Pairs = list[tuple[str, UtteranceRun, Record]]  # what was said, what the artifact heard, what NeMo heard
 
 
 @dataclass(frozen=True)

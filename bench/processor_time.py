@@ -16,8 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-from nemoport.calibration.corpus import read_corpus
 from nemoport.recognizer import Recognizer
+from nemoport.speech.corpus import read_corpus
 from nemoport.validate.probe import peak_bytes
 from nemoport.variant import instruction_set
 

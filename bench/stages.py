@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from nemoport.contract import KV, NEMO, variant_of
+from nemoport.cache_layout import KV, NEMO, variant_of
 from nemoport.variant import FP32
 
 PRECISIONS = ("fp16", "smoothed", "int8-dynamic", "int8-static", "int8-smoothquant", "int8-weight")
@@ -46,7 +46,7 @@ def main() -> None:
     build = ["--build", str(options.build)]
     print("| stage | seconds | peak memory, GiB |\n|---|---|---|", flush=True)
     if options.random and not options.checkpoint.exists():
-        make = ["-m", "nemoport.reference.random", "--preset", options.random, "--out", str(options.checkpoint)]
+        make = ["-m", "nemoport.reference.random_checkpoint", "--preset", options.random, "--out", str(options.checkpoint)]
         run(f"random checkpoint {options.random}", [sys.executable, *make])
     export = [*NEMOPORT, "export", "--checkpoint", str(options.checkpoint), *build, "--contract", options.contract]
     calibration = ["--calibration", str(options.calibration)]

@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemoport.artifact import Artifact
-from nemoport.contract import KV, contract_of
+from nemoport.cache_layout import KV, cache_layout_of
 from nemoport.quantize.graph import layer_matmuls
 from nemoport.variant import instruction_set
 
@@ -100,7 +100,7 @@ def rows_of(options) -> list[Row]:
         rows.append(Row("NeMo (torch)", "nemo", str(options.nemo)))
     for folder in options.nemo_export or []:
         rows.append(Row(f"NeMo export(), {folder.name}", "nemo-export", str(folder)))
-    built = sorted((m.parent.name for m in options.build.glob("*/manifest.json")), key=lambda n: (contract_of(n) == KV, n))
+    built = sorted((m.parent.name for m in options.build.glob("*/manifest.json")), key=lambda n: (cache_layout_of(n) == KV, n))
     chosen = options.variants or [*built, *(one for one in ON_GPU if one.partition("@")[0] in built)]
     for name, _, provider in (one.partition("@") for one in chosen):
         artifact = Artifact.open(options.build / name)
@@ -122,7 +122,7 @@ def rows_of(options) -> list[Row]:
 def available(provider: str) -> bool:
     import onnxruntime as ort
 
-    from nemoport.validate.sessions.onnxruntime import PROVIDERS
+    from nemoport.runtimes.onnxruntime.session import PROVIDERS
 
     return PROVIDERS.get(provider) in ort.get_available_providers()
 

@@ -19,14 +19,14 @@ import accuracy
 import pooled
 
 from nemoport.artifact import DECODER, Artifact
-from nemoport.calibration.corpus import Corpus, read_corpus
 from nemoport.export.checkpoint import Checkpoint, read_checkpoint
 from nemoport.quantize.graph import halve_decoder
+from nemoport.runtimes.onnxruntime.session import OnnxSession
+from nemoport.speech.corpus import Corpus, read_corpus
 from nemoport.validate.context import Context
 from nemoport.validate.limits import limits_of
 from nemoport.validate.oracle import Oracle, record_oracle
 from nemoport.validate.runs import CorpusRunner
-from nemoport.validate.sessions.onnxruntime import OnnxSession
 
 OWN = {"fp32": "fp32"}  # of an encoder: the decoder_joint beside it
 ENCODERS = ("fp32", "int8-dynamic", "int8-smoothquant", "int8-weight", "int4-weight")

@@ -24,7 +24,7 @@ Step = Callable[[np.ndarray, np.ndarray], None]  # mel f32 [B, n_mels, T], lengt
 def of_artifact(folder: str, threads: int, provider: str) -> tuple[ModelSpec, Callable[[int, int], Step]]:
     """One of our variants, by nemoport's own session of its runtime."""
     from nemoport.artifact import Artifact
-    from nemoport.validate.sessions import open_session
+    from nemoport.runtimes import open_session
 
     artifact = Artifact.open(folder)
     return of_session(open_session(artifact, provider, threads), artifact.spec)
@@ -32,7 +32,7 @@ def of_artifact(folder: str, threads: int, provider: str) -> tuple[ModelSpec, Ca
 
 def of_nemo_export(folder: str, threads: int, provider: str) -> tuple[ModelSpec, Callable[[int, int], Step]]:
     """Graphs of NeMo's own `model.export()`, with the checkpoint's spec beside them."""
-    from nemoport.validate.sessions.onnxruntime import OnnxSession
+    from nemoport.runtimes.onnxruntime.session import OnnxSession
 
     spec = ModelSpec.from_dict(json.loads((Path(folder) / "spec.json").read_text()))
     session = OnnxSession(spec, Path(folder) / "encoder.onnx", Path(folder) / "decoder.onnx", threads=threads)
@@ -94,8 +94,8 @@ def noise(spec: ModelSpec, lookahead: int) -> np.ndarray:
 def of_recognizer(folder: str, threads: int, provider: str) -> tuple[ModelSpec, Callable[[int, int], Step]]:
     """One of our variants from samples to tokens: front end, encoder, decoder."""
     from nemoport.artifact import Artifact
+    from nemoport.runtimes import open_session
     from nemoport.stream import Stream, advance
-    from nemoport.validate.sessions import open_session
 
     artifact = Artifact.open(folder)
     spec, session = artifact.spec, open_session(artifact, provider, threads)

@@ -1,1 +1,1 @@
-"""Audio for calibration and evaluation, and activation ranges taken from warm streams of it."""
+"""Activation ranges and other statistics, taken from warm streams of calibration audio."""

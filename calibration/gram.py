@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-TOGETHER = 256  # rows: a chunk has few, and each addition reads and writes a whole gram, 64 MB for 4096 channels
+BATCH_UTTERANCES = 256  # rows: a chunk has few, and each addition reads and writes a whole gram, 64 MB for 4096 channels
 
 
 class GramCollector:
@@ -15,7 +15,7 @@ class GramCollector:
     For the published model's layers that is 3.7 GB, and 0.3 GB for rows that are not added yet.
     """
 
-    settings = {"statistic": "gram", "rows_together": TOGETHER}
+    settings = {"statistic": "gram", "rows_together": BATCH_UTTERANCES}
 
     def __init__(self, tensors: Sequence[str]):
         self.tensors = list(tensors)
@@ -37,7 +37,7 @@ class GramCollector:
             waiting = self._waiting.setdefault(tensor, [])
             waiting.append(rows)
             self.seen[index] += len(rows)
-            if sum(map(len, waiting)) >= TOGETHER:
+            if sum(map(len, waiting)) >= BATCH_UTTERANCES:
                 self._add(tensor)
 
     def _add(self, tensor: str) -> None:

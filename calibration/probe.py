@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from nemoport.artifact import Artifact
-from nemoport.errors import ArtifactError
-from nemoport.validate.sessions.onnxruntime import OnnxSession
+from nemoport.errors import ArtifactError, first_line
+from nemoport.runtimes.onnxruntime.session import OnnxSession
 
 _SMALL_BYTES = 200_000_000
 
@@ -49,7 +49,7 @@ class Probe:
             raise ArtifactError(
                 f"{graph} cannot be looked into.",
                 expected="an fp32 graph and its .data file, as `nemoport export` writes them",
-                found=str(error).splitlines()[0],
+                found=first_line(error),
                 todo="check it with `nemoport verify`, then export again",
             ) from error
 

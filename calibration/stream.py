@@ -26,13 +26,13 @@ from itertools import cycle, islice
 import numpy as np
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.corpus import Corpus, prompts
-from nemoport.decode import EncoderState, Session
 from nemoport.errors import CorpusError
+from nemoport.runtimes.onnxruntime.session import OnnxSession
+from nemoport.session import EncoderState, Session
 from nemoport.spec import AUTO, ModelSpec
-from nemoport.stream import Chunk, cutter
-from nemoport.validate.conditions import telephone
-from nemoport.validate.sessions.onnxruntime import OnnxSession
+from nemoport.speech.conditions import telephone
+from nemoport.speech.corpus import Corpus, prompts
+from nemoport.stream import Chunk, make_chunker
 
 OFFLINE_CONTEXT_S = 7.5
 LONGEST_CONTEXTS = 16.0  # of an offline encoder's one long recording
@@ -88,7 +88,7 @@ class CalibrationStreams:
 
     def chunks(self, plan: StreamPlan) -> Iterator[Chunk]:
         """The full windows of one stream. The rest behind the last one is left out: padding would enter the ranges."""
-        cut = cutter(self.spec, self._filterbank, plan.lookahead, "full")
+        cut = make_chunker(self.spec, self._filterbank, plan.lookahead, "full")
         for segment in plan.segments:
             yield from cut.feed(self.samples(segment))
         if self.spec.streaming is None:  # its one window holds nothing but the recording

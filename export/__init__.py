@@ -1,1 +1,1 @@
-"""Checkpoint in, graphs out: reading .nemo files, the modules that are traced, target formats, packages."""
+"""Checkpoint in, graphs out: reading .nemo files, the modules that are traced, target formats."""

@@ -37,7 +37,3 @@ def unreadable(path: Path, found: str) -> CheckpointError:
         found=found,
         todo="download or save it again",
     )
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

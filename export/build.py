@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from nemoport.artifact import Artifact, Recipe
-from nemoport.contract import KV, NEMO, variant_of
-from nemoport.errors import UsageError
+from nemoport.cache_layout import NEMO, check_layout, variant_of
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.config import runtime_config
-from nemoport.export.onnx import OPSET, export_graphs
 from nemoport.export.shared import write_shared
 from nemoport.files import write_json
-from nemoport.variant import FP32, Variant
+from nemoport.graph_file import OPSET
+from nemoport.spec import ModelSpec
+from nemoport.variant import FP32, GRAPH_ROLES, Variant
 
 
-def export_checkpoint(checkpoint: Checkpoint, build: Path, contract: str = NEMO) -> Artifact:
-    """contract: see nemoport/contract.py. Raises UsageError for another, CheckpointError, or OutputError if `build` holds
-    another checkpoint's graphs."""
-    if contract not in (NEMO, KV):
-        raise UsageError(f"Unknown contract {contract!r}.", expected=f"{NEMO} or {KV}", found=contract, todo="choose one")
-    if contract == KV and checkpoint.spec.streaming is None:
-        raise UsageError(
-            "An offline model has no caches.", expected=NEMO, found=KV, todo="leave the contract out: there is one graph"
-        )
-    streaming = checkpoint.spec.streaming
-    profile = {"lookaheads": list(streaming.lookaheads)} if streaming else {}
+def export_checkpoint(checkpoint: Checkpoint, build: Path, layout: str = NEMO) -> Artifact:
+    """The fp32 ONNX graphs, in a cache layout (cache_layout.py). Raises UsageError for another, CheckpointError, or OutputError
+    if `build` holds another checkpoint's graphs."""
+    return build_variant(checkpoint, build, onnx_recipe(checkpoint.spec, layout), lambda folder: fill(checkpoint, folder, layout))
+
+
+def onnx_recipe(spec: ModelSpec, layout: str) -> Recipe:
+    """Raises UsageError as `check_layout`."""
+    check_layout(layout, spec)
+    streaming = spec.streaming
+    profile: dict = {"lookaheads": list(streaming.lookaheads)} if streaming else {}
     if streaming and streaming.attention_lookahead is not None:
         profile["attention_lookahead"] = streaming.attention_lookahead
-    recipe = Recipe(variant_of(contract, FP32), None, {"contract": contract, "opset": OPSET, **profile})
-    variant = Variant(build, recipe, checkpoint.sha256)
+    return Recipe(variant_of(layout, FP32), None, {"contract": layout, "opset": OPSET, **profile})
+
+
+def fill(checkpoint: Checkpoint, folder: Path, layout: str) -> dict[str, str]:
+    """Writes the ONNX graphs into `folder` and returns role -> path."""
+    from nemoport.export.onnx_graphs import export_graphs
+
+    export_graphs(checkpoint, folder, layout)
+    return GRAPH_ROLES
+
+
+def build_variant(
+    checkpoint: Checkpoint, build: Path, recipe: Recipe, fill: Callable[[Path], dict[str, str]], corpus_digest: str | None = None
+) -> Artifact:
+    """Makes the variant of a recipe, or returns what the same inputs made before.
+
+    fill: writes its files into an empty folder and returns role -> path of each; it refuses what cannot be exported before
+    anything stands in `build`. corpus_digest: of the calibration audio, where any is used.
+    """
+    variant = Variant(build, recipe, checkpoint.sha256, corpus_digest=corpus_digest)
     if (existing := variant.existing()) is not None:
         return existing
     with variant.new_folder() as folder:
-        export_graphs(checkpoint, folder, contract)  # refuses what cannot be exported, before anything stands in `build`
-        variant.write_manifest(folder)
-        write_beside(checkpoint, build)
+        variant.write_manifest(folder, fill(folder))
+        write_sidecars(checkpoint, build)
     return Artifact.open(variant.folder)
 
 
-def write_beside(checkpoint: Checkpoint, build: Path) -> None:
-    """What all variants of a checkpoint share."""
+def write_sidecars(checkpoint: Checkpoint, build: Path) -> None:
+    """Writes config.json and shared/, which all variants of a checkpoint have in common."""
     write_shared(checkpoint, build / "shared")
     write_json(build / "config.json", runtime_config(checkpoint))

@@ -6,10 +6,9 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nemoport.errors import CheckpointError
-from nemoport.export.archive import first_line, member, opened, unreadable
-from nemoport.export.source import resolve
-from nemoport.export.supported import (
+from nemoport.errors import CheckpointError, first_line
+from nemoport.export.archive import member, opened, unreadable
+from nemoport.export.kinds import (
     LOG_GUARD,
     STREAMING,
     STREAMING_PROMPT_RNNT,
@@ -19,6 +18,7 @@ from nemoport.export.supported import (
     prompt_defaults,
     unsupported,
 )
+from nemoport.export.source import resolve
 from nemoport.files import sha256_file
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, PromptSpec, StreamingSpec
 

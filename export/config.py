@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nemoport.contract import PROMPT, Caches, KvCaches, NemoCaches
+from nemoport.caches import PROMPT, Caches, NemoCaches
+from nemoport.caches_kv import KvCaches
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.spec import AUTO, ModelSpec, StreamingSpec
 from nemoport.tokens import tag_tokens

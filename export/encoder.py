@@ -24,9 +24,7 @@ from nemoport.export.layers import (
     sinusoids,
 )
 from nemoport.export.prompt import PromptKernel
-from nemoport.spec import PromptSpec, StreamingSpec
-
-MASKED = -10000.0  # NeMo multi_head_attention.INF_VAL; finite in fp16, and exp(-10000) is 0 in fp32
+from nemoport.spec import MASKED_SCORE, PromptSpec, StreamingSpec
 
 
 class SelfAttention(SelfAttentionWeights):
@@ -132,7 +130,7 @@ class StreamingEncoder(nn.Module):
 
         key = torch.arange(left + x.size(1), device=x.device).unsqueeze(0)
         seen = (key >= (left - cache_last_channel_len).unsqueeze(1)) & (key < (left + length).unsqueeze(1))
-        mask = within_chunk(self.spec, torch.where(seen, 0.0, MASKED)[:, None, None, :], x.size(1))
+        mask = within_chunk(self.spec, torch.where(seen, 0.0, MASKED_SCORE)[:, None, None, :], x.size(1))
         valid = seen[:, left:].to(x.dtype).unsqueeze(2)
 
         channels, times = [], []
@@ -155,7 +153,7 @@ def within_chunk(spec: StreamingSpec, mask: Tensor, frames: Tensor) -> Tensor:
     left, size = spec.left_context_enc_frames, spec.attention_lookahead + 1
     group = torch.div(torch.arange(left + frames, device=mask.device), size, rounding_mode="trunc")  # size divides left
     behind = group[left:].unsqueeze(1) - group.unsqueeze(0)
-    return mask + torch.where((behind >= 0) & (behind <= left // size), 0.0, MASKED)
+    return mask + torch.where((behind >= 0) & (behind <= left // size), 0.0, MASKED_SCORE)
 
 
 def later_windows(spec: StreamingSpec) -> Tensor:

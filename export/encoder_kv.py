@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nemoport.export.encoder import MASKED, StreamingEncoder, dropped_frames, within_chunk
+from nemoport.export.encoder import StreamingEncoder, dropped_frames, within_chunk
 from nemoport.export.layers import MatMul, SelfAttentionWeights, Weights, heads, layer_norm
+from nemoport.spec import MASKED_SCORE
 
 
 class ChunkGeometry(NamedTuple):
@@ -105,7 +106,7 @@ class KvStreamingEncoder(StreamingEncoder):
         frames, batch = x.size(0), x.size(1)
         key = torch.arange(cached + frames, device=x.device)
         seen = (key >= (cached - cache_len).unsqueeze(1)) & (key < (cached + length).unsqueeze(1))
-        mask = within_chunk(self.spec, torch.where(seen, 0.0, MASKED)[:, None, None, :], frames)
+        mask = within_chunk(self.spec, torch.where(seen, 0.0, MASKED_SCORE)[:, None, None, :], frames)
         # Row i sees the key j at distance C + i - j. `positions` runs from C + longest - 1 down to 1 - longest.
         row = torch.arange(frames, device=x.device).unsqueeze(1)
         relative = (key.unsqueeze(0) - row + (self.spec.max_chunk_enc_frames - 1)).expand(

@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 from nemoport.export.blocked_attention import RelativeAttention
 from nemoport.export.blocked_subsampling import CentredSubsampling
-from nemoport.export.encoder import MASKED
 from nemoport.export.layers import ConformerLayer, MatMul, SelfAttentionWeights, Weights, rates
-from nemoport.spec import OfflineSpec
+from nemoport.spec import MASKED_SCORE, OfflineSpec
 
 BATCH_NORM_EPSILON = 1e-5  # torch's default, which NeMo takes
 
@@ -119,7 +118,7 @@ class OfflineEncoder(nn.Module):
         x, length = self.pre_encode(audio_signal.transpose(1, 2), length)
         frames = x.size(1)
         seen = torch.arange(frames, device=x.device).unsqueeze(0) < length.unsqueeze(1)
-        mask = torch.where(seen, 0.0, MASKED)[:, None, None, :]
+        mask = torch.where(seen, 0.0, MASKED_SCORE)[:, None, None, :]
         valid = seen.to(x.dtype).unsqueeze(2)
         distance = torch.arange(2 * frames - 1, device=x.device) * -1 + (frames - 1)  # T - 1 down to 1 - T
         angles = distance.to(x.dtype).unsqueeze(1) * self.rates

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from nemoport.errors import CheckpointError
-from nemoport.export.archive import first_line
-
-HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+from nemoport.errors import CheckpointError, first_line
+from nemoport.hub_id import split_hub_id
 
 
 def resolve(checkpoint: str) -> tuple[Path, str]:
@@ -16,15 +13,15 @@ def resolve(checkpoint: str) -> tuple[Path, str]:
     path = Path(checkpoint).expanduser()
     if path.exists():
         return path, ""
-    match = HUB_ID.fullmatch(checkpoint)
-    if checkpoint.endswith(".nemo") or not match:
+    named = split_hub_id(checkpoint)
+    if checkpoint.endswith(".nemo") or named is None:
         raise CheckpointError(
             f"There is no checkpoint at {checkpoint}.",
             expected="a .nemo file, or a Hub id such as nvidia/nemotron-speech-streaming-en-0.6b@revision",
             found="no such file",
             todo="check CHECKPOINT",
         )
-    repo, revision = match["repo"], match["revision"]
+    repo, revision = named[0], named[1] or None
     try:
         from huggingface_hub import HfApi, hf_hub_download
 

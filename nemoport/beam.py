@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nemoport.beam_paths import Path, expansions, log_softmax, merged, with_prefixes
-from nemoport.decode import Session
+from nemoport.beam_hypotheses import BeamHypothesis, expansions, log_softmax, merged, with_prefixes
 from nemoport.errors import UsageError
 from nemoport.hotwords import Hotwords
+from nemoport.session import Session
 from nemoport.spec import DecodingSpec
 
 AHEAD_FRAMES = 4  # joined with a prefix in one call: most new prefixes die soon, so fewer than greedy's
@@ -67,7 +67,8 @@ class _Prediction:
         return self.first <= frame < self.first + len(self.scores)
 
 
-Wanted = Generator[list[tuple[_Prediction, int]], None, list[Path]]  # yields predictions to run, from which frame on
+# Yields the predictions to run, each with the frame that it is run from.
+SearchSteps = Generator[list[tuple[_Prediction, int]], None, list[BeamHypothesis]]
 
 
 @dataclass
@@ -77,7 +78,7 @@ class Beam:
 
     search: BeamSearch
     spec: DecodingSpec
-    paths: list[Path]  # best first
+    paths: list[BeamHypothesis]  # best first
     predictions: dict[tuple[int, ...], _Prediction]  # by the tokens of a path
     frame: int = 0  # encoder frames decoded so far: the time base of token times
     shared: tuple[list[int], list[int], list[int]] = field(default_factory=lambda: ([], [], []))  # tokens, frames, durations
@@ -87,10 +88,15 @@ class Beam:
         zeros = np.zeros((spec.pred_layers, spec.pred_hidden), np.float32)
         match = search.hotwords.start if search.hotwords else ()
         first = _Prediction(spec.blank_id, (zeros, zeros))  # blank is the first target, as greedy's
-        return Beam(search, spec, [Path((), (), (), 0.0, 0, match)], {(): first})
+        return Beam(search, spec, [BeamHypothesis((), (), (), 0.0, 0, match)], {(): first})
+
+    @staticmethod
+    def decode(session: Session, frames: np.ndarray, lengths: np.ndarray, states: list[Beam]) -> None:
+        """As `beam_search`."""
+        beam_search(session, frames, lengths, states)
 
     @property
-    def certain(self) -> int:
+    def n_final(self) -> int:
         return len(self.shared[0]) + _common([path.tokens for path in self.paths])
 
     @property
@@ -111,16 +117,16 @@ class Beam:
         hotwords, not divided by the length."""
         return [([*self.shared[0], *path.tokens], self._final(path)) for path in self._ranked()]
 
-    def _final(self, path: Path) -> float:
+    def _final(self, path: BeamHypothesis) -> float:
         return path.score + (self.search.hotwords.end(path.match) if self.search.hotwords else 0.0)
 
-    def _ranked(self) -> list[Path]:
-        def rank(path: Path) -> float:
+    def _ranked(self) -> list[BeamHypothesis]:
+        def rank(path: BeamHypothesis) -> float:
             return self._final(path) / (1 + len(self.shared[0]) + len(path.tokens) if self.search.normalize else 1)
 
         return sorted(self.paths, key=rank, reverse=True)
 
-    def run(self, n_frames: int) -> Wanted:
+    def run(self, n_frames: int) -> SearchSteps:
         """Searches the next frames of the stream."""
         for frame in range(self.frame, self.frame + n_frames):
             if paths := [path for path in self.paths if path.at == frame]:
@@ -130,12 +136,12 @@ class Beam:
         self.frame += n_frames
         return self.paths
 
-    def _leave(self, frame: int, paths: list[Path]) -> Wanted:
+    def _leave(self, frame: int, paths: list[BeamHypothesis]) -> SearchSteps:
         """What becomes of the paths that look at this frame: paths that look at later ones."""
         hops = self.spec.durations or (0,)
         shortest = min(range(len(hops)), key=lambda i: hops[i] or np.inf)
         hotwords, blank, count = self.search.hotwords, self.spec.blank_id, self.search.width + self.search.beta
-        left: list[Path] = []
+        left: list[BeamHypothesis] = []
         known: set[tuple[int, ...]] = set()
         for step in range(self.search.steps):
             scores, durations = yield from self._scores(frame, paths)
@@ -143,15 +149,15 @@ class Beam:
                 paths = with_prefixes(paths, scores, durations[:, hops.index(0)], hotwords)
                 known = self._counted(paths)
             gains = [hotwords.gains(path.match) for path in paths] if hotwords else None
-            grown: list[Path] = []
+            grown: list[BeamHypothesis] = []
             for path, ways in zip(paths, expansions(scores, durations, count, self.search.gamma, gains), strict=True):
                 for token, hop, gain in ways:
                     duration, score = hops[hop], path.score + gain
                     if token == blank:
                         left.append(replace(path, score=score, at=frame + (duration or hops[shortest] or 1)))
                     elif duration or (*path.tokens, token) not in known:
-                        match = hotwords.after(path.match, token) if hotwords else ()
-                        grown.append(path.say(token, duration, score, match))
+                        match = hotwords.advance(path.match, token) if hotwords else ()
+                        grown.append(path.extend(token, duration, score, match))
             for path in grown:
                 after = self.predictions[path.tokens[:-1]].after
                 self.predictions.setdefault(path.tokens, _Prediction(path.tokens[-1], after))
@@ -169,11 +175,11 @@ class Beam:
         return left
 
     @staticmethod
-    def _counted(paths: list[Path]) -> set[tuple[int, ...]]:
+    def _counted(paths: list[BeamHypothesis]) -> set[tuple[int, ...]]:
         """What no prefix is expanded to, because `with_prefixes` has added it."""
         return {path.tokens for path in paths}
 
-    def _scores(self, frame: int, paths: list[Path]) -> Generator:
+    def _scores(self, frame: int, paths: list[BeamHypothesis]) -> Generator:
         """Log probabilities f64 of tokens and blank [H, V + 1], and of durations [H, D]; RNNT's one has 0."""
         predictions = [self.predictions[path.tokens] for path in paths]
         if wanted := [(prediction, frame) for prediction in predictions if not prediction.knows(frame)]:

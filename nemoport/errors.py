@@ -1,4 +1,4 @@
-"""What nemoport tells a user who gave it something it cannot use. The command line prints it and exits with 2."""
+"""The errors that nemoport raises for input that it cannot use. The command line prints them and exits with 2."""
 
 
 class NemoportError(Exception):
@@ -34,3 +34,8 @@ class OutputError(NemoportError):
 
 class UsageError(NemoportError):
     """An option has a value that does not exist."""
+
+
+def first_line(error: BaseException) -> str:
+    """Of an error's message; its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

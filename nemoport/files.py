@@ -100,7 +100,7 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Waits until no other process is within the block for this path. Leaves an empty file beside it. Raises OutputError."""
     import filelock
 
@@ -118,7 +118,7 @@ def folder_once(folder: Path, fill: Callable[[Path], None]) -> None:
     """Has `fill` write into `folder` unless it is there, in one process while others that want it wait. Raises OutputError."""
     if folder.is_dir():
         return
-    with alone(folder):
+    with exclusive_lock(folder):
         if not folder.is_dir():
             with new_folder(folder) as made:
                 fill(made)

@@ -10,6 +10,8 @@ from typing import Any
 
 from nemoport.errors import ArtifactError
 
+OPSET = 17  # of the exported graphs: the first with LayerNormalization, loaded by every runtime of the last years
+
 
 def save_model(model, path: Path, metadata: dict[str, str]) -> None:
     """Writes an onnx.ModelProto to `path` and one sidecar `path`.data, replacing what stands there.

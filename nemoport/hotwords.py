@@ -71,7 +71,7 @@ class Hotwords:
             self._value[node] = max(self._value[node], boost * least)
         self._whole[node] = True
 
-    def after(self, match: Match, token: int) -> Match:
+    def advance(self, match: Match, token: int) -> Match:
         for byte in self._spelled[token]:
             match, _ = self._read(match, byte)
         return match

@@ -25,14 +25,14 @@ class Timed:
     seconds: tuple[float, ...]
     durations: tuple[float, ...]
 
-    def later(self, seconds: float) -> Timed:
+    def shift(self, seconds: float) -> Timed:
         return Timed(self.tokens, tuple(s + seconds for s in self.seconds), self.durations)
 
-    def cut(self, start: int, stop: int) -> Timed:
+    def slice(self, start: int, stop: int) -> Timed:
         part = slice(start, stop)
         return Timed(self.tokens[part], self.seconds[part], self.durations[part])
 
-    def plus(self, other: Timed) -> Timed:
+    def concat(self, other: Timed) -> Timed:
         return Timed(self.tokens + other.tokens, self.seconds + other.seconds, self.durations + other.durations)
 
 
@@ -62,11 +62,11 @@ def windows(total_s: float, window_s: float, overlap_s: float) -> list[tuple[flo
 def merge(parts: Sequence[tuple[float, Timed]]) -> Timed:
     """parts: (start of the window in the recording, what it heard, by its own time), in order."""
     (start, merged), *rest = parts
-    merged = merged.later(start)
+    merged = merged.shift(start)
     for start, heard in rest:
-        heard = heard.later(start)
+        heard = heard.shift(start)
         kept, begun = _seam(merged, heard, start)
-        merged = merged.cut(0, kept).plus(heard.cut(begun, len(heard.tokens)))
+        merged = merged.slice(0, kept).concat(heard.slice(begun, len(heard.tokens)))
     return merged
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from nemoport.artifact import Artifact
 from nemoport.audio import read_audio
 from nemoport.beam import BeamSearch
-from nemoport.decode import Session
 from nemoport.errors import UsageError
 from nemoport.hotwords import DEFAULT_BOOST, Hotwords
 from nemoport.long_audio import Timed, merge, windows
+from nemoport.session import Session
 from nemoport.spec import ModelSpec
 from nemoport.stream import Stream, advance
 from nemoport.tokens import detokenize, read_tokens, split_tags
@@ -83,7 +83,7 @@ class Recognizer:
         Raises ArtifactError for a damaged folder, UsageError for a lookahead, provider or language that is not there, and
         for a beam or hotwords that cannot be.
         """
-        from nemoport.validate.sessions import open_session
+        from nemoport.runtimes import open_session
 
         artifact = Artifact.open(folder)
         lookahead = _lookahead(artifact, lookahead)
@@ -114,13 +114,13 @@ class Recognizer:
 
     def text(self, tokens: Iterable[int]) -> str:
         """Without language tags, of a model that writes them."""
-        return self._told(tokens)[0]
+        return self._decode_text(tokens)[0]
 
     def languages(self, tokens: Iterable[int]) -> tuple[str, ...]:
         """Of the tags among the tokens, in order."""
-        return self._told(tokens)[1]
+        return self._decode_text(tokens)[1]
 
-    def _told(self, tokens: Iterable[int]) -> tuple[str, tuple[str, ...]]:
+    def _decode_text(self, tokens: Iterable[int]) -> tuple[str, tuple[str, ...]]:
         text = detokenize(self._pieces, list(tokens))
         return split_tags(text) if self.session.spec.prompt else (text, ())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from difflib import get_close_matches
+from typing import TypeVar
 
 from nemoport.errors import ArtifactError, UsageError
 
@@ -107,6 +108,8 @@ class DecodingSpec:
         return (self.pred_layers, batch, self.pred_hidden)
 
 
+Part = TypeVar("Part")
+MASKED_SCORE = -10000.0  # NeMo multi_head_attention.INF_VAL: finite in fp16, and exp(-10000) is 0 in fp32
 AUTO = "auto"  # NeMo's name of the prompt under which the model finds out the language by itself
 
 
@@ -129,9 +132,9 @@ class PromptSpec:
 
     def slot(self, language: str | None) -> int:
         """Of a language by its name in the checkpoint's dictionary. Raises as `spelled`."""
-        return self.languages[self.spelled(language)]
+        return self.languages[self.canonical_name(language)]
 
-    def spelled(self, language: str | None) -> str:
+    def canonical_name(self, language: str | None) -> str:
         """A language as the dictionary spells it; case and `_` for `-` do not matter.
 
         Raises UsageError for no language, because none is a default, and for an unknown one, with the nearest names.
@@ -173,8 +176,25 @@ class ModelSpec:
     prompt: PromptSpec | None = None  # of a model that is told a language
 
     @property
+    def head(self) -> str:
+        """Name of what turns frames into tokens, see heads.py."""
+        return self.kind.rpartition("-")[2]
+
+    @property
     def encoder(self) -> StreamingSpec | OfflineSpec:
-        return self.streaming or self.offline
+        return self.streaming or self.require_offline()
+
+    def require_streaming(self) -> StreamingSpec:
+        """Raises UsageError for an offline model."""
+        return _required(self.streaming, "a cache-aware streaming model", self.kind)
+
+    def require_offline(self) -> OfflineSpec:
+        """Raises UsageError for a streaming model."""
+        return _required(self.offline, "an offline model", self.kind)
+
+    def require_prompt(self) -> PromptSpec:
+        """Raises UsageError for a model without a language prompt."""
+        return _required(self.prompt, "a model with a language prompt", self.kind)
 
     @property
     def lookaheads(self) -> tuple[int | None, ...]:
@@ -229,6 +249,13 @@ class ModelSpec:
                 found=f"{type(error).__name__}: {error}",
                 todo="export the checkpoint again",
             ) from error
+
+
+def _required(part: Part | None, expected: str, kind: str) -> Part:
+    if part is None:
+        todo = "choose a checkpoint or an artifact of that kind"
+        raise UsageError("This model is of another kind.", expected=expected, found=kind, todo=todo)
+    return part
 
 
 def context_name(lookahead: int | None) -> str:

@@ -4,16 +4,18 @@ An offline model has a chunk too: the whole recording."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from nemoport.audio import checked_samples
-from nemoport.beam import Beam, BeamSearch, beam_search
-from nemoport.decode import GreedyState, Session, greedy
+from nemoport.beam import BeamSearch
 from nemoport.errors import UsageError
 from nemoport.frontend import LogMel, LogMelStream
+from nemoport.heads import DecodingState, head_of
+from nemoport.session import Session
 from nemoport.spec import ModelSpec, StreamingSpec
 
 FLUSH_RULES = ("full", "nemo")
@@ -94,7 +96,7 @@ class Chunker:
         return Chunk(np.pad(window, ((0, 0), (0, size - window.shape[1]))), window.shape[1], first)
 
 
-class Windows:
+class StreamingChunker:
     """Samples in packets -> the windows of a cache-aware encoder."""
 
     def __init__(self, spec: ModelSpec, filterbank: np.ndarray, lookahead: int, flush: str):
@@ -108,7 +110,7 @@ class Windows:
         return self._chunker.feed(self._mel.finish()) + self._chunker.finish()
 
 
-class Whole:
+class OfflineChunker:
     """Samples in packets -> one window that holds them all, at the end: what an offline encoder hears."""
 
     def __init__(self, spec: ModelSpec, filterbank: np.ndarray, lookahead: None, flush: str):
@@ -133,15 +135,15 @@ class Whole:
         return [Chunk(mel, mel.shape[1], True)] if mel.shape[1] else []
 
 
-def cutter(spec: ModelSpec, filterbank: np.ndarray, lookahead: int | None, flush: str) -> Windows | Whole:
+def make_chunker(spec: ModelSpec, filterbank: np.ndarray, lookahead: int | None, flush: str) -> StreamingChunker | OfflineChunker:
     """What cuts a stream for this model's encoder."""
-    return (Windows if spec.streaming else Whole)(spec, filterbank, lookahead, flush)
+    return (StreamingChunker if spec.streaming else OfflineChunker)(spec, filterbank, lookahead, flush)
 
 
 class Stream:
-    """One live stream, or one recording. `feed` and `finish` return the tokens that became certain. Greedy tokens are never
-    revised. With a beam `tokens` is the best guess so far: those behind the first `certain` can change until the end. An
-    offline model says nothing before `finish`."""
+    """One live stream, or one recording. `feed` and `finish` return the tokens that became final. Greedy tokens are never
+    revised. With a beam `tokens` is the best hypothesis so far: those behind the first `n_final` can change until the end. An
+    offline model emits nothing before `finish`."""
 
     def __init__(
         self,
@@ -155,14 +157,14 @@ class Stream:
         """prompt: the slot of the language, of a model that has `spec.prompt`; search: greedy without. Raises UsageError."""
         spec = session.spec
         self._session = session
-        self._cutter = cutter(spec, filterbank, lookahead, flush)
+        self._chunker = make_chunker(spec, filterbank, lookahead, flush)
         self.chunks: list[Chunk] = []  # cut, not yet encoded
         (self.encoder_state,) = session.unstack(session.initial_state(1, [] if prompt is None else [prompt]))
-        self.decoded = Beam.initial(search, spec.decoding) if search else GreedyState.initial(spec.decoding)
+        self.decoded: DecodingState = head_of(spec).start(spec.decoding, search)
         self._returned = 0  # tokens
 
-    def tell(self, prompt: int) -> None:
-        """The language goes on to be another one, from the next chunk on. prompt: its slot. Raises UsageError."""
+    def set_language(self, prompt: int) -> None:
+        """Changes the language from the next chunk on. prompt: its slot. Raises UsageError."""
         (slot,) = self._session.spec.check_prompts(1, [prompt])
         self.encoder_state = replace(self.encoder_state, prompt_index=np.array([slot], np.int64))
 
@@ -171,9 +173,20 @@ class Stream:
         return self.decoded.tokens
 
     @property
-    def certain(self) -> int:
+    def n_final(self) -> int:
         """How many of `tokens` nothing that follows can change."""
-        return self.decoded.certain
+        return self.decoded.n_final
+
+    def tell(self, prompt: int) -> None:
+        """Deprecated name of `set_language`."""
+        warnings.warn("Stream.tell is Stream.set_language now", DeprecationWarning, stacklevel=2)
+        self.set_language(prompt)
+
+    @property
+    def certain(self) -> int:
+        """Deprecated name of `n_final`."""
+        warnings.warn("Stream.certain is Stream.n_final now", DeprecationWarning, stacklevel=2)
+        return self.n_final
 
     @property
     def token_seconds(self) -> list[float]:
@@ -187,16 +200,16 @@ class Stream:
 
     def push(self, samples: np.ndarray) -> None:
         """samples: f32 [n], mono, at the model's rate. Cuts chunks without running them; see `advance`."""
-        self.chunks += self._cutter.feed(samples)
+        self.chunks += self._chunker.feed(samples)
 
     def close(self) -> None:
         """The end of the audio: cuts the last chunks."""
-        self.chunks += self._cutter.finish()
+        self.chunks += self._chunker.finish()
 
     def feed(self, samples: np.ndarray) -> list[int]:
         self.push(samples)
         self._run()
-        return self._new(self.certain)
+        return self._new(self.n_final)
 
     def finish(self) -> list[int]:
         self.close()
@@ -230,9 +243,9 @@ def advance(session: Session, streams: list[Stream]) -> list[np.ndarray]:
         frames, frame_lengths, state = session.encode(*stacked(chunks), state)
         for stream, new_state in zip(batch, session.unstack(state), strict=True):
             stream.encoder_state = new_state
-        for kind, decode in ((GreedyState, greedy), (Beam, beam_search)):
-            if rows := [row for row, stream in enumerate(batch) if isinstance(stream.decoded, kind)]:
-                decode(session, frames[rows], frame_lengths[rows], [batch[row].decoded for row in rows])
+        for kind in dict.fromkeys(type(stream.decoded) for stream in batch):  # greedy, or a beam search
+            rows = [row for row, stream in enumerate(batch) if type(stream.decoded) is kind]
+            kind.decode(session, frames[rows], frame_lengths[rows], [batch[row].decoded for row in rows])
         for row, i in enumerate(members):
             out[i] = frames[row, : frame_lengths[row]]
     return out

@@ -1,9 +1,4 @@
-"""One file per precision; the file's name is the variant's name.
-
-A precision is a module with `Parameters` (a frozen dataclass), `NEEDS_CALIBRATION` and `convert`, and, where it has
-any, `COMPARISONS`: other parameters under other names, built to be measured and never packaged. It is made of the fp32
-graph, or of the variant that its parameters name as `parent`.
-"""
+"""Precisions: one file each, whose name is the variant's name. See precision.py; the other modules here serve them."""
 
 from __future__ import annotations
 
@@ -11,44 +6,43 @@ import importlib
 import pkgutil
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nemoport.artifact import Artifact, Recipe
-from nemoport.calibration.cache import Progress
-from nemoport.calibration.corpus import CalibrationAudio
-from nemoport.contract import contract_of, precision_of, variant_of
+from nemoport.cache_layout import cache_layout_of, precision_of, variant_of
+from nemoport.calibration.audio import CalibrationAudio
 from nemoport.errors import UsageError
+from nemoport.progress import Progress
+from nemoport.quantize.precision import Precision
 from nemoport.variant import FP32, Variant
 
 if TYPE_CHECKING:
     from nemoport.quantize.sensitivity import Cost
 
 
-def variants() -> dict[str, ModuleType]:
-    """Name of each precision that can be built, and its module."""
-    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
-    return {m.__name__.rpartition(".")[2].replace("_", "-"): m for m in modules if hasattr(m, "convert")}
+def precisions() -> dict[str, Precision]:
+    """By name, all that can be built."""
+    modules = {found.name: vars(importlib.import_module(f"{__name__}.{found.name}")) for found in pkgutil.iter_modules(__path__)}
+    return {name.replace("_", "-"): module["PRECISION"] for name, module in modules.items() if "PRECISION" in module}
 
 
 def build_variant(build: Path, variant: str, calibration: Path | None, *, progress: Progress) -> Artifact:
-    """Makes `build`/`variant`, and its parent where that is not there, or hands back what the same inputs made before.
+    """Makes `build`/`variant`, and its parent where that is not there, or returns what the same inputs made before.
 
-    variant: a precision, or kv- and a precision, which is the same of the kv contract's graph. calibration: NeMo
+    variant: a precision, or kv- and a precision, which is the same of the graphs in the kv cache layout. calibration: NeMo
     manifest; needed by the variants that run the model on audio. Raises UsageError (no such variant), CorpusError,
-    ArtifactError (no fp32 artifact), OutputError (made by other inputs, or not writable).
-    """
+    ArtifactError (no fp32 artifact), OutputError (made by other inputs, or not writable)."""
     return _build(build, variant, CalibrationAudio(calibration), progress)
 
 
 def _build(build: Path, variant: str, calibration: CalibrationAudio, progress: Progress) -> Artifact:
-    contract, precision = contract_of(variant), precision_of(variant)
-    module, parameters = _recipe(precision)
-    fp32, made_of = (variant_of(contract, name) for name in (FP32, getattr(parameters, "parent", FP32)))
+    layout = cache_layout_of(variant)
+    precision, parameters = _find(precision_of(variant))
+    fp32, made_of = (variant_of(layout, name) for name in (FP32, precision.made_of(parameters)))
     parent = Artifact.open(build / fp32)
     if made_of != fp32:
         parent = _build(build, made_of, calibration, progress)
-    corpus = calibration.corpus(variant, parent.spec.frontend.sample_rate_hz) if module.NEEDS_CALIBRATION else None
+    corpus = calibration.corpus(variant, parent.spec.frontend.sample_rate_hz) if precision.needs_calibration else None
     target = Variant(
         build,
         Recipe(variant, made_of, asdict(parameters)),
@@ -60,7 +54,7 @@ def _build(build: Path, variant: str, calibration: CalibrationAudio, progress: P
         return existing
     parent.verify_files()
     with target.new_folder() as folder:
-        module.convert(parent, folder, parameters, corpus, progress)
+        precision.convert(parent, folder, parameters, corpus, progress)
         target.write_manifest(folder)
     return Artifact.open(target.folder)
 
@@ -72,21 +66,23 @@ def measure_sensitivity(build: Path, calibration: Path | None, *, progress: Prog
     """
     from nemoport.quantize import int4_mixed
 
-    parameters, audio = int4_mixed.Parameters(), CalibrationAudio(calibration)
+    parameters, audio = int4_mixed.PRECISION.parameters, CalibrationAudio(calibration)
     parent = _build(build, parameters.parent, audio, progress)
-    return int4_mixed.prepare(parent, parameters, audio.corpus("int4-mixed", parent.spec.frontend.sample_rate_hz), progress).costs
+    corpus = audio.corpus("int4-mixed", parent.spec.frontend.sample_rate_hz)
+    return int4_mixed.prepare(parent, parameters, corpus, progress).costs
 
 
-def _recipe(variant: str):
-    known = variants()
-    for module in known.values():
-        if variant in (comparisons := getattr(module, "COMPARISONS", {})):
-            return module, comparisons[variant]
-    if variant not in known:
-        raise UsageError(
-            f"There is no variant {variant!r}.",
-            expected=f"one of {', '.join(sorted(known))}",
-            found=repr(variant),
-            todo="choose one of these; fp32 is built by `nemoport export`",
-        )
-    return known[variant], known[variant].Parameters()
+def _find(name: str) -> tuple[Precision, Any]:
+    """A precision, or that of a comparison, and its parameters. Raises UsageError."""
+    known = precisions()
+    if name in known:
+        return known[name], known[name].parameters
+    for precision in known.values():
+        if name in precision.comparisons:
+            return precision, precision.comparisons[name]
+    raise UsageError(
+        f"There is no variant {name!r}.",
+        expected=f"one of {', '.join(sorted(known))}",
+        found=repr(name),
+        todo="choose one of these; fp32 is built by `nemoport export`",
+    )

@@ -50,9 +50,9 @@ def sort_nodes(graph: GraphProto) -> None:
     _replace(graph, ordered)
 
 
-def seal(graph: GraphProto) -> dict[str, GraphProto]:
+def detach_loop_bodies(graph: GraphProto) -> dict[str, GraphProto]:
     """Takes the body out of every Loop, by the node's name, and lists what it reads from outside among the node's inputs:
-    converters and sorters then see an ordinary node, and leave alone what is within. For `unseal`."""
+    converters and sorters then see an ordinary node, and leave alone what is within. For `attach_loop_bodies`."""
     bodies = {}
     for node in graph.node:
         if node.op_type == "Loop":
@@ -63,7 +63,7 @@ def seal(graph: GraphProto) -> dict[str, GraphProto]:
     return bodies
 
 
-def unseal(graph: GraphProto, bodies: dict[str, GraphProto]) -> None:
+def attach_loop_bodies(graph: GraphProto, bodies: dict[str, GraphProto]) -> None:
     """Puts the bodies back, reading what their nodes read by now."""
     for node in graph.node:
         if node.op_type == "Loop":

@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from nemoport.artifact import DECODER, ENCODER, Artifact
-from nemoport.calibration.cache import Progress
-from nemoport.calibration.corpus import Corpus
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.errors import ArtifactError
+from nemoport.progress import Progress
 from nemoport.quantize.graph import load_typed, metadata
 from nemoport.quantize.overflow import FP16_MAX, scan_activations, unsafe_nodes
+from nemoport.quantize.precision import Precision
+from nemoport.speech.corpus import Corpus
 
-NEEDS_CALIBRATION = True
 REPORT = "nemoport.fp16"  # key in metadata_props
 
 
@@ -46,7 +46,7 @@ class Parameters:
     min_share: float = 0.8  # of the weights' elements that must really be fp16
 
 
-def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus, progress: Progress) -> None:
+def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus | None, progress: Progress) -> None:
     """Scans the activations on warm streams and writes the four files of the variant into `folder`.
 
     Raises ArtifactError if too little of the weights would become fp16.
@@ -73,11 +73,11 @@ def convert_graph(source: Path, target: Path, magnitudes: dict[str, float], para
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     from nemoport.graph_file import save_model
-    from nemoport.quantize.casts import drop_round_trips, seal, sort_nodes, unseal
+    from nemoport.quantize.casts import attach_loop_bodies, detach_loop_bodies, drop_round_trips, sort_nodes
 
     model = load_typed(source)
     props = metadata(model)
-    bodies = seal(model.graph)  # attention's blocks, which hold no weights, stay f32
+    bodies = detach_loop_bodies(model.graph)  # attention's blocks, which hold no weights, stay f32
     refused, flushed = round_weights(model, parameters.weight_error)
     large = set(unsafe_nodes(model, magnitudes, FP16_MAX / parameters.headroom))
     products = [n for n in model.graph.node if n.op_type in parameters.ops]
@@ -88,7 +88,7 @@ def convert_graph(source: Path, target: Path, magnitudes: dict[str, float], para
     )
     drop_round_trips(model.graph)
     sort_nodes(model.graph)
-    unseal(model.graph, bodies)
+    attach_loop_bodies(model.graph, bodies)
     del model.graph.value_info[:]  # types of tensors that are no more
     types = [(i.data_type, int(np.prod(i.dims))) for i in model.graph.initializer]
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
@@ -127,3 +127,10 @@ def round_weights(model, limit: float) -> tuple[set[str], int]:
         flushed += int(np.count_nonzero(weight)) - int(np.count_nonzero(rounded))
         initializer.CopyFrom(onnx.numpy_helper.from_array(rounded, initializer.name))
     return refused, flushed
+
+
+PRECISION = Precision(
+    parameters=Parameters(),
+    convert=convert,
+    needs_calibration=True,
+)

@@ -1,4 +1,4 @@
-"""int4-weight with the groups that cost most in 8 bits: the fewest bytes that reach a given nearness to fp32.
+"""int4-weight with the groups that cost most in 8 bits: the bisect_promotions bytes that reach a given nearness to fp32.
 
 Which groups is measured on calibration audio, never on the audio that the gates judge: what each costs alone in 4 bits
 (see sensitivity.py), then those that cost most for their bytes go to 8 bits until the encoder's frames, all groups
@@ -10,21 +10,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.cache import Progress
-from nemoport.calibration.corpus import Corpus
 from nemoport.calibration.stream import CalibrationStreams
 from nemoport.errors import UsageError
+from nemoport.progress import Progress
 from nemoport.quantize import int4_weight
 from nemoport.quantize.blocks import LIMITS, Blocks, round_nearest, write_stored
 from nemoport.quantize.graph import Weights, load_typed
-from nemoport.quantize.sensitivity import Cost, Listener, groups, measure
+from nemoport.quantize.precision import Precision
+from nemoport.quantize.sensitivity import Cost, SensitivityProbe, groups, measure
+from nemoport.speech.corpus import Corpus
 
-NEEDS_CALIBRATION = True
 REPORT = "nemoport.mixed"  # key in metadata_props: the groups in 8 bits, and what was measured
 
 
@@ -45,7 +46,7 @@ class Mix:
     low: Mapping[str, Blocks]
     high: Mapping[str, Blocks]
     members: Mapping[str, list[str]]
-    listener: Listener
+    listener: SensitivityProbe
     costs: Mapping[str, Cost]  # of each group alone in the lower precision
 
     def blocks(self, promoted: Sequence[str]) -> dict[str, Blocks]:
@@ -61,14 +62,14 @@ class Mix:
         return sorted(self.costs, key=lambda group: (-self.costs[group].noise / sizes[group], group))
 
 
-def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus, progress: Progress) -> None:
+def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus | None, progress: Progress) -> None:
     """Writes the four files of the variant into `folder`.
 
     Raises CorpusError (too little audio), UsageError (8 bits everywhere do not reach `min_snr_db`).
     """
     mix = prepare(parent, parameters, calibration, progress)
     order = mix.ranked()
-    count, cost = fewest(len(order), lambda n: mix.cost(order[:n]), parameters.min_snr_db, progress)
+    count, cost = bisect_promotions(len(order), lambda n: mix.cost(order[:n]), parameters.min_snr_db, progress)
     progress(f"int4-mixed: {count} of {len(order)} groups in {parameters.high_bits} bits: {cost.snr_db:.1f} dB")
     report = {"groups_in_8_bits": order[:count], "snr_db": cost.snr_db, "tokens_different": cost.tokens}
     promoted = {name for group in order[:count] for name in mix.members[group]}
@@ -86,7 +87,7 @@ def prepare(parent: Artifact, parameters: Parameters, calibration: Corpus, progr
     members = groups(list(low))
     streams = CalibrationStreams.of(calibration, parent, parameters.streams)
     plans = streams.plans[:: max(1, len(streams.plans) // parameters.heard_streams)][: parameters.heard_streams]
-    listener = Listener(parent, streams, plans)
+    listener = SensitivityProbe(parent, streams, plans)
     # How many groups go to 8 bits for it is no part of what each costs in 4.
     measured_with = {k: v for k, v in asdict(parameters).items() if k not in ("min_snr_db", "high_bits", "high_block")}
     inputs = {
@@ -108,7 +109,7 @@ def dequantized(weights: Weights, blocks: Mapping[str, Blocks]) -> dict[str, np.
     return {weights.node(name).input[1]: stored.dequantized().astype(np.float32) for name, stored in blocks.items()}
 
 
-def fewest(count: int, cost_of: Callable[[int], Cost], min_snr_db: float, progress: Progress) -> tuple[int, Cost]:
+def bisect_promotions(count: int, cost_of: Callable[[int], Cost], min_snr_db: float, progress: Progress) -> tuple[int, Cost]:
     """The smallest n in 0..count with cost_of(n) near enough, by bisection: more groups in 8 bits are never worse."""
     low, high = 0, count
     found = cost_of(count)
@@ -128,3 +129,11 @@ def fewest(count: int, cost_of: Callable[[int], Cost], min_snr_db: float, progre
         else:
             low = middle + 1
     return high, found
+
+
+PRECISION = Precision(
+    parameters=Parameters(),
+    convert=convert,
+    needs_calibration=True,
+    made_of=attrgetter("parent"),
+)

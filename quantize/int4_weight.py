@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.cache import Progress, calibrate
-from nemoport.calibration.corpus import Corpus
+from nemoport.calibration.cache import calibrate
 from nemoport.calibration.gram import GramCollector
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.errors import UsageError
+from nemoport.progress import Progress
 from nemoport.quantize.blocks import Blocks, round_nearest, write_stored
 from nemoport.quantize.error_feedback import inverse_factor, round_with_feedback
 from nemoport.quantize.graph import Weights, load_typed
+from nemoport.quantize.precision import Precision
 from nemoport.quantize.smoothing import sites
-
-NEEDS_CALIBRATION = True
+from nemoport.speech.corpus import Corpus
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,7 @@ class Parameters:
             )
 
 
-# Built to be measured beside the variant, never packaged.
-COMPARISONS = {"int4-weight-nearest": Parameters(rounding="nearest")}
-
-
-def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus, progress: Progress) -> None:
+def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus | None, progress: Progress) -> None:
     """Writes the four files of the variant into `folder`. Raises CorpusError (too little audio)."""
     model = load_typed(parent.encoder)
     blocks = rounded(parent, model, parameters, calibration, progress)
@@ -85,3 +82,12 @@ def grams_of(
     # Its state is gigabytes for a large model: written once.
     kept = calibrate(parent, streams, tensors, progress=progress, collect=GramCollector, save_every=len(streams.plans))
     return kept.collector.grams
+
+
+PRECISION = Precision(
+    parameters=Parameters(),
+    convert=convert,
+    needs_calibration=True,
+    made_of=attrgetter("parent"),
+    comparisons={"int4-weight-nearest": Parameters(rounding="nearest")},
+)

@@ -8,14 +8,15 @@ its batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from nemoport.artifact import ENCODER, Artifact
-from nemoport.calibration.cache import Progress
+from nemoport.progress import Progress
 from nemoport.quantize.graph import check_quantized, halve_decoder, layer_matmuls, metadata, scratch_copy
-from nemoport.quantize.pairs import PAIR_LIMIT, refit
-
-NEEDS_CALIBRATION = False
+from nemoport.quantize.precision import Precision
+from nemoport.quantize.saturation import PAIR_LIMIT, replace_weights
+from nemoport.speech.corpus import Corpus
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,7 @@ class Parameters:
     parent: str = "smoothed"
 
 
-# Built to be measured beside the variant, never packaged.
-COMPARISONS = {
-    "int8-dynamic-plain": Parameters(parent="fp32"),
-    "int8-dynamic-per-tensor": Parameters(parent="fp32", per_channel=False, pair_limit=None),  # u8, as published ones are
-    "int8-dynamic-full-range": Parameters(pair_limit=None),
-}
-
-
-def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: None, progress: Progress) -> None:
+def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus | None, progress: Progress) -> None:
     """Writes the four files of the variant into `folder`. Raises ArtifactError if not every layer was quantized."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -58,7 +51,7 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
         model = onnx.load(quantized)
     check_quantized(quantized_nodes(model), wanted)
     if parameters.pair_limit is not None:
-        refit(model, parent, wanted, parameters.pair_limit)
+        replace_weights(model, parent, wanted, parameters.pair_limit)
     save_model(model, folder / ENCODER, metadata(structure))
     halve_decoder(parent, folder)
 
@@ -66,3 +59,16 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
 def quantized_nodes(model) -> list[str]:
     """Names in the fp32 graph of the nodes that became integer ones."""
     return [n.name.removesuffix("_quant") for n in model.graph.node if n.op_type == "MatMulInteger"]
+
+
+PRECISION = Precision(
+    parameters=Parameters(),
+    convert=convert,
+    needs_calibration=False,
+    made_of=attrgetter("parent"),
+    comparisons={
+        "int8-dynamic-plain": Parameters(parent="fp32"),
+        "int8-dynamic-per-tensor": Parameters(parent="fp32", per_channel=False, pair_limit=None),  # u8, as published ones are
+        "int8-dynamic-full-range": Parameters(pair_limit=None),
+    },
+)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 from nemoport.quantize import int8_static
-from nemoport.quantize.int8_static import convert  # noqa: F401  the same, of another parent
-
-NEEDS_CALIBRATION = True
+from nemoport.quantize.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -15,4 +14,10 @@ class Parameters(int8_static.Parameters):
     parent: str = "smoothed"
 
 
-COMPARISONS = {"int8-smoothquant-full-range": Parameters(pair_limit=None)}
+PRECISION = Precision(
+    parameters=Parameters(),
+    convert=int8_static.convert,
+    needs_calibration=True,
+    made_of=attrgetter("parent"),
+    comparisons={"int8-smoothquant-full-range": Parameters(pair_limit=None)},
+)

@@ -8,14 +8,21 @@ onnxruntime on x86 makes u8 of the activations, though, and without VNNI that ov
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 
-from nemoport.quantize import int8_smoothquant
-from nemoport.quantize.int8_static import convert  # noqa: F401  the same, by other parameters
-
-NEEDS_CALIBRATION = True
+from nemoport.quantize import int8_smoothquant, int8_static
+from nemoport.quantize.precision import Precision
 
 
 @dataclass(frozen=True)
 class Parameters(int8_smoothquant.Parameters):
     signed: bool = True
     pair_limit: int | None = None
+
+
+PRECISION = Precision(
+    parameters=Parameters(),
+    convert=int8_static.convert,
+    needs_calibration=True,
+    made_of=attrgetter("parent"),
+)

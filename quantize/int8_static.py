@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemoport.artifact import ENCODER, Artifact
-from nemoport.calibration.cache import Progress, calibrate
-from nemoport.calibration.corpus import Corpus
+from nemoport.calibration.cache import calibrate
 from nemoport.calibration.ranges import Range
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
+from nemoport.progress import Progress
 from nemoport.quantize.graph import check_quantized, halve_decoder, layer_matmuls, metadata, scratch_copy
-from nemoport.quantize.pairs import PAIR_LIMIT, refit
-
-NEEDS_CALIBRATION = True
+from nemoport.quantize.precision import Precision
+from nemoport.quantize.saturation import PAIR_LIMIT, replace_weights
+from nemoport.speech.corpus import Corpus
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,7 @@ class Parameters:
     streams: StreamParameters = field(default_factory=StreamParameters)
 
 
-# Built to be measured beside the variant, never packaged.
-COMPARISONS = {
-    "int8-static-cold": Parameters(streams=StreamParameters(cold=True)),
-    "int8-static-minmax": Parameters(method="minmax"),
-    "int8-static-full-range": Parameters(pair_limit=None),
-}
-
-
-def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus, progress: Progress) -> None:
+def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus | None, progress: Progress) -> None:
     """Calibrates, or takes up a calibration kept on disk, and writes the four files of the variant into `folder`.
 
     Raises CorpusError (too little audio), ArtifactError (not every layer was quantized).
@@ -96,7 +88,7 @@ def quantize(
         model = onnx.load(quantized)
     check_quantized(quantized_nodes(model), nodes)
     if parameters.pair_limit is not None:
-        refit(model, parent, nodes, parameters.pair_limit)
+        replace_weights(model, parent, nodes, parameters.pair_limit)
     save_model(model, folder / ENCODER, props)
 
 
@@ -104,3 +96,15 @@ def quantized_nodes(model) -> list[str]:
     """The MatMul nodes both of whose inputs come from DequantizeLinear."""
     dequantized = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
     return [n.name for n in model.graph.node if n.op_type == "MatMul" and dequantized.issuperset(n.input)]
+
+
+PRECISION = Precision(
+    parameters=Parameters(),
+    convert=convert,
+    needs_calibration=True,
+    comparisons={
+        "int8-static-cold": Parameters(streams=StreamParameters(cold=True)),
+        "int8-static-minmax": Parameters(method="minmax"),
+        "int8-static-full-range": Parameters(pair_limit=None),
+    },
+)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.cache import Progress
+from nemoport.progress import Progress
 from nemoport.quantize.blocks import round_nearest, write_stored
-from nemoport.quantize.drawn import smooth_without_audio
 from nemoport.quantize.graph import Weights, layer_matmuls, load_typed
+from nemoport.quantize.precision import Precision
+from nemoport.quantize.synthetic_rows import smooth_without_audio
+from nemoport.speech.corpus import Corpus
 
-NEEDS_CALIBRATION = False
 BITS = 8
 
 
@@ -25,7 +26,7 @@ class Parameters:
     alphas: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: None, progress: Progress) -> None:
+def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus | None, progress: Progress) -> None:
     """Writes the four files of the variant into `folder`."""
     model = load_typed(parent.encoder)
     matmuls = [node.name for node in layer_matmuls(model)]
@@ -34,3 +35,10 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
     weights = Weights(model)
     stored = {name: (round_nearest(weights.of(name), BITS, parameters.block), BITS) for name in matmuls}
     write_stored(model, stored, parent, folder)
+
+
+PRECISION = Precision(
+    parameters=Parameters(),
+    convert=convert,
+    needs_calibration=False,
+)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.cache import Progress
 from nemoport.calibration.probe import Probe, ProbedSession
 from nemoport.calibration.stream import CalibrationStreams, StreamPlan
 from nemoport.decode import GreedyState, greedy
 from nemoport.errors import ArtifactError
+from nemoport.progress import Progress
 from nemoport.quantize.graph import float_tensors, load_structure
 from nemoport.spec import context_name
 

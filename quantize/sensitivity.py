@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.cache import Progress
 from nemoport.calibration.stream import CalibrationStreams, StreamPlan
 from nemoport.decode import GreedyState, greedy
 from nemoport.errors import ArtifactError
 from nemoport.files import digest_json, read_json, write_json
+from nemoport.markdown import table
+from nemoport.progress import Progress
 from nemoport.stream import stacked
 
 LAYER_MODULE = re.compile(r"/layers\.(\d+)/(\w+)/")
@@ -40,7 +41,7 @@ class Cost:
         return float(-10 * np.log10(max(self.noise, 1e-30)))
 
 
-class Listener:
+class SensitivityProbe:
     """The parent on some warm streams, to compare it with itself under other weights. plans: whose audio it hears."""
 
     def __init__(self, parent: Artifact, streams: CalibrationStreams, plans: Sequence[StreamPlan]):
@@ -61,7 +62,7 @@ class Listener:
         return Cost(error / power, wrong / max(1, sum(map(len, self._tokens))))
 
     def _hear(self, weights: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], list[list[int]]]:
-        from nemoport.validate.sessions.onnxruntime import OnnxSession
+        from nemoport.runtimes.onnxruntime.session import OnnxSession
 
         session = OnnxSession(self._parent.spec, self._parent.encoder, self._parent.decoder, encoder_weights=weights)
         streams = len(self._batches[0][1])
@@ -91,7 +92,7 @@ def groups(matmuls: Sequence[str]) -> dict[str, list[str]]:
 
 
 def measure(
-    listener: Listener,
+    listener: SensitivityProbe,
     inputs: dict,
     names: Sequence[str],
     changed: Callable[[str], Mapping[str, np.ndarray]],
@@ -133,6 +134,5 @@ def heat_map(costs: Mapping[str, Cost]) -> str:
     """Markdown: layers down, modules across, dB of the encoder's frames where that group alone is rounded."""
     modules = list(dict.fromkeys(group.split(".")[1] for group in costs))
     layers = sorted({int(group.split(".")[0]) for group in costs})
-    rows = [["layer", *modules], ["---:"] * (len(modules) + 1)]
-    rows += [[str(k), *(f"{costs[f'{k}.{m}'].snr_db:.1f}" if f"{k}.{m}" in costs else "" for m in modules)] for k in layers]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    rows = [[str(k), *(f"{costs[f'{k}.{m}'].snr_db:.1f}" if f"{k}.{m}" in costs else "" for m in modules)] for k in layers]
+    return table(["layer", *modules], rows, "---:")

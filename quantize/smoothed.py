@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from nemoport.artifact import ENCODER, Artifact
-from nemoport.calibration.cache import Progress, calibrate
-from nemoport.calibration.corpus import Corpus
+from nemoport.calibration.cache import calibrate
 from nemoport.calibration.samples import SampleCollector
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.errors import ArtifactError, UsageError
+from nemoport.progress import Progress
 from nemoport.quantize.graph import copy_decoder, load_typed, metadata
+from nemoport.quantize.precision import Precision
 from nemoport.quantize.smoothing import sites, smooth
+from nemoport.speech.corpus import Corpus
 
-NEEDS_CALIBRATION = True
 REPORT = "nemoport.smoothing"  # key in metadata_props: what was chosen for each site
 
 
@@ -39,7 +40,7 @@ class Parameters:
             )
 
 
-def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus, progress: Progress) -> None:
+def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus | None, progress: Progress) -> None:
     """Writes the four files of the variant into `folder`.
 
     Raises CorpusError (too little audio), ArtifactError (the smoothed graph is not the parent's function).
@@ -65,7 +66,7 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
 
 def check_equal(parent: Artifact, folder: Path, streams: CalibrationStreams, limit: float) -> None:
     """Raises ArtifactError if an encoder frame of a warm stream differs from the parent's by more than `limit`."""
-    from nemoport.validate.sessions.onnxruntime import OnnxSession
+    from nemoport.runtimes.onnxruntime.session import OnnxSession
 
     sessions = [OnnxSession(parent.spec, at / ENCODER, parent.decoder) for at in (parent.folder, folder)]
     plan, worst = streams.plans[0], 0.0
@@ -83,3 +84,10 @@ def check_equal(parent: Artifact, folder: Path, streams: CalibrationStreams, lim
             found=f"{worst:g}",
             todo="report this checkpoint: its graph is not laid out as smoothing expects",
         )
+
+
+PRECISION = Precision(
+    parameters=Parameters(),
+    convert=convert,
+    needs_calibration=True,
+)

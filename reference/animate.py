@@ -1,4 +1,4 @@
-"""Makes a randomly initialised transducer say something that depends on the audio.
+"""Changes a randomly initialised transducer so that its tokens depend on the audio, as those of a trained one do.
 
 The subsampling is conditioned (see ``conditioning``), and what encoder and predictor bring to the joint is centred and
 scaled to unit deviation, so that the tokens vary with both. That alone gives silence on one clip and the same token ten
@@ -8,7 +8,7 @@ times a frame on the next, as a transducer's predictor does not see time pass. S
   units 2 and 3 together are s, which lifts the tokens of its own sign: the new token then blocks the frame it came from.
 A prompt is added to the encoder's output beforehand and moves it half as far as the audio does, so that tokens vary
 with it as well. The bias of blank is set by bisection on greedy search. The durations of a TDT joint are left to chance,
-centred so that no one of them wins everywhere. Batch norms are given the statistics of the audio and random scales, so
+centred so that no single one wins everywhere. Batch norms are given the statistics of the audio and random scales, so
 that nothing that an exporter folds away is the identity.
 """
 
@@ -19,7 +19,7 @@ import itertools
 import numpy as np
 import torch
 
-from . import prompt
+from . import conditioning, prompt
 
 TARGET_TOKENS_PER_S = 3.0
 GATE, CLASS_GAIN = 3.0, 1.0  # against a deviation of about 0.5 of the other logits
@@ -34,7 +34,10 @@ def standardise(linear: torch.nn.Linear, inputs: torch.Tensor) -> None:
 
 
 def class_readout(states: torch.Tensor, last_class: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights f32 [H] and bias f32 [] that read last_class f32 [N] from predictor outputs states f32 [N, H]."""
+    """Fits the linear map that reads last_class f32 [N] from predictor outputs states f32 [N, H], by ridge regression.
+
+    Returns its weights f32 [H] and bias f32 [].
+    """
     design = torch.cat([states, torch.ones(len(states), 1)], 1).double()
     penalty = 1e-3 * design.square().mean() * len(design) * torch.eye(design.shape[1], dtype=torch.double)
     solution = torch.linalg.solve(design.T @ design + penalty, design.T @ last_class.double()).float()
@@ -42,7 +45,10 @@ def class_readout(states: torch.Tensor, last_class: torch.Tensor) -> tuple[torch
 
 
 def alternate(asr, frames: torch.Tensor) -> None:
-    """Sets predictor and joint as described above; frames f32 [B, T, d] are encoder outputs."""
+    """Sets the weights of predictor and joint so that tokens of two classes alternate with the audio.
+
+    The module's docstring describes how. frames f32 [B, T, d] are encoder outputs.
+    """
     joint, n_tokens = asr.joint, len(asr.tokenizer.vocab)
     head, embedding = joint.joint_net[-1], asr.decoder.prediction["embed"]
     classes = torch.where(torch.rand(n_tokens) < 0.5, -1.0, 1.0)
@@ -73,33 +79,34 @@ def alternate(asr, frames: torch.Tensor) -> None:
 
 
 def settle_batch_norms(asr, clips: torch.Tensor, n_samples: torch.Tensor) -> None:
-    """Random scales and shifts for the encoder's batch norms, and running statistics of clips f32 [B, n]."""
+    """Gives the encoder's batch norms random scales and shifts, and the running statistics of clips f32 [B, n]."""
     norms = [module for module in asr.encoder.modules() if isinstance(module, torch.nn.BatchNorm1d)]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.weight.uniform_(0.5, 1.5)
         norm.bias.normal_(0.0, 0.2)
-        norm.momentum, usual = None, norm.momentum  # None: the mean over all batches since the reset
+        norm.momentum = None  # the mean over all batches since the reset
         norm.reset_running_stats()
         norm.train()
     if norms:
         prompt.encode(asr, clips, n_samples)
-    for norm in norms:
-        norm.momentum = usual
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
         norm.eval()
 
 
 def settle_prompt_kernel(asr, clips: torch.Tensor, n_samples: torch.Tensor) -> None:
-    """Scales the prompt kernel so that its output has mean 0 and deviation 1, and answers to both audio and prompt.
+    """Scales the prompt kernel so that its output has mean 0 and deviation 1 and depends on both audio and prompt.
 
-    At its usual initialisation the prompt is one weight among all those of a frame and drowns.
+    At the usual initialisation the prompt adds one weight to the many of a frame, and changes next to nothing.
     """
     mel, n_mel = asr.preprocessor(input_signal=clips, length=n_samples)
     frames = asr.encoder(audio_signal=mel, length=n_mel)[0].transpose(1, 2).flatten(0, 1)  # f32 [N, d]
     first, _, second = asr.prompt_kernel
     n_prompts = asr.num_prompts
     chosen = torch.nn.functional.one_hot(torch.randint(0, n_prompts, (len(frames),)), n_prompts).float()
-    heard = (frames @ first.weight[:, :-n_prompts].T).std(0)
-    first.weight[:, -n_prompts:] = PROMPT_GAIN * heard[:, None] * torch.randn(len(heard), n_prompts)
+    deviation = (frames @ first.weight[:, :-n_prompts].T).std(0)  # that the audio brings to each hidden unit
+    first.weight[:, -n_prompts:] = PROMPT_GAIN * deviation[:, None] * torch.randn(len(deviation), n_prompts)
     inputs = torch.cat([frames, chosen], 1)
     standardise(first, inputs)
     standardise(second, torch.relu(first(inputs)))
@@ -107,12 +114,11 @@ def settle_prompt_kernel(asr, clips: torch.Tensor, n_samples: torch.Tensor) -> N
 
 @torch.no_grad()
 def animate(asr, audio: np.ndarray) -> float:
-    """Changes the model in place, from audio f32 [B, samples] at 16 kHz; returns the tokens a second reached on it.
+    """Changes the model in place so that its tokens depend on the audio; returns the tokens a second that it then emits.
 
-    The clips of a prompted model take turns in the languages and ``auto``.
+    audio f32 [B, samples] at 16 kHz is what the statistics are taken from and the rate is measured on. The clips of a
+    prompted model take turns in the languages and ``auto``.
     """
-    from . import conditioning
-
     clips = torch.from_numpy(audio)
     n_samples = torch.full((len(clips),), clips.shape[1])
     asr.preprocessor.featurizer.dither = 0.0
@@ -124,7 +130,7 @@ def animate(asr, audio: np.ndarray) -> float:
     names = list(itertools.islice(itertools.cycle((prompt.AUTO, *prompt.LANGUAGES)), len(clips)))
     frames, n_frames = prompt.encode(asr, clips, n_samples, names)  # f32 [B, d, T]
     alternate(asr, frames.transpose(1, 2))
-    bias, blank, low, high = asr.joint.joint_net[-1].bias, len(asr.tokenizer.vocab), -10.0, 10.0
+    bias, blank, low, high, rate = asr.joint.joint_net[-1].bias, len(asr.tokenizer.vocab), -10.0, 10.0, 0.0
     for _ in range(16):
         bias[blank] = (low + high) / 2
         found = asr.decoding.rnnt_decoder_predictions_tensor(frames, n_frames, return_hypotheses=True)

@@ -1,6 +1,6 @@
-"""How an encoder starts: data-dependent initialisation of its subsampling, or the weights of another encoder.
+"""Starts of an encoder's training: data-dependent initialisation of its subsampling, or the weights of another encoder.
 
-Without either, training from scratch does not start.
+Without either, the losses of a training from scratch do not fall.
 
 Log-mel features are not normalised (mean about -10, deviation about 4). At NeMo's default initialisation the
 subsampling then gives nearly the same vector for every input, the layers see a constant, and the losses stay at the
@@ -14,12 +14,13 @@ import torch
 
 @torch.no_grad()
 def transplant(source, asr, audio: torch.Tensor, n_samples: torch.Tensor) -> None:
-    """Starts the encoder of ``asr``, of full context, from that of a trained streaming ``source`` of the same widths.
+    """Copies the encoder of a trained streaming ``source`` to that of ``asr``, of full context and the same widths.
 
-    audio f32 [B, n] says how the two see features: the source takes log-mel as it is, ``asr`` has each channel at mean 0
-    and deviation 1 within an utterance, so the first convolution is given the difference. Causal convolutions look at
-    the past alone; of nine taps the five nearest go where they meet the same frames, and the future starts at nothing.
-    Causal subsampling pads to 17 bands, one mel channel below the 16 here, so the first band is dropped.
+    The source's features are log-mel as it is; those of ``asr`` have mean 0 and deviation 1 in each channel of an
+    utterance. The first convolution makes up for the difference, which is measured on audio f32 [B, n]. Causal
+    convolutions use the past alone; of nine taps the five nearest go where they meet the same frames, and those of the
+    future start at zero. Causal subsampling pads to 17 bands, one mel channel below the 16 here, so the first band is
+    dropped. Raises ValueError where the structures differ in more than their norms.
     """
     weights = {name: weight.clone() for name, weight in source.encoder.state_dict().items()}
     values = torch.cat(
@@ -44,11 +45,12 @@ def transplant(source, asr, audio: torch.Tensor, n_samples: torch.Tensor) -> Non
 
 @torch.no_grad()
 def copy_encoder(source, asr) -> None:
-    """Starts the encoder of ``asr`` from that of ``source``, of the same structure; left context and lookaheads may differ.
+    """Copies the encoder of ``source`` to that of ``asr``, of the same structure; left context and lookaheads may differ.
 
     A prompt kernel is made to pass the encoder's output through: x = relu(x) - relu(-x), and it is twice as wide as x. At
-    its usual initialisation the joint would hear a strange mixture, and what the encoder knows would have to be found again.
-    The prompts start loud enough to be noticed. Raises RuntimeError where the structures differ.
+    its usual initialisation the joint's input would be a random mixture of the encoder's outputs, and training would have
+    to learn them again. The weights of the prompts start large enough to matter. Raises RuntimeError where the structures
+    differ.
     """
     asr.encoder.load_state_dict(source.encoder.state_dict())
     if hasattr(asr, "prompt_kernel"):
@@ -63,7 +65,10 @@ def copy_encoder(source, asr) -> None:
 
 @torch.no_grad()
 def condition(asr, audio: torch.Tensor, n_samples: torch.Tensor) -> None:
-    """Changes ``asr.encoder.pre_encode`` in place, from one batch: audio f32 [B, n], n_samples i64 [B]."""
+    """Scales ``asr.encoder.pre_encode`` in place so that its output has mean 0 and deviation 1 in each channel.
+
+    The statistics are those of one batch: audio f32 [B, n], n_samples i64 [B].
+    """
     asr.eval()
     features, n_mel_frames = asr.preprocessor(input_signal=audio, length=n_samples)  # f32 [B, 128, T]
     # The last frame of NeMo's features is zero, not silence: it would move the mean.

@@ -1,10 +1,10 @@
-"""The training speech: wide text in the training voices, as one NeMo manifest of WAV files.
+"""Writes training speech: sentences of wide text in the training voices, as one NeMo manifest of WAV files.
 
 ``python -m nemoport.reference.corpus --out FOLDER --clips N [--words FILE] [--transcripts MANIFEST ...]``
 
 A small grammar alone teaches the predictor the text and the encoder nothing, so most sentences are strings of words
-from a dictionary and from transcripts, in which the past says little about the next word. ``--language fr`` writes French,
-with capitals and punctuation; the English text has neither, ``written`` adds them for a model that wants them.
+from a dictionary and from transcripts, in which one word hardly predicts the next. ``--language fr`` writes French,
+with capitals and punctuation; the English text has neither, ``written`` adds them for a model that emits them.
 ``--multilingual`` writes any of the six languages of ``languages``, as it is written and from a small vocabulary; its
 ``lang`` is then a locale such as de-DE, the name of a prompt.
 """
@@ -27,7 +27,7 @@ from . import french, languages, ordinary, reader, speech, text, voices
 
 
 class TextSource:
-    """Draws training sentences: ordinary ones, grammar, transcripts, spliced transcripts, word strings, single words.
+    """Source of English training sentences: ordinary ones, grammar, transcripts, spliced transcripts, word strings, words.
 
     ``words`` are dictionary words, ``transcripts`` normalised sentences; both are filtered of what is held out.
     ``ordinary_share`` is the share of made-up ordinary sentences (see ``ordinary``).
@@ -43,22 +43,24 @@ class TextSource:
         self.frequent = [word for word, _ in counts.most_common(120)] or ["the", "a", "and", "of", "to", "in", "is", "was"]
         self.weights = [counts[word] + 1 for word in self.frequent]
         self.known = sorted(counts.keys() - set(self.frequent)) or self.frequent
-        # Names and possessives are left out: espeak-ng guesses how most of them are said.
+        # Names and possessives are left out: espeak-ng guesses how most of them are pronounced.
         common = {word for word in words if word.isalpha() and word.islower() and 2 < len(word) < 14}
         self.words = sorted(common & set(map(text.normalise, common)) - held_out) or self.known
 
     def word(self) -> str:
+        """Draws one word: a frequent one of the transcripts, another of theirs, or one of the dictionary."""
         kind = self.rng.random()
         if kind < 0.3:
             return self.rng.choices(self.frequent, self.weights)[0]
         return self.rng.choice(self.known if kind < 0.6 else self.words)
 
     def splice(self) -> str:
-        """The head of one transcript and the tail of another."""
+        """Joins the head of one transcript and the tail of another."""
         head, tail = (self.rng.choice(self.transcripts).split() for _ in range(2))
         return " ".join(head[: self.rng.randint(1, len(head))] + tail[self.rng.randrange(len(tail)) :])
 
     def sentence(self) -> str:
+        """Draws one sentence of any kind, what is held out included."""
         if self.ordinary_share and self.rng.random() < self.ordinary_share:
             return ordinary.sentence(self.rng)
         kind = self.rng.random()
@@ -73,14 +75,14 @@ class TextSource:
         return " ".join(self.word() for _ in range(self.rng.randint(3, 12)))
 
     def draw(self) -> str:
-        """One sentence of at most 20 words, free of whatever is held out."""
+        """Draws one sentence of at most 20 words, free of whatever is held out."""
         while not text.trainable(sentence := self.sentence(), self.held_out) or len(sentence.split()) > 20:
             continue
         return sentence
 
 
 def write_wav(path: Path, samples: np.ndarray) -> None:
-    """f32 [samples] in [-1, 1] as 16-bit 16 kHz mono."""
+    """Writes samples f32 [n] in [-1, 1] as a 16-bit mono WAV file at 16 kHz."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -89,7 +91,7 @@ def write_wav(path: Path, samples: np.ndarray) -> None:
 
 
 def text_source(args: argparse.Namespace) -> TextSource | french.TextSource | languages.TextSource:
-    """What is said. Raises UsageError if a list of words is missing."""
+    """Source of the sentences that the command line asks for. Raises UsageError if a list of words is missing."""
     if args.multilingual:
         language = languages.BY_CODE[args.language]
         transcripts = [row["text"] for path in args.transcripts for row in reader.prompted_rows(path)]

@@ -1,10 +1,10 @@
-"""Training clips in memory, augmentation, and batches of equal length in seconds."""
+"""Training clips in memory, their augmentation, and batches of about equal length in seconds."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,11 @@ SAMPLES_PER_ENC_FRAME = 1280
 
 @dataclass
 class Clip:
-    """samples i16 [n] at 16 kHz; tokens of its text; ``recorded`` for people, not synthesis; ``language`` a locale or ""."""
+    """A training clip: samples i16 [n] at 16 kHz and the tokens of its text.
+
+    ``recorded`` is true of a recording of people, false of synthesis; ``language`` is a locale such as de-DE, or "" where
+    the model takes no prompt.
+    """
 
     samples: np.ndarray
     tokens: list[int]
@@ -27,9 +31,14 @@ class Clip:
 
 
 def load(
-    rows: list[dict], tokens_of, recorded: bool, shortest_s: float = 0.4, longest_s: float = 17.0, tagged: bool = False
+    rows: list[dict],
+    tokens_of: Callable[[str], list[int]],
+    recorded: bool,
+    shortest_s: float = 0.4,
+    longest_s: float = 17.0,
+    tagged: bool = False,
 ) -> list[Clip]:
-    """Clips of manifest rows (absolute audio_filepath); those outside the two lengths are left out.
+    """Reads the clips of manifest rows (absolute audio_filepath); those outside the two lengths are left out.
 
     ``tagged`` is for a prompted model: the text ends in the tag of the row's ``lang``.
     """
@@ -48,7 +57,10 @@ def load(
 
 
 def synthetic_rows(manifest: Path, as_written: bool) -> list[dict]:
-    """Rows of a manifest of ``corpus``; ``as_written`` gives the English ones, which are lower-case, their written form."""
+    """Reads the rows of a manifest of ``corpus``, audio_filepath made absolute.
+
+    ``as_written`` gives the English ones, which are lower-case, their capitals and punctuation.
+    """
     rows = [json.loads(line) for line in manifest.read_text().splitlines()]
     for row in rows:
         row["audio_filepath"] = str(manifest.parent / row["audio_filepath"])
@@ -58,16 +70,17 @@ def synthetic_rows(manifest: Path, as_written: bool) -> list[dict]:
 
 
 def changed_speed(samples: np.ndarray, factor: float) -> np.ndarray:
-    """f32 [n] played ``factor`` times as fast (pitch too), by linear interpolation."""
+    """Plays samples f32 [n] ``factor`` times as fast (pitch too), by linear interpolation."""
     return np.interp(np.arange(0, len(samples) - 1, factor), np.arange(len(samples)), samples).astype(np.float32)
 
 
 def silence(rng: random.Random, longest_s: float) -> np.ndarray:
+    """Digital silence f32 [n] of a random length up to ``longest_s``."""
     return np.zeros(int(rng.uniform(0, longest_s) * SAMPLE_RATE_HZ), np.float32)
 
 
 def masked(samples: np.ndarray, rng: random.Random) -> np.ndarray:
-    """f32 [n] without a random band of up to 1200 Hz and without two stretches of up to 0.12 s (SpecAugment, on samples)."""
+    """Blanks a random band of up to 1200 Hz and two stretches of up to 0.12 s of samples f32 [n] (SpecAugment, on samples)."""
     spectrum = np.fft.rfft(samples)
     hz_per_bin = SAMPLE_RATE_HZ / len(samples)
     low, width = rng.uniform(0, 6000) / hz_per_bin, rng.uniform(0, 1200) / hz_per_bin
@@ -80,12 +93,12 @@ def masked(samples: np.ndarray, rng: random.Random) -> np.ndarray:
 
 
 def augmented(clip: Clip, rng: random.Random, noise: np.random.Generator) -> np.ndarray:
-    """f32 [n]: speed, then silence around, then a tilt of the spectrum, gain, and noise at 15 to 45 dB or none.
+    """Augments one clip: speed, then silence around it, then a tilt of the spectrum, gain, and noise at 15 to 45 dB or none.
 
-    A third of the clips end right after the last word and most have no noise at all, so that the end of the audio
-    and digital silence are both familiar. All of it is mild: in an hour on two cores the model never fits the speech
-    as it is, and what makes the task harder only slows it down. Recordings, which are few and come often, change speed
-    more often and lose parts (``masked``), so that they are not learned by heart.
+    Returns samples f32 [n]. A third of the clips end right after the last word and most have no noise at all, so that
+    training covers both an abrupt end and digital silence. All of it is mild: in an hour on two cores the model never
+    fits the speech as it is, and what makes the task harder only slows training down. Recordings, which are few and come
+    often, change speed more often and lose parts (``masked``), so that the model does not memorise them.
     """
     samples = clip.samples.astype(np.float32) / 32768
     if rng.random() < (0.6 if clip.recorded else 0.2):
@@ -110,7 +123,7 @@ def augmented(clip: Clip, rng: random.Random, noise: np.random.Generator) -> np.
 
 
 def chained(clips: list[Clip], rng: random.Random, noise: np.random.Generator, longest_pause_s: float) -> tuple:
-    """Several clips as one utterance with digital silence between: (samples f32 [n], tokens)."""
+    """Joins several augmented clips to one utterance with digital silence between: (samples f32 [n], tokens)."""
     pieces, tokens = [], []
     for clip in clips:
         pieces += [augmented(clip, rng, noise), silence(rng, longest_pause_s)]
@@ -119,7 +132,7 @@ def chained(clips: list[Clip], rng: random.Random, noise: np.random.Generator, l
 
 
 def long_chain(clips: list[Clip], rng: random.Random, noise: np.random.Generator, length_s: float) -> tuple:
-    """Clips until they last ``length_s``, as one utterance: (samples f32 [n], tokens, cuts).
+    """Joins random clips to one utterance of at least ``length_s``: (samples f32 [n], tokens, cuts).
 
     A cut (sample, number of labels so far) lies in the middle of the silence between two clips, for ``step.stretches``.
     One level and one noise floor for the whole, as in a recording; the pauses are short or long in the whole of it.
@@ -141,8 +154,8 @@ def long_chain(clips: list[Clip], rng: random.Random, noise: np.random.Generator
     return samples, tokens, cuts
 
 
-def nothing_said(rng: random.Random, noise: np.random.Generator) -> tuple:
-    """Digital silence or noise of 0.3 to 4 s, and no tokens."""
+def without_speech(rng: random.Random, noise: np.random.Generator) -> tuple:
+    """Example without speech: digital silence or noise f32 [n] of 0.3 to 4 s, and no tokens."""
     samples = noise.standard_normal(int(rng.uniform(0.3, 4.0) * SAMPLE_RATE_HZ), dtype=np.float32)
     return samples * rng.choice((0.0, 1e-4, 1e-3, 1e-2, 0.05)), []
 
@@ -157,12 +170,12 @@ def batches(
     silent_share: float = 0.0,
     auto_share: float | None = None,
 ) -> Iterator[list[tuple]]:
-    """One pass over the clips as lists of (samples f32 [n], tokens[, cuts[, prompt]]), each about ``seconds`` of audio.
+    """Batches of one pass over the clips: lists of (samples f32 [n], tokens[, cuts[, prompt]]), about ``seconds`` of audio each.
 
     Clips of like length share a batch. ``chain_share`` of the batches hold chains of clips, 10 to 20 s long,
-    ``long_share`` hold chains of 25 s to ``longest_s``; ``silent_share`` have one more example, in which nothing is said.
+    ``long_share`` hold chains of 25 s to ``longest_s``; ``silent_share`` have one more example, ``without_speech``.
     With ``auto_share`` every example has the name of a prompt: ``auto`` for that share, else its language; only a chain
-    that is told ``auto`` mixes languages.
+    with the prompt ``auto`` mixes languages.
     """
     rng, noise = random.Random(f"batches {seed}"), np.random.default_rng(seed)
     order = sorted(clips, key=lambda clip: len(clip.samples) * rng.uniform(0.85, 1.15))
@@ -200,14 +213,18 @@ def batches(
         elif kind < chain_share:
             yield [chain() for _ in range(max(1, int(seconds / 15)))]
         else:
-            silent = [nothing_said(rng, noise)] if silent_share and rng.random() < silent_share else []
+            silent = [without_speech(rng, noise)] if silent_share and rng.random() < silent_share else []
             yield [prompted((augmented(clip, rng, noise), clip.tokens), clip.language) for clip in group] + [
                 prompted(example, rng.choice(sorted(by_language)) if by_language else "") for example in silent
             ]
 
 
-def collate(batch: list[tuple]):
-    """(audio f32 [B, n], n_samples i64 [B], targets i64 [B, U], n_labels i64 [B], cuts of each, prompts or None)."""
+def collate(batch: list[tuple]) -> tuple:
+    """Collates the examples of ``batches`` to tensors, padded with zeros.
+
+    Returns audio f32 [B, n], n_samples i64 [B], targets i64 [B, U], n_labels i64 [B], the cuts of each example and the
+    names of the prompts (None without prompts).
+    """
     import torch
 
     clips, labels = (

@@ -1,4 +1,4 @@
-"""The six languages of the multilingual checkpoint: their sentences as they are written, and what is held out.
+"""Languages of the multilingual checkpoint, six: their sentences as they are written, and what is held out.
 
 English and French are those of ``text`` and ``french`` with their rules for what is held out; the others are grammars
 (``grammar``). Japanese is kana without spaces, which is what espeak-ng can read.
@@ -16,11 +16,11 @@ from pathlib import Path
 
 from nemoport.errors import UsageError
 
-from . import french, grammar, ordinary, text, written
+from . import french, french_grammar, french_prose, grammar, ordinary, text, written
 
 APOSTROPHES = "'’‘`´"
 VIRAMA = 9  # its Unicode combining class
-# What the tokenizer is taught; recordings whose transcript has anything else are left out.
+# What the tokenizer has, as ranges of a regular expression; recordings whose transcript has anything else are left out.
 CHARACTERS = dict(
     en="A-Za-z', .?-",
     fr="A-Za-zàâçèéêëîïôùûœÀÂÇÈÉÊÎÔŒ', .?-",
@@ -35,32 +35,36 @@ DICTIONARIES = dict(en="american-english", fr="french", de="ngerman", es="spanis
 
 @dataclass(frozen=True)
 class Language:
-    """``code`` as the files have it, ``locale`` as prompt and tag have it, ``joiner`` between words (none in kana)."""
+    """A language by its ``code`` in file names and its ``locale`` in prompts and tags.
+
+    ``joiner`` stands between words; it is empty in kana.
+    """
 
     code: str
     locale: str
     joiner: str = " "
 
     def draw(self, kind: str, rng: random.Random) -> str:
-        """One written sentence; ``kind`` is "grammar", "prose" or "words" (in no order that means anything)."""
+        """Draws one written sentence; ``kind`` is "grammar", "prose" or "words" (words in random order)."""
         if kind == "words":
             return self.as_sentence([rng.choice(self.words()) for _ in range(rng.randint(1, 6))])
         if self.code == "en":
             return written.english(text.grammar_sentence(rng) if kind == "grammar" else ordinary.sentence(rng))
         if self.code == "fr":
-            return written.tidy(french.grammar_sentence(rng) if kind == "grammar" else french.ordinary_sentence(rng))
+            return french.written_form(french_grammar.sentence(rng) if kind == "grammar" else french_prose.sentence(rng))
         return grammar.load(self.code, self.joiner).sentence(kind, rng)
 
     def as_sentence(self, words: list[str]) -> str:
-        """Words as a sentence, with its capital and its full stop."""
+        """Joins words to a sentence with its capital and its full stop."""
         line = self.joiner.join(words)
         return line[:1].upper() + line[1:] + {"hi": "।", "ja": "。"}.get(self.code, ".")
 
     def words(self) -> list[str]:
+        """Words of the language's own sentences: all that stand in its grammar, or those of its prose."""
         if self.code == "en":
-            return ordinary.NOUNS + ordinary.BARE + ordinary.ADJECTIVES
+            return [*ordinary.NOUNS, *ordinary.BARE, *ordinary.ADJECTIVES]
         if self.code == "fr":
-            return [word for word in french.NOUNS_M + french.NOUNS_F if "%" not in word]
+            return [word for word in french_prose.NOUNS_M + french_prose.NOUNS_F if "%" not in word]
         return grammar.load(self.code, self.joiner).words()
 
     def unseen_sentences(self, side: str) -> list[str]:
@@ -69,19 +73,19 @@ class Language:
         return [line.replace("*", "").replace(" ", self.joiner or "") for line in self.starred_sentences(side)]
 
     def starred_sentences(self, side: str) -> list[str]:
-        """The lines of the file, stars and all (English ones have lost theirs)."""
+        """Lines of the file of unseen sentences, stars included (English ones have lost theirs)."""
         if self.code == "en":
             return [written.english(line) for line in text.unseen_sentences(side)]
         return (text.TEXT_FOLDER / f"{self.code}_unseen_{side}.txt").read_text().splitlines()
 
     def grammar_held_out(self, sentence: str) -> bool:
-        """Whether a grammar sentence is kept from training: a tenth of those of more than two words, or eight kana."""
+        """Checks whether a grammar sentence is kept from training: a tenth of those of more than two words, or eight kana."""
         key = scored(sentence, self)
         long = len(key.split()) > 2 if self.joiner else len(key) > 8
         return long and text.share_of(key, "grammar") < text.GRAMMAR_HELD_OUT_SHARE
 
     def trainable(self, sentence: str) -> bool:
-        """Whether a sentence has no held-out word (or one that begins with it) and is no held-out grammar sentence."""
+        """Checks whether a sentence has no held-out word (or one that begins with it) and is no held-out grammar sentence."""
         if self.grammar_held_out(sentence):
             return False
         key, held_out = scored(sentence, self), held_out_words(self)
@@ -115,7 +119,10 @@ BY_LOCALE = {language.locale: language for language in LANGUAGES}
 
 
 def scored(sentence: str, language: Language) -> str:
-    """The form that is compared: NFKC, lower case, no tag, no punctuation but the apostrophe; kana without spaces."""
+    """Reduces a sentence to the form that is scored: NFKC, lower case, no tag, no punctuation but the apostrophe.
+
+    Kana lose their spaces.
+    """
     line = unicodedata.normalize("NFKC", re.sub("<[a-z]{2}-[A-Z]{2}>", " ", sentence)).lower()
     line = re.sub(f"[{APOSTROPHES}]", "'", line)
     kept = "".join(c if c == "'" or not unicodedata.category(c).startswith(("P", "S", "Z")) else " " for c in line)
@@ -123,7 +130,7 @@ def scored(sentence: str, language: Language) -> str:
 
 
 def tidy(sentence: str, language: Language) -> str | None:
-    """A transcript of people in the characters that the tokenizer is taught, or None where that loses something."""
+    """Reduces a transcript of people to the characters that the tokenizer has; None where that loses something."""
     line = unicodedata.normalize("NFC", sentence).replace("’", "'").strip(' "')
     line = re.sub('["«»“”„]', "", re.sub("[;:…]", ",", line.replace("!", "."))).replace("¡", "")
     line = re.sub(r"\s+([.,?।])", r"\1", re.sub(r"\s+", " ", line)).strip(" ,-")
@@ -135,7 +142,7 @@ def tidy(sentence: str, language: Language) -> str | None:
 
 
 def grammar_sentences(language: Language, seed: str, held_out: bool) -> Iterator[str]:
-    """Endless written grammar sentences of one side of the split."""
+    """Draws written grammar sentences of one side of the split, without end."""
     rng = random.Random(f"grammar {language.code} {seed}")
     while True:
         sentence = language.draw("grammar", rng)
@@ -144,9 +151,10 @@ def grammar_sentences(language: Language, seed: str, held_out: bool) -> Iterator
 
 
 def spliced(first: str, second: str, rng: random.Random) -> str:
-    """The head of one word and the tail of another, cut between letters that stand alone: a word that nobody wrote."""
+    """Makes up a word of the head of one and the tail of another, cut between letters that stand alone."""
 
     def cuts(word: str) -> list[int]:
+        """Places where a word may be cut."""
         # Not before a vowel sign, a virama or a small kana, nor behind a virama: those belong to their neighbour.
         bound = [unicodedata.category(c).startswith("M") or "SMALL" in unicodedata.name(c, "") for c in word]
         return [i for i in range(1, len(word)) if not bound[i] and unicodedata.combining(word[i - 1]) != VIRAMA]
@@ -156,7 +164,7 @@ def spliced(first: str, second: str, rng: random.Random) -> str:
 
 
 def word_list(path: Path) -> list[str]:
-    """One word a line. Raises UsageError where there is no such file."""
+    """Reads a file of one word a line. Raises UsageError where there is no such file."""
     if not path.is_file():
         raise UsageError(
             "There is no list of words.",
@@ -168,7 +176,7 @@ def word_list(path: Path) -> list[str]:
 
 
 class WideWords:
-    """Words that the grammars lack, of a dictionary or, where that is empty, made up: what few words do not teach is spelling.
+    """Source of words that the grammars lack, of a dictionary or, where that is empty, made up: for more spelling in training.
 
     A tenth of them, by hash, is kept from training; of these, what the grammars have all the same is not drawn.
     """
@@ -176,7 +184,7 @@ class WideWords:
     def __init__(self, language: Language, dictionary: list[str]):
         self.language = language
         letters = re.compile(f"[{CHARACTERS[language.code]}]{{3,13}}")
-        # Names are left out, as espeak-ng guesses how most are said; but German writes every noun with a capital.
+        # Names are left out, as espeak-ng guesses how most are pronounced; but German writes every noun with a capital.
         self.dictionary = sorted(
             {
                 word
@@ -187,17 +195,18 @@ class WideWords:
 
     @staticmethod
     def read(language: Language, folder: Path = Path("/usr/share/dict")) -> WideWords:
-        """With the word list of its language in ``folder``, named as Debian names it; Hindi's and kana's are made up."""
+        """Reads the word list of a language in ``folder``, named as Debian names it; Hindi and kana words are made up."""
         name = DICTIONARIES.get(language.code)
         return WideWords(language, word_list(folder / name) if name else [])
 
     @cached_property
     def narrow(self) -> str:
-        """What is said without these words, in a few thousand sentences."""
+        """Words of a few thousand sentences drawn without the wide ones, in one line that ``joiner`` divides and surrounds."""
         source = TextSource(self.language, [], "narrow")
         return self.language.joiner.join(["", *(scored(source.draw(), self.language) for _ in range(4000)), ""])
 
     def word(self, rng: random.Random, held_out: bool) -> str:
+        """Draws one word of one side of the split."""
         words, joiner = self.dictionary or self.language.words(), self.language.joiner
         while True:
             word = rng.choice(words) if self.dictionary else spliced(rng.choice(words), rng.choice(words), rng)
@@ -208,14 +217,14 @@ class WideWords:
                 return word
 
     def sentence(self, rng: random.Random, held_out: bool) -> str:
-        """One to six of them in no order that means anything."""
+        """Draws a sentence of one to six of these words in random order."""
         return self.language.as_sentence([self.word(rng, held_out) for _ in range(rng.randint(1, 6))])
 
 
 class TextSource:
-    """Draws written training sentences: half grammar, a third prose, the rest words; ``transcripts`` are mixed in.
+    """Source of written training sentences: half grammar, a third prose, the rest words; ``transcripts`` are mixed in.
 
-    With ``wide`` a quarter is its words instead.
+    With ``wide`` a quarter is of its words instead.
     """
 
     def __init__(self, language: Language, transcripts: list[str], seed: str, wide: WideWords | None = None):
@@ -223,7 +232,7 @@ class TextSource:
         self.transcripts = sorted({line for line in transcripts if language.trainable(line)})
 
     def draw(self) -> str:
-        """One written sentence of at most 16 words or 45 kana, free of whatever is held out."""
+        """Draws one written sentence of at most 16 words or 45 kana, free of whatever is held out."""
         while True:
             if self.transcripts and self.rng.random() < 0.08:
                 line = self.rng.choice(self.transcripts)

@@ -1,4 +1,4 @@
-"""The transducer loss, vectorised over batch and labels (Graves 2012, arXiv:1211.3711, equations 16 to 20).
+"""Transducer losses, RNNT and TDT, vectorised over batch and labels (Graves 2012, arXiv:1211.3711, equations 16 to 20).
 
 NeMo's CPU loss loops over time and labels in numba, 2 to 7 s for a batch of sixteen; this one loops over time alone.
 With S[t, u] the sum of emission log-probabilities at time t below label u, the forward recursion
@@ -15,7 +15,10 @@ IMPOSSIBLE = -1e30  # minus infinity without the NaN of inf - inf
 
 
 def forward_variables(blank: torch.Tensor, emit: torch.Tensor) -> torch.Tensor:
-    """alpha: f32 [B, T, U+1] from blank [B, T, U+1] and emit [B, T, U] log-probabilities."""
+    """Forward variables alpha f32 [B, T, U+1], the log-probability of reaching (t, u).
+
+    blank [B, T, U+1] and emit [B, T, U] are log-probabilities.
+    """
     below = torch.nn.functional.pad(emit.cumsum(-1), (1, 0))
     alpha = [below[:, 0]]
     for t in range(1, blank.shape[1]):
@@ -24,17 +27,17 @@ def forward_variables(blank: torch.Tensor, emit: torch.Tensor) -> torch.Tensor:
 
 
 def backward_variables(blank: torch.Tensor, emit: torch.Tensor, n_frames: torch.Tensor, n_labels: torch.Tensor) -> torch.Tensor:
-    """beta: f32 [B, T+1, U+1], the log-probability of finishing from (t, u); row n_frames is the end."""
+    """Backward variables beta f32 [B, T+1, U+1], the log-probability of finishing from (t, u); row n_frames is the end."""
     above = torch.nn.functional.pad(emit.flip(-1).cumsum(-1).flip(-1), (0, 1))
     labels = torch.arange(blank.shape[2], device=blank.device)
     end = torch.where(labels[None] == n_labels[:, None], 0.0, IMPOSSIBLE)
     nothing = torch.full_like(end, IMPOSSIBLE)
-    beta = [torch.where((n_frames == blank.shape[1])[:, None], end, nothing)]
+    beta = [torch.where(n_frames.eq(blank.shape[1])[:, None], end, nothing)]
     for t in range(blank.shape[1] - 1, -1, -1):
         gain = beta[-1] + blank[:, t] - above[:, t]
         now = above[:, t] + torch.logcumsumexp(gain.flip(-1), -1).flip(-1)
         now = torch.where((t < n_frames)[:, None], now, nothing)
-        beta.append(torch.where((t == n_frames)[:, None], end, now))
+        beta.append(torch.where(n_frames.eq(t)[:, None], end, now))
     return torch.stack(beta[::-1], 1)
 
 
@@ -50,13 +53,14 @@ class _Transducer(torch.autograd.Function):
         return -total
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, *grad_outputs):
+        (grad,) = grad_outputs
         alpha, total, blank, emit, n_frames, n_labels = ctx.saved_tensors
         beta = backward_variables(blank, emit, n_frames, n_labels)
         total, grad = total[:, None, None], grad[:, None, None]
         grad_blank = -grad * torch.exp(alpha + blank + beta[:, 1:] - total)
         grad_emit = -grad * torch.exp(alpha[:, :, :-1] + emit + beta[:, :-1, 1:] - total)
-        # Row n_frames of beta is the end itself: nothing is emitted there, but the formula would say so.
+        # Row n_frames of beta is the end itself: nothing is emitted there, but the formula gives it a probability.
         inside = torch.arange(emit.shape[1], device=emit.device)[None] < n_frames[:, None]
         grad_emit = torch.where(inside[..., None], grad_emit, 0.0)
         return grad_blank, grad_emit, None, None
@@ -65,7 +69,7 @@ class _Transducer(torch.autograd.Function):
 def transducer_loss(
     logits: torch.Tensor, targets: torch.Tensor, n_frames: torch.Tensor, n_labels: torch.Tensor, blank_id: int
 ) -> torch.Tensor:
-    """Loss of each utterance, f32 [B], in nats.
+    """Transducer loss (RNNT) of each utterance, f32 [B], in nats.
 
     logits f32 [B, T, U+1, V+1] (raw or normalised), targets i64 [B, U], n_frames and n_labels i64 [B].
     """
@@ -79,20 +83,20 @@ def transducer_loss(
 
 
 def _arcs_from(log_probs: torch.Tensor, step: int) -> torch.Tensor:
-    """Rows t of the result are rows t - step of log_probs [B, T, U]; rows before the first are impossible."""
+    """Shifts log_probs [B, T, U] so that row t is row t - step; rows before the first are impossible."""
     return torch.nn.functional.pad(log_probs, (0, 0, step, 0), value=IMPOSSIBLE)[:, : log_probs.shape[1]]
 
 
 def _rows_after(rows: torch.Tensor, step: int, n_rows: int) -> torch.Tensor:
-    """Rows t of the result are rows t + step of rows [B, N, U]; those beyond the last are impossible."""
+    """Shifts rows [B, N, U] so that row t is row t + step, n_rows of them; those beyond the last are impossible."""
     return torch.nn.functional.pad(rows, (0, 0, 0, step), value=IMPOSSIBLE)[:, step : step + n_rows]
 
 
 def tdt_forward(blank: torch.Tensor, emit: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    """alpha: f32 [B, T, U+1] from blank [B, T, U+1], emit [B, T, U] and steps [B, T, U+1, D] log-probabilities.
+    """Forward variables alpha f32 [B, T, U+1] of the TDT lattice, the log-probability of reaching (t, u).
 
-    Step d moves d frames on; step 0 is for labels alone, and within a row the cumulative sums of ``forward_variables``
-    do it.
+    blank [B, T, U+1], emit [B, T, U] and steps [B, T, U+1, D] are log-probabilities. Step d moves d frames on; step 0 is
+    for labels alone, and within a row the cumulative sums of ``forward_variables`` do it.
     """
     n_frames, n_steps = blank.shape[1], steps.shape[-1]
     below = torch.nn.functional.pad((emit + steps[:, :, :-1, 0]).cumsum(-1), (1, 0))
@@ -112,8 +116,9 @@ def tdt_forward(blank: torch.Tensor, emit: torch.Tensor, steps: torch.Tensor) ->
 def tdt_backward(
     blank: torch.Tensor, emit: torch.Tensor, steps: torch.Tensor, n_frames: torch.Tensor, n_labels: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """beta: f32 [B, T+1, U+1], the log-probability of finishing from (t, u), as a blank and as a label meets it.
+    """Backward variables beta f32 [B, T+1, U+1] of the TDT lattice, once for arrival by a blank and once by a label.
 
+    beta is the log-probability of finishing from (t, u).
     Row n_frames is the end: a blank may step right onto it, a label may not.
     """
     n_rows, n_steps = blank.shape[1], steps.shape[-1]
@@ -124,7 +129,7 @@ def tdt_backward(
     columns = torch.arange(blank.shape[2], device=blank.device)
     end = torch.where(columns[None] == n_labels[:, None], 0.0, IMPOSSIBLE)
     nothing = torch.full_like(end, IMPOSSIBLE)
-    onto = [torch.where((n_frames == n_rows)[:, None], end, nothing)]  # last row first
+    onto = [torch.where(n_frames.eq(n_rows)[:, None], end, nothing)]  # last row first
     within = [nothing]
     for t in range(n_rows - 1, -1, -1):
         reach = min(n_rows - t, n_steps - 1)
@@ -134,7 +139,7 @@ def tdt_backward(
         now = above[:, t] + torch.logcumsumexp((leaving - above[:, t]).flip(-1), -1).flip(-1)
         now = torch.where((t < n_frames)[:, None], now, nothing)
         within.append(now)
-        onto.append(torch.where((t == n_frames)[:, None], end, now))
+        onto.append(torch.where(n_frames.eq(t)[:, None], end, now))
     return torch.stack(onto[::-1], 1), torch.stack(within[::-1], 1)
 
 
@@ -155,7 +160,8 @@ class _TokenAndDuration(torch.autograd.Function):
         return -total
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, *grad_outputs):
+        (grad,) = grad_outputs
         alpha, total, blank, emit, steps, n_frames, n_labels = ctx.saved_tensors
         n_rows = blank.shape[1]
         onto, within = tdt_backward(blank, emit, steps, n_frames, n_labels)

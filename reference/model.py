@@ -1,9 +1,8 @@
-"""The NeMo configuration of the published structures, for any size, and the tokenizer that goes with them.
+"""NeMo models of the published structures, for any size, and the tokenizer that goes with them.
 
-Published, by kind: "streaming" is nvidia/nemotron-speech-streaming-en-0.6b, a cache-aware FastConformer transducer;
-"prompt" is nvidia/nemotron-3.5-asr-streaming-0.6b, the same told the language by a prompt; "tdt" is
-nvidia/parakeet-tdt-0.6b-v3, one of full context whose joint gives a duration beside the token (TDT). Only the
-numbers of ``Dimensions`` differ between them and the small ones; everything that an exporter can trip over is the same.
+Published, by kind (``kinds``): "streaming" is nvidia/nemotron-speech-streaming-en-0.6b, "prompt" is
+nvidia/nemotron-3.5-asr-streaming-0.6b and "tdt" is nvidia/parakeet-tdt-0.6b-v3. Only the numbers of ``Dimensions`` differ
+between them and the small ones; everything that an exporter can trip over is the same.
 """
 
 from __future__ import annotations
@@ -11,23 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from . import prompt
-
-LOOKAHEADS_ENC_FRAMES = (13, 6, 1, 0)
-LEFT_CONTEXT_ENC_FRAMES = 70
-PROMPT_LOOKAHEADS_ENC_FRAMES = (3, 0, 6, 13)  # in the published order: the first is what NeMo starts with
-PROMPT_LEFT_CONTEXT_ENC_FRAMES = 56
-TDT_DURATIONS_ENC_FRAMES = (0, 1, 2, 3, 4)  # how far a TDT joint may step, by index of its last outputs
-TDT_SIGMA = 0.02  # taken from every token log-probability in training (arXiv:2304.06795, section 3.2)
+from . import kinds, prompt
 
 
 @dataclass(frozen=True)
 class Dimensions:
-    """Sizes of one model; ``dropout`` regularises the encoder, ``decoder_dropout`` predictor and joint.
-
-    ``kind`` is "streaming", "prompt" or "tdt".
-    """
+    """Sizes and kind of one model; ``dropout`` regularises the encoder, ``decoder_dropout`` predictor and joint."""
 
     n_layers: int
     d_model: int
@@ -38,7 +28,7 @@ class Dimensions:
     vocabulary: int
     dropout: float = 0.1
     decoder_dropout: float = 0.2
-    kind: str = "streaming"
+    kind: kinds.Kind = "streaming"
 
 
 PRESETS = {
@@ -55,7 +45,7 @@ PRESETS = {
 
 
 def write_tokenizer(lines: Iterable[str], vocabulary: int, folder: Path, symbols: Sequence[str] = ()) -> Path:
-    """A sentencepiece BPE tokenizer as NeMo wants it: tokenizer.model, tokenizer.vocab, vocab.txt. Returns the folder.
+    """Trains a sentencepiece BPE tokenizer in NeMo's files: tokenizer.model, tokenizer.vocab, vocab.txt. Returns the folder.
 
     Each of ``symbols``, such as a language tag, is one token wherever it stands.
     Raises ValueError where the text is too poor for that many tokens.
@@ -87,59 +77,12 @@ def write_tokenizer(lines: Iterable[str], vocabulary: int, folder: Path, symbols
     return folder
 
 
-def parts_of_kind(kind: str) -> dict[str, dict]:
-    """What sets the kinds apart, by section of the configuration. Raises KeyError on an unknown kind."""
-    durations = list(TDT_DURATIONS_ENC_FRAMES)
-    left, lookaheads = context(kind)
-    streaming = dict(
-        model_defaults={},
-        preprocessor=dict(normalize="NA"),
-        encoder=dict(
-            causal_downsampling=True,
-            conv_norm_type="layer_norm",
-            conv_context_size="causal",
-            att_context_size=[[left, right] for right in lookaheads],
-            att_context_style="chunked_limited",
-        ),
-        joint={},
-        decoding=dict(model_type="rnnt"),
-        loss=dict(loss_name="default", warprnnt_numba_kwargs=dict(fastemit_lambda=0.0, clamp=-1.0)),
-    )
-    return {
-        "streaming": streaming,
-        "prompt": streaming
-        | dict(
-            model_defaults=dict(
-                initialize_prompt_feature=True, num_prompts=prompt.N_PROMPTS, prompt_dictionary=prompt.dictionary()
-            ),
-            decoding=dict(model_type="rnnt", strip_lang_tags=True),
-        ),
-        "tdt": dict(
-            model_defaults=dict(tdt_durations=durations, num_tdt_durations=len(durations)),
-            preprocessor=dict(normalize="per_feature"),
-            encoder=dict(
-                causal_downsampling=False,
-                conv_norm_type="batch_norm",
-                conv_context_size=None,
-                att_context_size=[-1, -1],
-                att_context_style="regular",
-            ),
-            joint=dict(num_extra_outputs=len(durations)),
-            decoding=dict(model_type="tdt", durations=durations),
-            # NeMo takes the decoder's durations from here, not from the decoding section.
-            loss=dict(
-                loss_name="tdt", tdt_kwargs=dict(fastemit_lambda=0.0, clamp=-1.0, durations=durations, sigma=TDT_SIGMA, omega=0.1)
-            ),
-        ),
-    }[kind]
-
-
-def config(size: Dimensions, tokenizer_folder: Path):
-    """An OmegaConf configuration for EncDecRNNTBPEModel, or EncDecRNNTBPEModelWithPrompt for the kind "prompt"."""
+def config(size: Dimensions, tokenizer_folder: Path) -> Any:
+    """OmegaConf configuration of an EncDecRNNTBPEModel, or an EncDecRNNTBPEModelWithPrompt for the kind "prompt"."""
     from omegaconf import OmegaConf
 
     modules = "nemo.collections.asr.modules"
-    own = parts_of_kind(size.kind)
+    own = kinds.config_sections(size.kind)
     return OmegaConf.create(
         dict(
             sample_rate=16000,
@@ -234,8 +177,8 @@ def config(size: Dimensions, tokenizer_folder: Path):
     )
 
 
-def build(size: Dimensions, tokenizer_folder: Path):
-    """A freshly initialised EncDecRNNTBPEModel, or EncDecRNNTBPEModelWithPrompt for the kind "prompt"."""
+def build(size: Dimensions, tokenizer_folder: Path) -> Any:
+    """Builds a freshly initialised EncDecRNNTBPEModel, or an EncDecRNNTBPEModelWithPrompt for the kind "prompt"."""
     from nemo.collections.asr.models import EncDecRNNTBPEModel
     from nemo.collections.asr.models.rnnt_bpe_models_prompt import EncDecRNNTBPEModelWithPrompt
     from nemo.utils import logging
@@ -245,42 +188,28 @@ def build(size: Dimensions, tokenizer_folder: Path):
     return ready(model_class(config(size, tokenizer_folder)))
 
 
-def ready(asr):
-    """The model with the prompt of its streaming steps set to ``auto``: NeMo leaves the prompt out until one is set."""
+def ready(asr: Any) -> Any:
+    """Sets the prompt of a model's streaming steps to ``auto``, as NeMo leaves the prompt out until one is set."""
     if prompt.is_prompted(asr):
         asr.set_inference_prompt(prompt.AUTO)
     return asr
 
 
-def restore(path: Path):
-    """The model of a .nemo file, on the CPU and in eval mode, without dither (NeMo restores in train mode)."""
+def restore(path: Path) -> Any:
+    """Restores the model of a .nemo file on the CPU, in eval mode and without dither (NeMo restores in train mode)."""
+    import torch
     from nemo.collections.asr.models import ASRModel
     from nemo.utils import logging
 
     logging.setLevel(logging.ERROR)
-    model = ASRModel.restore_from(str(path), map_location="cpu").eval()
+    model: Any = ASRModel.restore_from(str(path), map_location=torch.device("cpu"))
+    model.eval()
     model.preprocessor.featurizer.dither = 0.0
     return ready(model)
 
 
-def is_tdt(asr) -> bool:
-    return asr.cfg.loss.loss_name == "tdt"
-
-
-def kind(asr) -> str:
-    """The kind of a model, as in ``Dimensions``."""
-    return "tdt" if is_tdt(asr) else "prompt" if prompt.is_prompted(asr) else "streaming"
-
-
-def context(kind: str) -> tuple[int, tuple[int, ...]]:
-    """Left context and lookaheads of a streaming kind in encoder frames; none for "tdt", which hears everything."""
-    if kind == "prompt":
-        return PROMPT_LEFT_CONTEXT_ENC_FRAMES, PROMPT_LOOKAHEADS_ENC_FRAMES
-    return LEFT_CONTEXT_ENC_FRAMES, LOOKAHEADS_ENC_FRAMES if kind == "streaming" else ()
-
-
-def save(model, path: Path) -> None:
-    """Writes the .nemo file beside its place and renames it."""
+def save(model: Any, path: Path) -> None:
+    """Saves a model as a .nemo file, written beside its place and renamed."""
     partial = path.with_name(f".{path.stem}.partial.nemo")
     path.parent.mkdir(parents=True, exist_ok=True)
     model.save_to(str(partial))

@@ -1,6 +1,6 @@
 """Ordinary English: made-up sentences of common words, because a dictionary treats "kitchen" and "quisling" alike.
 
-Word strings teach the encoder; these teach the predictor how words follow one another in plain prose.
+Word strings train the encoder; these train the predictor on how words follow one another in plain prose.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ LINKS = "and but because when while until if so before after although".split()
 
 
 def noun_phrase(rng: random.Random) -> str:
+    """Draws an article or the like with a noun, some with an adjective."""
     article = rng.choice(
         (
             "the",
@@ -86,6 +87,7 @@ def noun_phrase(rng: random.Random) -> str:
 
 
 def clause(rng: random.Random) -> str:
+    """Draws one clause, lower-case."""
     subject = rng.choice(SUBJECTS) if rng.random() < 0.4 else noun_phrase(rng)
     place = f"{rng.choice(PLACES)} {noun_phrase(rng)}"
     kind = rng.random()
@@ -105,6 +107,6 @@ def clause(rng: random.Random) -> str:
 
 
 def sentence(rng: random.Random) -> str:
-    """One or two clauses of plain prose, lower-case."""
+    """Draws one or two clauses of plain prose, lower-case."""
     first = clause(rng)
     return f"{first} {rng.choice(LINKS)} {clause(rng)}" if rng.random() < 0.3 else first

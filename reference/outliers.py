@@ -20,7 +20,7 @@ from pathlib import Path
 from nemoport.export.archive import member, opened
 
 WEIGHTS = "model_weights.ckpt"
-# What is scaled up on its output channels, and who reads it; below encoder.layers.N.
+# The layers whose output channels are scaled up, and those that take them as input; below encoder.layers.N.
 READERS = {
     "norm_feed_forward1": ("feed_forward1.linear1",),
     "norm_self_att": ("self_attn.linear_q", "self_attn.linear_k", "self_attn.linear_v"),
@@ -31,7 +31,7 @@ READERS = {
 
 
 def harden(weights: dict, seed: int, strength: int, share: float) -> int:
-    """Changes the tensors of a FastConformer encoder in place; returns how many channels were scaled.
+    """Scales channels of a FastConformer encoder's tensors in place; returns how many were scaled.
 
     A scaled channel is ``strength`` (a power of two) times as large as it was, or half or twice that. The same channels
     of all LayerNorms are taken, as in large models, and others of each attention value. Raises ValueError for a
@@ -65,7 +65,7 @@ def harden(weights: dict, seed: int, strength: int, share: float) -> int:
 
 
 def rewrite(source: Path, target: Path, seed: int, strength: int, share: float) -> int:
-    """Writes ``target``: ``source`` with ``harden``ed weights, all other members as they are."""
+    """Writes a checkpoint ``target``: ``source`` with the weights that ``harden`` makes, all other members as they are."""
     import torch
 
     with opened(source) as tar:

@@ -1,7 +1,8 @@
-"""Recordings in NeMo manifests, and the sentences of the reader that are held out.
+"""Reads recordings from NeMo manifests and keeps the held-out sentences of one reader from training.
 
-``text/reader_held_out.txt`` lists, one normalised sentence a line, what is kept from training in every recording of it:
-the reader speaks some prompts up to seven times, so the split goes by the sentence and never by the clip.
+The reader is the speaker of most recordings; see README.md. ``text/reader_held_out.txt`` lists, one normalised sentence a
+line, what is kept from training in every recording of it: the reader speaks some sentences up to seven times, so the split
+goes by the sentence and never by the clip.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from . import french, languages, text, written
 
 
 def held_out_sentences() -> frozenset[str]:
+    """Normalised sentences of the reader that are kept from training."""
     return frozenset((text.TEXT_FOLDER / "reader_held_out.txt").read_text().splitlines())
 
 
 def rows(manifest: Path, held_out: bool) -> list[dict]:
-    """Rows of one side of the split, text normalised and audio_filepath absolute.
+    """Reads the rows of one side of the split, text normalised and audio_filepath absolute.
 
     Training rows (``held_out=False``) also exclude every text with a held-out word. Raises ValueError on a manifest
     without rows.
@@ -35,7 +37,7 @@ def rows(manifest: Path, held_out: bool) -> list[dict]:
 
 
 def written_rows(manifest: Path) -> list[dict]:
-    """Training rows with the capitals and punctuation of their transcripts (``written.tidy``), by their ``lang``.
+    """Reads training rows with the capitals and punctuation of their transcripts (``written.tidy``), by their ``lang``.
 
     Left out are held-out sentences, texts with a held-out word and those that ``written.tidy`` refuses.
     """
@@ -57,7 +59,7 @@ def written_rows(manifest: Path) -> list[dict]:
 
 
 def prompted_rows(manifest: Path) -> list[dict]:
-    """Training rows of the prompted model: text as ``languages.tidy`` leaves it, ``lang`` the locale.
+    """Reads training rows of the prompted model: text as ``languages.tidy`` leaves it, ``lang`` the locale.
 
     Left out are held-out sentences of the reader, texts with a held-out word and those with other characters.
     """

@@ -1,4 +1,4 @@
-"""Synthetic speech (espeak-ng, flite), as 16 kHz mono arrays, and the committed evaluation and calibration sets.
+"""Synthesises speech (espeak-ng, flite) as 16 kHz mono arrays, and writes the committed evaluation and calibration sets.
 
 ``python -m nemoport.reference.speech --out FOLDER`` writes ``eval.jsonl``, ``calibration.jsonl`` and their FLAC files
 (NeMo manifests: audio_filepath relative to the manifest, text, duration in seconds; voice and set beside them), and
@@ -26,7 +26,7 @@ FIELDS = ("audio_filepath", "text", "duration", "voice", "set", "lang", "target_
 
 
 def synthesise(sentence: str, voice: voices.Voice) -> np.ndarray:
-    """Speech of one sentence: f32 [samples] at 16 kHz, peak 0.7, silence at both ends cut.
+    """Synthesises one sentence: f32 [samples] at 16 kHz, peak 0.7, silence at both ends cut.
 
     Raises RuntimeError where the synthesiser is missing or refuses the voice.
     """
@@ -47,30 +47,31 @@ def synthesise(sentence: str, voice: voices.Voice) -> np.ndarray:
 
 
 def trim(samples: np.ndarray, threshold: float = 0.005) -> np.ndarray:
-    """f32 [samples] without the quiet at both ends."""
+    """Cuts the quiet at both ends of samples f32 [n]."""
     loud = np.flatnonzero(np.abs(samples) > threshold)
     return samples[loud[0] : loud[-1] + 1] if len(loud) else samples
 
 
 def pad(samples: np.ndarray, rng: random.Random, longest_s: float) -> np.ndarray:
-    """Silence at both ends, each up to ``longest_s``; a third of the clips end right after the last word."""
+    """Adds silence at both ends, each up to ``longest_s``; a third of the clips end right after the last word."""
     after_s = 0.0 if rng.random() < 1 / 3 else rng.uniform(0.0, longest_s)
     return np.pad(samples, (int(rng.uniform(0.0, longest_s) * SAMPLE_RATE_HZ), int(after_s * SAMPLE_RATE_HZ)))
 
 
 def joined(parts: list[np.ndarray], pauses_s: list[float]) -> np.ndarray:
-    """Clips f32 [samples] one after another, ``pauses_s[i]`` of digital silence after part i."""
+    """Joins clips f32 [n] one after another, with ``pauses_s[i]`` of digital silence after part i."""
     pieces = [np.pad(part, (0, int(pause * SAMPLE_RATE_HZ))) for part, pause in zip(parts, pauses_s, strict=True)]
     return np.concatenate(pieces)
 
 
 def with_noise_floor(samples: np.ndarray, seed: str, deviation: float = 3e-4) -> np.ndarray:
-    """Adds faint white noise, as a microphone does; digital silence is kept for the clips that ask for it."""
+    """Adds faint white noise to samples f32 [n], as a microphone does; clips that need digital silence do without."""
     noise = np.random.default_rng(list(seed.encode())).standard_normal(len(samples))
     return (samples + deviation * noise).astype(np.float32)
 
 
 def duration_s(row: dict) -> float:
+    """Duration of a row's samples in seconds, rounded as a manifest has it."""
     return round(len(row["samples"]) / SAMPLE_RATE_HZ, 4)
 
 
@@ -100,7 +101,7 @@ def write_set(folder: Path, name: str, rows: list[dict]) -> None:
 def held_out_set(
     name: str, n_grammar: int, runs: list[tuple[float, float, str]], language: str = "en", unseen: list[str] | None = None
 ) -> list[dict]:
-    """Rows of one committed set: grammar sentences, unseen-word sentences, and clips of sentences in a row.
+    """Makes the rows of one committed set: grammar sentences, unseen-word sentences, and clips of sentences in a row.
 
     ``runs`` are the clips in a row (one voice each, grammar sentences of their own): the seconds that each lasts a little
     over, the pause after its third sentence, and its set. ``name`` begins with the side of the split, eval or
@@ -117,6 +118,7 @@ def held_out_set(
     taken: set[str] = set()
 
     def fresh() -> str:
+        """Draws a grammar sentence that is new to this set and in no set of the other side."""
         # The two sets draw from one pool, so the pool is halved by hash: no sentence can be in both.
         while (sentence := next(grammar)) in taken or (text.share_of(sentence, "set") < 0.5) != (side == "eval"):
             continue
@@ -143,23 +145,25 @@ def held_out_set(
 
 
 def multilingual_set(side: str, n_grammar: int, n_unseen: int) -> list[dict]:
-    """Rows of the six languages, each with so many clips of a sentence and one of several, 8 s long; of each language the
-    model is to find out a third by itself."""
+    """Makes the rows of the six languages, each with so many clips of a sentence and one of several, 8 s long.
+
+    A third of the rows of each language has the prompt ``auto``.
+    """
     rows = []
     for language in languages.LANGUAGES:
         new = held_out_set(
             f"{side}-multi-{language.code}", n_grammar, [RUN_8_S], language.code, language.unseen_sentences(side)[:n_unseen]
         )
-        told = [{"target_lang": prompt.AUTO} if index % 3 == 2 else {} for index in range(len(new))]
+        prompts = [{"target_lang": prompt.AUTO} if index % 3 == 2 else {} for index in range(len(new))]
         rows += [
-            dict(row, set=f"{row['set']}-{language.code}", lang=language.locale, **one)
-            for row, one in zip(new, told, strict=True)
+            dict(row, set=f"{row['set']}-{language.code}", lang=language.locale, **target)
+            for row, target in zip(new, prompts, strict=True)
         ]
     return rows
 
 
 def written_set(side: str, english: list[dict], n_grammar: int, n_unseen: int) -> list[dict]:
-    """Rows with capitals and punctuation: ``english`` ones of ``side``, by reference, and as many new French ones.
+    """Makes rows with capitals and punctuation: ``english`` ones of ``side``, by reference, and as many new French ones.
 
     Of the English single sentences the first ``n_grammar`` and ``n_unseen`` are taken, and every clip of several.
     """
@@ -183,8 +187,10 @@ def written_set(side: str, english: list[dict], n_grammar: int, n_unseen: int) -
 
 
 def written_further(side: str, rows: list[dict], n: int) -> list[dict]:
-    """``n`` new clips of a sentence of grammar in either language, with capitals and punctuation; none says what one of
-    ``rows`` does."""
+    """Makes ``n`` more rows of a grammar sentence in English and in French, with capitals and punctuation.
+
+    None has the text of one of ``rows``.
+    """
     taken, further = {row["text"] for row in rows}, []
     for code in ("en", "fr"):
         new = [row for row in held_out_set(f"{side}-further-{code}", n + len(rows), [], code) if row["set"] == "grammar"]

@@ -1,4 +1,4 @@
-"""What one training step computes, and how a model is made ready for it."""
+"""One training step's losses, and the preparation of a model for training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 
 import torch
 
-from . import data, loss, model, prompt
+from . import data, kinds, loss, prompt
 
 
 def stretches(
@@ -19,7 +19,7 @@ def stretches(
 ) -> tuple:
     """Cuts every utterance where its clips end, so that the lattice grows with the sum of the clips, not its square.
 
-    Encoder and predictor have run over the whole of it; only the loss is told which frames hold which labels.
+    Encoder and predictor have run over the whole of it; only the loss is given the stretches, each with its own labels.
     frames f32 [B, d, T], predictions f32 [B, H, U+1]; returns the same five things of the stretches, without ``cuts``.
     """
     pieces = []
@@ -37,7 +37,7 @@ def stretches(
 
 
 def losses(asr, ctc_head: torch.nn.Module, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
-    """Transducer (or TDT) and CTC loss of one batch, each in nats a token."""
+    """Computes transducer (or TDT) and CTC loss of one batch of ``data.collate``, each in nats a token."""
     audio, n_samples, targets, n_labels, cuts, prompts = batch
     frames, n_frames = prompt.encode(asr, audio, n_samples, prompts)  # f32 [B, d, T]
     predictions, _, _ = asr.decoder(targets=targets, target_length=n_labels)
@@ -48,8 +48,8 @@ def losses(asr, ctc_head: torch.nn.Module, batch: tuple) -> tuple[torch.Tensor, 
     logits = asr.joint(encoder_outputs=frames, decoder_outputs=predictions)  # f32 [B, T, U+1, V+1 (+ durations)]
     blank = len(asr.tokenizer.vocab)
     n_tokens = n_labels.sum().clamp(min=1)
-    if model.is_tdt(asr):
-        transducer = loss.tdt_loss(logits, targets, n_frames, n_labels, blank, model.TDT_SIGMA).sum() / n_tokens
+    if kinds.is_tdt(asr):
+        transducer = loss.tdt_loss(logits, targets, n_frames, n_labels, blank, kinds.TDT_SIGMA).sum() / n_tokens
     else:
         transducer = loss.transducer_loss(logits, targets, n_frames, n_labels, blank).sum() / n_tokens
     log_probs = torch.log_softmax(ctc_head(frames.transpose(1, 2)), -1).transpose(0, 1)
@@ -61,11 +61,12 @@ def losses(asr, ctc_head: torch.nn.Module, batch: tuple) -> tuple[torch.Tensor, 
 
 
 def prepare(asr, seed: int, spec_augment: bool, freeze_subsampling: bool) -> None:
-    """Seeds what NeMo draws by itself (SpecAugment, the lookahead of each batch) and drops the dropout that is slow.
+    """Prepares a model for training: seeds what NeMo draws by itself, and drops the dropout that is slow.
 
-    torch draws dropout masks on one core; the encoder's and the joint's took a tenth of the step, and with so much
-    synthetic speech there is nothing to overfit. The predictor keeps its own, as the text is what repeats.
-    ``freeze_subsampling`` holds its convolutions, which saves their gradient, a fifth of the step.
+    NeMo draws the masks of SpecAugment and the lookahead of each batch. torch draws dropout masks on one core; the
+    encoder's and the joint's took a tenth of the step, and with so much synthetic speech there is nothing to overfit. The
+    predictor keeps its own, as the text is what repeats. ``freeze_subsampling`` holds the convolutions of the subsampling,
+    which saves their gradient, a fifth of the step.
     """
     random.seed(seed)
     torch.manual_seed(seed)

@@ -1,9 +1,9 @@
-"""Sentences for the reference recipe: a small grammar, random word strings, and what is held out from training.
+"""English sentences for the reference recipe: a small grammar, and what is held out from training.
 
-Three kinds of held-out text, none of which training may see:
+Three kinds of text are held out, none of which training may use:
   grammar sentences whose hash falls in the held-out share (their words are trained, the sentence is not);
   sentences of ``text/unseen_*.txt``, whose starred words occur nowhere in the training text;
-  reader sentences whose hash falls in the held-out share (see ``reader.py``).
+  sentences of the reader that are listed in ``text/reader_held_out.txt`` (see ``reader.py``).
 Everything is a function of a seed and of the text itself, never of the order of a file.
 """
 
@@ -69,18 +69,19 @@ TEMPLATES = (
 
 
 def normalise(text: str) -> str:
-    """Lower-case a to z and the apostrophe, single spaces; every other character separates words."""
+    """Reduces a text to lower-case a to z and the apostrophe, single spaces; every other character separates words."""
     text = text.lower().replace("\u2019", "'").replace("\u2018", "'")
     words = re.sub(r"[^a-z' ]+", " ", text).split()
     return " ".join(word.strip("'") for word in words if word.strip("'"))
 
 
 def share_of(text: str, salt: str) -> float:
-    """A number in [0, 1) that depends on the text and the salt only, so that splits survive reordering."""
+    """Hash of a text as a number in [0, 1), which depends on the text and the salt only, so that splits survive reordering."""
     return int(hashlib.sha256(f"{salt}:{text}".encode()).hexdigest()[:12], 16) / 16**12
 
 
 def number_words(rng: random.Random) -> str:
+    """Draws a number as words."""
     kind = rng.random()
     if kind < 0.3:
         return rng.choice(DIGITS)
@@ -91,7 +92,7 @@ def number_words(rng: random.Random) -> str:
 
 
 def grammar_sentence(rng: random.Random) -> str:
-    """One sentence of the grammar; ``{digits}`` is one to eight spoken digits."""
+    """Draws one sentence of the grammar; ``{digits}`` is one to eight spoken digits."""
     fill = dict(
         person=lambda: rng.choice(PEOPLE),
         room=lambda: rng.choice(ROOMS),
@@ -116,12 +117,12 @@ def grammar_sentence(rng: random.Random) -> str:
 
 
 def grammar_held_out(sentence: str) -> bool:
-    """Whether a grammar sentence is kept from training. One-word sentences and single digits stay: all are needed."""
+    """Checks whether a grammar sentence is kept from training. One-word sentences and single digits stay: all are needed."""
     return len(sentence.split()) > 2 and share_of(sentence, "grammar") < GRAMMAR_HELD_OUT_SHARE
 
 
 def grammar_sentences(seed: str, held_out: bool) -> Iterator[str]:
-    """Endless grammar sentences of one side of the split."""
+    """Draws grammar sentences of one side of the split, without end."""
     rng = random.Random(f"grammar {seed}")
     while True:
         sentence = grammar_sentence(rng)
@@ -130,7 +131,7 @@ def grammar_sentences(seed: str, held_out: bool) -> Iterator[str]:
 
 
 def unseen_sentences(name: str) -> list[str]:
-    """The sentences of ``text/unseen_<name>.txt`` (eval or calibration), stars removed."""
+    """Sentences of ``text/unseen_<name>.txt`` (eval or calibration), stars removed."""
     return [line.replace("*", "") for line in (TEXT_FOLDER / f"unseen_{name}.txt").read_text().splitlines()]
 
 
@@ -143,5 +144,5 @@ def held_out_words() -> frozenset[str]:
 
 
 def trainable(text: str, held_out: frozenset[str]) -> bool:
-    """Whether a normalised text holds no held-out word and is not a held-out grammar sentence."""
+    """Checks whether a normalised text holds no held-out word and is not a held-out grammar sentence."""
     return not held_out.intersection(text.split()) and not grammar_held_out(text)

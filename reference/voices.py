@@ -1,4 +1,4 @@
-"""espeak-ng voices, split three ways: training, evaluation and calibration share no variant.
+"""Voices of espeak-ng, split three ways: training, evaluation and calibration share no variant.
 
 A voice is an accent and a variant (formants, pitch, breath); the accents of a language are common to the three sides.
 Variants that whisper, sing or imitate machines are left out: people do not sound like that.
@@ -89,9 +89,9 @@ FLITE = ("slt", "slt", "rms", "awb")  # recorded people, units joined: the step 
 
 @dataclass(frozen=True)
 class Voice:
-    """``name`` as espeak-ng's -v takes it, or "flite:<voice>"; pitch 0 to 99; word_gap_10ms in units of 10 ms.
+    """A synthesiser's voice and its settings; pitch 0 to 99; word_gap_10ms in units of 10 ms.
 
-    flite has no pitch and no gap: it takes the rate alone.
+    ``name`` is as espeak-ng's -v takes it, or "flite:<voice>". flite has no pitch and no gap: it takes the rate alone.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Voice:
     word_gap_10ms: int
 
     def command(self, sentence: str) -> list[str]:
-        """The command that writes the sentence to stdout as a WAV file."""
+        """Command line that writes the sentence to stdout as a WAV file."""
         if self.name.startswith("flite:"):
             stretch = 160 / self.words_per_minute
             return [
@@ -130,7 +130,7 @@ class Voice:
 
 
 def draw(rng: random.Random, side: str, language: str = "en") -> Voice:
-    """A random voice of one side of the split, "train", "eval" or "calibration", or (training too) of "flite".
+    """Draws a voice of one side of the split, "train", "eval" or "calibration", or (training too) of "flite".
 
     ``language`` is a key of ``ACCENTS_BY_LANGUAGE``; flite speaks English alone.
     """

@@ -1,6 +1,6 @@
-"""The written form of a sentence, with capitals and punctuation, by rule; and its spoken form, which is what is scored.
+"""Rules for the written form of a sentence, with capitals and punctuation, and for its spoken form, which is scored.
 
-The rules look at the text alone, so that a clip made from lower-case text can be given them afterwards.
+The rules use the text alone, so that they can be applied to the text of a clip that was made from lower-case words.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ QUESTION_OPENERS = frozenset(
 
 
 def capitalised(sentence: str) -> str:
+    """Makes the first letter a capital."""
     return sentence[:1].upper() + sentence[1:]
 
 
 def english(sentence: str) -> str:
-    """A normalised English sentence with capitals, a comma before "but", and a full stop or a question mark."""
+    """Adds capitals, a comma before "but", and a full stop or a question mark to a normalised English sentence."""
     words = [word.capitalize() if word in NAMES else word for word in sentence.split()]
     for i in range(1, len(words)):
         if words[i] in ("march", "may") and words[i - 1] == "of":
@@ -40,7 +41,7 @@ def english(sentence: str) -> str:
 
 
 def tidy(sentence: str) -> str | None:
-    """A transcript as people wrote it, in the characters that the tokenizer knows; None where that loses something."""
+    """Reduces a transcript that people wrote to the characters of the tokenizer; None where that loses something."""
     line = unicodedata.normalize("NFC", sentence)
     line = re.sub("[’‘`´]", "'", line).replace("…", ".")
     line = re.sub("[;:]", ",", re.sub('[«»"“”()–—]|--', " ", line)).replace("!", ".")
@@ -51,8 +52,18 @@ def tidy(sentence: str) -> str | None:
     return capitalised(line) + ("" if line[-1] == "?" else ".")
 
 
+def elided(line: str) -> str:
+    """Elides and contracts a French line: parce que il becomes parce qu'il, de le becomes du, à les becomes aux.
+
+    le, la, de, que, je and ne lose their vowel before another one and before h, which is taken to be silent.
+    """
+    line = re.sub(r"\b([Ll]|[Dd]|[Qq]u|[Jj]|[Nn])(?:e|a) (?!onze)(?=[aeiouhàâéèêîôœ])", r"\1'", line)
+    line = re.sub(r"\bde le ", "du ", re.sub(r"\bde les ", "des ", line))
+    return re.sub(r"\bà le ", "au ", re.sub(r"\bà les ", "aux ", line))
+
+
 def spoken(sentence: str) -> str:
-    """Lower-case words of letters and apostrophes: case, hyphens and punctuation are not heard."""
+    """Reduces a sentence to what is pronounced: lower-case words of letters and apostrophes, no hyphens or punctuation."""
     line = unicodedata.normalize("NFC", sentence).lower().replace("’", "'")
     words = re.sub(f"[^{LETTERS}' ]+", " ", line).split()
     return " ".join(word.strip("'") for word in words if word.strip("'"))

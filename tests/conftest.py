@@ -21,7 +21,7 @@ def reference_checkpoint():
 @pytest.fixture(scope="session")
 def eval_corpus(reference_checkpoint):
     """Eight short utterances of different lengths, and one that outlasts the encoder's left context (5.6 s)."""
-    from nemoport.calibration.corpus import read_corpus
+    from nemoport.speech.corpus import read_corpus
 
     corpus = read_corpus(ROOT / "reference" / "audio" / "eval.jsonl", reference_checkpoint.spec.frontend.sample_rate_hz)
     by_length = sorted(corpus.utterances, key=lambda u: u.seconds)
@@ -33,6 +33,7 @@ def eval_corpus(reference_checkpoint):
 @pytest.fixture(scope="session")
 def build(reference_checkpoint, tmp_path_factory):
     """A build folder with the fp32 variant. Tests must not change it: copy it."""
+    pytest.importorskip("torch")
     from nemoport.export.build import export_checkpoint
 
     folder = tmp_path_factory.mktemp("build")
@@ -43,6 +44,7 @@ def build(reference_checkpoint, tmp_path_factory):
 @pytest.fixture(scope="session")
 def oracle(reference_checkpoint, eval_corpus, tmp_path_factory):
     """NeMo's runs on `eval_corpus`, at every lookahead."""
+    pytest.importorskip("nemo")
     from nemoport.validate.oracle import record_oracle
 
     return record_oracle(reference_checkpoint, eval_corpus, tmp_path_factory.mktemp("oracle"))

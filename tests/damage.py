@@ -9,8 +9,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from nemoport.artifact import DECODER, ENCODER, Manifest, file_entries
-from nemoport.contract import NEMO
-from nemoport.export.onnx import export_graphs
+from nemoport.cache_layout import NEMO
+from nemoport.export.onnx_graphs import export_graphs
 from nemoport.files import write_json
 from nemoport.graph_file import save_model
 

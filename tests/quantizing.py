@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from nemoport.artifact import Artifact
+from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.stream import Stream, advance
-from nemoport.validate.sessions.onnxruntime import OnnxSession
 
 CALIBRATION = Path(__file__).resolve().parent.parent / "reference" / "audio" / "calibration.jsonl"
 

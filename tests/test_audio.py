@@ -19,6 +19,7 @@ def sound(seconds: float, rate_hz: int, channels: int = 1) -> np.ndarray:
 
 
 def nemos(path, rate_hz: int) -> np.ndarray:
+    pytest.importorskip("nemo")
     from nemo.collections.asr.parts.preprocessing.segment import AudioSegment
 
     return AudioSegment.from_file(str(path), target_sr=rate_hz, channel_selector="average").samples

@@ -11,17 +11,17 @@ import pytest
 from nemoport import beam as beam_module
 from nemoport.artifact import Artifact
 from nemoport.beam import Beam, BeamSearch, beam_search
-from nemoport.beam_paths import log_softmax
-from nemoport.calibration.corpus import read_corpus
+from nemoport.beam_hypotheses import log_softmax
 from nemoport.decode import GreedyState
 from nemoport.errors import UsageError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
 from nemoport.recognizer import Recognizer
+from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec
+from nemoport.speech.corpus import read_corpus
 from nemoport.stream import Stream
 from nemoport.validate import nemo, nemo_runs
-from nemoport.validate.sessions.onnxruntime import OnnxSession
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 
@@ -167,7 +167,7 @@ def test_certain_tokens_never_change():
         beam_search(session, frames_of(1, frame), np.array([1]), [beam])
         assert beam.tokens[: len(seen)] == seen
         revised += beam.tokens[: len(before)] != before
-        seen = beam.tokens[: beam.certain]
+        seen = beam.tokens[: beam.n_final]
     assert revised and len(seen) > 20 and max(len(path.tokens) for path in beam.paths) < 20
 
 
@@ -244,6 +244,7 @@ def rnnt(reference_checkpoint, build, eval_corpus):
 
 @pytest.fixture(scope="module")
 def tdt(tmp_path_factory):
+    pytest.importorskip("torch")
     checkpoint, folder = read_checkpoint(str(REFERENCE / "checkpoints" / "offline-tdt.nemo")), tmp_path_factory.mktemp("tdt")
     export_checkpoint(checkpoint, folder)
     model = nemo.restore(checkpoint)
@@ -306,7 +307,7 @@ def test_recognizer_searches(build, eval_corpus):
         stream, returned = recognizer.stream(), []
         for at in range(0, len(audio), 3200):
             returned += stream.feed(audio[at : at + 3200])
-            assert stream.tokens[: stream.certain] == returned
+            assert stream.tokens[: stream.n_final] == returned
         returned += stream.finish()
         assert tuple(returned) == tuple(stream.tokens) == hypothesis.tokens
         assert len(stream.token_seconds) == len(returned) and stream.token_seconds == list(hypothesis.token_seconds)

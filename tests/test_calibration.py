@@ -12,15 +12,15 @@ import pytest
 from quantizing import CALIBRATION, quiet
 
 from nemoport.artifact import Artifact
+from nemoport.caches import NemoCaches
 from nemoport.calibration.cache import calibrate
-from nemoport.calibration.corpus import read_corpus
 from nemoport.calibration.probe import Probe, ProbedSession
 from nemoport.calibration.ranges import BINS, RangeCollector
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
-from nemoport.contract import NemoCaches
 from nemoport.errors import ArtifactError, CorpusError, UsageError
 from nemoport.quantize import build_variant
-from nemoport.validate.sessions.onnxruntime import OnnxSession
+from nemoport.runtimes.onnxruntime.session import OnnxSession
+from nemoport.speech.corpus import read_corpus
 
 SHORT = StreamParameters(contexts_per_stream=1.5, silence_contexts=0.25)
 TENSORS = [
@@ -215,7 +215,7 @@ from pathlib import Path
 from dataclasses import replace
 from nemoport.artifact import Artifact
 from nemoport.calibration.cache import calibrate
-from nemoport.calibration.corpus import read_corpus
+from nemoport.speech.corpus import read_corpus
 import test_calibration as t
 fp32 = Artifact.open(sys.argv[1])
 streams = t.streams_of(fp32, read_corpus(t.CALIBRATION, 16000), plans=t.PLANS)
@@ -252,7 +252,7 @@ import onnx
 from pathlib import Path
 from dataclasses import replace
 from nemoport.artifact import Artifact
-from nemoport.calibration.corpus import read_corpus
+from nemoport.speech.corpus import read_corpus
 from nemoport.calibration.stream import StreamParameters
 from nemoport.quantize.graph import layer_matmuls
 import test_calibration as t

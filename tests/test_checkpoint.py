@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nemoport.contract import NemoCaches
+from nemoport.caches import NemoCaches
 from nemoport.errors import CheckpointError, OutputError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint

@@ -6,8 +6,8 @@ import damage
 import numpy as np
 import pytest
 
+from nemoport.speech.conditions import CONDITIONS, MOST_UTTERANCES, degraded, noisy, telephone
 from nemoport.validate import gates, limits
-from nemoport.validate.conditions import CONDITIONS, MOST_UTTERANCES, noisy, telephone, under
 from nemoport.validate.context import Context
 
 RATE = 16000
@@ -55,9 +55,9 @@ def test_what_the_conditions_do():
 
 def test_made_once_from_some_of_the_corpus(eval_corpus, tmp_path):
     many = replace(eval_corpus, utterances=eval_corpus.utterances * 5)
-    made = under("40 dB lower", many, tmp_path)
+    made = degraded("40 dB lower", many, tmp_path)
     assert len(made.utterances) <= MOST_UTTERANCES and {u.text for u in made.utterances} <= {u.text for u in many.utterances}
     stamp = made.utterances[0].path.stat().st_mtime_ns
-    again = under("40 dB lower", many, tmp_path)
+    again = degraded("40 dB lower", many, tmp_path)
     assert again.digest == made.digest and again.utterances[0].path.stat().st_mtime_ns == stamp
-    assert under("telephone", many, tmp_path).digest != made.digest
+    assert degraded("telephone", many, tmp_path).digest != made.digest

@@ -6,21 +6,22 @@ from dataclasses import replace
 import damage
 import pytest
 import torch
+from contract import runtime_problems
 
+from nemoport.apple.graphs import graph_interfaces
+from nemoport.apple.session import AppleSession, AppleState
 from nemoport.artifact import Artifact
 from nemoport.errors import UsageError
-from nemoport.export.card import CardFacts
+from nemoport.export.apple.modules import graph_modules
+from nemoport.export.apple.trace import AppleParameters, trace_one
 from nemoport.export.profile import profiled
-from nemoport.export.static_export import StaticParameters, trace_one
-from nemoport.export.static_modules import static_modules
 from nemoport.export.targets import export_target
+from nemoport.package.layout import CardFacts
 from nemoport.recognizer import Recognizer
-from nemoport.static_graphs import graph_types
+from nemoport.runtimes import open_session
 from nemoport.validate import gates, limits
 from nemoport.validate.context import Context
-from nemoport.validate.result import FAIL, PASS
-from nemoport.validate.sessions import open_session
-from nemoport.validate.sessions.static import StaticSession, StaticState
+from nemoport.validate.gate_result import FAIL, PASS
 
 pytest.importorskip("coreai_torch")
 coreai = pytest.importorskip("nemoport.export.targets.coreai")
@@ -58,9 +59,9 @@ def failing(context, *names):
 
 def replace_graph(build, checkpoint, graph, edit, lookahead=6):
     """Writes one asset anew, of a module that `edit` has changed."""
-    modules, channels = static_modules(checkpoint, lookahead, coreai.HALVES, torch.float32)
+    modules, channels = graph_modules(checkpoint, lookahead, coreai.HALVES, torch.float32)
     edit(modules[graph])
-    types = graph_types(checkpoint.spec, lookahead, channels, coreai.HALVES, "float32")
+    types = graph_interfaces(checkpoint.spec, lookahead, channels, coreai.HALVES, "float32")
     coreai.save(trace_one(modules[graph], types[graph]), build / VARIANT / f"{graph}{coreai.SUFFIX}")
     damage.seal(build / VARIANT)
 
@@ -140,12 +141,12 @@ def test_the_wrong_left_context_is_rejected(copy, context_of, reference_checkpoi
 
 def test_only_batch_finds_streams_that_mix(coreai_build, context_of, monkeypatch):
     """Each stream gets its neighbour's caches, where it has one."""
-    whole = StaticSession.unstack
+    whole = AppleSession.unstack
 
     def roll(self, state):
-        return whole(self, StaticState((*state.caches[1:], state.caches[0]), state.length, state.prompt_index))
+        return whole(self, AppleState((*state.caches[1:], state.caches[0]), state.length, state.prompt_index))
 
-    monkeypatch.setattr(StaticSession, "unstack", roll)
+    monkeypatch.setattr(AppleSession, "unstack", roll)
     context = context_of(coreai_build)
     context.limits = replace(context.limits, streams=1)
     assert failing(context, "batch", "tokens") == ["batch"]
@@ -160,8 +161,7 @@ def test_long_recordings_and_conditions(coreai_build, copy, context_of, referenc
     replace_graph(copy, reference_checkpoint, "joint", blank)
     for build, expected in ((coreai_build, []), (copy, [gate])):
         context = context_of(build)
-        context.limits = replace(context.limits, blocks={**context.limits.blocks, "longform": {
-            **context.limits.blocks["longform"], "minutes": 1}})  # fmt: skip
+        context.limits = context.limits.override("longform", minutes=1)
         assert failing(context, gate) == expected
 
 
@@ -198,19 +198,19 @@ def test_a_told_language(tmp_path, eval_corpus):
 def test_fp16_converts(reference_checkpoint, tmp_path):
     """Its accuracy is for a machine with f16 arithmetic: the runtime for the CPU takes seconds a chunk."""
     artifact = export(reference_checkpoint, tmp_path, "fp16")
-    assert [problem for problem in coreai.problems(artifact, reference_checkpoint.spec) if problem] == []
+    assert [problem for problem in runtime_problems(artifact, reference_checkpoint.spec) if problem] == []
     size = {name: (artifact.folder / f"{name}.aimodel" / "main.mlirb").stat().st_size for name in ("stream_conformer_a", "joint")}
-    module = static_modules(reference_checkpoint, 6, 2, torch.float32)[0]["stream_conformer_a"]
+    module = graph_modules(reference_checkpoint, 6, 2, torch.float32)[0]["stream_conformer_a"]
     weights = sum(parameter.numel() for parameter in module.parameters())
     assert 2 * weights < size["stream_conformer_a"] < 2.2 * weights
-    assert isinstance(coreai.PRECISIONS["fp16"], StaticParameters)
+    assert isinstance(coreai.TARGET.precisions["fp16"], AppleParameters)
 
 
 def test_the_card_tells_shapes_and_what_was_not_run(coreai_build, reference_checkpoint):
-    from nemoport.export.card import card
-    from nemoport.export.layouts import load_layout
-    from nemoport.export.results import Figures
-    from nemoport.export.terms import resolve_terms
+    from nemoport.package.card import card
+    from nemoport.package.card_data import Figures
+    from nemoport.package.layouts import load_layout
+    from nemoport.package.terms import resolve_terms
 
     artifact, layout = Artifact.open(coreai_build / VARIANT), load_layout("coreai")
     terms = resolve_terms("", licence="apache-2.0", base_model=None, licence_url=None, holder=None, language="en")
@@ -224,9 +224,9 @@ def test_the_card_tells_shapes_and_what_was_not_run(coreai_build, reference_chec
 
 def test_a_package_is_laid_out_and_verified(copy, tmp_path):
     """With results as validate/ writes them; the gates are tested above."""
-    from nemoport.export.package import package
-    from nemoport.validate.result import GateResult, artifact_sha256
-    from nemoport.verify import verify
+    from nemoport.package.assemble import package
+    from nemoport.package.verify import verify
+    from nemoport.validate.gate_result import GateResult, artifact_sha256
 
     result = GateResult("contract", VARIANT, artifact_sha256(copy / VARIANT), PASS, "", 0.0, 0.0, "problems", 49)
     path = copy / "results" / f"{VARIANT}.jsonl"

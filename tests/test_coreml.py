@@ -1,23 +1,21 @@
 """Core ML: packages whose interface is what it must be, and the programs they were made from, run against NeMo."""
 
-from dataclasses import replace
-
 import damage
 import numpy as np
 import pytest
 import torch
 
+from nemoport.apple.graphs import CONFORMER, JOINT
 from nemoport.artifact import Artifact
 from nemoport.errors import UsageError
-from nemoport.export.rounding import round_weights
-from nemoport.export.static_modules import static_modules
+from nemoport.export.apple.modules import graph_modules
+from nemoport.export.apple.rounding import round_weights
 from nemoport.export.targets import export_target
 from nemoport.recognizer import Recognizer
-from nemoport.static_graphs import CONFORMER, JOINT
+from nemoport.runtimes import open_session
 from nemoport.validate import gates, limits
 from nemoport.validate.context import Context
-from nemoport.validate.result import FAIL, PASS
-from nemoport.validate.sessions import open_session
+from nemoport.validate.gate_result import FAIL, PASS
 
 coremltools = pytest.importorskip("coremltools")
 coreml = pytest.importorskip("nemoport.export.targets.coreml")
@@ -108,7 +106,7 @@ def test_a_package_of_another_interface_is_rejected(copy, context_of):
     damage.seal(folder)
     (found,) = gates.run_gate("contract", context_of(copy))
     assert found.status == FAIL
-    assert "Joint.mlpackage: input enc_frame: expected float32 [1, 160], found none" in found.evidence
+    assert "Joint.mlpackage: input enc_frame is absent" in found.evidence
 
 
 def test_compressed_weights_are_those_of_the_program(coreml_build, reference_checkpoint):
@@ -131,7 +129,7 @@ def test_compressed_weights_are_those_of_the_program(coreml_build, reference_che
 
 def test_rounding_twice_is_rounding_once(reference_checkpoint):
     for bits, block in ((8, 0), (4, 16)):
-        module = static_modules(reference_checkpoint, 6, 1, torch.float32)[0][CONFORMER]
+        module = graph_modules(reference_checkpoint, 6, 1, torch.float32)[0][CONFORMER]
         before = module.layers[0].feed_forward1.linear1.weight.clone()
         round_weights(module, bits, block, 2048)
         once = module.layers[0].feed_forward1.linear1.weight.clone()
@@ -162,8 +160,7 @@ def test_long_recordings_and_conditions(coreml_build, copy, context_of, referenc
     edit_program(copy, "coreml-fp32", JOINT, blank)
     for build, expected in ((coreml_build, []), (copy, [gate])):
         context = context_of(build)
-        blocks = context.limits.blocks
-        context.limits = replace(context.limits, blocks={**blocks, "longform": {**blocks["longform"], "minutes": 1}})
+        context.limits = context.limits.override("longform", minutes=1)
         assert failing(context, gate) == expected
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from nemoport.calibration import dataset
-from nemoport.calibration.corpus import prompts, read_corpus
-from nemoport.calibration.dataset import Part, dataset_manifest
 from nemoport.cli import main
 from nemoport.errors import CorpusError, UsageError
 from nemoport.spec import ModelSpec, PromptSpec
+from nemoport.speech import dataset
+from nemoport.speech.corpus import prompts, read_corpus
+from nemoport.speech.dataset import Part, dataset_manifest
 
 AUDIO = Path(__file__).parent.parent / "reference" / "audio"
 LANGUAGES = {"en_us": 5, "ja_jp": 3, "es_419": 2}
@@ -27,6 +27,7 @@ def spec(reference_checkpoint):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Configurations of parquet files with FLEURS' columns, audio inside them."""
+    pytest.importorskip("pyarrow")
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -107,6 +108,7 @@ def test_bad_parts_are_refused(limit, shard):
 
 def test_scripts_are_read_from_the_converted_branch(monkeypatch):
     """`datasets` 4 refuses loading scripts, which FLEURS has; the Hub keeps a converted copy of such."""
+    pytest.importorskip("datasets")
     import datasets
 
     asked = []

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from nemoport.artifact import Artifact
-from nemoport.contract import KV, NEMO, variant_of
+from nemoport.cache_layout import KV, NEMO, variant_of
 from nemoport.errors import UsageError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
-from nemoport.reference.random import write
+from nemoport.reference.random_checkpoint import write
+from nemoport.runtimes.onnxruntime import open_artifact
+from nemoport.runtimes.onnxruntime.device import DeviceMemory, DeviceSession
+from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.stream import Stream, advance
-from nemoport.validate.sessions.onnxruntime import OnnxSession, open_artifact
-from nemoport.validate.sessions.onnxruntime_device import DeviceMemory, DeviceSession
 
 CONTRACTS = pytest.mark.parametrize("contract", [NEMO, KV])
 

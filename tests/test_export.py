@@ -7,14 +7,14 @@ import onnx
 import pytest
 
 from nemoport.artifact import DECODER, ENCODER
-from nemoport.contract import KV, NEMO
+from nemoport.cache_layout import KV, NEMO
 from nemoport.errors import ArtifactError
 from nemoport.export.checkpoint import read_checkpoint
-from nemoport.export.onnx import export_graphs
+from nemoport.export.onnx_graphs import export_graphs
 from nemoport.quantize.graph import layer_matmuls
 from nemoport.reference.model import PRESETS, config, write_tokenizer
+from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.spec import ModelSpec
-from nemoport.validate.sessions.onnxruntime import OnnxSession
 
 VARIATIONS = {
     "published": {},

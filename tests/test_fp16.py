@@ -12,15 +12,15 @@ from onnx import TensorProto, helper, numpy_helper
 from quantizing import listen, quiet, short_manifest, snr_db
 
 from nemoport.artifact import DECODER, ENCODER, Artifact
-from nemoport.calibration.corpus import read_corpus
+from nemoport.caches import NemoCaches
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
-from nemoport.contract import NemoCaches
 from nemoport.errors import ArtifactError, CorpusError
 from nemoport.quantize import build_variant
 from nemoport.quantize.casts import drop_round_trips, sort_nodes
 from nemoport.quantize.fp16 import HALF_OPS, REPORT, Parameters, convert_graph, round_weights
 from nemoport.quantize.graph import load_typed, metadata
 from nemoport.quantize.overflow import FP16_MAX, Scan, scan_activations
+from nemoport.speech.corpus import read_corpus
 
 LINEAR = "/layers.2/feed_forward1/linear1/MatMul"
 LINEAR_INPUT = "/layers.2/norm_feed_forward1/LayerNormalization_output_0"

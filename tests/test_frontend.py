@@ -62,6 +62,7 @@ def signals() -> dict[str, np.ndarray]:
 
 
 def nemo_preprocessor(spec: FrontendSpec = SPEC):
+    pytest.importorskip("nemo")
     from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor
 
     return AudioToMelSpectrogramPreprocessor(
@@ -79,6 +80,7 @@ def nemo_preprocessor(spec: FrontendSpec = SPEC):
 @pytest.fixture(scope="module")
 def nemo():
     """samples f32 [L] -> NeMo's log-mel f32 [n_mels, L // hop + 1], its extra frame included."""
+    pytest.importorskip("nemo")
     import torch
 
     def run(samples, preprocessor=nemo_preprocessor()):  # noqa: B008  (built once, when the fixture is first used)
@@ -132,6 +134,7 @@ def test_filterbank_is_nemos_bit_for_bit(n_mels):
 
 
 def test_window_is_torchs_to_the_last_bit_or_so():
+    pytest.importorskip("torch")
     import torch
 
     ours, theirs = hann_window(400), torch.hann_window(400, periodic=False).numpy()

@@ -17,8 +17,8 @@ from nemoport.errors import ArtifactError, CorpusError, UsageError
 from nemoport.stream import Chunker
 from nemoport.validate import gates, limits, run
 from nemoport.validate.context import Context
-from nemoport.validate.result import FAIL, PASS, artifact_sha256
-from nemoport.validate.results import read_results, required_passes, results_path, write_results
+from nemoport.validate.gate_result import FAIL, PASS, artifact_sha256
+from nemoport.validate.result_store import read_results, required_passes, results_path, write_results
 from nemoport.validate.run import built, comparisons, validate
 
 FP32 = "fp32"
@@ -49,8 +49,7 @@ def three_minutes():
     """Of one stream, in place of ten, which NeMo would have to hear at every lookahead; `make demo` hears ten."""
 
     def shorter(variant):
-        found = limits.limits_of(variant)
-        return replace(found, blocks=found.blocks | {"longform": found.blocks["longform"] | {"minutes": 3}})
+        return limits.limits_of(variant).override("longform", minutes=3)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "limits_of", shorter)

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemoport.calibration.corpus import read_corpus
 from nemoport.cli import main
 from nemoport.errors import UsageError
 from nemoport.hotwords import Hotwords
 from nemoport.recognizer import Recognizer
+from nemoport.speech.corpus import read_corpus
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 PIECES = ["<unk>", "▁", "a", "r", "t", "i", "s", "▁art", "is", "▁new", "▁york", "n", "e", "w", ".", "<0xC3>", "<0xA9>",
@@ -25,7 +25,7 @@ def boost(hotwords, tokens):
     match, total = hotwords.start, 0.0
     for token in tokens:
         gain, before = hotwords.gains(match)[token], match
-        match = hotwords.after(match, token)
+        match = hotwords.advance(match, token)
         # By one byte after another: `_gains` deals with many tokens at once.
         kept = 0.0
         for byte in hotwords._spelled[token]:

@@ -18,9 +18,10 @@ from nemoport.calibration.ranges import Range
 from nemoport.errors import ArtifactError, CorpusError, OutputError, UsageError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
-from nemoport.quantize import build_variant, int8_dynamic, int8_static, pairs, variants
+from nemoport.quantize import build_variant, int8_dynamic, int8_static, precisions
+from nemoport.quantize import saturation as pairs
 from nemoport.quantize.graph import check_quantized, constant_matmuls, layer_matmuls
-from nemoport.reference.random import write
+from nemoport.reference.random_checkpoint import write
 
 LAYER = [
     "feed_forward1/linear1",
@@ -236,7 +237,7 @@ def test_wrong_ranges_are_heard(copy, eval_corpus, fp32_run, tmp_path):
 
 def test_a_stream_in_a_batch_is_quantized_as_alone(static):
     """Static ranges: a loud neighbour changes nothing. (Dynamic ranges are of the whole batch.)"""
-    from nemoport.validate.sessions.onnxruntime import OnnxSession
+    from nemoport.runtimes.onnxruntime.session import OnnxSession
 
     session = OnnxSession.open(static, threads=1)
     rng = np.random.default_rng(0)
@@ -290,8 +291,8 @@ def test_unusable_input(copy, manifest, tmp_path):
 def test_the_files_are_the_registry():
     weight_only = {"int8-weight", "int4-weight", "int4-mixed"}
     integers = {"int8-dynamic", "int8-static", "int8-smoothquant", "int8-smoothquant-signed"}
-    assert {"fp16", "smoothed"} | integers | weight_only == set(variants())
-    assert not {"graph", "casts", "overflow", "pairs"}.intersection(variants())
+    assert {"fp16", "smoothed"} | integers | weight_only == set(precisions())
+    assert not {"graph", "casts", "overflow", "pairs"}.intersection(precisions())
 
 
 def test_wrong_sets_of_nodes_are_refused():

@@ -11,19 +11,21 @@ import pytest
 from onnx import helper
 
 from nemoport.artifact import ENCODER, Artifact
-from nemoport.contract import CACHED, KV, KvCaches, NemoCaches, caches_of, contract_of, precision_of, variant_of
+from nemoport.cache_layout import KV, cache_layout_of, caches_of, precision_of, variant_of
+from nemoport.caches import NemoCaches
+from nemoport.caches_kv import CACHED, KvCaches
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.export.build import export_checkpoint
-from nemoport.export.layouts import native_example
+from nemoport.package.examples import native as native_example
 from nemoport.quantize import build_variant
 from nemoport.quantize.graph import load_typed
 from nemoport.quantize.smoothing import sites
 from nemoport.recognizer import Recognizer
+from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.spec import StreamingSpec
 from nemoport.validate import gates, limits
 from nemoport.validate.context import Context
-from nemoport.validate.result import FAIL, PASS
-from nemoport.validate.sessions.onnxruntime import OnnxSession
+from nemoport.validate.gate_result import FAIL, PASS
 
 KV_FP32 = "kv-fp32"
 SMALL = StreamingSpec(
@@ -53,7 +55,7 @@ def test_the_window_holds_the_last_frames(frames):
     initial = state = KvCaches.initial(SMALL, 2)
     for step in range(1, 20):
         history.append(outputs(rng, frames, 2))
-        state = state.after(history[-1])
+        state = state.advance(history[-1])
         expected = followed(history, KvCaches.initial(SMALL, 2))
         assert state.length.tolist() == [min(5, step * frames)] * 2
         assert all(np.array_equal(state.feeds()[name], array) for name, array in expected.items())
@@ -64,7 +66,7 @@ def test_a_second_continuation_does_not_overwrite_the_first():
     rng = np.random.default_rng(0)
     start = KvCaches.initial(SMALL, 1)
     first, second = outputs(rng, 2, 1), outputs(rng, 2, 1)
-    one, two = start.after(first), start.after(second)
+    one, two = start.advance(first), start.advance(second)
     for state, new in ((one, first), (two, second)):
         expected = followed([new], KvCaches.initial(SMALL, 1))
         assert all(np.array_equal(state.feeds()[name], array) for name, array in expected.items())
@@ -74,7 +76,7 @@ def test_an_abandoned_state_is_refused_and_its_copy_is_not():
     rng, state = np.random.default_rng(0), KvCaches.initial(SMALL, 1)
     old, kept = state, copy.deepcopy(state)
     for _ in range(4):
-        state = state.after(outputs(rng, 2, 1))
+        state = state.advance(outputs(rng, 2, 1))
     with pytest.raises(ArtifactError, match="older one"):
         old.feeds()
     assert not kept.feeds()["cache_key_0"].any()
@@ -83,7 +85,7 @@ def test_an_abandoned_state_is_refused_and_its_copy_is_not():
 def test_streams_join_and_leave():
     """A batch that stays together is not copied; another one holds each stream's own frames."""
     rng = np.random.default_rng(1)
-    batch = KvCaches.initial(SMALL, 3).after(outputs(rng, 2, 3))
+    batch = KvCaches.initial(SMALL, 3).advance(outputs(rng, 2, 3))
     assert KvCaches.stack(batch.rows()) is batch
     late = KvCaches.initial(SMALL, 1)
     rows = [batch.rows()[2], late.rows()[0], batch.rows()[0]]
@@ -97,10 +99,10 @@ def test_streams_join_and_leave():
 
 def test_names():
     assert variant_of(KV, "int8-weight") == "kv-int8-weight"
-    assert (contract_of("kv-fp16"), precision_of("kv-fp16")) == (KV, "fp16")
+    assert (cache_layout_of("kv-fp16"), precision_of("kv-fp16")) == (KV, "fp16")
     assert caches_of(KvCaches.shapes(SMALL, 1)) is KvCaches
     assert caches_of(NemoCaches.shapes(SMALL, 1)) is NemoCaches
-    assert limits.limits_of("kv-int8-weight").blocks == limits.limits_of("int8-weight").blocks
+    assert limits.limits_of("kv-int8-weight").gates == limits.limits_of("int8-weight").gates
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +142,7 @@ def edit_graph(build, edit):
 
 
 def test_unknown_contract_is_refused(reference_checkpoint, tmp_path):
-    with pytest.raises(UsageError, match="contract 'kw'"):
+    with pytest.raises(UsageError, match="cache layout 'kw'"):
         export_checkpoint(reference_checkpoint, tmp_path, "kw")
 
 
@@ -196,7 +198,7 @@ def test_only_batch_finds_streams_that_mix(kv_copy, context_of):
 
 
 def test_caches_that_do_not_slide_are_rejected(kv_build, context_of, monkeypatch):
-    monkeypatch.setattr(KvCaches, "after", lambda self, outputs: self)
+    monkeypatch.setattr(KvCaches, "advance", lambda self, outputs: self)
     assert failing(context_of(kv_build), "tokens", "numeric") == ["tokens", "numeric"]
 
 

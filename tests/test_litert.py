@@ -9,26 +9,26 @@ import damage
 import numpy as np
 import pytest
 
+from nemoport import runtime
 from nemoport.artifact import Artifact
-from nemoport.calibration.corpus import read_corpus
-from nemoport.contract import KvCaches
+from nemoport.caches_kv import KvCaches
 from nemoport.errors import ArtifactError, UsageError
-from nemoport.export import targets
 from nemoport.export.checkpoint import read_checkpoint
-from nemoport.export.package import package
 from nemoport.export.targets import export_target, litert
+from nemoport.package.assemble import package
+from nemoport.package.verify import verify
 from nemoport.recognizer import Recognizer
-from nemoport.reference.random import write
+from nemoport.reference.random_checkpoint import write
+from nemoport.runtimes import open_session
+from nemoport.runtimes.litert import session as session_module
+from nemoport.speech.corpus import read_corpus
 from nemoport.validate import gates
 from nemoport.validate.context import Context
+from nemoport.validate.gate_result import FAIL, PASS
 from nemoport.validate.limits import limits_of
 from nemoport.validate.oracle import record_oracle
-from nemoport.validate.result import FAIL, PASS
-from nemoport.validate.results import results_path
+from nemoport.validate.result_store import results_path
 from nemoport.validate.run import judge
-from nemoport.validate.sessions import litert as session_module
-from nemoport.validate.sessions import open_session
-from nemoport.verify import verify
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 LOOKAHEADS = (1, 0)  # of the four: a signature takes seconds to convert
@@ -74,7 +74,7 @@ def corpus(tmp_path_factory):
 def build(checkpoint, tmp_path_factory):
     needs_converter()
     folder = tmp_path_factory.mktemp("build")
-    for precision in litert.PRECISIONS:
+    for precision in litert.TARGET.precisions:
         export_target(checkpoint, folder, "litert", precision, None, progress=lambda line: None)
     return folder
 
@@ -218,8 +218,7 @@ def test_only_batch_finds_streams_that_mix(build, failing, monkeypatch):
 
 def test_cost_sees_weights_that_stayed_in_floats(copy, checkpoint, corpus, oracle):
     """By a limit between the two: in a model this small the graph outweighs the weights."""
-    limits = limits_of("litert-int8")
-    limits.blocks["cost"]["max_bytes_ratio"] = 0.9
+    limits = limits_of("litert-int8").override("cost", max_bytes_ratio=0.9)
 
     def failed():
         context = Context(copy / "litert-int8", limits, checkpoint, corpus, oracle, threads=1)
@@ -260,7 +259,7 @@ def test_package(copy, checkpoint, corpus, oracle, tmp_path):
     window = interface[litert.ENCODER]["later_1"]["inputs"]
     assert {name: shape for name, (_, shape) in window.items() if name.startswith("cache")} == rules["cache_shapes"]
     assert rules["next_chunk_rule"] in card and "later_<lookahead>" in rules["next_chunk_rule"]
-    from nemoport.export.layouts import litert_example
+    from nemoport.package.examples import litert as litert_example
 
     heard = set()
     for utterance, language in zip(corpus.utterances, TOLD, strict=True):
@@ -328,10 +327,10 @@ def test_offline_models_are_refused(tmp_path, monkeypatch):
 
 
 def test_missing_packages_are_named(reference_checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(targets, "find_spec", lambda name: None)
+    monkeypatch.setattr(runtime, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"nemoport\[litert\]"):
         export_target(reference_checkpoint, tmp_path, "litert", "fp32", None, progress=print)
-    monkeypatch.setattr(targets, "find_spec", lambda name: True)
+    monkeypatch.setattr(runtime, "find_spec", lambda name: True)
     monkeypatch.setattr(litert, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="make setup-litert"):
         export_target(reference_checkpoint, tmp_path, "litert", "fp32", None, progress=print)
@@ -347,7 +346,7 @@ def test_gates_in_words_see_a_trained_model_and_its_damage(reference_checkpoint,
 
     def failed():
         context = Context(tmp_path / "litert-fp32", limits_of("litert-fp32"), checkpoint, eval_corpus, oracle_en, threads=1)
-        context.limits.blocks["longform"]["minutes"] = 1
+        context.limits = context.limits.override("longform", minutes=1)
         return {name for name in words if any(r.status == FAIL for r in gates.run_gate(name, context))}
 
     assert failed() == set()

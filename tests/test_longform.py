@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemoport.calibration.corpus import read_corpus
+from nemoport.speech.corpus import read_corpus
+from nemoport.speech.longform import SILENCE_S, LongForm, Segment, make_longform
 from nemoport.validate import gates, limits
 from nemoport.validate.context import Context
-from nemoport.validate.gates.longform import Told
-from nemoport.validate.longform import SILENCE_S, LongForm, Segment, make_longform
+from nemoport.validate.gates.longform import SegmentScores
 
 AUDIO = Path(__file__).parent.parent / "reference" / "audio"
 MINUTES = 1.0
@@ -27,8 +27,7 @@ def folder(build, tmp_path_factory):
 
 @pytest.fixture
 def context(folder, reference_checkpoint, eval_corpus, oracle):
-    of = limits.limits_of("fp32")
-    short = replace(of, blocks={**of.blocks, "longform": {**of.blocks["longform"], "minutes": MINUTES}})
+    short = limits.limits_of("fp32").override("longform", minutes=MINUTES)
     return Context(folder / "fp32", short, reference_checkpoint, eval_corpus, oracle, threads=1)
 
 
@@ -105,10 +104,10 @@ def test_a_recording_goes_on_where_the_one_before_it_ended(tmp_path):
 
 
 def test_an_offline_model_hears_ten_minutes_in_two_passes(eval_corpus, monkeypatch, tmp_path):
-    limit = limits.Limits("fp32", (), 1, {"longform": {"minutes": 10}})
+    limit = limits.Limits("fp32", (), 1, {"longform": limits.GateLimits({"minutes": 10}, "as in fp32")})
     context = Context(tmp_path / "fp32", limit, None, eval_corpus, None)
-    monkeypatch.setattr(Context, "told", "")
-    monkeypatch.setattr(Context, "nemo_like", lambda self, corpus, lookahead: [corpus.seconds])
+    monkeypatch.setattr(Context, "prompt_language", "")
+    monkeypatch.setattr(Context, "nemo_reference", lambda self, corpus, lookahead: [corpus.seconds])
     assert [390 <= seconds <= 400 for _, seconds in context.longform(None)] == [True, True]
     assert [600 <= seconds < 620 for _, seconds in context.longform(13)] == [True]
 
@@ -123,7 +122,7 @@ def test_a_minute_of_few_words_is_judged_with_its_neighbour():
     """Two lost words of two are 100 points of that minute, and say nothing."""
     said = ["one two three " * 20, "yes no", "four five six " * 20, "thank you"]
     form = LongForm(None, tuple(Segment(60.0 * i + 1, text) for i, text in enumerate(said)))
-    told = Told(form, [()] * 4, [()] * 4, [said[0], "", said[2], ""], said)
+    told = SegmentScores(form, [()] * 4, [()] * 4, [said[0], "", said[2], ""], said)
     assert [minute.above for minute in told.minutes] == [0, 100, 0, 100]
     worst = told.worst
     assert (worst.number, worst.words) == (1, 64) and worst.above == pytest.approx(100 * 4 / 64)

@@ -11,21 +11,21 @@ import pytest
 
 from nemoport.artifact import ENCODER, Artifact
 from nemoport.audio import read_audio
-from nemoport.calibration.corpus import read_corpus
 from nemoport.decode import GreedyState, greedy
 from nemoport.errors import AudioError, NemoportError, UsageError
 from nemoport.export.blocked_attention import BLOCK
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
-from nemoport.export.layouts import native_offline_example
+from nemoport.package.examples import native_offline as native_offline_example
 from nemoport.quantize import build_variant
 from nemoport.recognizer import Recognizer
-from nemoport.reference import random as random_checkpoint
+from nemoport.reference import random_checkpoint
+from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec
+from nemoport.speech.corpus import read_corpus
 from nemoport.stream import advance
 from nemoport.validate import nemo, nemo_runs
 from nemoport.validate.score import count_all, wer_percent
-from nemoport.validate.sessions.onnxruntime import OnnxSession
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 
@@ -324,7 +324,7 @@ def test_rnnt_of_full_context(checkpoint, tmp_path):
 
 
 def test_unknown_durations_are_refused(checkpoint):
-    from nemoport.export.supported import unsupported
+    from nemoport.export.kinds import unsupported
 
     config = json.loads(json.dumps(checkpoint.config))
     config["decoding"]["durations"] = config["loss"]["tdt_kwargs"]["durations"] = [0]

@@ -11,18 +11,18 @@ import pytest
 from onnx import numpy_helper
 
 from nemoport.artifact import ENCODER, Artifact
-from nemoport.calibration.corpus import read_corpus
 from nemoport.decode import GreedyState, greedy
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
-from nemoport.export.layouts import onnx_asr as layout
-from nemoport.export.shards import parse_bytes, shard
+from nemoport.package.layouts import onnx_asr as layout
+from nemoport.package.shards import parse_bytes, shard
 from nemoport.quantize import build_variant
 from nemoport.recognizer import Recognizer
-from nemoport.reference import random as random_checkpoint
+from nemoport.reference import random_checkpoint
+from nemoport.runtimes.onnxruntime.session import open_graph
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec
-from nemoport.validate.sessions.onnxruntime import open_graph
+from nemoport.speech.corpus import read_corpus
 
 AUDIO = Path(__file__).parent.parent / "reference" / "audio"
 NAMES = {"fp32": None, "fp16": "fp16", "int8-smoothquant": "int8", "int8-dynamic": "int8-dynamic", "int8-weight": "int8-weight"}
@@ -42,7 +42,8 @@ def tdt_build(tmp_path_factory):
 @pytest.fixture(scope="module")
 def laid_out(tdt_build, tmp_path_factory):
     folder = tmp_path_factory.mktemp("layout")
-    layout.lay_out(tdt_build, VARIANTS, folder, shard_bytes=200_000)
+    layout.lay_out(tdt_build, VARIANTS, folder)
+    layout.shard(folder, VARIANTS, 200_000)
     return folder
 
 

@@ -7,26 +7,27 @@ from pathlib import Path
 import damage
 import numpy as np
 import pytest
+from contract import runtime_problems
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.corpus import read_corpus
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.export.checkpoint import read_checkpoint
-from nemoport.export.layouts import openvino_example
-from nemoport.export.package import package
-from nemoport.export.targets import export_target, load_target
-from nemoport.export.targets.openvino.names import ENCODER, GRAPHS, JOINT, METADATA, PREPROCESSOR, VOCABULARY
+from nemoport.export.targets import export_target
 from nemoport.files import read_json, write_json
 from nemoport.frontend import LogMel
+from nemoport.package.assemble import package
+from nemoport.package.examples import openvino as openvino_example
+from nemoport.package.verify import verify
 from nemoport.recognizer import Recognizer
-from nemoport.reference.random import write
+from nemoport.reference.random_checkpoint import write
+from nemoport.runtimes import open_session
+from nemoport.runtimes.openvino.graphs import ENCODER, GRAPHS, JOINT, METADATA, PREPROCESSOR, VOCABULARY
+from nemoport.speech.corpus import read_corpus
 from nemoport.validate import gates
 from nemoport.validate.context import Context
+from nemoport.validate.gate_result import FAIL, PASS, GateResult, artifact_sha256
 from nemoport.validate.limits import limits_of
-from nemoport.validate.result import FAIL, PASS, GateResult, artifact_sha256
-from nemoport.validate.results import results_path, write_results
-from nemoport.validate.sessions import open_session
-from nemoport.verify import verify
+from nemoport.validate.result_store import results_path, write_results
 
 openvino = pytest.importorskip("openvino")
 pytest.importorskip("nncf")
@@ -188,8 +189,7 @@ def test_a_stream_that_forgets_is_rejected(copy, context_of, gate, monkeypatch):
         ),
     )
     context = context_of(copy, lookaheads=(6,))
-    blocks = {**context.limits.blocks, "longform": {**context.limits.blocks["longform"], "minutes": 0.3}}
-    context.limits = replace(context.limits, blocks=blocks)
+    context.limits = context.limits.override("longform", minutes=0.3)
     assert failing(context, gate) == [gate]
 
 
@@ -284,7 +284,7 @@ def test_a_prompt_is_heard(tmp_path):
     size = spec.streaming.window_mel_frames(3, first=False)
     for variant, like in ((FP32, "fp32"), ("openvino-kv-fp32", "kv-fp32")):
         artifact = Artifact.open(tmp_path / "build" / variant)
-        assert [p for p in load_target("openvino").problems(artifact, spec) if p] == []
+        assert [p for p in runtime_problems(artifact, spec) if p] == []
         frames = []
         for folder in (variant, like):
             session = open_session(Artifact.open(tmp_path / "build" / folder), threads=1)
@@ -370,13 +370,13 @@ def test_a_cut_graph_and_an_absent_device(copy):
 
 
 def test_rounding_that_this_processor_does_not_do_is_not_judged(made, reference_checkpoint, tmp_path, monkeypatch):
-    import nemoport.export.targets.openvino as target
+    import nemoport.runtimes.openvino as runtime
 
     export(reference_checkpoint, made, "kv-int8-dynamic")
     artifact = Artifact.open(made / "openvino-kv-int8-dynamic")
     for machine, found in (("x86_64 avx2", 1), ("x86_64 avx2 avx512_vnni", 0)):
-        monkeypatch.setattr(target, "instruction_set", lambda machine=machine: machine)
-        assert len([p for p in target.problems(artifact, artifact.spec) if p]) == found
+        monkeypatch.setattr(runtime, "instruction_set", lambda machine=machine: machine)
+        assert len([p for p in runtime_problems(artifact, artifact.spec) if p]) == found
 
 
 def test_offline_models_are_refused(tmp_path):

@@ -9,26 +9,27 @@ from pathlib import Path
 import damage
 import numpy as np
 import pytest
+from contract import runtime_problems
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.corpus import read_corpus
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.export.checkpoint import read_checkpoint
-from nemoport.export.layouts import openvino_example
-from nemoport.export.package import package
-from nemoport.export.targets import export_target, load_target
-from nemoport.export.targets.openvino.names import ENCODER, METADATA
+from nemoport.export.targets import export_target
 from nemoport.files import read_json
+from nemoport.package.assemble import package
+from nemoport.package.examples import openvino as openvino_example
+from nemoport.package.verify import verify
 from nemoport.recognizer import Recognizer
-from nemoport.reference.random import write
+from nemoport.reference.random_checkpoint import write
+from nemoport.runtimes import open_session
+from nemoport.runtimes.openvino.graphs import ENCODER, METADATA
+from nemoport.speech.corpus import read_corpus
 from nemoport.stream import Stream, advance
 from nemoport.validate import gates
 from nemoport.validate.context import Context
+from nemoport.validate.gate_result import FAIL, PASS, GateResult, artifact_sha256
 from nemoport.validate.limits import limits_of
-from nemoport.validate.result import FAIL, PASS, GateResult, artifact_sha256
-from nemoport.validate.results import results_path, write_results
-from nemoport.validate.sessions import open_session
-from nemoport.verify import verify
+from nemoport.validate.result_store import results_path, write_results
 
 openvino = pytest.importorskip("openvino")
 pytest.importorskip("nncf")
@@ -249,7 +250,7 @@ def test_a_prompt_is_heard(tmp_path):
     checkpoint = read_checkpoint(str(tmp_path / "tiny.nemo"))
     build = tmp_path / "build"
     export(checkpoint, build, "stateful-fp32")
-    assert [p for p in load_target("openvino").problems(Artifact.open(build / FP32), checkpoint.spec) if p] == []
+    assert [p for p in runtime_problems(Artifact.open(build / FP32), checkpoint.spec) if p] == []
     frames = []
     for variant in (FP32, "kv-fp32"):
         session = open_session(Artifact.open(build / variant), threads=1)

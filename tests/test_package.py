@@ -16,14 +16,14 @@ import yaml
 
 from nemoport.artifact import Artifact, Manifest
 from nemoport.errors import ArtifactError, NemoportError, OutputError, UsageError
-from nemoport.export.copying import copy_file
-from nemoport.export.hub import publish
-from nemoport.export.package import package
-from nemoport.export.terms import resolve_terms
 from nemoport.files import write_json
-from nemoport.package_manifest import PackageManifest
-from nemoport.validate.result import GateResult, artifact_sha256
-from nemoport.verify import verify
+from nemoport.package.assemble import package
+from nemoport.package.copying import copy_file
+from nemoport.package.hub import publish
+from nemoport.package.manifest import PackageManifest
+from nemoport.package.terms import resolve_terms
+from nemoport.package.verify import verify
+from nemoport.validate.gate_result import GateResult, artifact_sha256
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "reference" / "checkpoints" / "streaming-en.nemo"
@@ -340,7 +340,7 @@ def test_published_model_has_its_terms():
     terms = resolve_terms(f"{NVIDIA}@abc123")
     assert (terms.licence_id, terms.holder, terms.base_model, terms.revision) == ("cc-by-4.0", "NVIDIA", NVIDIA, "abc123")
     assert resolve_terms(f"{NVIDIA}@abc123", base_model=NVIDIA) == terms
-    notice = terms.notice("f" * 64, ["fp32", "fp16"])
+    notice = terms.notice("f" * 64, "ONNX", ["fp32", "fp16"])
     for part in ("Attribution 4.0", "weights: NVIDIA", NVIDIA, "abc123", "creativecommons", "f" * 64, "Changes", "fp32, fp16"):
         assert part in notice  # what CC BY 4.0 asks for: author, licence, origin, changes
 
@@ -488,7 +488,7 @@ def test_verify_says_what_it_checked(packed):
 def test_verify_needs_neither_torch_nor_onnx(packed):
     code = (
         "import sys, pathlib\n"
-        "from nemoport.verify import verify\n"
+        "from nemoport.package.verify import verify\n"
         "verify(pathlib.Path('.'))\n"
         "heavy = {'torch', 'nemo', 'onnx', 'huggingface_hub', 'yaml'} & set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or 0)"
@@ -512,7 +512,7 @@ def test_verify_of_a_part(damaged):
 
 def reseal(folder: Path, path: str) -> None:
     """Writes the changed file's hash into the manifest, as one would who wants it to pass."""
-    from nemoport.package_manifest import hash_files
+    from nemoport.package.manifest import hash_files
 
     replace(PackageManifest.read(folder), files=hash_files(folder)).write(folder)
 

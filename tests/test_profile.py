@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from nemoport.contract import KV, NEMO, variant_of
+from nemoport.cache_layout import KV, NEMO, variant_of
 from nemoport.errors import UsageError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.profile import profiled
 from nemoport.recognizer import Recognizer
 from nemoport.validate import gates
 from nemoport.validate.context import Context
+from nemoport.validate.gate_result import FAIL, PASS
 from nemoport.validate.limits import limits_of
 from nemoport.validate.oracle import record_oracle
-from nemoport.validate.result import FAIL, PASS
 
 PROFILES = ("1120ms/0", "1120ms/6", "160ms/1")
 

@@ -11,25 +11,26 @@ import onnx
 import pytest
 
 from nemoport.artifact import ENCODER, Artifact
-from nemoport.calibration.corpus import prompts, read_corpus
+from nemoport.cache_layout import KV, NEMO, variant_of
+from nemoport.caches import PROMPT
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
-from nemoport.contract import KV, NEMO, PROMPT, variant_of
 from nemoport.errors import CheckpointError, CorpusError, UsageError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
-from nemoport.export.supported import unsupported
+from nemoport.export.kinds import unsupported
 from nemoport.quantize.graph import constant_matmuls, layer_matmuls
 from nemoport.recognizer import Recognizer
-from nemoport.reference.random import write
+from nemoport.reference.random_checkpoint import write
+from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.spec import PromptSpec
+from nemoport.speech.corpus import prompts, read_corpus
 from nemoport.stream import Stream
 from nemoport.tokens import split_tags, tag_tokens
 from nemoport.validate import gates, nemo, nemo_runs
 from nemoport.validate.context import Context
+from nemoport.validate.gate_result import FAIL, PASS
 from nemoport.validate.limits import limits_of
 from nemoport.validate.oracle import record_oracle
-from nemoport.validate.result import FAIL, PASS
-from nemoport.validate.sessions.onnxruntime import OnnxSession
 
 AUDIO = Path(__file__).parent.parent / "reference" / "audio"
 TOLD = ("en-US", "ja-JP", "auto", "hi-IN", "de-DE", "auto")  # slots 0, 10, 101 and others
@@ -107,7 +108,7 @@ def test_equal_to_nemo(build, checkpoint, corpus, oracle, contract, gate):
 
 def test_the_comparison_sees_a_wrong_language(build, checkpoint, corpus, oracle):
     """The same audio with the languages exchanged is not what NeMo heard."""
-    exchanged = [replace(u, told="fr-FR" if u.told == "auto" else "auto") for u in corpus.utterances]
+    exchanged = [replace(u, prompt_language="fr-FR" if u.prompt_language == "auto" else "auto") for u in corpus.utterances]
     results = judged("tokens", build, checkpoint, replace(corpus, utterances=tuple(exchanged)), oracle, NEMO)
     assert any(r.status == FAIL for r in results)
     results = judged("numeric", build, checkpoint, replace(corpus, utterances=tuple(exchanged)), oracle, NEMO)
@@ -199,7 +200,7 @@ def test_language_changes_between_chunks(build, model, corpus, contract):
     heard = []
     for at, chunk in enumerate(chunks):
         if at == middle:
-            stream.tell(spec.prompt.slot("ja-JP"))
+            stream.set_language(spec.prompt.slot("ja-JP"))
         stream.chunks = [chunk]
         before = len(stream.tokens)
         stream._run()
@@ -335,7 +336,7 @@ def spoken(trained):
     corpus = read_corpus(AUDIO / "eval-multi.jsonl", trained.spec.frontend.sample_rate_hz)
     languages = dict.fromkeys(u.language for u in corpus.utterances)
     chosen = [u for language in languages for u in [v for v in corpus.utterances if v.language == language][:3]]
-    assert len(languages) >= 6 and {u.told for u in chosen} == {*languages, "auto"}
+    assert len(languages) >= 6 and {u.prompt_language for u in chosen} == {*languages, "auto"}
     return replace(corpus, utterances=tuple(chosen))
 
 
@@ -367,7 +368,7 @@ def test_loss_of_one_language_is_seen(trained_build, trained, spoken, trained_or
     """German is told by the slot of Japanese: the gate names it, and finds nothing wrong with the others."""
     from nemoport.graph_file import save_model
 
-    told = tuple(replace(u, told=u.language) for u in spoken.utterances)
+    told = tuple(replace(u, prompt_language=u.language) for u in spoken.utterances)
     corpus = replace(spoken, utterances=told)
     damaged = tmp_path / "build"
     shutil.copytree(trained_build, damaged)

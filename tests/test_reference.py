@@ -117,7 +117,8 @@ def test_loss_is_the_sum_over_alignments_and_its_gradient():
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     pytest.importorskip("nemo.collections.asr")
-    from nemoport.reference import model, random
+    from nemoport.reference import model
+    from nemoport.reference import random_checkpoint as random
 
     path = tmp_path_factory.mktemp("random") / "tiny.nemo"
     parameters, rate = random.write("tiny", path)
@@ -144,7 +145,7 @@ def test_tiny_random_checkpoint_has_the_published_structure(tiny):
 
 def test_tiny_random_checkpoint_listens(tiny):
     torch = pytest.importorskip("torch")
-    from nemoport.reference import random
+    from nemoport.reference import random_checkpoint as random
 
     asr = tiny[0]
     audio = torch.from_numpy(random.pseudo_speech_batch(7))
@@ -158,7 +159,8 @@ def test_tiny_random_checkpoint_listens(tiny):
 
 def test_published_tokenizer_size_is_reachable(tmp_path):
     pytest.importorskip("sentencepiece")
-    from nemoport.reference import model, random
+    from nemoport.reference import model
+    from nemoport.reference import random_checkpoint as random
 
     size = model.PRESETS["nemotron-en-0.6b"]
     folder = model.write_tokenizer(random.tokenizer_lines(), size.vocabulary, tmp_path)

@@ -24,7 +24,7 @@ SIDES = ("eval", "calibration")
 def tiny(tmp_path_factory):
     pytest.importorskip("nemo.collections.asr")
     from nemoport.reference import model
-    from nemoport.reference import random as made_up
+    from nemoport.reference import random_checkpoint as made_up
 
     path = tmp_path_factory.mktemp("random") / "tiny-multilingual.nemo"
     _, rate = made_up.write("tiny-multilingual", path)
@@ -104,7 +104,7 @@ def tokens_of(asr, audio: np.ndarray, name: str) -> list[tuple]:
 
 
 def test_tiny_prompted_checkpoint_listens_to_audio_and_to_the_prompt(tiny):
-    from nemoport.reference import random as made_up
+    from nemoport.reference import random_checkpoint as made_up
 
     asr, audio = tiny[0], made_up.pseudo_speech_batch(7)
     by_prompt = {name: tokens_of(asr, audio, name) for name in ("en-US", "hi-IN", "ja-JP", "auto", "ru-RU")}

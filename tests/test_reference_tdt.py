@@ -19,7 +19,8 @@ AUDIO = Path(reference_text.__file__).parent / "audio"
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     pytest.importorskip("nemo.collections.asr")
-    from nemoport.reference import model, random
+    from nemoport.reference import model
+    from nemoport.reference import random_checkpoint as random
 
     path = tmp_path_factory.mktemp("random") / "tiny-tdt.nemo"
     _, rate = random.write("tiny-tdt", path)
@@ -71,7 +72,7 @@ def greedy(asr, frames, n_frames: int) -> tuple[list[int], list[int]]:
 
 def test_tiny_tdt_checkpoint_listens_and_takes_every_duration(tiny):
     torch = pytest.importorskip("torch")
-    from nemoport.reference import random
+    from nemoport.reference import random_checkpoint as random
 
     asr = tiny[0]
     audio = torch.from_numpy(random.pseudo_speech_batch(7))
@@ -172,7 +173,7 @@ def test_shares_of_long_and_silent_batches():
 def test_an_encoder_of_full_context_starts_from_a_causal_one(tiny, tmp_path):
     torch = pytest.importorskip("torch")
     from nemoport.reference import conditioning, model
-    from nemoport.reference import random as made_up
+    from nemoport.reference import random_checkpoint as made_up
 
     size = model.Dimensions(2, 64, 4, 32, 32, 32, 64)
     asr = tiny[0]
@@ -235,7 +236,7 @@ def test_french_training_text_is_free_of_what_is_held_out():
         assert not french.grammar_held_out(sentence)
         assert sentence == written.tidy(sentence)
     assert not any("abaissâmes" in sentence or "le arbre" in sentence.lower() for sentence in sentences)
-    assert french.elided("je ouvre la école de le ami parce que il a le onze") == (
+    assert written.elided("je ouvre la école de le ami parce que il a le onze") == (
         "j'ouvre l'école de l'ami parce qu'il a le onze"
     )
 
@@ -314,7 +315,7 @@ def test_training_steps_lower_the_loss(tiny):
         [
             data.long_chain(clips, rng, noise, 6.0),
             (data.augmented(clips[0], rng, noise), clips[0].tokens),
-            data.nothing_said(rng, noise),
+            data.without_speech(rng, noise),
         ]
     )
     head = torch.nn.Linear(asr.encoder.d_model, asr.joint.num_classes_with_blank)

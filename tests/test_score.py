@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from nemoport.artifact import ONNXRUNTIME
-from nemoport.contract import precision_of
+from nemoport.cache_layout import precision_of
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.validate import gates, limits, score
+from nemoport.validate.gate_result import FAIL, PASS, GateResult, within
 from nemoport.validate.report import junit, write_reports
-from nemoport.validate.result import FAIL, PASS, GateResult, within
-from nemoport.validate.results import read_results, results_path
+from nemoport.validate.result_store import read_results, results_path
 
 FP32 = "fp32"
 

@@ -1,7 +1,7 @@
 """What a part of the encoder costs is measured, ranked, kept on disk, and spent where it counts."""
 
 import json
-from functools import partial
+from dataclasses import replace
 
 import damage
 import numpy as np
@@ -10,13 +10,13 @@ import pytest
 from quantizing import quiet, short_manifest
 
 from nemoport.artifact import ENCODER, Artifact
-from nemoport.calibration.corpus import read_corpus
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.cli import main
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.quantize import build_variant, int4_mixed
 from nemoport.quantize.graph import Weights, load_typed
-from nemoport.quantize.sensitivity import Cost, Listener, groups, heat_map, measure, read_costs
+from nemoport.quantize.sensitivity import Cost, SensitivityProbe, groups, heat_map, measure, read_costs
+from nemoport.speech.corpus import read_corpus
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def copy(build, tmp_path_factory):
 def listener(copy, manifest):
     parent = Artifact.open(copy / "fp32")
     streams = CalibrationStreams(read_corpus(manifest, 16000), parent.spec, parent.filterbank(), StreamParameters())
-    return Listener(parent, streams, streams.plans[-1:])
+    return SensitivityProbe(parent, streams, streams.plans[-1:])
 
 
 def test_cost_follows_the_damage(listener, build):
@@ -81,16 +81,17 @@ def test_no_more_groups_than_needed(needed, count):
     def cost_of(n):
         return Cost(10 ** -(2.0 + n / 10), 0.0)  # 20 dB and one more for each group
 
-    assert int4_mixed.fewest(10, cost_of, needed, quiet) == (count, cost_of(count))
+    assert int4_mixed.bisect_promotions(10, cost_of, needed, quiet) == (count, cost_of(count))
 
 
 def test_a_goal_out_of_reach_is_refused():
     with pytest.raises(UsageError, match="30.0 dB with every group"):
-        int4_mixed.fewest(4, lambda n: Cost(1e-3, 0.0), 31.0, quiet)
+        int4_mixed.bisect_promotions(4, lambda n: Cost(1e-3, 0.0), 31.0, quiet)
 
 
 def test_the_graph_holds_what_was_chosen(copy, manifest, capsys, monkeypatch):
-    monkeypatch.setattr(int4_mixed, "Parameters", partial(int4_mixed.Parameters, heard_streams=1))  # a third of the time
+    third = replace(int4_mixed.PRECISION, parameters=int4_mixed.Parameters(heard_streams=1))
+    monkeypatch.setattr(int4_mixed, "PRECISION", third)  # a third of the time
     artifact = build_variant(copy, "int4-mixed", manifest, progress=quiet)
     model = onnx.load(artifact.encoder, load_external_data=False)
     props = {p.key: p.value for p in model.metadata_props}

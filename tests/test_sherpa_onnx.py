@@ -16,22 +16,22 @@ import soundfile
 from onnx import helper, numpy_helper
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.corpus import read_corpus
 from nemoport.decode import GreedyState, greedy
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
-from nemoport.export.layouts import sherpa_onnx as layout
-from nemoport.export.package import package
 from nemoport.export.split import split_decoder
-from nemoport.package_manifest import PackageManifest, hash_files
+from nemoport.package.assemble import package
+from nemoport.package.layouts import sherpa_onnx as layout
+from nemoport.package.manifest import PackageManifest, hash_files
+from nemoport.package.verify import verify
 from nemoport.quantize import build_variant
 from nemoport.recognizer import Recognizer
-from nemoport.reference import random as random_checkpoint
+from nemoport.reference import random_checkpoint
+from nemoport.runtimes.onnxruntime.session import open_graph
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, PromptSpec
-from nemoport.validate.result import GateResult, artifact_sha256
-from nemoport.validate.sessions.onnxruntime import open_graph
-from nemoport.verify import verify
+from nemoport.speech.corpus import read_corpus
+from nemoport.validate.gate_result import GateResult, artifact_sha256
 
 ROOT = Path(__file__).parent.parent
 AUDIO = ROOT / "reference" / "audio"
@@ -451,11 +451,11 @@ def test_what_it_cannot_run_is_refused(streaming, tmp_path):
     with pytest.raises(UsageError, match="kv-fp32"):
         layout.lay_out(streaming, ["fp32", "kv-fp32"], tmp_path)
     with pytest.raises(UsageError, match="shards"):
-        layout.lay_out(streaming, ["fp32"], tmp_path, shard_bytes=10**6)
+        layout.LAYOUT.check_shards(10**6)
     assert not list(tmp_path.iterdir())
     usual = FrontendSpec(RATE, 80, 512, 400, 160, 0.97, 2**-24, "per_feature")
     decoding, encoder = DecodingSpec(4, 1, 1, 1, 10, durations=(0, 1, 2)), OfflineSpec(1, 1, 1, 8)
-    layout._check(ModelSpec("offline-tdt", usual, decoding, offline=encoder), ["fp32"], None)
+    layout._check(ModelSpec("offline-tdt", usual, decoding, offline=encoder), ["fp32"])
     bad = {
         "n_fft=1024": ModelSpec("offline-tdt", replace(usual, n_fft=1024), decoding, offline=encoder),
         "normalisation all": ModelSpec("x", replace(usual, normalize="all_features"), decoding, offline=encoder),
@@ -465,7 +465,7 @@ def test_what_it_cannot_run_is_refused(streaming, tmp_path):
     }
     for named, spec in bad.items():
         with pytest.raises(UsageError, match=named):
-            layout._check(spec, ["fp32"], None)
+            layout._check(spec, ["fp32"])
 
 
 def test_kv_variants_are_left_out_where_none_are_named(streaming, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nemoport.contract import NemoCaches
+from nemoport.caches import NemoCaches
 from nemoport.decode import GreedyState, greedy
 from nemoport.errors import UsageError
 from nemoport.recognizer import Recognizer
@@ -45,6 +45,7 @@ def test_full_flush_covers_every_frame_once(lookahead):
 @pytest.fixture(scope="module")
 def nemo_buffer():
     """NeMo's own buffer over a given mel, without a model: only what it reads of one."""
+    pytest.importorskip("nemo")
     from types import SimpleNamespace
 
     import torch
@@ -166,7 +167,7 @@ def utterances(eval_corpus):
 
 
 @pytest.fixture(scope="module")
-def alone(build, utterances):
+def exclusive_lock(build, utterances):
     recognizer = Recognizer.open(build / "fp32", threads=1)
     return {h.id: h for h in recognizer.transcribe(utterances)}
 

@@ -1,12 +1,13 @@
 """What all targets share: they are found by their files, held to inherited limits, refused where they cannot be made."""
 
-import types
+from dataclasses import replace
 
 import pytest
 
-from nemoport.contract import KV_PREFIX
+from nemoport.cache_layout import KV_PREFIX
 from nemoport.errors import UsageError
 from nemoport.export import targets
+from nemoport.export.target import Target
 from nemoport.validate import limits
 
 BLOCKS = """
@@ -46,12 +47,11 @@ def test_what_cannot_be_made_is_refused(reference_checkpoint, tmp_path, monkeypa
 
     with pytest.raises(UsageError, match="Unknown target 'toaster'"):
         export("toaster")
-    fake = types.SimpleNamespace(PRECISIONS={"fp32": None}, EXTRA="fake", PACKAGES=("no_such_package",), NEEDS_CALIBRATION=())
-    monkeypatch.setattr(targets, "targets", lambda: ["fake"])
-    monkeypatch.setattr(targets, "import_module", lambda name: fake)
+    fake = Target("fake", {"fp32": None}, convert=None, extra="fake", modules=("no_such_package",))
+    monkeypatch.setattr(targets, "targets", lambda: {"fake": fake})
     with pytest.raises(UsageError, match=r"pip install 'nemoport\[fake\]'"):
         export("fake")
-    fake.PACKAGES = ()
+    fake = replace(fake, modules=())
     with pytest.raises(UsageError, match="no precision 'int3'"):
         export("fake", "int3")
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from nemoport.errors import ArtifactError, UsageError
 from nemoport.quantize import build_variant
 from nemoport.quantize.blocks import LIMITS, packed, round_nearest, store
 from nemoport.quantize.error_feedback import inverse_factor, round_with_feedback
-from nemoport.validate.sessions.onnxruntime import open_graph
+from nemoport.runtimes.onnxruntime.session import open_graph
 
 
 @pytest.fixture

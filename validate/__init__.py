@@ -1,1 +1,1 @@
-"""The oracle, the runtimes' sessions, and the gates between a build and its package."""
+"""The oracle and the gates between a build and its package."""

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from nemoport.calibration.corpus import Corpus
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.config import default_lookahead
 from nemoport.files import digest_json, read_json, sha256_file, write_json
 from nemoport.frontend import LogMel, mel_filterbank
+from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.spec import StreamingSpec
+from nemoport.speech.corpus import Corpus
 from nemoport.stream import Chunk, Stream, advance
 from nemoport.tokens import detokenize
 from nemoport.validate import nemo
 from nemoport.validate.oracle import Oracle
 from nemoport.validate.score import count_all, wer_percent
-from nemoport.validate.sessions.onnxruntime import OnnxSession
 
-TOGETHER = 8
+BATCH_UTTERANCES = 8
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def _transcribe(session: OnnxSession, corpus: Corpus, lookahead: int, progress) 
     frontend = session.spec.frontend
     log_mel = LogMel(frontend, mel_filterbank(frontend))
     tokens, seconds = [], 0.0
-    for at in range(0, len(corpus.utterances), TOGETHER):
-        group = corpus.utterances[at : at + TOGETHER]
+    for at in range(0, len(corpus.utterances), BATCH_UTTERANCES):
+        group = corpus.utterances[at : at + BATCH_UTTERANCES]
         streams = []
         for utterance in group:
             stream = Stream(session, mel_filterbank(frontend), lookahead)

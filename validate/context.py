@@ -12,29 +12,31 @@ from pathlib import Path
 
 import nemoport
 from nemoport.artifact import Artifact
-from nemoport.calibration.corpus import Corpus
 from nemoport.errors import CorpusError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.files import digest_json, sha256_file
+from nemoport.progress import silent
+from nemoport.runtimes import open_session, runtime_version
 from nemoport.spec import AUTO, ModelSpec, context_name
+from nemoport.speech.corpus import Corpus
+from nemoport.speech.longform import LongForm, make_longform
 from nemoport.stream import flush_rules
 from nemoport.validate.finite import FiniteSession
+from nemoport.validate.gate_result import GateResult, artifact_sha256, within
 from nemoport.validate.limits import Limits, limits_digest
-from nemoport.validate.longform import LongForm, make_longform
 from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle, Record, record_runs
-from nemoport.validate.result import GateResult, artifact_sha256, within
-from nemoport.validate.runs import CorpusRunner, Heard
-from nemoport.validate.sessions import open_session, running
+from nemoport.validate.runs import CorpusRunner, UtteranceRun
 
 PROGRESS_SECONDS = 10.0
 # Of an offline model's one pass, as published. NeMo's attention takes memory by the square: at ten minutes and 8 heads
 # its scores are 1.8 GB, those of the positions 3.6, and it holds several of either.
 OFFLINE_MINUTES = 6.5
-RUN_BY = ("audio", "contract", "decode", "frontend", "stream", "tokens")  # of nemoport/; all of validate/ counts
-
-
-def silent(line: str) -> None:
-    """No progress is shown; a function of a module, so that it can be handed to another process."""
+# Of nemoport/: what runs an artifact and reads the corpus. All of validate/ counts too.
+RUN_BY = (
+    "audio", "cache_layout", "caches", "caches_kv", "decode", "frontend", "heads", "interface", "runtime", "session", "stream",
+    "tokens",
+)  # fmt: skip
+RUN_BY_FOLDERS = ("apple", "runtimes", "speech")
 
 
 @dataclass
@@ -47,7 +49,7 @@ class Context:
     provider: str = "cpu"
     threads: int = 0
     progress: Callable[[str], None] = silent
-    _runs: dict[tuple[int | None, int, int], dict[str, tuple[Heard, ...]]] = field(default_factory=dict, repr=False)
+    _runs: dict[tuple[int | None, int, int], dict[str, tuple[UtteranceRun, ...]]] = field(default_factory=dict, repr=False)
 
     @property
     def spec(self) -> ModelSpec:
@@ -78,9 +80,13 @@ class Context:
 
     @cached_property
     def judge_digest(self) -> str:
-        here = Path(__file__).parent
-        files = [Path(nemoport.__file__).with_name(f"{name}.py") for name in RUN_BY] + sorted(here.rglob("*.py"))
-        return digest_json([[sha256_file(f) for f in files], self.provider, running(self.limits.target), version("jiwer")])
+        package = Path(nemoport.__file__).parent
+        files = [package / f"{name}.py" for name in RUN_BY]
+        for folder in (*(package / name for name in RUN_BY_FOLDERS), Path(__file__).parent):
+            files += sorted(folder.rglob("*.py"))
+        return digest_json(
+            [[sha256_file(f) for f in files], self.provider, runtime_version(self.limits.target), version("jiwer")]
+        )
 
     def stamp(self, result: GateResult) -> GateResult:
         """Writes into a result what it was judged with."""
@@ -91,7 +97,7 @@ class Context:
             judge_digest=self.judge_digest,
         )
 
-    def run(self, lookahead: int | None, streams: int | None = None, every: int = 1) -> dict[str, tuple[Heard, ...]]:
+    def run(self, lookahead: int | None, streams: int | None = None, every: int = 1) -> dict[str, tuple[UtteranceRun, ...]]:
         """The corpus, or every so manieth utterance of it, at one lookahead, by both flush rules; see CorpusRunner."""
         if not self.corpus.utterances:
             raise CorpusError(
@@ -116,7 +122,7 @@ class Context:
             self._runs[key] = self.runner.run(part, lookahead, streams, show)
         return self._runs[key]
 
-    def compared(self) -> list[tuple[int | None, str, tuple[Heard, ...], tuple[Record, ...]]]:
+    def compared(self) -> list[tuple[int | None, str, tuple[UtteranceRun, ...], tuple[Record, ...]]]:
         """(lookahead, flush rule, what was heard, what NeMo heard), wherever NeMo has something to compare with."""
         return [
             (lookahead, flush, self.run(lookahead)[flush], expected)
@@ -131,17 +137,17 @@ class Context:
         minutes = self.limits.get("longform", "minutes")
         longest = min(minutes, OFFLINE_MINUTES) if lookahead is None else minutes
         numbers = range(math.ceil(minutes / longest))
-        forms = [make_longform(self.corpus, longest, self.folder.parent, self.told, number) for number in numbers]
-        return [(form, self.nemo_like(form.corpus, lookahead)[0]) for form in forms]
+        forms = [make_longform(self.corpus, longest, self.folder.parent, self.prompt_language, number) for number in numbers]
+        return [(form, self.nemo_reference(form.corpus, lookahead)[0]) for form in forms]
 
     @property
-    def told(self) -> str:
-        """What a model with a prompt is told of a recording in all languages of the corpus; "" of any other model."""
+    def prompt_language(self) -> str:
+        """The prompt of a recording in all languages of the corpus; "" of a model without a prompt."""
         if self.spec.prompt is None:
             return ""
-        return AUTO if AUTO in self.spec.prompt.languages else self.corpus.utterances[0].told
+        return AUTO if AUTO in self.spec.prompt.languages else self.corpus.utterances[0].prompt_language
 
-    def nemo_like(self, corpus: Corpus, lookahead: int | None) -> tuple[Record, ...]:
+    def nemo_reference(self, corpus: Corpus, lookahead: int | None) -> tuple[Record, ...]:
         """NeMo's run of other audio, in the mode that `last_rule` is compared with."""
         mode = OFFLINE if lookahead is None else STREAMING
         return record_runs(self.checkpoint, corpus, [(mode, lookahead)], self.folder.parent, self.progress).runs[mode, lookahead]
@@ -150,7 +156,7 @@ class Context:
     def last_rule(self) -> str:
         return flush_rules(self.spec)[-1]
 
-    def product(self) -> list[tuple[int | None, tuple[Heard, ...], tuple[Record, ...]]]:
+    def product(self) -> list[tuple[int | None, tuple[UtteranceRun, ...], tuple[Record, ...]]]:
         """(lookahead, heard, NeMo): by the product's flush rule, "full"; at lookahead 0, where only NeMo's streaming
         can be compared with, by "nemo"."""
         best = {lookahead: (heard, record) for lookahead, flush, heard, record in self.compared() if flush == "nemo"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nemoport.decode import Session
 from nemoport.errors import ArtifactError
+from nemoport.session import Session
 
 
 class FiniteSession:

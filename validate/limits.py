@@ -1,87 +1,94 @@
-"""gates.toml: which gates a variant must pass, and within which limits."""
+"""Reads gates.toml: which gates a variant must pass, and within which limits."""
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nemoport.artifact import ONNXRUNTIME
-from nemoport.contract import KV, NEMO, contract_of, variant_of
+from nemoport.cache_layout import KV, NEMO, cache_layout_of, variant_of
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.files import sha256_file
 from nemoport.variant import FP32
 
 LIMITS_FILE = Path(__file__).with_name("gates.toml")
+GATES = frozenset(path.stem for path in Path(__file__).with_name("gates").glob("[!_]*.py"))  # importing them is heavy
+KEYS = {"like": str, "target": str, "required": list, "streams": int}
+
+
+@dataclass(frozen=True)
+class GateLimits:
+    """One gate's limits by name, and why they are what they are."""
+
+    values: Mapping[str, float]
+    reason: str
 
 
 @dataclass(frozen=True)
 class Limits:
-    """One variant's block. `streams`: how many utterances the corpus runs take at once. `target`: the runtime it is of."""
+    """What one variant is held to. `streams`: utterances that the corpus runs take at once. `target`: the variant's runtime."""
 
     variant: str
     required: tuple[str, ...]
     streams: int
-    blocks: dict[str, dict]
+    gates: Mapping[str, GateLimits]
     target: str = ONNXRUNTIME
 
     @property
     def fp32(self) -> str:
-        """The variant in full precision that it is compared with: of the same target and contract."""
-        return variant_of(contract_of(self.variant), FP32) if self.target == ONNXRUNTIME else f"{self.target}-{FP32}"
+        """The variant in full precision that it is compared with: of the same target and cache layout."""
+        return variant_of(cache_layout_of(self.variant), FP32) if self.target == ONNXRUNTIME else f"{self.target}-{FP32}"
 
     def get(self, gate: str, name: str) -> float:
         """Raises UsageError for a limit that is not stated: without one, nothing would be judged."""
         try:
-            return float(self.blocks[gate][name])
+            return self.gates[gate].values[name]
         except KeyError as error:
             raise UsageError(
                 f"gates.toml states no {name} for {self.variant}.",
-                expected=f"{name} = ... in [{self.variant}.{gate}]",
+                expected=f"{name} = ... in [{self.variant}.{gate}], or in the table that it inherits",
                 found="none",
                 todo="state the limit and its reason",
             ) from error
 
+    def override(self, gate: str, **values: float) -> Limits:
+        """The same limits but for some of one gate's, for tests and benchmarks. Raises UsageError for one that is not stated."""
+        for name in values:
+            self.get(gate, name)
+        found = self.gates[gate]
+        return replace(self, gates={**self.gates, gate: replace(found, values={**found.values, **values})})
+
 
 def read_limits(path: Path = LIMITS_FILE) -> dict[str, Limits]:
-    """variant -> limits, in the file's order, then the same of the kv contract: what it is held to is no other. Last those
-    of other runtimes, whose blocks name their `target`. `like` in a block names the variant that it is held to as well.
+    """variant -> limits, in the file's order: first the variants of onnxruntime, then the same with kv caches, which are held
+    to the same limits, then those of other targets.
 
-    Raises ArtifactError for a limit without a reason.
+    Raises ArtifactError, with all problems of a kind at once, for a key that means nothing; for a `like` that names no variant
+    or leads back to its own; for `required` or `streams` neither stated nor inherited; for limits without a reason.
     """
-    raw = tomllib.loads(path.read_text())
-    missing = [f"[{v}.{g}]" for v, b in raw.items() for g, block in _blocks(b).items() if not block.get("reason")]
-    if missing:
-        raise ArtifactError(
-            f"{path} states limits without their reasons.",
-            expected='reason = "..." in every block',
-            found=f"none in {', '.join(missing)}",
-            todo="write down why each limit is what it is",
-        )
-    whole = {name: {**raw.get(block.get("like"), {}), **block} for name, block in raw.items()}
-    ours = {name: block for name, block in whole.items() if "target" not in block}
-    others = {name: block for name, block in whole.items() if "target" in block}
-    return {
-        (variant := variant_of(contract, precision)): _limits(variant, block)
-        for contract in (NEMO, KV)
-        for precision, block in ours.items()
-    } | {variant: _limits(variant, block) for variant, block in others.items()}
-
-
-def _limits(variant: str, block: dict) -> Limits:
-    streams, target = int(block["streams"]), block.get("target", ONNXRUNTIME)
-    return Limits(variant, tuple(block["required"]), streams, _blocks(block), target)
+    raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    _check_keys(raw, path)
+    _check_likes(raw, path)
+    found = {variant: _resolve(variant, raw) for variant in raw}
+    _check_reasons(raw, found, path)
+    ours = [limits for limits in found.values() if limits.target == ONNXRUNTIME]
+    others = [limits for limits in found.values() if limits.target != ONNXRUNTIME]
+    both = [replace(limits, variant=variant_of(layout, limits.variant)) for layout in (NEMO, KV) for limits in ours]
+    return {limits.variant: limits for limits in (*both, *others)}
 
 
 def limits_of(variant: str, path: Path = LIMITS_FILE) -> Limits:
-    """Raises UsageError for a variant without a block."""
+    """Raises UsageError for a variant without a table."""
     every = read_limits(path)
     if variant not in every:
         raise UsageError(
             f"There are no gates for the variant {variant!r}.",
             expected=f"one of {', '.join(every)}",
             found=variant,
-            todo=f"choose one of these, or add a [{variant}] block to {path}",
+            todo=f"choose one of these, or add a [{variant}] table to {path}",
         )
     return every[variant]
 
@@ -90,5 +97,74 @@ def limits_digest(path: Path = LIMITS_FILE) -> str:
     return sha256_file(path)
 
 
-def _blocks(variant: dict) -> dict[str, dict]:
-    return {name: block for name, block in variant.items() if isinstance(block, dict)}
+def _resolve(variant: str, raw: dict[str, Any]) -> Limits:
+    """The variant's limits, each the nearest along its chain of `like`. A gate's reason is "" where none is stated and its
+    limits are not the inherited ones."""
+    stated = raw[variant]
+    parent = _resolve(stated["like"], raw) if "like" in stated else Limits(variant, (), 0, {})
+    gates = dict(parent.gates)
+    for gate, table in _tables(stated).items():
+        inherited = gates.get(gate, GateLimits({}, ""))
+        own = {name: float(value) for name, value in table.items() if name != "reason"}
+        values = {**inherited.values, **own}
+        gates[gate] = GateLimits(values, table.get("reason", inherited.reason if values == inherited.values else ""))
+    required, streams = stated.get("required", parent.required), stated.get("streams", parent.streams)
+    return Limits(variant, tuple(required), streams, gates, stated.get("target", parent.target))
+
+
+def _tables(stated: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """gate -> its limits and their reason, as stated in a variant's table."""
+    return {key: value for key, value in stated.items() if key not in KEYS}
+
+
+def _check_keys(raw: dict[str, Any], path: Path) -> None:
+    problems = [problem for variant, stated in raw.items() for problem in _problems(variant, stated)]
+    if problems:
+        raise ArtifactError(
+            f"{path} states what cannot be read.",
+            expected=f"for a variant {', '.join(KEYS)} (required and streams unless `like` brings them) and tables of the gates "
+            f"{', '.join(sorted(GATES))}; for a gate numbers and a reason",
+            found="; ".join(problems),
+            todo="mend these keys",
+        )
+
+
+def _problems(variant: str, stated: Any) -> Iterator[str]:
+    if not isinstance(stated, dict):
+        yield f"{variant} outside of a table"
+        return
+    yield from (f"no {key} in [{variant}]" for key in ("required", "streams") if key not in stated and "like" not in stated)
+    wrong = [key for key, kind in KEYS.items() if key in stated and not isinstance(stated[key], kind)]
+    yield from (f"{key} = {stated[key]!r} in [{variant}]" for key in wrong)
+    for gate, table in _tables(stated).items():
+        if gate not in GATES or not isinstance(table, dict):
+            yield f"unknown key {gate} in [{variant}]"
+            continue
+        for name, value in table.items():
+            if type(value) not in ((str,) if name == "reason" else (int, float)):
+                yield f"{name} = {value!r} in [{variant}.{gate}]"
+
+
+def _check_likes(raw: dict[str, Any], path: Path) -> None:
+    for variant in raw:
+        chain = [variant]
+        while (like := raw[chain[-1]].get("like")) is not None:
+            if like not in raw or like in chain:
+                raise ArtifactError(
+                    f"{path} names a variant to inherit from that cannot be.",
+                    expected=f"in `like` one of {', '.join(raw)}, that does not inherit from [{variant}] itself",
+                    found=" -> ".join([*chain, like]),
+                    todo=f"mend like = {like!r} in [{chain[-1]}]",
+                )
+            chain.append(like)
+
+
+def _check_reasons(raw: dict[str, Any], found: dict[str, Limits], path: Path) -> None:
+    missing = [f"[{v}.{gate}]" for v, stated in raw.items() for gate in _tables(stated) if not found[v].gates[gate].reason]
+    if missing:
+        raise ArtifactError(
+            f"{path} states limits without their reasons.",
+            expected='reason = "..." in every table that states a limit which it does not inherit',
+            found=f"none in {', '.join(missing)}",
+            todo="write down why each limit is what it is",
+        )

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from nemoport.calibration.corpus import Corpus, prompts
 from nemoport.errors import ArtifactError
 from nemoport.export.checkpoint import Checkpoint
-from nemoport.files import alone, digest_json, read_json, sha256_file, write_bytes, write_json
+from nemoport.files import digest_json, exclusive_lock, read_json, sha256_file, write_bytes, write_json
 from nemoport.spec import ModelSpec, context_name
+from nemoport.speech.corpus import Corpus, prompts
 from nemoport.validate import nemo, nemo_runs
 
 STREAMING, OFFLINE = "streaming", "offline"
-TOGETHER = 16  # utterances that stream in one batch
+BATCH_UTTERANCES = 16  # utterances that stream in one batch
 EVENLY_SPACED_SAMPLES = 32  # encoder frames kept of an utterance, besides its first and last chunk
 
 
@@ -100,7 +100,7 @@ def record_runs(
     for mode, lookahead in wanted:
         path = folder / f"{mode}{'' if lookahead is None else f'-{lookahead}'}.json"
         if not path.is_file():
-            with alone(path):  # processes that judge beside each other want the same runs
+            with exclusive_lock(path):  # processes that judge beside each other want the same runs
                 if not path.is_file():
                     if model is None:
                         progress(f"oracle: restoring {checkpoint.path.name} in NeMo")
@@ -114,9 +114,9 @@ def _record(model, spec: ModelSpec, corpus: Corpus, mode: str, lookahead: int | 
     results, seconds, slots = [], 0.0, prompts(corpus, spec)
     within = spec.streaming.attention_lookahead if spec.streaming else None
     with nemo.exact(model), nemo.quiet():
-        for at in range(0, len(corpus.utterances), TOGETHER):
-            group = corpus.utterances[at : at + TOGETHER]
-            audio, told = [u.samples() for u in group], slots[at : at + TOGETHER]
+        for at in range(0, len(corpus.utterances), BATCH_UTTERANCES):
+            group = corpus.utterances[at : at + BATCH_UTTERANCES]
+            audio, told = [u.samples() for u in group], slots[at : at + BATCH_UTTERANCES]
             if mode == STREAMING:
                 languages = [spec.prompt.name(slot) for slot in told] if spec.prompt else None
                 results += nemo_runs.stream(model, audio, lookahead, languages, within)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from nemoport import markdown
 from nemoport.files import write_bytes
+from nemoport.validate.gate_result import GateResult
 from nemoport.validate.limits import read_limits
-from nemoport.validate.result import GateResult
-from nemoport.validate.results import describe, read_results, results_path
+from nemoport.validate.result_store import describe, read_results, results_path
 
 if TYPE_CHECKING:
     from nemoport.validate.baseline import Baseline
@@ -115,7 +116,8 @@ def _show(result: GateResult | None, form: str, scale: float = 1.0) -> str:
 
 
 def _markdown(build: Path, variants: Sequence[str], baselines: Sequence[Baseline]) -> str:
-    lines = ["# Gate results", "", *pipes(_rows(build, variants)), ""]
+    head, *rows = _rows(build, variants)
+    lines = ["# Gate results", "", markdown.table(head, rows), ""]
     lines += [
         "WER in percent at each lookahead, in encoder frames of right context. Above NeMo: WER points, all lookaheads "
         "pooled, paired bootstrap over utterances. Runs: an utterance at one lookahead by one flush rule, not exact if "
@@ -124,10 +126,10 @@ def _markdown(build: Path, variants: Sequence[str], baselines: Sequence[Baseline
         "",
     ]
     if languages := by_language(build, variants):
-        lines += ["## By language, all lookaheads pooled", "", *pipes(languages), ""]
+        lines += ["## By language, all lookaheads pooled", "", markdown.table(languages[0], languages[1:]), ""]
     if baselines:
-        rows = [("lookahead", "token-exact with NeMo's streaming", "... or with its offline run", "WER", "NeMo's WER")]
-        rows += [
+        head = ("lookahead", "token-exact with NeMo's streaming", "... or with its offline run", "WER", "NeMo's WER")
+        rows = [
             (
                 str(b.lookahead),
                 f"{b.token_exact} of {b.utterances}",
@@ -137,13 +139,8 @@ def _markdown(build: Path, variants: Sequence[str], baselines: Sequence[Baseline
             )
             for b in baselines
         ]
-        lines += ["## The baseline: NeMo's own export(), nine zero frames first", "", *pipes(rows), ""]
+        lines += ["## The baseline: NeMo's own export(), nine zero frames first", "", markdown.table(head, rows), ""]
     failed = [(v, r) for v in variants for r in read_results(results_path(build, v)) if not r.passed]
     if failed:
         lines += ["## What failed", "", *(f"- {v}, {r.gate}: {describe(r)}" for v, r in failed), ""]
     return "\n".join(lines)
-
-
-def pipes(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    lines = [rows[0], ("---",) * len(rows[0]), *rows[1:]]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines]

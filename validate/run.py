@@ -11,20 +11,21 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Thread
 
-from nemoport.calibration.corpus import check_disjoint, read_corpus
 from nemoport.errors import ArtifactError, NemoportError
 from nemoport.export.checkpoint import Checkpoint, read_checkpoint
+from nemoport.progress import silent
+from nemoport.speech.corpus import check_disjoint, read_corpus
 from nemoport.validate import gates
 from nemoport.validate.baseline import record_baseline
-from nemoport.validate.context import Context, silent
+from nemoport.validate.context import Context
+from nemoport.validate.gate_result import GateResult
 from nemoport.validate.limits import Limits, limits_of, read_limits
 from nemoport.validate.oracle import record_oracle
 from nemoport.validate.report import table, write_reports
-from nemoport.validate.result import GateResult
-from nemoport.validate.results import read_results, required_passes, results_path, write_results
+from nemoport.validate.result_store import read_results, required_passes, results_path, write_results
 
 COST = "cost"
-BESIDE = ("numeric", "tokens", "wer", "longform")  # gates that tell how good an artifact is
+ACCURACY_GATES = ("numeric", "tokens", "wer", "longform")  # gates that tell how good an artifact is
 
 
 def validate(
@@ -68,7 +69,7 @@ def validate(
     shared = threads or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else 0)
     tasks = [(context(one, shared), results_path(build, one.variant), _but_cost(one)) for one in limits]
     tasks += [
-        (context(replace(limits_of(like), variant=name), shared), results_path(build, f"extra-{name}"), BESIDE)
+        (context(replace(limits_of(like), variant=name), shared), results_path(build, f"extra-{name}"), ACCURACY_GATES)
         for name, like in beside.items()
     ]
     judged = _judge_all(tasks, jobs)

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.corpus import Corpus, Utterance, prompts
-from nemoport.decode import Session
+from nemoport.session import Session
+from nemoport.speech.corpus import Corpus, Utterance, prompts
 from nemoport.stream import advance, flush_rules
 from nemoport.tokens import detokenize, read_tokens
-from nemoport.validate.both_rules import BothRules, Member
+from nemoport.validate.flush_pair import FlushPair, Member
 from nemoport.validate.oracle import sample_positions
 
 
 @dataclass(frozen=True)
-class Heard:
+class UtteranceRun:
     """One utterance by one flush rule. sampled_frames: f32 [k, d_model] at `oracle.sample_positions`."""
 
     id: str
@@ -43,7 +43,7 @@ class CorpusRunner:
 
     def run(
         self, corpus: Corpus, lookahead: int | None, streams: int, progress: Callable[[float], None] = lambda seconds: None
-    ) -> dict[str, tuple[Heard, ...]]:
+    ) -> dict[str, tuple[UtteranceRun, ...]]:
         """flush rule -> what was heard, in the corpus's order.
 
         Up to `streams` utterances at once; one joins at each step until all places are taken, then as others end.
@@ -55,14 +55,14 @@ class CorpusRunner:
         rules = flush_rules(self.session.spec)
         turn = 2 * self.session.spec.lookaheads.index(lookahead)
         waiting, slots = list(enumerate(corpus.utterances)), prompts(corpus, self.session.spec)
-        running: list[tuple[int, BothRules]] = []
-        heard: dict[int, dict[str, Heard]] = {}
+        running: list[tuple[int, FlushPair]] = []
+        heard: dict[int, dict[str, UtteranceRun]] = {}
         seconds = 0.0
         while waiting or running:
             if waiting and len(running) < streams:
                 index, utterance = waiting.pop(0)
                 begun = (self.session, self.filterbank, utterance, lookahead, index + turn, slots[index])
-                running.append((index, BothRules.start(*begun)))
+                running.append((index, FlushPair.start(*begun)))
             for flush in rules:  # apart: the two endings of an utterance are not two streams of a batch
                 members = [member for _, one in running for member in one.streams if member.flush == flush]
                 for member, frames in zip(members, advance(self.session, [m.stream for m in members]), strict=True):
@@ -75,10 +75,10 @@ class CorpusRunner:
                     progress(seconds)
         return {rule: tuple(heard[i][rule] for i in range(len(heard))) for rule in rules}
 
-    def _heard(self, utterance: Utterance, member: Member, lookahead: int | None) -> Heard:
+    def _heard(self, utterance: Utterance, member: Member, lookahead: int | None) -> UtteranceRun:
         none = np.zeros((0, self.session.spec.encoder.d_model), np.float32)
         decoded, frames = member.stream.decoded, np.concatenate([none, *member.frames])
-        return Heard(
+        return UtteranceRun(
             utterance.id,
             tuple(decoded.tokens),
             tuple(decoded.token_frames),

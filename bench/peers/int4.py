@@ -25,13 +25,13 @@ import numpy as np
 from smoothquant import AUDIO, LOOKAHEAD, write_feeds
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.corpus import Corpus, read_corpus
 from nemoport.graph_file import save_model
 from nemoport.quantize import build_variant, int4_weight
 from nemoport.quantize.blocks import store
 from nemoport.quantize.graph import layer_matmuls, load_typed, metadata
+from nemoport.runtimes.onnxruntime.session import OnnxSession
+from nemoport.speech.corpus import Corpus, read_corpus
 from nemoport.stream import Stream, advance
-from nemoport.validate.sessions.onnxruntime import OnnxSession
 
 HERE = Path(__file__).parent
 PACKAGE = "onnx-ir==1.1.0"

@@ -21,12 +21,12 @@ import onnx
 import onnx_asr
 import onnxruntime
 
-from nemoport.calibration.corpus import read_corpus
 from nemoport.decode import GreedyState, greedy
 from nemoport.export.checkpoint import read_checkpoint
-from nemoport.export.layouts.onnx_asr import graphs, suffix_of
 from nemoport.graph_file import external_tensors
+from nemoport.package.layouts.onnx_asr import graphs, suffix_of
 from nemoport.recognizer import Recognizer
+from nemoport.speech.corpus import read_corpus
 from nemoport.validate import nemo
 from nemoport.validate.score import count_all, wer_percent
 from nemoport.variant import FP32, instruction_set

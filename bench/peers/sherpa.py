@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from nemoport.export.layouts import sherpa_onnx
+from nemoport.package.layouts import sherpa_onnx
 
 
 def lay_out(build: Path, variant: str, folder: Path, lookahead: int) -> None:

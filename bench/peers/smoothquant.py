@@ -25,11 +25,11 @@ import numpy as np
 import onnx
 
 from nemoport.artifact import Artifact, Recipe
-from nemoport.calibration.corpus import Corpus, read_corpus
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.quantize import build_variant, int8_static
+from nemoport.runtimes.onnxruntime.session import OnnxSession
+from nemoport.speech.corpus import Corpus, read_corpus
 from nemoport.stream import Stream, advance
-from nemoport.validate.sessions.onnxruntime import OnnxSession
 from nemoport.variant import Variant
 
 HERE = Path(__file__).parent

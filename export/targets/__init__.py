@@ -1,108 +1,73 @@
-"""Checkpoint -> a variant for another runtime than onnxruntime, in the same build folder: openvino-fp32, litert-int8, ...
+"""The formats that checkpoints are converted to: each module or folder here defines TARGET, a `nemoport.export.target.Target`.
 
-A target is a module here, with its runtime's name, that imports no heavy package at module level. It has
-
-- PRECISIONS: precision -> its parameters, a frozen dataclass, which with the target is the recipe;
-- EXTRA: the extra of pyproject.toml that installs what it needs, and PACKAGES, what that is called when imported;
-- NEEDS_CALIBRATION: those of PRECISIONS that hear audio;
-- `convert(source: Source, folder: Path, parameters, progress: Progress) -> dict[str, str]`, which fills the empty `folder`
-  and returns role -> path within it, of every file. Raises UsageError for a checkpoint that it cannot serve, with what it can;
-- where the checkpoint decides a parameter, such as the one lookahead of graphs with fixed shapes, `resolved(parameters, spec:
-  ModelSpec)`, the parameters with it, for the recipe. Raises UsageError for a checkpoint that it cannot serve. A parameter
-  `lookahead` is what the artifact is then held to and run at;
-- `problems(artifact: Artifact, spec: ModelSpec) -> Iterator[str]`: what a consumer of these graphs would trip over, names,
-  types, shapes; the contract gate asks it.
-
-Its session is in validate/sessions/, by the same name; its variants' limits are blocks of gates.toml with `target`.
+A target imports no heavy package at module level. Its variants stand in the same build folder: openvino-fp32, litert-int8, ...
+Their limits are blocks of gates.toml with `target`, and the runtime that runs them is in nemoport/runtimes, by the same name.
 """
 
 from __future__ import annotations
 
 import pkgutil
-from dataclasses import asdict, dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
 
-from nemoport.artifact import Artifact, Recipe
-from nemoport.calibration.cache import Progress
-from nemoport.calibration.corpus import CalibrationAudio, Corpus
+from nemoport.artifact import Artifact
+from nemoport.cache_layout import NEMO, check_layout, variant_of
+from nemoport.calibration.audio import CalibrationAudio
 from nemoport.errors import UsageError
-from nemoport.variant import Variant
-
-if TYPE_CHECKING:
-    from nemoport.export.checkpoint import Checkpoint
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a variant is converted from. corpus: of the precisions that hear audio."""
-
-    checkpoint: Checkpoint
-    build: Path
-    corpus: Corpus | None
-
-    def onnx(self, contract: str) -> Artifact:
-        """The fp32 ONNX graphs by a contract, exported where they are not there yet."""
-        from nemoport.export.build import export_checkpoint
-
-        return export_checkpoint(self.checkpoint, self.build, contract)
+from nemoport.export.build import build_variant
+from nemoport.export.checkpoint import Checkpoint
+from nemoport.export.target import Source, Target
+from nemoport.progress import Progress
+from nemoport.runtime import check_installed
 
 
-def targets() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+def targets() -> dict[str, Target]:
+    found = [import_module(f"{__name__}.{module.name}").TARGET for module in pkgutil.iter_modules(__path__)]
+    return {target.name: target for target in found}
 
 
-def load_target(name: str) -> ModuleType:
+def load_target(name: str) -> Target:
     """Raises UsageError for a target that does not exist, or whose packages are not installed."""
-    if name not in targets():
+    known = targets()
+    if name not in known:
         raise UsageError(
-            f"Unknown target {name!r}.",
-            expected=f"onnx or one of {', '.join(targets())}",
-            found=name,
-            todo="choose one of these",
+            f"Unknown target {name!r}.", expected=f"one of {', '.join(known)}", found=name, todo="choose one of these"
         )
-    module = import_module(f"{__name__}.{name}")
-    if absent := [package for package in module.PACKAGES if find_spec(package) is None]:
-        raise UsageError(
-            f"The target {name} needs packages that are not installed.",
-            expected=", ".join(module.PACKAGES),
-            found=f"no {', no '.join(absent)}",
-            todo=f"pip install 'nemoport[{module.EXTRA}]'",
-        )
-    return module
+    check_installed(f"The target {name}", known[name].modules, known[name].extra)
+    return known[name]
 
 
 def export_target(
-    checkpoint: Checkpoint, build: Path, target: str, precision: str, calibration: Path | None, *, progress: Progress
+    checkpoint: Checkpoint,
+    build: Path,
+    target: str,
+    precision: str,
+    calibration: Path | None = None,
+    *,
+    caches: str = NEMO,
+    progress: Progress,
 ) -> Artifact:
-    """Makes `build`/`target`-`precision`, or hands back what the same inputs made before.
+    """Makes the variant of a target's precision, or returns what the same inputs made before.
 
-    calibration: NeMo manifest, for the precisions that hear audio. Raises as `load_target`; UsageError for a precision that
-    the target has not or a checkpoint that it cannot serve, CorpusError, CheckpointError, OutputError.
+    caches: the cache layout; the precision kv-fp32 is fp32 in the layout kv. calibration: NeMo manifest, for the precisions that
+    need audio. Raises as `load_target`; UsageError for a precision that the target has not or a checkpoint that it cannot serve,
+    CorpusError, CheckpointError, OutputError.
     """
-    module = load_target(target)
-    if precision not in module.PRECISIONS:
+    one = load_target(target)
+    check_layout(caches, checkpoint.spec)
+    name = variant_of(caches, precision)
+    if name not in one.precisions:
         raise UsageError(
-            f"The target {target} has no precision {precision!r}.",
-            expected=f"one of {', '.join(module.PRECISIONS)}",
-            found=precision,
+            f"The target {target} has no precision {name!r}.",
+            expected=f"one of {', '.join(one.precisions)}",
+            found=name,
             todo="choose one of these",
         )
-    from nemoport.export.build import write_beside
+    parameters = one.resolve(one.precisions[name], checkpoint.spec)
+    recipe, rate_hz = one.recipe(name, parameters, checkpoint.spec), checkpoint.spec.frontend.sample_rate_hz
+    corpus = CalibrationAudio(calibration).corpus(recipe.variant, rate_hz) if name in one.calibrated else None
 
-    name, parameters = f"{target}-{precision}", module.PRECISIONS[precision]
-    if hasattr(module, "resolved"):
-        parameters = module.resolved(parameters, checkpoint.spec)
-    audio, rate_hz = CalibrationAudio(calibration), checkpoint.spec.frontend.sample_rate_hz
-    corpus = audio.corpus(name, rate_hz) if precision in module.NEEDS_CALIBRATION else None
-    recipe = Recipe(name, None, {"target": target, **asdict(parameters)})
-    variant = Variant(build, recipe, checkpoint.sha256, corpus_digest=corpus.digest if corpus else None)
-    if (existing := variant.existing()) is not None:
-        return existing
-    with variant.new_folder() as folder:
-        variant.write_manifest(folder, module.convert(Source(checkpoint, build, corpus), folder, parameters, progress))
-        write_beside(checkpoint, build)
-    return Artifact.open(variant.folder)
+    def fill(folder: Path) -> dict[str, str]:
+        return one.convert(Source(checkpoint, build, corpus), folder, parameters, progress)
+
+    return build_variant(checkpoint, build, recipe, fill, corpus.digest if corpus else None)

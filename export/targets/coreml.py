@@ -1,4 +1,4 @@
-"""Core ML: the graphs of nemoport/static_graphs.py, an .mlpackage each, and beside them the programs that they were made from.
+"""Core ML: the graphs of nemoport/apple_graphs.py, an .mlpackage each, and beside them the programs that they were made from.
 
 Core ML predicts on macOS only. What is proven here is the .pt2, the very ExportedProgram that was converted, run by torch in
 float32; of the compressed precisions its weights are rounded already, to the grid that the package stores.
@@ -8,24 +8,21 @@ One lookahead an artifact: the checkpoint's default, or that of a profile (`--pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from nemoport.artifact import Artifact
-from nemoport.export import static_export
-from nemoport.export.static_export import StaticParameters, file_roles, trace, wanted_graphs, write_metadata
+from nemoport.apple.graphs import CONFORMER, JOINT
+from nemoport.export.apple.trace import AppleParameters, file_roles, resolved, trace, write_metadata
+from nemoport.export.target import Source, Target
+from nemoport.interface import Tensor
+from nemoport.progress import Progress
+from nemoport.runtimes.coreml import NAMES, PACKAGE_SUFFIX, PROGRAM_SUFFIX
+from nemoport.runtimes.coreml import TARGET as NAME
 from nemoport.spec import ModelSpec
-from nemoport.static_graphs import CONFORMER, JOINT, PRE, PRE_FIRST, PREDICT, TensorType, differences
-
-if TYPE_CHECKING:
-    from nemoport.calibration.cache import Progress
-    from nemoport.export.targets import Source
 
 
 @dataclass(frozen=True)
-class CoreMLParameters(StaticParameters):
+class CoreMLParameters(AppleParameters):
     """compute: precision of the arithmetic, and of the weights that are not compressed; weight_bits: 8 or 4 in the encoder's
     products and the joint, else None; block: weights of one output that share a scale at most, 0 for all of them."""
 
@@ -34,23 +31,13 @@ class CoreMLParameters(StaticParameters):
     block: int = 0
 
 
-TARGET = "coreml"
-PRECISIONS = {
-    "fp32": CoreMLParameters("float32", 1),
-    "fp16": CoreMLParameters("float32", 1, compute="float16"),
-    "int8": CoreMLParameters("float32", 1, compute="float16", weight_bits=8),
-    "int4": CoreMLParameters("float32", 1, compute="float16", weight_bits=4, block=32),
-}
-EXTRA, PACKAGES, NEEDS_CALIBRATION = "coreml", ("coremltools",), ()
-PACKAGE_SUFFIX, PROGRAM_SUFFIX = ".mlpackage", ".pt2"
-NAMES = {PRE_FIRST: "Preencoder_first", PRE: "Preencoder", CONFORMER: "Encoder", PREDICT: "Decoder", JOINT: "Joint"}
 COMPRESSED = (CONFORMER, JOINT)  # the others hold small weights, and the table of embeddings, which is looked up
 LEAST_WEIGHTS = 2048  # of a tensor that is compressed: norms, biases and depthwise kernels are not worth it
 
 
-def resolved(parameters: CoreMLParameters, spec: ModelSpec) -> CoreMLParameters:
-    parameters, block = static_export.resolved(parameters, spec, TARGET), parameters.block
-    while block and (spec.streaming.d_model % block or spec.decoding.joint_hidden % block):
+def resolve(parameters: CoreMLParameters, spec: ModelSpec) -> CoreMLParameters:
+    parameters, block = resolved(parameters, spec, NAME), parameters.block
+    while block and (spec.encoder.d_model % block or spec.decoding.joint_hidden % block):
         block //= 2
     return replace(parameters, block=block)
 
@@ -58,7 +45,7 @@ def resolved(parameters: CoreMLParameters, spec: ModelSpec) -> CoreMLParameters:
 def convert(source: Source, folder: Path, parameters: CoreMLParameters, progress: Progress) -> dict[str, str]:
     import torch
 
-    from nemoport.export.rounding import round_weights
+    from nemoport.export.apple.rounding import round_weights
 
     def change(name: str, module: torch.nn.Module) -> None:
         if parameters.weight_bits is not None and name in COMPRESSED:
@@ -66,13 +53,13 @@ def convert(source: Source, folder: Path, parameters: CoreMLParameters, progress
 
     traced, channels = trace(source.checkpoint, parameters, change)
     for name in list(traced):
-        progress(f"{TARGET}: {NAMES[name]}")
+        progress(f"{NAME}: {NAMES[name]}")
         one = traced.pop(name)
         program = one.program.run_decompositions({})
         torch.export.save(program, folder / f"{NAMES[name]}{PROGRAM_SUFFIX}")
         package(name, program, one.graph, parameters).save(str(folder / f"{NAMES[name]}{PACKAGE_SUFFIX}"))
     files = {name: f"{NAMES[name]}{PACKAGE_SUFFIX}" for name in NAMES}
-    write_metadata(folder, source.checkpoint, TARGET, parameters, channels, files)
+    write_metadata(folder, source.checkpoint, NAME, parameters, channels, files)
     return file_roles(folder)
 
 
@@ -100,28 +87,22 @@ def package(name: str, program, graph, parameters: CoreMLParameters):
     return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=config, op_name_configs=alone))
 
 
-def _numpy(tensor: TensorType):
+def _numpy(tensor: Tensor):
     import numpy as np
 
     return np.dtype(tensor.dtype).type
 
 
-def problems(artifact: Artifact, spec: ModelSpec) -> Iterator[str]:
-    import coremltools as ct
-
-    for name, graph in wanted_graphs(artifact, spec).items():
-        path = artifact.folder / f"{NAMES[name]}{PACKAGE_SUFFIX}"
-        if not path.is_dir():
-            yield f"{path.name} is absent"
-            continue
-        described = ct.utils.load_spec(str(path)).description
-        for wanted, found, side in ((graph.inputs, described.input, "input"), (graph.outputs, described.output, "output")):
-            yield from differences(path.name, wanted, _types(found), side)
-        yield "" if path.with_suffix(PROGRAM_SUFFIX).is_file() else f"{path.stem}{PROGRAM_SUFFIX} is absent"
-
-
-def _types(features) -> dict[str, TensorType]:
-    """features: of a package's description."""
-    kinds = {65568: "float32", 65552: "float16", 131104: "int32"}  # coremltools' ArrayFeatureType
-    arrays = {feature.name: feature.type.multiArrayType for feature in features}
-    return {name: TensorType(kinds.get(array.dataType, "another type"), tuple(array.shape)) for name, array in arrays.items()}
+TARGET = Target(
+    name=NAME,
+    precisions={
+        "fp32": CoreMLParameters("float32", 1),
+        "fp16": CoreMLParameters("float32", 1, compute="float16"),
+        "int8": CoreMLParameters("float32", 1, compute="float16", weight_bits=8),
+        "int4": CoreMLParameters("float32", 1, compute="float16", weight_bits=4, block=32),
+    },
+    convert=convert,
+    resolve=resolve,
+    extra="coreml",
+    modules=("coremltools",),
+)

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from nemoport.errors import UsageError
 from nemoport.validate.context import Context
-from nemoport.validate.result import FAIL, GateResult
+from nemoport.validate.gate_result import FAIL, GateResult
 
 
 def names() -> list[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from nemoport.spec import context_name
 from nemoport.validate.context import Context
+from nemoport.validate.gate_result import GateResult
 from nemoport.validate.gates.numeric import differences
-from nemoport.validate.result import GateResult
 
-TOGETHER = (3, 8)
+BATCH_UTTERANCES = (3, 8)
 
 
 def run(context: Context) -> list[GateResult]:
@@ -16,7 +16,7 @@ def run(context: Context) -> list[GateResult]:
     every = max(1, len(context.corpus.utterances) // int(context.limits.get("batch", "max_utterances")))
     for lookahead in context.lookaheads:
         alone = context.run(lookahead, 1, every)["full"]
-        for streams in TOGETHER:
+        for streams in BATCH_UTTERANCES:
             batch = context.run(lookahead, streams, every)["full"]
             differing = [h.id for h, a in zip(batch, alone, strict=True) if h.tokens != a.tokens]
             worst, _, _ = differences(batch, alone)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nemoport.spec import context_name
 from nemoport.validate.context import Context
-from nemoport.validate.result import GateResult
+from nemoport.validate.gate_result import GateResult
 from nemoport.validate.score import normalise
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from nemoport.spec import context_name
-from nemoport.validate.conditions import CONDITIONS, under
+from nemoport.speech.conditions import CONDITIONS, degraded
 from nemoport.validate.context import Context
+from nemoport.validate.gate_result import GateResult
 from nemoport.validate.gates.tokens import exact
-from nemoport.validate.result import GateResult
 from nemoport.validate.score import count_all, wer_percent
 
 
@@ -15,8 +15,8 @@ def run(context: Context) -> list[GateResult]:
     runner, build = context.runner, context.folder.parent
     results = []
     for condition in CONDITIONS:
-        corpus = under(condition, context.corpus, build)
-        record = context.nemo_like(corpus, lookahead)
+        corpus = degraded(condition, context.corpus, build)
+        record = context.nemo_reference(corpus, lookahead)
         heard = runner.run(corpus, lookahead, context.limits.streams)[context.last_rule]
         texts, languages = zip(*((u.text, u.language) for u in corpus.utterances), strict=True)
         mine, nemo = (wer_percent(count_all(texts, [r.text for r in runs], languages)) for runs in (heard, record))

@@ -8,10 +8,10 @@ import sys
 
 from nemoport.artifact import Artifact
 from nemoport.errors import ArtifactError
+from nemoport.runtimes import runtime_version
 from nemoport.spec import context_name
 from nemoport.validate.context import Context
-from nemoport.validate.result import GateResult
-from nemoport.validate.sessions import running
+from nemoport.validate.gate_result import GateResult
 from nemoport.variant import instruction_set
 
 AUDIO_SECONDS = 60.0  # at least one utterance, then more until there is as much
@@ -28,7 +28,7 @@ def run(context: Context) -> list[GateResult]:
     n = figures["utterances"]
     threads = f"{context.threads} threads" if context.threads else "its choice of threads"
     note = f"{context_name(figures['lookahead'])}, {figures['audio_seconds']:.0f} s of audio, one stream; {instruction_set()}, "
-    note += f"{running(context.limits.target)}, provider {context.provider}, {threads}"
+    note += f"{runtime_version(context.limits.target)}, provider {context.provider}, {threads}"
     return [
         context.judge("cost", "bytes", size, limit=None, unit="bytes", n=len(artifact.manifest.files)),
         context.judge("cost", "bytes of fp32's", size / parent, limit="max_bytes_ratio", unit="ratio", n=1),
@@ -47,7 +47,7 @@ def measure(context: Context) -> dict:
         chosen.append(str(utterance.path))
         seconds += utterance.seconds
     command = [sys.executable, "-m", "nemoport.validate.probe", str(context.folder)]
-    command += [context.provider, str(context.threads), context.told, *chosen]
+    command += [context.provider, str(context.threads), context.prompt_language, *chosen]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
     if done.returncode:
         raise ArtifactError(

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from nemoport.spec import context_name
+from nemoport.speech.longform import LongForm
 from nemoport.tokens import detokenize, split_tags
 from nemoport.validate.context import Context
-from nemoport.validate.longform import LongForm
-from nemoport.validate.result import GateResult
+from nemoport.validate.gate_result import GateResult
 from nemoport.validate.score import count_all, units, wer_percent
 
 MINUTE_WORDS = 50  # with fewer a minute is judged with its neighbour: of six words, two are 33 points
@@ -32,7 +32,7 @@ class Minute:
 
 
 @dataclass(frozen=True)
-class Told:
+class SegmentScores:
     """What an artifact and NeMo said in each segment of the recording: tokens, and text."""
 
     form: LongForm
@@ -100,7 +100,7 @@ class Told:
         return sum(c.words for c in ours), wer_percent(ours), wer_percent(theirs)
 
 
-def listen(context: Context) -> Told:
+def transcribe_segments(context: Context) -> SegmentScores:
     """At the lookahead that is the checkpoint's first."""
     lookahead = context.lookaheads[0]
     runner = context.runner  # first: an artifact that does not load is found before NeMo listens for minutes
@@ -111,18 +111,18 @@ def listen(context: Context) -> Told:
         for whole, one in zip(said, (heard, record), strict=True):
             whole += form.split(one.tokens, one.token_frames, context.spec.frame_seconds)
     texts = ([split_tags(detokenize(runner.pieces, tokens))[0] for tokens in part] for part in said)
-    return Told(LongForm.joined([form for form, _ in recordings]), *said, *texts)
+    return SegmentScores(LongForm.joined([form for form, _ in recordings]), *said, *texts)
 
 
 def run(context: Context) -> list[GateResult]:
-    told = listen(context)
-    whole, worst, n = told.whole, told.worst, len(told.spoken)
-    recordings = told.form.corpus.utterances
-    where = f"{context_name(context.lookaheads[0])}, {told.form.corpus.seconds / 60:.1f} min, one stream"
+    scores = transcribe_segments(context)
+    whole, worst, n = scores.whole, scores.worst, len(scores.spoken)
+    recordings = scores.form.corpus.utterances
+    where = f"{context_name(context.lookaheads[0])}, {scores.form.corpus.seconds / 60:.1f} min, one stream"
     where += f", in {len(recordings)} passes" if len(recordings) > 1 else ""
     late = f"minute {worst.number}, {worst.words} words: {worst.wer:.1f} %, NeMo {worst.nemo:.1f} %"
-    segments = told.form.segments
-    stalled = "; ".join(f"at {segments[i].start_s:.0f} s: {segments[i].text}" for i in told.stalls[:3])
+    segments = scores.form.segments
+    stalled = "; ".join(f"at {segments[i].start_s:.0f} s: {segments[i].text}" for i in scores.stalls[:3])
     points = "WER points"
 
     def judge(case: str, measured: float, limit: str | None, unit: str, evidence: str = where, **more) -> GateResult:
@@ -133,7 +133,7 @@ def run(context: Context) -> list[GateResult]:
         judge("NeMo's WER", whole.nemo, None, "%"),
         judge("difference", whole.above, "max_difference_points", points),
         judge("worst minute above NeMo", worst.above, "max_worst_minute_points", points, late),
-        judge("stalls", len(told.stalls), "max_stalls", "utterances without a word", stalled),
-        judge("tokens in silence", told.in_silence, "max_in_silence", "tokens more than NeMo's"),
-        judge("segments", told.exact, "min_exact_share", "share of segments with NeMo's tokens", at_least=True),
+        judge("stalls", len(scores.stalls), "max_stalls", "utterances without a word", stalled),
+        judge("tokens in silence", scores.in_silence, "max_in_silence", "tokens more than NeMo's"),
+        judge("segments", scores.exact, "min_exact_share", "share of segments with NeMo's tokens", at_least=True),
     ]

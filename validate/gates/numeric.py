@@ -8,9 +8,9 @@ import numpy as np
 
 from nemoport.spec import context_name
 from nemoport.validate.context import Context
+from nemoport.validate.gate_result import GateResult
 from nemoport.validate.oracle import Record
-from nemoport.validate.result import GateResult
-from nemoport.validate.runs import Heard
+from nemoport.validate.runs import UtteranceRun
 
 
 def run(context: Context) -> list[GateResult]:
@@ -25,7 +25,7 @@ def run(context: Context) -> list[GateResult]:
     return results
 
 
-def differences(heard: Sequence[Heard], expected: Sequence[Record]) -> tuple[float, float, str]:
+def differences(heard: Sequence[UtteranceRun], expected: Sequence[Record]) -> tuple[float, float, str]:
     """The largest absolute difference, the root of (squared error / squared frames), and where the largest stands.
 
     Infinite where frame counts differ; NaN where nothing was compared or a frame holds NaN.

@@ -14,9 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from nemoport.quantize.graph import KEPT
+from nemoport.runtimes.onnxruntime.session import open_graph
 from nemoport.validate.context import Context
-from nemoport.validate.result import GateResult
-from nemoport.validate.sessions.onnxruntime import open_graph
+from nemoport.validate.gate_result import GateResult
 
 FLOAT_PRODUCTS = ("MatMul", "FusedMatMul", "Gemm")
 INTEGER_PRODUCTS = ("DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "MatMulNBits")

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from nemoport.spec import context_name
 from nemoport.validate.context import Context
+from nemoport.validate.gate_result import GateResult
 from nemoport.validate.oracle import Record
-from nemoport.validate.result import GateResult
-from nemoport.validate.runs import Heard
+from nemoport.validate.runs import UtteranceRun
 
 SHOWN = 3  # differing utterances that the evidence quotes
 
@@ -22,12 +22,12 @@ def run(context: Context) -> list[GateResult]:
     return [*results, _judge(context, "all", pairs, "min_exact_share"), *_counts(context, pairs)]
 
 
-def exact(heard: Heard, expected: Record) -> bool:
+def exact(heard: UtteranceRun, expected: Record) -> bool:
     """Tokens, and the text that they spell."""
     return heard.tokens == expected.tokens and heard.text == expected.text
 
 
-def _counts(context: Context, pairs: Sequence[tuple[Heard, Record]]) -> list[GateResult]:
+def _counts(context: Context, pairs: Sequence[tuple[UtteranceRun, Record]]) -> list[GateResult]:
     """How many tokens differ (substituted, lost, added), and by what share there are more or fewer: the blank rate."""
     from rapidfuzz.distance import Levenshtein
 
@@ -41,7 +41,7 @@ def _counts(context: Context, pairs: Sequence[tuple[Heard, Record]]) -> list[Gat
     ]
 
 
-def _judge(context: Context, case: str, pairs: Sequence[tuple[Heard, Record]], limit: str) -> GateResult:
+def _judge(context: Context, case: str, pairs: Sequence[tuple[UtteranceRun, Record]], limit: str) -> GateResult:
     differing = [(h, e) for h, e in pairs if not exact(h, e)]
     evidence = f"{len(differing)} of {len(pairs)} differ" if differing else ""
     for heard, expected in differing[:SHOWN]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from nemoport.spec import context_name
 from nemoport.validate.context import Context
-from nemoport.validate.result import GateResult
+from nemoport.validate.gate_result import GateResult
 from nemoport.validate.score import WordCounts, count_all, is_unspaced, wer_difference, wer_percent
 
 LANGUAGE = "language "  # begins the case of what is told of one

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nemoport.contract import KvCaches
+from nemoport.caches_kv import KvCaches
 from nemoport.spec import StreamingSpec
 
 

@@ -1,0 +1,69 @@
+"""LiteRT: the files of nemoport/runtimes/litert/graphs.py.
+
+Graphs have fixed shapes and run one stream. fp16 halves the weights of products and convolutions; int8 gives those of the
+encoder's layers 8 bits, a scale for each row, and the activations as many, a scale for each frame, found at run time
+(ai-edge-quantizer's dynamic_wi8_afp32). Subsampling, prompt and decoder stay in floats, as in the ONNX variants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from nemoport.errors import UsageError
+from nemoport.export.build import build_variant
+from nemoport.export.target import Source, Target
+from nemoport.files import write_json
+from nemoport.progress import Progress
+from nemoport.runtimes.litert.graphs import DECODER, ENCODER, INTERFACE, described
+
+CONVERTERS = ("litert_torch", "ai_edge_quantizer")
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """weights: f32; f16; or i8, of the encoder's layers, with activations of as many bits."""
+
+    weights: str
+
+
+FLOATS = Parameters("f32")
+
+
+def convert(source: Source, folder: Path, parameters: Parameters, progress: Progress) -> dict[str, str]:
+    """Raises UsageError for an offline model, and where the converter is not installed; CheckpointError."""
+    checkpoint, spec = source.checkpoint, source.checkpoint.spec
+    if spec.streaming is None:
+        raise UsageError(
+            "An offline model cannot be exported for LiteRT.",
+            expected="a cache-aware model, whose windows have few sizes: the graphs have fixed shapes",
+            found=f"{spec.kind}, which takes recordings of any length",
+            todo="export it to ONNX",
+        )
+    if absent := [package for package in CONVERTERS if find_spec(package) is None]:
+        raise UsageError(
+            "Converting to LiteRT needs packages that are not installed.",
+            expected=", ".join(CONVERTERS),
+            found=f"no {', no '.join(absent)}",
+            todo="`make setup-litert` makes an environment that has them: one of them asks for other versions than NeMo",
+        )
+    from nemoport.export.targets.litert.convert import convert_graphs, quantize
+
+    if parameters == FLOATS:
+        convert_graphs(checkpoint, folder, progress)
+    else:
+        recipe = TARGET.recipe("fp32", FLOATS, spec)
+        floats = build_variant(checkpoint, source.build, recipe, lambda folder: convert(source, folder, FLOATS, progress))
+        quantize(floats.folder, folder, parameters.weights)
+    write_json(folder / INTERFACE, described(spec))
+    return {"encoder": ENCODER, "decoder": DECODER, "interface": INTERFACE}
+
+
+TARGET = Target(
+    name="litert",
+    precisions={"fp32": FLOATS, "fp16": Parameters("f16"), "int8": Parameters("i8")},
+    convert=convert,
+    extra="litert",
+    modules=("ai_edge_litert",),
+)

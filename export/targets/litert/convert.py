@@ -1,0 +1,103 @@
+"""Modules of fixed shapes -> .tflite files, by litert-torch; 16 and 8 bits, by ai-edge-quantizer."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import torch
+
+from nemoport.export.checkpoint import Checkpoint
+from nemoport.export.decoder import DecoderJoint
+from nemoport.export.shared import check_frontend_buffers
+from nemoport.export.targets.litert.decoder import Joint, Predict
+from nemoport.export.targets.litert.encoder import LitertEncoder, Window
+from nemoport.export.weight_errors import explain_weight_errors, refuse_unused
+from nemoport.interface import Tensor
+from nemoport.progress import Progress
+from nemoport.runtimes.litert.graphs import DECODER, ENCODER, joint_frames, joint_name, signatures, window_name
+
+LAYERS = ".*ConformerLayer.*"  # in the names of what the encoder's layers compute
+
+
+def convert_graphs(checkpoint: Checkpoint, folder: Path, progress: Progress) -> None:
+    """Writes encoder.tflite and decoder.tflite into `folder`, in f32. Raises CheckpointError."""
+    weights = checkpoint.load_weights()
+    check_frontend_buffers(checkpoint, weights)
+    spec, streaming = checkpoint.spec, checkpoint.spec.require_streaming()
+    chunks = [(lookahead, first) for lookahead in streaming.lookaheads for first in (True, False)]
+    with explain_weight_errors(checkpoint), torch.no_grad():
+        fused = DecoderJoint(weights, spec.decoding)
+        encoder = LitertEncoder(weights, streaming, spec.prompt)
+        decoder = {"predict": Predict(fused)} | {joint_name(n): Joint(fused) for n in joint_frames(streaming)}
+        windows = {window_name(*chunk): Window(encoder, *chunk) for chunk in chunks}
+        examples = {file: {name: _example(one.inputs) for name, one in every.items()} for file, every in signatures(spec).items()}
+        for modules, file in ((windows, ENCODER), (decoder, DECODER)):
+            for name, module in modules.items():
+                module.eval()(**examples[file][name])
+    refuse_unused(checkpoint, encoder.unused + fused.unused)
+    del weights
+    for modules, file in ((windows, ENCODER), (decoder, DECODER)):
+        progress(f"litert: {file}, {len(modules)} signatures: a minute or more")
+        _convert({name: (module, examples[file][name]) for name, module in modules.items()}, folder / file)
+
+
+def _example(inputs: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
+    return {name: torch.zeros(tensor.of(), dtype=getattr(torch, tensor.dtype)) for name, tensor in inputs.items()}
+
+
+def _convert(modules: dict[str, tuple[torch.nn.Module, dict]], path: Path) -> None:
+    with _quiet():
+        import litert_torch
+
+        chain = litert_torch
+        for name, (module, example) in modules.items():
+            chain = chain.signature(name, module, sample_kwargs=example)
+        chain.convert().export(str(path))
+
+
+def quantize(floats: Path, folder: Path, weights: str) -> None:
+    """Writes into `folder` what stands in `floats`, in other weights: f16 or i8, as targets.litert.Parameters."""
+    from ai_edge_quantizer import qtyping, quantizer
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    def recipe(one: quantizer.Quantizer) -> None:
+        if weights == "i8":
+            one.add_dynamic_config(LAYERS, qtyping.TFLOperationName.FULLY_CONNECTED, 8)
+            return
+        config = qtyping.OpQuantizationConfig(
+            weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
+            compute_precision=qtyping.ComputePrecision.FLOAT,
+            explicit_dequantize=True,
+        )
+        one.update_quantization_recipe(".*", qtyping.TFLOperationName.ALL_SUPPORTED, config, AlgorithmName.FLOAT_CASTING)
+
+    for file in (ENCODER, DECODER):
+        if weights == "i8" and file == DECODER:
+            shutil.copy(floats / file, folder / file)
+            continue
+        with _quiet():
+            one = quantizer.Quantizer(str(floats / file))
+            recipe(one)
+            one.quantize().export_model(str(folder / file))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the converters say of each step, and of libraries for GPUs that they do without."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            import litert_torch
+
+            litert_torch.config.show_progress = False
+            yield
+    finally:
+        logging.disable(level)

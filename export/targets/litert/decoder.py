@@ -1,0 +1,41 @@
+"""Prediction network and joint for runtimes that take no dynamic shapes: one stream, one token, a fixed number of frames.
+
+Apart, so that a token that several frames are joined with is predicted once.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn import functional as F
+
+from nemoport.export.decoder import DecoderJoint
+from nemoport.export.lstm_step import lstm_step
+from nemoport.export.targets.litert.encoder import use_linear
+
+
+class Predict(nn.Module):
+    """One token -> what the joint is to be given of it, and the states after it."""
+
+    def __init__(self, decoder: DecoderJoint):
+        super().__init__()
+        use_linear(decoder)
+        self.embed, self.lstm, self.pred = decoder.embed, decoder.lstm, decoder.pred
+
+    def forward(self, target, input_states_1, input_states_2):
+        """target i32 [1], input_states_1 and _2 f32 [layers, 1, hidden] -> prediction f32 [1, joint_hidden],
+        output_states_1 and _2."""
+        x, hidden, cell = lstm_step(self.lstm, self.embed(target), input_states_1, input_states_2)
+        return {"prediction": self.pred(x), "output_states_1": hidden, "output_states_2": cell}
+
+
+class Joint(nn.Module):
+    """Raw scores of encoder frames behind a prefix."""
+
+    def __init__(self, decoder: DecoderJoint):
+        super().__init__()
+        use_linear(decoder)
+        self.enc, self.head = decoder.enc, decoder.head
+
+    def forward(self, encoder_outputs, prediction):
+        """encoder_outputs f32 [1, T, d], prediction f32 [1, joint_hidden] -> scores f32 [1, T, n_scores]."""
+        return {"scores": self.head(F.relu(self.enc(encoder_outputs) + prediction))}

@@ -1,0 +1,34 @@
+"""Weights that do not fit the config, or that no graph would use, are refused when the modules are made, whatever the target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nemoport.errors import CheckpointError, first_line
+from nemoport.export.checkpoint import Checkpoint
+
+
+@contextmanager
+def explain_weight_errors(checkpoint: Checkpoint) -> Iterator[None]:
+    """Modules are made and run once within: weights of other shapes than the config's show here, and only they."""
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path} holds weights that do not fit its config.",
+            expected=f"tensors for {checkpoint.spec.encoder} and {checkpoint.spec.decoding}"
+            + (f", {checkpoint.spec.prompt.slots} prompt slots" if checkpoint.spec.prompt else ""),
+            found=first_line(error),
+            todo="download or save it again; if it stays, report this checkpoint",
+        ) from error
+
+
+def refuse_unused(checkpoint: Checkpoint, unused: list[str]) -> None:
+    if unused:
+        raise CheckpointError(
+            f"{checkpoint.path} holds weights that the exported graph would not use.",
+            expected="only the weights of the published structure",
+            found=", ".join(unused[:8]) + (f" and {len(unused) - 8} more" if len(unused) > 8 else ""),
+            todo="merge adapters into the model, or report this checkpoint",
+        )

@@ -1,0 +1,99 @@
+"""What a beam search works on: paths through the lattice of tokens and frames, and what becomes of them on one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nemoport.hotwords import Hotwords, Match
+
+Expansion = tuple[int, int, float]  # token or blank, index of its duration, its log probability and boost
+
+
+@dataclass(frozen=True)
+class BeamHypothesis:
+    """Tokens behind those that all paths share, with the encoder frame and the duration of each, as greedy has them."""
+
+    tokens: tuple[int, ...]
+    frames: tuple[int, ...]
+    durations: tuple[int, ...]
+    score: float  # natural logarithm, hotwords' boost included
+    at: int  # the frame that it looks at next
+    match: Match = ()
+
+    def extend(self, token: int, duration: int, score: float, match: Match) -> BeamHypothesis:
+        tokens, frames, durations = (*self.tokens, token), (*self.frames, self.at), (*self.durations, duration)
+        return BeamHypothesis(tokens, frames, durations, score, self.at + duration, match)
+
+    def behind(self, n: int) -> BeamHypothesis:
+        return replace(self, tokens=self.tokens[n:], frames=self.frames[n:], durations=self.durations[n:])
+
+
+def log_softmax(scores: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    shifted = scores - scores.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def merged(paths: Sequence[BeamHypothesis]) -> list[BeamHypothesis]:
+    """One path of those with equal tokens that look at the same frame: their probabilities add up, the times are the
+    likeliest one's. The best first."""
+    kept: dict[tuple, BeamHypothesis] = {}
+    for path in sorted(paths, key=lambda p: p.score, reverse=True):
+        key = (path.tokens, path.at)
+        kept[key] = replace(kept[key], score=float(np.logaddexp(kept[key].score, path.score))) if key in kept else path
+    return sorted(kept.values(), key=lambda p: p.score, reverse=True)
+
+
+def with_prefixes(
+    paths: list[BeamHypothesis], scores: np.ndarray, staying: np.ndarray, hotwords: Hotwords | None
+) -> list[BeamHypothesis]:
+    """Each path with what the one that is a token shorter adds to it by saying that token now, and staying on the frame.
+
+    paths: all on one frame; scores: log probabilities of tokens, f64 [H, V + 1]; staying: of duration 0, f64 [H].
+    """
+    rows = {path.tokens: row for row, path in enumerate(paths)}
+    out = []
+    for path in paths:
+        row = rows.get(path.tokens[:-1]) if path.tokens else None
+        if row is not None:
+            more = paths[row].score + scores[row, path.tokens[-1]] + staying[row]
+            more += hotwords.gains(paths[row].match)[path.tokens[-1]] if hotwords else 0.0
+            path = replace(path, score=float(np.logaddexp(path.score, more)))
+        out.append(path)
+    return out
+
+
+def expansions(
+    scores: np.ndarray, durations: np.ndarray, count: int, gamma: float, gains: Sequence[np.ndarray] | None
+) -> list[list[Expansion]]:
+    """Of each path, the likeliest pairs of a token and a duration: `count` at most, and at most `gamma` below the best.
+
+    scores: log probabilities f64 [H, V + 1]; durations: f64 [H, D]; gains: boost of each token, f64 [V + 1] a path. What is
+    chosen is chosen without the boost, so that a boost takes nothing away; those that it lifts above the bar come on top.
+    """
+    n_tokens = min(count, scores.shape[1])
+    tokens = np.argpartition(-scores, n_tokens - 1, axis=1)[:, :n_tokens]
+    likely = np.take_along_axis(scores, tokens, 1)[:, :, None] + durations[:, None]  # [H, n_tokens, D]
+    n_hops = durations.shape[1]
+    out = []
+    for row in range(len(scores)):
+        flat = likely[row].ravel()
+        best = np.argsort(-flat)[:count]
+        floor = flat.max() - gamma
+        chosen = {(int(tokens[row, i // n_hops]), int(i % n_hops)): float(flat[i]) for i in best if flat[i] >= floor}
+        if gains is not None:
+            chosen |= _lifted(scores[row], durations[row], gains[row], floor, count)
+            chosen = {pair: value + float(gains[row][pair[0]]) for pair, value in chosen.items()}
+        out.append([(token, hop, value) for (token, hop), value in chosen.items()])
+    return out
+
+
+def _lifted(scores: np.ndarray, durations: np.ndarray, gain: np.ndarray, floor: float, count: int) -> dict:
+    liked = np.flatnonzero((gain > 0) & (scores + gain + durations.max() >= floor))
+    liked = liked[np.argsort(-(scores + gain)[liked])[:count]]
+    pairs = ((int(token), hop) for token in liked for hop in range(len(durations)))
+    values = {(token, hop): float(scores[token] + durations[hop]) for token, hop in pairs}
+    return {pair: value for pair, value in values.items() if value + gain[pair[0]] >= floor}

@@ -1,0 +1,49 @@
+"""The command line. Its modules parse and print, nothing else. Exit code 0: done, 1: a gate failed, 2: unusable input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from nemoport.cli import export, kind, oracle, package, publish, quantize, sensitivity, shard, transcribe, validate, verify
+from nemoport.errors import NemoportError
+
+COMMANDS = (  # in the order of `nemoport --help`
+    kind.COMMAND,
+    oracle.COMMAND,
+    export.COMMAND,
+    quantize.COMMAND,
+    sensitivity.COMMAND,
+    validate.COMMAND,
+    package.COMMAND,
+    shard.COMMAND,
+    verify.COMMAND,
+    publish.COMMAND,
+    transcribe.COMMAND,
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one subcommand and returns the exit code. arguments: by default those of the process."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except NemoportError as error:
+        print(f"nemoport: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `nemoport transcribe ... | head`
+        return 141
+
+
+def parser() -> argparse.ArgumentParser:
+    """Parses the arguments of every subcommand; `run` of the result is the subcommand's function."""
+    made = argparse.ArgumentParser("nemoport", description="NeMo speech recognisers as proven ONNX packages")
+    commands = made.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        of_command = commands.add_parser(command.name, help=command.help, description=command.help)
+        for option in command.options:
+            of_command.add_argument(*option.flags, **option.settings)
+        of_command.set_defaults(run=command.run)
+    return made

@@ -1,0 +1,45 @@
+"""`nemoport export`: a checkpoint to the graphs of a runtime."""
+
+from __future__ import annotations
+
+import argparse
+
+from nemoport.cli.command import Command, option
+from nemoport.cli.options import BUILD, CALIBRATION, CHECKPOINT, PROFILE
+from nemoport.cli.progress import print_progress
+
+CACHES = option(
+    "--caches",
+    "--contract",
+    dest="caches",
+    choices=("nemo", "kv"),
+    default="nemo",
+    help="nemo: NeMo's caches; kv: projected ones, the fast path",
+)
+TARGET = option("--target", default="onnx", help="onnx, or another runtime: coreai, coreml, ...")
+PRECISION = option("--precision", default="fp32", help="one that the target has: fp32, fp16, int8, ...; onnx has fp32 only")
+
+
+def run(options: argparse.Namespace) -> None:
+    from nemoport.export.checkpoint import read_checkpoint
+    from nemoport.export.profile import profiled
+    from nemoport.export.targets import export_target
+
+    artifact = export_target(
+        profiled(read_checkpoint(options.checkpoint), options.profile),
+        options.build,
+        options.target,
+        options.precision,
+        options.calibration,
+        caches=options.caches,
+        progress=print_progress,
+    )
+    print(artifact.folder)
+
+
+COMMAND = Command(
+    "export",
+    "export the checkpoint to fp32 ONNX graphs, or to another runtime's",
+    (CHECKPOINT, BUILD, CACHES, PROFILE, TARGET, PRECISION, CALIBRATION),
+    run,
+)

@@ -1,0 +1,27 @@
+"""`nemoport kind`: which kind of model a checkpoint holds, for the Makefile and other scripts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from nemoport.cli.command import Command, option
+from nemoport.cli.options import CHECKPOINT_HELP
+
+
+def run(options: argparse.Namespace) -> None:
+    from nemoport.export.checkpoint import read_checkpoint
+
+    kind = read_checkpoint(options.checkpoint).spec.kind
+    print(json.dumps({"kind": kind}) if options.json else kind)
+
+
+COMMAND = Command(
+    "kind",
+    "print the kind of a checkpoint: streaming-rnnt, streaming-prompt-rnnt, offline-rnnt or offline-tdt",
+    (
+        option("checkpoint", help=CHECKPOINT_HELP),
+        option("--json", action="store_true", help="one JSON object with the key kind"),
+    ),
+    run,
+)

@@ -1,0 +1,23 @@
+"""`nemoport oracle`: NeMo's own runs, which everything else is compared with."""
+
+from __future__ import annotations
+
+import argparse
+
+from nemoport.cli.command import Command
+from nemoport.cli.options import BUILD, CHECKPOINT, CORPUS, PROFILE
+from nemoport.cli.progress import print_progress
+
+
+def run(options: argparse.Namespace) -> None:
+    from nemoport.export.checkpoint import read_checkpoint
+    from nemoport.export.profile import profiled
+    from nemoport.speech.corpus import read_corpus
+    from nemoport.validate.oracle import record_oracle
+
+    checkpoint = profiled(read_checkpoint(options.checkpoint), options.profile)
+    corpus = read_corpus(options.corpus, checkpoint.spec.frontend.sample_rate_hz)
+    record_oracle(checkpoint, corpus, options.build, progress=print_progress)
+
+
+COMMAND = Command("oracle", "record NeMo's own streaming and offline runs", (CHECKPOINT, BUILD, CORPUS, PROFILE), run)

@@ -1,0 +1,46 @@
+"""`nemoport package`: the variants that passed as a folder for the Hub."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nemoport.cli.command import Command, option
+from nemoport.cli.options import BUILD, VARIANTS
+
+DIST = option("--dist", required=True, type=Path, help="package folder to write")
+LAYOUT = option(
+    "--layout",
+    default="native",
+    help="native: nemoport's own; sherpa-onnx; onnx-asr, for offline models; openvino, litert, coreai, coreml: of that target",
+)
+SHARD_BYTES = option("--shard-bytes", metavar="SIZE", help="layout onnx-asr: fp32 again in files of at most SIZE, such as 1.5G")
+CARD = (
+    option("--license", help="SPDX id of the checkpoint's licence; known for the published base models"),
+    option("--license-url", help="where its text is, for an id that is not known here"),
+    option("--license-holder", help="whom to name, where the licence asks for it"),
+    option("--base-model", help="Hub id of the checkpoint"),
+    option("--language", help="BCP 47 code of what it recognises, such as en"),
+)
+
+
+def run(options: argparse.Namespace) -> None:
+    from nemoport.package.assemble import package
+    from nemoport.package.shards import parse_bytes
+
+    folder = package(
+        options.build,
+        options.dist,
+        options.variants,
+        licence=options.license,
+        licence_url=options.license_url,
+        licence_holder=options.license_holder,
+        base_model=options.base_model,
+        language=options.language,
+        layout=options.layout,
+        shard_bytes=parse_bytes(options.shard_bytes) if options.shard_bytes else None,
+    )
+    print(folder)
+
+
+COMMAND = Command("package", "lay out what passed for the Hub", (BUILD, DIST, VARIANTS, LAYOUT, SHARD_BYTES, *CARD), run)

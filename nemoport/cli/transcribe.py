@@ -1,0 +1,87 @@
+"""`nemoport transcribe`: audio files, or a live stream from stdin, to text."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nemoport.cli.command import Command, option
+
+if TYPE_CHECKING:
+    from nemoport.recognizer import Recognizer
+
+LIVE = "-"  # in place of a file's name
+
+
+def run(options: argparse.Namespace) -> None:
+    from nemoport.audio import read_audio
+    from nemoport.recognizer import Recognizer
+
+    recognizer = Recognizer.open(
+        options.artifact,
+        options.lookahead,
+        flush=options.flush,
+        provider=options.provider,
+        threads=options.threads,
+        pass_s=options.pass_seconds,
+        language=options.language,
+        beam=options.beam,
+        hotwords=options.hotword,
+        hotword_boost=options.hotword_boost,
+    )
+    if options.audio == [LIVE]:
+        return _transcribe_live(recognizer)
+    files = ((name, read_audio(Path(name), recognizer.sample_rate_hz)) for name in options.audio)
+    for hypothesis in recognizer.transcribe(files, streams=options.streams):
+        if options.json:
+            print(json.dumps(vars(hypothesis), ensure_ascii=False), flush=True)
+        else:
+            print(f"{hypothesis.id}\t{hypothesis.text}", flush=True)
+
+
+def _transcribe_live(recognizer: Recognizer) -> None:
+    """Prints the text of raw 16-bit PCM from stdin as soon as it is certain."""
+    import numpy as np
+
+    stream, shown = recognizer.stream(), ""
+
+    def show(n_tokens: int) -> None:
+        nonlocal shown
+        text = recognizer.text(stream.tokens[:n_tokens])
+        sys.stdout.write(text[len(shown) :])
+        sys.stdout.flush()
+        shown = text
+
+    while packet := sys.stdin.buffer.read1(65536):
+        if len(packet) % 2:
+            packet += sys.stdin.buffer.read(1)
+        stream.feed(np.frombuffer(packet[: len(packet) // 2 * 2], "<i2").astype(np.float32) / 32768)
+        show(stream.n_final)
+    stream.finish()
+    show(len(stream.tokens))
+    print()
+
+
+COMMAND = Command(
+    "transcribe",
+    "transcribe audio files or a live stream",
+    (
+        option("artifact", type=Path, help="a variant's folder, such as dist/streaming-en/int8-static"),
+        option("audio", nargs="+", help="audio files; - reads raw 16-bit mono PCM at the model's rate, live"),
+        option("--lookahead", type=int, help="right context in encoder frames of 80 ms; see config.json"),
+        option("--flush", default="full", help="full: to the last frame; nemo: as NeMo's streaming buffer"),
+        option("--streams", type=int, default=1, help="files transcribed at once, in one batch"),
+        option("--provider", default="cpu", help="cpu, cuda, tensorrt, coreml, dml; in OpenVINO cpu, gpu, npu"),
+        option("--threads", type=int, default=0, help="0: the runtime's choice"),
+        option("--pass-seconds", type=float, default=390.0, help="offline models transcribe longer files in windows this long"),
+        option("--language", help="for a model with a language prompt: a name of its dictionary, such as de-DE or auto"),
+        option("--beam", type=int, default=1, metavar="N", help="paths of a beam search; 1: greedy"),
+        option("--hotword", action="append", default=[], metavar="PHRASE", help="to be expected; repeat for several"),
+        option("--hotword-boost", type=float, metavar="X", help="log score of each of its tokens; default: 1.5"),
+        option("--json", action="store_true", help="one JSON object a line, with tokens and times"),
+    ),
+    run,
+)

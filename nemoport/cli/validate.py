@@ -1,0 +1,74 @@
+"""`nemoport validate`: variants against their gates, on a manifest or a data set. Exit code 1: a gate failed."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nemoport.cli.command import Command, option
+from nemoport.cli.options import BUILD, CALIBRATION, CHECKPOINT, CORPUS, PROFILE, VARIANTS
+from nemoport.cli.progress import print_progress
+from nemoport.errors import UsageError
+
+if TYPE_CHECKING:
+    from nemoport.spec import ModelSpec
+
+JOBS = option("--jobs", type=int, default=1, help="variants judged at once, each in a process with its share of the cores")
+DATASET = (
+    option("--dataset", help="in place of --corpus: a data set of the Hub such as google/fleurs, or a folder like one"),
+    option("--languages", default="", help="its configurations, such as en_us,de_de"),
+    option("--split", default="test", help="default: %(default)s"),
+    option("--limit", type=int, help="so many recordings of each language"),
+    option("--shard", metavar="I/N", help="every N-th of them, from the I-th on"),
+    option("--dataset-revision", help="of the data set"),
+)
+
+
+def run(options: argparse.Namespace) -> int:
+    if bool(options.corpus) == bool(options.dataset):
+        raise UsageError(
+            "One evaluation set is needed.",
+            expected="either --corpus or --dataset",
+            found="both" if options.corpus else "neither",
+            todo="give one of them",
+        )
+    from nemoport.export.checkpoint import read_checkpoint
+    from nemoport.export.profile import profiled
+    from nemoport.validate.run import validate
+
+    checkpoint = profiled(read_checkpoint(options.checkpoint), options.profile)
+    passed = validate(
+        checkpoint,
+        options.build,
+        options.corpus or _manifest(options, checkpoint.spec),
+        options.variants,
+        options.calibration,
+        jobs=options.jobs,
+        progress=print_progress,
+    )
+    return 0 if passed else 1
+
+
+def _manifest(options: argparse.Namespace, spec: ModelSpec) -> Path:
+    """Of the data set, fetched into the build folder."""
+    from nemoport.speech.dataset import Part, dataset_manifest
+
+    return dataset_manifest(
+        options.dataset,
+        [language for language in options.languages.split(",") if language],
+        options.build / "datasets",
+        spec,
+        options.split,
+        Part.parse(options.limit, options.shard),
+        options.dataset_revision,
+        print_progress,
+    )
+
+
+COMMAND = Command(
+    "validate",
+    "hold variants to the gates",
+    (CHECKPOINT, BUILD, CORPUS.but(required=False), CALIBRATION, VARIANTS, PROFILE, JOBS, *DATASET),
+    run,
+)

@@ -1,0 +1,13 @@
+"""Names of repositories on the Hub: organisation/name, with or without @revision."""
+
+from __future__ import annotations
+
+import re
+
+HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+
+
+def split_hub_id(name: str) -> tuple[str, str] | None:
+    """(organisation/name, revision or ""); None where it is no such name."""
+    match = HUB_ID.fullmatch(name)
+    return (match["repo"], match["revision"] or "") if match else None

@@ -1,0 +1,35 @@
+"""LiteRT: the interpreter, on the CPU."""
+
+from __future__ import annotations
+
+from nemoport.artifact import Artifact
+from nemoport.errors import UsageError
+from nemoport.runtime import Runtime
+from nemoport.runtimes.litert import graphs
+from nemoport.runtimes.litert.session import PACKAGE, LitertSession
+from nemoport.session import Session
+
+
+def open_artifact(artifact: Artifact, provider: str = "cpu", threads: int = 0) -> Session:
+    if provider != "cpu":
+        raise UsageError(
+            f"The LiteRT interpreter has no provider {provider!r} here.",
+            expected="cpu",
+            found=provider,
+            todo="leave the provider out; delegates for other processors are the app's to load",
+        )
+    return LitertSession(artifact.spec, artifact.folder / graphs.ENCODER, artifact.folder / graphs.DECODER, threads)
+
+
+RUNTIME = Runtime(
+    name="litert",
+    title="LiteRT",
+    library="litert",
+    package=PACKAGE,
+    open_session=open_artifact,
+    expected=graphs.expected,
+    found=graphs.found,
+    problems=graphs.problems,
+    extra="litert",
+    modules=("ai_edge_litert",),
+)

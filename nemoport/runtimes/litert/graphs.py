@@ -1,0 +1,118 @@
+"""The files for LiteRT: `encoder.tflite` with a signature for each window of each lookahead, `decoder.tflite` with one for a
+token and one for each number of frames, and `litert.json`, which describes their names, types and shapes. Signatures share
+weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nemoport.artifact import Artifact
+from nemoport.caches import PROMPT
+from nemoport.files import read_json
+from nemoport.interface import F32, I32, Interface, Tensor, difference
+from nemoport.spec import ModelSpec, StreamingSpec
+
+ENCODER, DECODER, INTERFACE = "encoder.tflite", "decoder.tflite", "litert.json"
+
+
+def window_name(lookahead: int, first: bool) -> str:
+    """Signature of an encoder window."""
+    return f"{'first' if first else 'later'}_{lookahead}"
+
+
+def joint_name(frames: int) -> str:
+    return f"joint_{frames}"
+
+
+def joint_frames(spec: StreamingSpec) -> list[int]:
+    """Ascending: one frame, and the chunk of each lookahead."""
+    return sorted({1, *(lookahead + 1 for lookahead in spec.lookaheads)})
+
+
+def signatures(spec: ModelSpec) -> dict[str, dict[str, Interface]]:
+    """File -> signature -> its interface."""
+    streaming, decoding = spec.require_streaming(), spec.decoding
+    windows = [(lookahead, first) for lookahead in streaming.lookaheads for first in (True, False)]
+    states = {f"input_states_{i}": Tensor(F32, decoding.state_shape(1)) for i in (1, 2)}
+    prediction = {"prediction": Tensor(F32, (1, decoding.joint_hidden))}
+    predict = Interface(
+        {"target": Tensor(I32, (1,)), **states},
+        prediction | {name.replace("input", "output"): tensor for name, tensor in states.items()},
+    )
+    joints = {
+        joint_name(frames): Interface(
+            {"encoder_outputs": Tensor(F32, (1, frames, streaming.d_model)), **prediction},
+            {"scores": Tensor(F32, (1, frames, decoding.n_scores))},
+        )
+        for frames in joint_frames(streaming)
+    }
+    encoder = {window_name(*window): _window(spec, streaming, *window) for window in windows}
+    return {ENCODER: encoder, DECODER: {"predict": predict, **joints}}
+
+
+def cache_tensors(spec: StreamingSpec) -> dict[str, Tensor]:
+    context = Tensor(F32, (spec.n_layers, spec.left_context_enc_frames, spec.d_model))
+    return {
+        "cache_key": context,
+        "cache_value": context,
+        "cache_conv": Tensor(F32, (spec.n_layers, spec.conv_cache_frames, spec.d_model)),
+        "cache_len": Tensor(I32, (1,)),
+    }
+
+
+def _window(spec: ModelSpec, streaming: StreamingSpec, lookahead: int, first: bool) -> Interface:
+    frames, counts = lookahead + 1, Tensor(I32, (1,))
+    added = Tensor(F32, (streaming.n_layers, frames, streaming.d_model))
+    mel_frames = streaming.window_mel_frames(lookahead, first=first)
+    return Interface(
+        {
+            "audio_signal": Tensor(F32, (1, spec.frontend.n_mels, mel_frames)),
+            "length": counts,
+            **({} if first else cache_tensors(streaming)),
+            **({PROMPT: counts} if spec.prompt else {}),
+        },
+        {
+            "outputs": Tensor(F32, (1, frames, streaming.d_model)),
+            "encoded_lengths": counts,
+            **{name: added for name in ("key_new", "value_new", "conv_new")},
+        },
+    )
+
+
+def described(spec: ModelSpec) -> dict:
+    """litert.json: file -> signature -> `inputs` and `outputs`, name -> [type, shape]."""
+    sides = ("inputs", "outputs")
+
+    def side(tensors) -> dict[str, list]:
+        return {name: [tensor.dtype, list(tensor.shape)] for name, tensor in tensors.items()}
+
+    return {
+        file: {name: {one: side(getattr(interface, one)) for one in sides} for name, interface in every.items()}
+        for file, every in signatures(spec).items()
+    }
+
+
+def expected(artifact: Artifact, spec: ModelSpec) -> dict[str, Interface]:
+    return {f"{file}: {name}": one for file, every in signatures(spec).items() for name, one in every.items()}
+
+
+def found(artifact: Artifact) -> dict[str, Interface]:
+    """Of the files' signatures, as the interpreter reads them."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interfaces = {}
+    for file in (ENCODER, DECODER):
+        interpreter = Interpreter(str(artifact.folder / file))
+        for name in interpreter.get_signature_list():
+            runner = interpreter.get_signature_runner(name)
+            sides = (_tensors(details) for details in (runner.get_input_details(), runner.get_output_details()))
+            interfaces[f"{file}: {name}"] = Interface(*sides)
+    return interfaces
+
+
+def problems(artifact: Artifact, spec: ModelSpec) -> Iterator[str]:
+    yield difference(INTERFACE, described(spec), read_json(artifact.folder / INTERFACE, "build the variant again"))
+
+
+def _tensors(details: dict) -> dict[str, Tensor]:
+    return {name: Tensor(detail["dtype"].__name__, tuple(detail["shape"].tolist())) for name, detail in details.items()}

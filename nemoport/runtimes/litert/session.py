@@ -1,0 +1,170 @@
+"""Runs an artifact in the LiteRT interpreter, on the CPU. Its graphs hear one stream: those of a batch are run one after
+another, so that no stream can depend on its neighbours."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from nemoport.caches import PROMPT, PromptedState
+from nemoport.caches_kv import KvCaches
+from nemoport.errors import ArtifactError, UsageError, first_line
+from nemoport.runtimes.litert.graphs import joint_frames, joint_name, window_name
+from nemoport.spec import ModelSpec
+
+PACKAGE = "ai-edge-litert"
+OPERATORS = 10  # the field of a SubGraph in LiteRT's schema
+
+
+class LitertSession:
+    """`nemoport.session.Session` over the files of targets/litert.py."""
+
+    def __init__(self, spec: ModelSpec, encoder: Path, decoder: Path, threads: int = 0):
+        """threads: 0 for the runtime's choice. Raises ArtifactError, UsageError."""
+        self.spec = spec
+        streaming = spec.require_streaming()
+        groups = [[window_name(lookahead, first) for first in (True, False)] for lookahead in streaming.lookaheads]
+        self._encoder, self._decoder = Graph(encoder, threads, groups), Graph(decoder, threads)
+        self._windows = {
+            streaming.window_mel_frames(lookahead, first=first): (window_name(lookahead, first), first)
+            for lookahead in streaming.lookaheads
+            for first in (True, False)
+            if window_name(lookahead, first) in self._encoder.signatures
+        }
+        self._joints = joint_frames(streaming)
+
+    def initial_state(self, batch: int, prompts: Sequence[int] = ()) -> KvCaches | PromptedState:
+        slots = self.spec.check_prompts(batch, prompts)
+        caches = KvCaches.initial(self.spec.streaming, batch)
+        return PromptedState(caches, np.array(slots, np.int64)) if self.spec.prompt else caches
+
+    def encode(self, mel: np.ndarray, lengths: np.ndarray, state: KvCaches | PromptedState):
+        name, first = self._window(mel.shape[2])
+        caches = state.caches if self.spec.prompt else state
+        given = []
+        for row in range(len(mel)):
+            feeds = {"audio_signal": mel[row : row + 1], "length": lengths[row : row + 1].astype(np.int32)}
+            if not first:
+                views = zip(("cache_key", "cache_value", "cache_conv"), caches.windows, strict=True)
+                feeds |= {cache: _stream(window.view(), row) for cache, window in views}
+                feeds["cache_len"] = caches.length[row : row + 1].astype(np.int32)
+            if self.spec.prompt:
+                feeds[PROMPT] = state.prompt_index[row : row + 1].astype(np.int32)
+            given.append(self._encoder.run(name, feeds))
+        frames, frame_lengths = (np.concatenate([one[key] for one in given]) for key in ("outputs", "encoded_lengths"))
+        return frames, frame_lengths.astype(np.int64), state.advance(self._added(given))
+
+    def step(self, frames: np.ndarray, tokens: np.ndarray, state: tuple[np.ndarray, np.ndarray]):
+        scores, states = [], []
+        for row, token in enumerate(tokens):
+            feeds = {f"input_states_{i}": part[:, row : row + 1] for i, part in enumerate(state, 1)}
+            one = self._decoder.run("predict", {"target": np.array([token], np.int32), **feeds})
+            scores.append(self._join(frames[row], one["prediction"]))
+            states.append((one["output_states_1"], one["output_states_2"]))
+        hidden, cell = (np.concatenate(parts, 1) for parts in zip(*states, strict=True))
+        return np.stack(scores), (hidden, cell)
+
+    def stack(self, states: list[KvCaches | PromptedState]) -> KvCaches | PromptedState:
+        return PromptedState.stack(states, KvCaches) if self.spec.prompt else KvCaches.stack(states)
+
+    def unstack(self, state: KvCaches | PromptedState) -> list[KvCaches | PromptedState]:
+        return state.rows()
+
+    def _window(self, mel_frames: int) -> tuple[str, bool]:
+        if mel_frames not in self._windows:
+            raise UsageError(
+                "There is no graph for this window.",
+                expected="one of " + ", ".join(f"{size} mel frames ({name})" for size, (name, _) in self._windows.items()),
+                found=f"{mel_frames} mel frames",
+                todo="choose a lookahead that the artifact has; pad the last window with zeros",
+            )
+        return self._windows[mel_frames]
+
+    def _added(self, given: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
+        """What the streams' chunks add to the caches, as KvCaches takes it: key, value and conv of each layer."""
+        heads = (self.spec.streaming.n_heads, -1)
+        parts = [np.stack([one[key] for one in given], 2) for key in ("key_new", "value_new", "conv_new")]
+        parts[:2] = (part.reshape(*part.shape[:3], *heads) for part in parts[:2])
+        return [part[layer] for layer in range(self.spec.streaming.n_layers) for part in parts]
+
+    def _join(self, frames: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+        """frames: f32 [T, d] of any T -> scores f32 [T, n_scores]."""
+        longest, scores = self._joints[-1], []
+        for at in range(0, len(frames), longest):
+            part = frames[at : at + longest]
+            size = next(size for size in self._joints if size >= len(part))
+            padded = np.pad(part, ((0, size - len(part)), (0, 0)))[None]
+            one = self._decoder.run(joint_name(size), {"encoder_outputs": padded, "prediction": prediction})
+            scores.append(one["scores"][0, : len(part)])
+        return np.concatenate(scores)
+
+
+def _stream(cached: np.ndarray, row: int) -> np.ndarray:
+    """[layers, frames, B, ...] -> [layers, frames, d] of one stream."""
+    return cached[:, :, row].reshape(*cached.shape[:2], -1)
+
+
+class Graph:
+    """A file's signatures. Those of a group are opened together when the first of them is run, and the others not at all:
+    the interpreter packs the weights anew for each signature that it opens, and would hold them all as often.
+
+    Of the others one operator is left. Where there is none, the interpreter gives up its fast kernels (XNNPACK) for all
+    signatures behind, without a word: half as fast, and in 8 bits less exact."""
+
+    def __init__(self, path: Path, threads: int, groups: Sequence[Sequence[str]] = ()):
+        """groups: of signature names; none for one that holds all. Raises ArtifactError for what is no such file."""
+        self._path, self._threads = path, threads
+        self._runners: dict = {}
+        with self._explained(), open(path, "rb") as file:
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self.signatures = list(_subgraphs(whole))
+        self._groups = groups or [self.signatures]
+
+    def run(self, signature: str, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if signature not in self._runners:
+            self._open(next(group for group in self._groups if signature in group))
+        return self._runners[signature](**feeds)
+
+    def _open(self, group: Sequence[str]) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        with self._explained(), open(self._path, "rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            for name, operators in _subgraphs(content).items():
+                if name not in group:
+                    content[operators : operators + 4] = (1).to_bytes(4, "little")
+            opened = Interpreter(model_content=content[:], num_threads=self._threads or None)
+            content.close()
+            self._runners |= {name: opened.get_signature_runner(name) for name in group if name in self.signatures}
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, RuntimeError, TypeError, IndexError, struct.error) as error:
+            raise ArtifactError(
+                f"{self._path} cannot be loaded.",
+                expected="a graph as it was built",
+                found=f"LiteRT: {first_line(error)}",
+                todo="check it with `nemoport verify`, then build or download it again",
+            ) from error
+
+
+def _subgraphs(content: mmap.mmap) -> dict[str, int]:
+    """Signature -> where the number of its operators stands in the file (a little-endian u32)."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    if not schema.Model.ModelBufferHasIdentifier(content, 0):
+        raise ValueError("no .tflite file")
+    model = schema.Model.GetRootAs(content)
+    found = {}
+    for i in range(model.SignatureDefsLength()):
+        signature = model.SignatureDefs(i)
+        table = model.Subgraphs(signature.SubgraphIndex())._tab
+        found[signature.SignatureKey().decode()] = table.Vector(table.Offset(OPERATORS)) - 4
+    return found

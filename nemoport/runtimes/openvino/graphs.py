@@ -1,0 +1,147 @@
+"""What the graphs for OpenVINO are called, and what goes in and out: card 002's names where it has any.
+
+Integers are i32, as its consumers feed and read them. Batch and time are dynamic, so that one encoder serves every
+lookahead and the exact first chunk; what always feeds one stream and one window length gets what it always got. An encoder
+that keeps its caches as state hears one stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from nemoport.artifact import Artifact
+from nemoport.cache_layout import KV
+from nemoport.caches import PROMPT, NemoCaches
+from nemoport.caches_kv import KvCaches
+from nemoport.interface import F32, I32, Interface, Tensor
+from nemoport.spec import ModelSpec, StreamingSpec
+
+PREPROCESSOR, ENCODER, DECODER, JOINT = (f"nemotron_{part}" for part in ("preprocessor", "encoder", "decoder", "joint"))
+GRAPHS = (PREPROCESSOR, ENCODER, DECODER, JOINT)
+VOCABULARY, METADATA = "nemotron_vocab.json", "metadata.json"
+RUNTIME = "runtime"  # key of METADATA: what the graphs are compiled with
+STATEFUL = "stateful"  # beside the contracts of the ONNX graphs: kv's caches, kept by OpenVINO
+
+# Names of the ONNX graphs -> those here. What is not among them keeps its name.
+RENAMED = {
+    PREPROCESSOR: {"length": "audio_length"},
+    ENCODER: {
+        "audio_signal": "mel",
+        "length": "mel_length",
+        "cache_last_channel": "cache_channel",
+        "cache_last_time": "cache_time",
+        "cache_last_channel_len": "cache_len",
+        PROMPT: "prompt_id",
+        "outputs": "encoded",
+        "encoded_lengths": "encoded_length",
+        "cache_last_channel_next": "cache_channel_out",
+        "cache_last_time_next": "cache_time_out",
+        "cache_last_channel_next_len": "cache_len_out",
+    },
+    DECODER: {
+        "targets": "token",
+        "target_length": "token_length",
+        "input_states_1": "h_in",
+        "input_states_2": "c_in",
+        "outputs": "decoder_out",
+        "output_states_1": "h_out",
+        "output_states_2": "c_out",
+    },
+    JOINT: {"encoder_outputs": "encoder", "decoder_outputs": "decoder", "outputs": "logits"},
+}
+
+
+def interfaces(spec: ModelSpec, layout: str) -> dict[str, Interface]:
+    """Graph -> what it takes and returns, and of the encoder what it keeps. layout: NEMO, KV or STATEFUL."""
+    decoding, mels, width = spec.decoding, spec.frontend.n_mels, spec.encoder.d_model
+    state = Tensor(F32, (decoding.pred_layers, None, decoding.pred_hidden))
+    prediction, lengths = Tensor(F32, (None, decoding.joint_hidden, None)), Tensor(I32, (None,))
+    return {
+        PREPROCESSOR: Interface(
+            {"audio": Tensor(F32, (None, None)), "audio_length": lengths},
+            {"mel": Tensor(F32, (None, mels, None)), "mel_length": lengths},
+        ),
+        ENCODER: _encoder(spec, spec.require_streaming(), layout),
+        DECODER: Interface(
+            {"token": Tensor(I32, (None, None)), "token_length": lengths, "h_in": state, "c_in": state},
+            {"decoder_out": prediction, "h_out": state, "c_out": state},
+        ),
+        JOINT: Interface(
+            {"encoder": Tensor(F32, (None, width, None)), "decoder": prediction},
+            {"logits": Tensor(F32, (None, None, None, decoding.n_scores))},
+        ),
+    }
+
+
+def _encoder(spec: ModelSpec, streaming: StreamingSpec, layout: str) -> Interface:
+    streams = 1 if layout == STATEFUL else None
+    names, lengths = RENAMED[ENCODER], Tensor(I32, (streams,))
+    inputs = {"mel": Tensor(F32, (streams, spec.frontend.n_mels, None)), "mel_length": lengths}
+    outputs = {"encoded": Tensor(F32, (streams, spec.encoder.d_model, None)), "encoded_length": lengths}
+    states = {}
+    if layout == STATEFUL:
+        states = _kv_caches(streaming, 1)
+    elif layout == KV:
+        caches = _kv_caches(streaming, None)
+        inputs |= caches
+        added = zip(KvCaches.outputs(streaming), list(caches.values())[:-1], strict=True)
+        outputs |= {name: Tensor(tensor.dtype, (None, *tensor.shape[1:])) for name, tensor in added}
+    else:
+        shapes = NemoCaches.shapes(streaming, 1)
+        channel, time, _ = (Tensor(F32, (None, *shape[1:])) for shape in shapes.values())
+        inputs |= dict(zip((names[name] for name in shapes), (channel, time, lengths), strict=True))
+        # As long as what came in, which the graph's types do not hold.
+        cut = Tensor(F32, (None, channel.shape[1], None, channel.shape[3]))
+        outputs |= dict(zip((names[name] for name in NemoCaches.outputs(streaming)), (cut, time, lengths), strict=True))
+    return Interface(inputs | ({names[PROMPT]: lengths} if spec.prompt else {}), outputs, states)
+
+
+def _kv_caches(streaming: StreamingSpec, streams: int | None) -> dict[str, Tensor]:
+    """The caches, and their length, which is last."""
+    *caches, (length, _) = KvCaches.shapes(streaming, 1).items()
+    tensors = {name: Tensor(F32, (shape[0], streams, *shape[2:])) for name, shape in caches}
+    return tensors | {length: Tensor(I32, (streams,))}
+
+
+def layout_of(artifact: Artifact) -> str:
+    return artifact.manifest.recipe.parameters["contract"]
+
+
+def expected(artifact: Artifact, spec: ModelSpec) -> dict[str, Interface]:
+    return interfaces(spec, layout_of(artifact))
+
+
+def found(artifact: Artifact) -> dict[str, Interface]:
+    import openvino
+
+    core = openvino.Core()
+    models = {name: core.read_model(artifact.folder / f"{name}.xml") for name in GRAPHS}
+    return {
+        name: Interface(_tensors(model.inputs), _tensors(model.outputs), {key: _tensor(port) for key, port in _states(model)})
+        for name, model in models.items()
+    }
+
+
+def _states(model: Any) -> Iterator[tuple[str, Any]]:
+    """Variables that are read, by name."""
+    yield from ((op.get_variable_id(), op.output(0)) for op in model.get_ops() if op.get_type_name() == "ReadValue")
+
+
+def unwritten_states(artifact: Artifact) -> Iterator[str]:
+    """A text for each variable of the encoder that keeps its first value, and for each that is written and never read."""
+    import openvino
+
+    model = openvino.Core().read_model(artifact.folder / f"{ENCODER}.xml")
+    read, written = {name for name, _ in _states(model)}, {sink.get_variable_id() for sink in model.get_sinks()}
+    yield from (f"{ENCODER}: state {name} is never written" for name in sorted(read - written))
+    yield from (f"{ENCODER}: state {name} is never read" for name in sorted(written - read))
+
+
+def _tensors(ports: Iterable[Any]) -> dict[str, Tensor]:
+    return {port.get_any_name(): _tensor(port) for port in ports}
+
+
+def _tensor(port: Any) -> Tensor:
+    shape = tuple(None if d.is_dynamic else d.get_length() for d in port.get_partial_shape())
+    return Tensor(port.get_element_type().to_dtype().name, shape)

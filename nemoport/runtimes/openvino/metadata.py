@@ -1,0 +1,92 @@
+"""nemotron_vocab.json and metadata.json, which stand beside the graphs: card 002's keys, and behind them our own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nemoport.cache_layout import NEMO
+from nemoport.files import write_bytes, write_json
+from nemoport.runtimes.openvino.graphs import METADATA, RUNTIME, STATEFUL, VOCABULARY
+from nemoport.spec import AUTO, ModelSpec
+from nemoport.tokens import tag_tokens
+
+# NeMo's classes of the two kinds that the graphs serve, as card 002 names its own.
+STREAMING_CLASS = "nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel"
+PROMPT_CLASS = "nemo.collections.asr.models.rnnt_bpe_models_prompt.EncDecRNNTBPEModelWithPrompt"
+STATE_RULE = (
+    "the encoder hears one stream and keeps its caches as the state of the infer request: create a request of the compiled model "
+    "for each stream, and call its reset_state() before the next one"
+)
+
+
+FLOATS = "f32"  # else OpenVINO takes bf16 where a processor has it
+GROUP = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
+
+
+def runtime_properties(group: int) -> dict:
+    """OpenVINO's properties to compile the graphs with. group: channels of an activation that are rounded together, 0 for
+    none."""
+    return {"INFERENCE_PRECISION_HINT": FLOATS, GROUP: group}
+
+
+def vocabulary(tokens: Sequence[str]) -> dict[str, str]:
+    return {str(index): piece for index, piece in enumerate(tokens)}
+
+
+def metadata(config: Mapping, tokens: Sequence[str], layout: str, precision: str, runtime: Mapping) -> dict:
+    """config: config.json of the build; runtime: OpenVINO's properties to compile with."""
+    spec = ModelSpec.from_dict(config["spec"])
+    encoder, streaming, decoding = config["encoder"], spec.require_streaming(), spec.decoding
+    longest = encoder["chunks_by_lookahead"][str(max(streaming.lookaheads))]
+    looks_ahead = streaming.attention_lookahead
+    caches = {"kv_cache_shapes": encoder["kv_cache_shapes"], "kv_cache_rule": encoder["kv_cache_rule"]}
+    if layout == STATEFUL:
+        caches = {"state_rule": STATE_RULE}
+    elif layout == NEMO:
+        shapes = encoder["cache_shapes"]
+        caches = {"cache_channel_shape": shapes["cache_last_channel"], "cache_time_shape": shapes["cache_last_time"]}
+    return {
+        "model": config["base_model"] or config["checkpoint"]["name"],
+        "model_class": PROMPT_CLASS if spec.prompt else STREAMING_CLASS,
+        "precision": precision.upper(),
+        "sample_rate": spec.frontend.sample_rate_hz,
+        "mel_features": spec.frontend.n_mels,
+        # Of one chunk size: the longest, as card 002 has it.
+        "chunk_mel_frames": longest["new_mel_frames"],
+        "pre_encode_cache": streaming.pre_encode_cache_mel_frames,
+        "total_mel_frames": longest["window_mel_frames"],
+        "att_context_size": [
+            streaming.left_context_enc_frames,
+            max(streaming.lookaheads) if looks_ahead is None else looks_ahead,
+        ],
+        "vocab_size": decoding.vocab_size,
+        "blank_idx": decoding.blank_id,
+        **caches,
+        "decoder_hidden": decoding.pred_hidden,
+        "decoder_layers": decoding.pred_layers,
+        "encoder_dim": streaming.d_model,
+        **(_prompt(spec, tokens) if spec.prompt else {}),
+        "contract": layout,
+        "chunks_by_lookahead": encoder["chunks_by_lookahead"],
+        **{rule: encoder[rule] for rule in ("first_chunk_rule", "next_chunk_rule", "last_chunk_rule")},
+        "max_symbols_per_frame": decoding.max_symbols_per_frame,
+        RUNTIME: dict(runtime),
+    }
+
+
+def _prompt(spec: ModelSpec, tokens: Sequence[str]) -> dict:
+    prompt = spec.require_prompt()
+    languages = prompt.languages
+    return {
+        "num_prompts": prompt.slots,
+        "prompt_dictionary": languages,
+        **({"default_prompt_id": languages[AUTO]} if AUTO in languages else {}),
+        "lang_tag_token_ids": sorted(tag_tokens(tokens).values()),
+    }
+
+
+def write_sidecars(folder: Path, tokens: Sequence[str], values: dict) -> None:
+    write_bytes(folder / VOCABULARY, (json.dumps(vocabulary(tokens), ensure_ascii=False, indent=2) + "\n").encode())
+    write_json(folder / METADATA, values)

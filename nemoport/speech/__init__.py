@@ -1,0 +1,1 @@
+"""Speech with transcripts: manifests, data sets of the Hub, degraded conditions, long recordings."""

@@ -1,0 +1,136 @@
+"""Audio with transcripts, as NeMo manifests: hashed by their decoded samples, so that overlap shows however a file is named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nemoport.audio import read_audio
+from nemoport.errors import CorpusError, UsageError
+from nemoport.files import digest_json
+from nemoport.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One line of a manifest. `sha256` is of the decoded samples (mono, f32, at the model's rate)."""
+
+    id: str  # the manifest's audio_filepath
+    path: Path
+    text: str
+    seconds: float
+    sha256: str
+    sample_rate_hz: int
+    language: str = ""  # that is spoken: the manifest's `lang`
+    prompt_language: str = ""  # that a model with a prompt is given: the manifest's `target_lang`, else `language`
+
+    def samples(self) -> np.ndarray:
+        """f32 [n], mono, at `sample_rate_hz`."""
+        return read_audio(self.path, self.sample_rate_hz)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    path: Path
+    utterances: tuple[Utterance, ...]
+
+    @property
+    def digest(self) -> str:
+        """Of the audio, the texts and the languages, in order; file names do not matter."""
+        return digest_json([(u.sha256, u.text, *filter(None, (u.language, u.prompt_language))) for u in self.utterances])
+
+    @property
+    def seconds(self) -> float:
+        return sum(u.seconds for u in self.utterances)
+
+
+def read_corpus(manifest: Path, sample_rate_hz: int) -> Corpus:
+    """Reads a manifest: one JSON object a line with audio_filepath (relative to the manifest) and, optionally, text, lang
+    and target_lang.
+
+    Raises CorpusError naming all bad lines at once, AudioError for a file that cannot be used.
+    """
+    rows, problems = [], []
+    for number, line in enumerate(_lines(manifest), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            path = manifest.parent / row["audio_filepath"]  # an absolute path stays as it is
+            text, *languages = texts = [row.get(key) or "" for key in ("text", "lang", "target_lang")]
+            if not all(isinstance(one, str) for one in texts):
+                problems.append(f"line {number}: text, lang or target_lang is not a string")
+            elif not path.is_file():
+                problems.append(f"line {number}: no file {path}")
+            else:
+                rows.append((row["audio_filepath"], path, text, *languages))
+        except (ValueError, KeyError, TypeError) as error:
+            problems.append(f"line {number}: {type(error).__name__}: {error}")
+    if problems or not rows:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise CorpusError(
+            f"The manifest {manifest} cannot be used.",
+            expected='one JSON object a line: {"audio_filepath": ..., "text": ...}, with files that exist',
+            found=shown or "no utterance",
+            todo="mend these lines",
+        )
+    return Corpus(manifest, tuple(_utterance(*row, sample_rate_hz) for row in rows))
+
+
+def prompts(corpus: Corpus, spec: ModelSpec) -> list[int | None]:
+    """The prompt slot of each utterance; None for all of them, of a model without a prompt.
+
+    Raises CorpusError naming the utterances that name no language, or one that the model does not know.
+    """
+    if spec.prompt is None:
+        return [None] * len(corpus.utterances)
+    slots, problems = [], []
+    for utterance in corpus.utterances:
+        try:
+            slots.append(spec.prompt.slot(utterance.prompt_language))
+        except UsageError as error:
+            problems.append(f"{utterance.id}: {error.found}")
+    if problems:
+        raise CorpusError(
+            f"{corpus.path} does not tell this model its languages.",
+            expected="in each line `lang`, or `target_lang` where the model is to be told another: a name of its dictionary",
+            found="; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else ""),
+            todo="add them; languages.json of a build or package has the names",
+        )
+    return slots
+
+
+def check_disjoint(calibration: Corpus, evaluation: Corpus) -> None:
+    """Raises CorpusError if an utterance is in both: figures measured on calibration audio prove nothing."""
+    seen = {u.sha256: u.id for u in calibration.utterances}
+    both = [f"{seen[u.sha256]} = {u.id}" for u in evaluation.utterances if u.sha256 in seen]
+    if both:
+        raise CorpusError(
+            "Calibration and evaluation audio overlap.",
+            expected=f"no recording of {evaluation.path} in {calibration.path}",
+            found=f"{len(both)} in both, such as {both[0]}",
+            todo="take them out of one manifest",
+        )
+
+
+def _lines(manifest: Path) -> list[str]:
+    try:
+        return manifest.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(
+            f"The manifest {manifest} cannot be read.",
+            expected="a NeMo manifest (JSON lines)",
+            found=str(error),
+            todo="check CORPUS and CALIBRATION",
+        ) from error
+
+
+def _utterance(name: str, path: Path, text: str, language: str, prompt_language: str, sample_rate_hz: int) -> Utterance:
+    samples = read_audio(path, sample_rate_hz)
+    digest = hashlib.sha256(samples.tobytes()).hexdigest()
+    seconds = len(samples) / sample_rate_hz
+    return Utterance(name, path, text, seconds, digest, sample_rate_hz, language, prompt_language or language)

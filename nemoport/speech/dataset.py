@@ -1,0 +1,138 @@
+"""A speech data set of the Hub, or a folder laid out like one, as a manifest: FLEURS and whatever has its columns.
+
+<folder>/<digest of data set, revision, split and limit>/<language>/   recordings as they came, and manifest.jsonl
+<folder>/<digest>/<digest of languages and shard>.jsonl                what a run hears of them
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemoport.errors import CorpusError, UsageError, first_line
+from nemoport.files import digest_json, new_folder, write_bytes
+from nemoport.spec import ModelSpec
+
+TEXT_COLUMNS = ("transcription", "raw_transcription", "text", "sentence")  # the first that is there
+PARQUET = "refs/convert/parquet"  # where the Hub keeps data sets that have a loading script, which `datasets` 4 refuses
+# FLEURS names some languages by region or script, which no model does.
+KNOWN_AS = {"cmn_hans_cn": "zh-CN", "yue_hant_hk": "zh-HK", "es_419": "es-US", "ar_eg": "ar-AR"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of each language the first `limit` recordings (None: all), and of these the `shard`-th of every `shards`, from 1."""
+
+    limit: int | None = None
+    shard: int = 1
+    shards: int = 1
+
+    @staticmethod
+    def parse(limit: int | None, shard: str | None) -> Part:
+        """shard: "2/8" or None. Raises UsageError."""
+        match = re.fullmatch(r"(\d+)/(\d+)", shard or "1/1")
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            raise UsageError("The shard cannot be used.", expected="i/n with 1 <= i <= n", found=shard or "", todo="correct it")
+        if limit is not None and limit < 1:
+            raise UsageError("The limit cannot be used.", expected="1 or more", found=str(limit), todo="correct --limit")
+        return Part(limit, int(match[1]), int(match[2]))
+
+
+def dataset_manifest(
+    dataset: str,
+    languages: Sequence[str],
+    folder: Path,
+    spec: ModelSpec,
+    split: str = "test",
+    part: Part | None = None,
+    revision: str | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Fetches what is not in `folder` yet, a language at a time, and returns a manifest with `lang` as the model names it.
+
+    languages: configurations of the data set, such as en_us. Raises CorpusError (no such data set, configuration or split;
+    no audio or text in it), UsageError (a language that the model does not know), OutputError.
+    """
+    part = part or Part()
+    if not languages:
+        raise UsageError("No language is named.", expected="--languages en_us,de_de", found="none", todo="name some")
+    names = {language: _name(language, spec) for language in languages}
+    root = folder / digest_json([dataset, revision, split, part.limit])[:16]
+    rows = []
+    for language in languages:
+        if not (root / language).is_dir():
+            progress(f"dataset: {dataset}, {language}, {split}")
+            with new_folder(root / language) as made:
+                _fetch(dataset, language, split, revision, part.limit, made)
+        every = [json.loads(line) for line in (root / language / "manifest.jsonl").read_text("utf-8").splitlines()]
+        for row in every[part.shard - 1 :: part.shards]:
+            rows.append({**row, "audio_filepath": f"{language}/{row['audio_filepath']}", "lang": names[language]})
+    path = root / f"{digest_json([list(languages), part.shard, part.shards])[:16]}.jsonl"
+    write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    return path
+
+
+def _name(language: str, spec: ModelSpec) -> str:
+    """What the model calls a configuration; of a model without a prompt the configuration itself."""
+    if spec.prompt is None:
+        return language
+    for name in (KNOWN_AS.get(language, language), language.partition("_")[0]):
+        with suppress(UsageError):
+            return spec.prompt.canonical_name(name)
+    return spec.prompt.canonical_name(language)  # which tells the nearest names
+
+
+def _fetch(dataset: str, language: str, split: str, revision: str | None, limit: int | None, folder: Path) -> None:
+    rows = []
+    for number, (audio, text) in enumerate(_recordings(dataset, language, split, revision)):
+        if number == limit:
+            break
+        name = f"{number:05d}{Path(audio.get('path') or 'audio.wav').suffix}"
+        if audio.get("bytes"):
+            (folder / name).write_bytes(audio["bytes"])
+        else:
+            shutil.copyfile(audio["path"], folder / name)
+        rows.append(json.dumps({"audio_filepath": name, "text": text}, ensure_ascii=False))
+    if not rows:
+        raise CorpusError(
+            f"{dataset} has nothing in {language}, {split}.", expected="recordings", found="none", todo="choose another split"
+        )
+    (folder / "manifest.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def _recordings(dataset: str, language: str, split: str, revision: str | None) -> Iterator[tuple[dict, str]]:
+    """(audio as {"bytes", "path"}, text) of each row, undecoded: decoding here would need another library."""
+    from datasets import Audio
+
+    try:
+        rows = _open(dataset, language, split, revision)
+        columns = rows.column_names or list(next(iter(rows)))
+        text = next((column for column in TEXT_COLUMNS if column in columns), None)
+        if "audio" not in columns or text is None:
+            raise ValueError(f"columns {', '.join(columns)}")
+        for row in rows.cast_column("audio", Audio(decode=False)):
+            yield row["audio"], row[text] or ""
+    except Exception as error:  # `datasets` raises what its parts raise
+        raise CorpusError(
+            f"The data set {dataset} cannot be read.",
+            expected=f"a configuration {language} with a split {split}, audio and one of {', '.join(TEXT_COLUMNS)}",
+            found=f"{type(error).__name__}: {first_line(error)}",
+            todo="check --dataset, --languages and --split, and the network",
+        ) from error
+
+
+def _open(dataset: str, language: str, split: str, revision: str | None):
+    """Streaming: of a limited run only the beginning is fetched."""
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(dataset, language, split=split, revision=revision, streaming=True)
+    except RuntimeError as error:
+        if revision is not None or "script" not in str(error).lower():
+            raise
+        return load_dataset(dataset, language, split=split, revision=PARQUET, streaming=True)

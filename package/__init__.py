@@ -1,0 +1,1 @@
+"""Packages: layouts for consumers, the model card, licence terms, manifest, verification and upload."""

@@ -1,0 +1,169 @@
+"""Lays the variants of a build out as a Hub folder: only those that passed every required gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nemoport.artifact import Artifact
+from nemoport.cache_layout import cache_layout_of
+from nemoport.errors import ArtifactError, OutputError
+from nemoport.files import new_folder, read_json, write_bytes
+from nemoport.package.card import card
+from nemoport.package.card_data import Figures
+from nemoport.package.layout import CardFacts, Layout
+from nemoport.package.layouts import load_layout
+from nemoport.package.manifest import PackagedVariant, PackageManifest, hash_files
+from nemoport.package.terms import resolve_terms
+from nemoport.validate.gate_result import artifact_sha256
+from nemoport.validate.limits import read_limits
+from nemoport.validate.result_store import required_passes
+
+RequiredPasses = Callable[[Path, str], list[str]]
+
+
+def package(
+    build: Path,
+    dist: Path,
+    variants: Sequence[str] | None = None,
+    *,
+    licence: str | None = None,
+    base_model: str | None = None,
+    licence_url: str | None = None,
+    licence_holder: str | None = None,
+    language: str | None = None,
+    layout: str = "native",
+    shard_bytes: int | None = None,
+    required_passes: RequiredPasses = required_passes,
+) -> Path:
+    """Writes the package to `dist`, whole or not at all, and returns it. The same inputs give the same bytes.
+
+    variants: those to pack, by default every one of the build that passed and whose contract the layout takes. layout: a
+    module of layouts/. shard_bytes: see the layout. required_passes: what keeps a variant of a build from being
+    published. A `dist` that holds the same package is left alone.
+
+    Raises ArtifactError naming every gate that a wanted variant lacks, or if nothing passed; UsageError for a licence
+    that is not known, see terms.py; OutputError if `dist` holds something else or cannot be written.
+    """
+    config = read_json(build / "config.json", "run `nemoport export` first, or check BUILD")
+    terms = resolve_terms(
+        config.get("base_model", ""),
+        base_model=base_model,
+        licence=licence,
+        licence_url=licence_url,
+        holder=licence_holder,
+        language=language,
+    )
+    arranged = load_layout(layout)
+    arranged.check_shards(shard_bytes)
+    artifacts = _passed(build, variants, required_passes, arranged)
+    checkpoint = _one_checkpoint(build, config, artifacts)
+    figures = {name: Figures.read(build, name).public() for name in artifacts}
+    with new_folder(dist, replace=dist.is_dir()) as folder:
+        arranged.lay_out(build, list(artifacts), folder)
+        if arranged.shard and shard_bytes is not None:
+            arranged.shard(folder, list(artifacts), shard_bytes)
+        facts = CardFacts(
+            checkpoint["name"], checkpoint["sha256"], terms, arranged.config_for(config), artifacts, figures, arranged
+        )
+        write_bytes(folder / "LICENSE", terms.notice(checkpoint["sha256"], facts.runtime.title, list(artifacts)).encode())
+        write_bytes(folder / "README.md", card(facts).encode())
+        manifest = PackageManifest(
+            name=checkpoint["name"],
+            layout=layout,
+            checkpoint_sha256=checkpoint["sha256"],
+            base_model=terms.base,
+            licence=terms.licence_id,
+            variants={
+                name: PackagedVariant(artifact.manifest.digest, tuple(r.to_dict() for r in figures[name].results))
+                for name, artifact in artifacts.items()
+            },
+            files=hash_files(folder),
+        )
+        for name in artifacts:
+            # A layout that keeps the graphs as they are is checked in its copies.
+            kept = (folder / name / "manifest.json").is_file()
+            _check_judged((folder if kept else build) / name, figures[name])
+        manifest.write(folder)
+        if dist.exists():
+            _check_same(dist, manifest)
+    return dist
+
+
+def _passed(build: Path, wanted: Sequence[str] | None, required_passes: RequiredPasses, layout: Layout) -> dict[str, Artifact]:
+    # Not the smoothed parent, nor builds for comparison such as int8-static-cold.
+    known = [name for name, limits in read_limits().items() if limits.target == layout.runtime]
+    names = list(dict.fromkeys(wanted or (n for n in known if cache_layout_of(n) in layout.cache_layouts)))
+    if not wanted:
+        names = [name for name in names if (build / name / "manifest.json").is_file()]
+    lacking = {}
+    for name in names:
+        if name not in known:
+            lacking[name] = [f"no variant for publication; those are {', '.join(known)}"]
+        elif not (build / name / "manifest.json").is_file():
+            lacking[name] = ["not built"]
+        else:
+            lacking[name] = required_passes(build, name)
+    reasons = "; ".join(f"{name}: {', '.join(gates)}" for name, gates in lacking.items() if gates)
+    passed = [name for name in names if not lacking[name]]
+    if not passed or (wanted and reasons):
+        raise ArtifactError(
+            f"{build} has variants that may not be packaged." if names else f"{build} has no variants.",
+            expected="a pass on every required gate",
+            found=f"missing or failed: {reasons}" if reasons else "nothing built",
+            todo="run `nemoport validate`; a variant that fails its gates is not published",
+        )
+    artifacts = {}
+    for name in passed:
+        artifact = Artifact.open(build / name)
+        if artifact.manifest.variant != name:
+            raise ArtifactError(
+                f"{artifact.folder} holds another variant.",
+                expected=name,
+                found=artifact.manifest.variant,
+                todo="remove the folder and build the variant again",
+            )
+        artifacts[name] = artifact
+    return artifacts
+
+
+def _one_checkpoint(build: Path, config: dict, artifacts: dict[str, Artifact]) -> dict:
+    """{"name": ..., "sha256": ...} of the one checkpoint that all of it was made from."""
+    checkpoint = config.get("checkpoint", {})
+    others = [n for n, artifact in artifacts.items() if artifact.manifest.checkpoint_sha256 != checkpoint.get("sha256")]
+    if others or not checkpoint.get("name"):
+        raise ArtifactError(
+            f"{build} mixes checkpoints.",
+            expected=f"every variant made from the checkpoint of config.json, {str(checkpoint.get('sha256'))[:12]}",
+            found=f"others in {', '.join(others) or 'config.json'}",
+            todo=f"remove {build} and build it again",
+        )
+    return checkpoint
+
+
+def _check_judged(variant: Path, figures: Figures) -> None:
+    """What stands there, as it is on the disk now, is what every one of the gates loaded."""
+    found = artifact_sha256(variant)
+    others = sorted({result.gate for result in figures.results if result.sha256 != found})
+    if others or not figures.results:
+        raise ArtifactError(
+            f"The results of {variant.name} are not those of what would be packaged.",
+            expected=f"results for files with digest {found[:12]}",
+            found=f"other files in the results of {', '.join(others)}" if others else "no results",
+            todo="run `nemoport validate` again",
+        )
+
+
+def _check_same(dist: Path, manifest: PackageManifest) -> None:
+    """A package that stands there already may be replaced by itself only."""
+    try:
+        standing = PackageManifest.read(dist).digest
+    except ArtifactError as error:
+        standing = str(error.what)
+    if standing != manifest.digest or hash_files(dist) != manifest.files:
+        raise OutputError(
+            f"{dist} exists already.",
+            expected="nothing, or the same package",
+            found="a package of other inputs, a damaged one, or something else",
+            todo="remove it, or choose another DIST",
+        )

@@ -1,0 +1,86 @@
+"""The model card: every figure in it comes from the gate results, every rule from config.json, and nothing from memory."""
+
+from __future__ import annotations
+
+import json
+
+from nemoport.package.card_figures import accuracy, limits, measured_on, variants
+from nemoport.package.card_rules import chunks, decoder, files, front_end, prompt
+from nemoport.package.layout import CardFacts
+from nemoport.package.terms import LICENCES
+from nemoport.variant import FP32
+
+TAGS = ("asr", "speech-recognition", "fastconformer", "nemoport")
+
+
+STREAMING = "serves every lookahead of the checkpoint, and first, later and last chunks."
+OFFLINE = "its attention goes over blocks, so that memory grows with their length and not with its square."
+
+
+def card(facts: CardFacts) -> str:
+    """README.md of the package, in Markdown with the Hub's YAML head."""
+    figures = (variants, accuracy, measured_on)
+    own = facts.layout.rules  # where the graphs have other inputs and outputs than ONNX's
+    rules = (files, front_end, own) if own else (files, front_end, chunks, prompt, decoder)
+    sections = (_head, _intro, *figures, *rules, _usage, limits, _licence)
+    return "\n\n".join(text for section in sections if (text := section(facts).strip("\n"))) + "\n"
+
+
+def _head(facts: CardFacts) -> str:
+    terms = facts.terms
+    rows = {"license": terms.licence_id if terms.licence_id in LICENCES else "other"}
+    if terms.licence_id not in LICENCES:
+        rows |= {"license_name": terms.licence_id, "license_link": terms.licence.url}
+    if terms.base_model:
+        rows["base_model"] = terms.base_model
+        if not all(name.endswith(FP32) for name in facts.artifacts):
+            rows["base_model_relation"] = "quantized"
+    spoken = facts.config.get("prompt", {}).get("language_tags", {})
+    if terms.language or spoken:
+        rows["language"] = terms.language or sorted({name.partition("-")[0] for name in spoken})
+    rows |= {"pipeline_tag": "automatic-speech-recognition", "library_name": facts.runtime.library}
+    lines = [f"{key}: {json.dumps(value)}" for key, value in rows.items()]  # quoted: a bare `no` is no language
+    tags = (facts.runtime.library, *TAGS, *facts.spec.kind.split("-"))
+    return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
+
+
+def _intro(facts: CardFacts) -> str:
+    spec, decoding = facts.spec, facts.spec.decoding
+    size = f"{spec.encoder.n_layers} layers of width {spec.encoder.d_model}"
+    if facts.layout.intro:
+        title, encoder = "streaming", f"cache-aware FastConformer, {size}. {facts.layout.intro(facts)}."
+    elif spec.streaming:
+        title, encoder = "streaming", f"cache-aware FastConformer, {size}. One graph, dynamic in batch and\n  time, " + STREAMING
+    else:
+        title, encoder = "offline", f"FastConformer, {size}, dynamic in batch and time. It hears\n  whole recordings; " + OFFLINE
+    layers = f"{decoding.pred_layers} LSTM layers of width {decoding.pred_hidden}"
+    model = "token-and-duration transducer (TDT)" if decoding.durations else "transducer"
+    origin = f"[{facts.terms.base_model}](https://huggingface.co/{facts.terms.base_model})"
+    revision = f" at revision `{facts.terms.revision}`" if facts.terms.revision else ""
+    source = f"{origin}{revision}" if facts.terms.base_model else f"the NeMo checkpoint `{facts.name}`"
+    return f"""# {facts.name}: {title} speech recognition in {facts.runtime.title}
+
+{facts.runtime.title} graphs of {source}, made and checked by nemoport.
+
+- Encoder: {encoder}
+{_told(facts)}- Decoder: {model}, {layers}, {decoding.vocab_size} tokens and blank.
+- Every variant here passed every gate that it is held to, against NeMo itself.
+
+Checkpoint: sha256 `{facts.checkpoint_sha256}`."""
+
+
+def _told(facts: CardFacts) -> str:
+    if facts.spec.prompt is None:
+        return ""
+    name = "one_hot" if facts.layout.rules else "prompt_index"
+    return f"- Language: chosen for each stream, and each window, by the input `{name}`, or found out by the model.\n"
+
+
+def _usage(facts: CardFacts) -> str:
+    return f"## Use\n\n{facts.layout.usage(facts)}"
+
+
+def _licence(facts: CardFacts) -> str:
+    terms = facts.terms
+    author = f", by {terms.holder}" if terms.holder else ""
+    return f"## Licence\n\n[{terms.licence.name}]({terms.licence.url}){author}. See `LICENSE`."

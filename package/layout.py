@@ -1,0 +1,98 @@
+"""What a layout is: how the variants of a build are arranged for a consumer, and what the model card says of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemoport.artifact import ONNXRUNTIME, Artifact
+from nemoport.cache_layout import KV, NEMO, cache_layout_of
+from nemoport.errors import UsageError
+from nemoport.package.card_data import Figures
+from nemoport.package.terms import Terms
+from nemoport.runtime import Runtime
+from nemoport.runtimes import load_runtime
+from nemoport.spec import ModelSpec
+
+Config = dict  # config.json, see export/config.py
+
+
+def _unchanged(config: Config) -> Config:
+    return config
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A consumer's arrangement of files.
+
+    name: as it is chosen; files: path -> what it holds, for the card. lay_out(build, variants, folder): fills the empty
+    `folder`; card, licence and manifest are added afterwards. Raises UsageError for a model or a variant that the consumer
+    cannot run. graphs(folder, variant): encoder and decoder of a variant in such a package, or whatever graphs it has.
+    usage(facts): the card's section on how to run them. config_for(config): the package's config.json from the build's.
+    runtime: whose variants it takes; cache_layouts: of those that are packed where none are named. artifact_folder(folder,
+    variant): where nemoport itself opens a variant of the package, None where it cannot. shard(folder, variants, limit_bytes):
+    writes the weights again in files below a limit; None where the consumer takes no shards. Where the graphs are not like
+    ONNX's, intro(facts): how they stream, and rules(facts): the section on how to run them. limits: lines of the card."""
+
+    name: str
+    files: Mapping[str, str]
+    lay_out: Callable[[Path, Sequence[str], Path], None]
+    graphs: Callable[[Path, str], tuple[Path, ...]]
+    usage: Callable[[CardFacts], str]
+    config_for: Callable[[Config], Config] = _unchanged
+    runtime: str = ONNXRUNTIME
+    cache_layouts: tuple[str, ...] = (NEMO, KV)
+    artifact_folder: Callable[[Path, str], Path] | None = None
+    shard: Callable[[Path, Sequence[str], int], None] | None = None
+    intro: Callable[[CardFacts], str] | None = None
+    rules: Callable[[CardFacts], str] | None = None
+    limits: tuple[str, ...] = ()
+
+    def variant_folder(self, folder: Path, variant: str) -> Path:
+        """Where the files of one variant stand, if it has a folder of its own."""
+        return (self.artifact_folder or (lambda folder, variant: folder / variant))(folder, variant)
+
+    def check_shards(self, shard_bytes: int | None) -> None:
+        """Raises UsageError where shards are asked for and the consumer takes none."""
+        if shard_bytes is not None and self.shard is None:
+            raise UsageError(
+                f"The layout {self.name} has no shards.",
+                expected="no --shard-bytes",
+                found=str(shard_bytes),
+                todo="leave it out, take the layout onnx-asr, or shard a graph with `nemoport shard`",
+            )
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a model card is made of. config: config.json of the package; artifacts and figures: of each packaged variant, in the
+    card's order."""
+
+    name: str
+    checkpoint_sha256: str
+    terms: Terms
+    config: Config
+    artifacts: dict[str, Artifact]
+    figures: dict[str, Figures]
+    layout: Layout
+
+    @property
+    def spec(self) -> ModelSpec:
+        return next(iter(self.artifacts.values())).spec
+
+    @property
+    def lookaheads(self) -> list[int | None]:
+        """Those that the variants serve, ascending, however the checkpoint lists them; [None] for an offline model."""
+        served = next(iter(self.artifacts.values())).lookaheads
+        return sorted(served, key=lambda lookahead: -1 if lookahead is None else lookahead)
+
+    @property
+    def cache_layouts(self) -> set[str]:
+        """Those of the artifacts: another runtime's stand in the recipe, ONNX's in the names."""
+        recipes = {name: artifact.manifest.recipe.parameters for name, artifact in self.artifacts.items()}
+        return {parameters.get("contract", cache_layout_of(name)) for name, parameters in recipes.items()}
+
+    @property
+    def runtime(self) -> Runtime:
+        return load_runtime(self.layout.runtime)

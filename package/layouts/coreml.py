@@ -1,0 +1,61 @@
+"""Core ML: a folder a variant with the .mlpackage of each graph and the program it was made from, beside shared/.
+
+config.json                          the model's parameters
+shared/                              filterbank, tokens, tokenizer, front end
+<variant>/<Graph>.mlpackage/         each is a folder: model, weights, Manifest.json
+<variant>/<Graph>.pt2                the torch program that was converted, and that the gates ran
+<variant>/metadata.json              names, shapes, rules
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nemoport.apple.graphs import CONFORMER, JOINT, PRE, PRE_FIRST, PREDICT
+from nemoport.package import fixed_shapes
+from nemoport.package.layout import CardFacts, Layout
+from nemoport.package.layouts import native
+from nemoport.runtimes.coreml import NAMES, PACKAGE_SUFFIX, PROGRAM_SUFFIX, TARGET
+
+LIMITS = (
+    "What the gates ran is the torch program beside each package, in float32. The packages themselves, and what fp16 and "
+    "compressed weights cost in them: not measured.",
+)
+FILES = fixed_shapes.files(
+    {
+        f"{NAMES[PRE_FIRST]}{PACKAGE_SUFFIX}`, `{NAMES[PRE]}{PACKAGE_SUFFIX}": "subsampling, of the first and of later chunks",
+        f"{NAMES[CONFORMER]}{PACKAGE_SUFFIX}": "the encoder's layers, and the joint's projection of the frames",
+        f"{NAMES[PREDICT]}{PACKAGE_SUFFIX}`, `{NAMES[JOINT]}{PACKAGE_SUFFIX}": "prediction network; joint",
+        f"<Graph>{PROGRAM_SUFFIX}": "the torch program that each package was made from",
+    }
+)
+
+
+def graphs(folder: Path, variant: str) -> tuple[Path, ...]:
+    return tuple(folder / variant / f"{name}{PACKAGE_SUFFIX}" for name in NAMES.values())
+
+
+def usage(facts: CardFacts) -> str:
+    variant = next(iter(facts.artifacts))
+    told = " --language auto" if facts.spec.prompt else ""
+    return f"""In an app: load each `.mlpackage`, call it by the names below, carry the caches along. With nemoport, which runs
+the torch programs beside them (`pip install 'nemoport[coreml]'`):
+
+```sh
+nemoport verify .
+nemoport transcribe {variant}{told} recording.wav
+```"""
+
+
+LAYOUT = Layout(
+    name=TARGET,
+    files=FILES,
+    lay_out=native.lay_out,
+    graphs=graphs,
+    usage=usage,
+    runtime=TARGET,
+    artifact_folder=native.artifact_folder,
+    intro=fixed_shapes.intro,
+    rules=fixed_shapes.rules,
+    limits=LIMITS,
+)

@@ -1,0 +1,111 @@
+"""The layout of variants for LiteRT: a folder a precision, beside shared/.
+
+config.json                           runtime parameters, as the gates were run with them
+rules.json                            chunk and cache rules of these graphs
+shared/                               filterbank, tokens, tokenizer
+<variant>/{encoder,decoder}.tflite    graphs and weights, with litert.json and the variant's manifest.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nemoport.files import read_json, write_json
+from nemoport.package.examples import example_text
+from nemoport.package.layout import CardFacts, Layout
+from nemoport.package.layouts import native
+from nemoport.runtimes.litert.graphs import DECODER, ENCODER, INTERFACE, cache_tensors
+from nemoport.spec import ModelSpec
+
+RULES_FILE = "rules.json"
+FILES = {
+    "config.json": "parameters of the model, machine-readable; its chunk and cache rules are those of the ONNX graphs",
+    f"{RULES_FILE}": "the chunk and cache rules below, machine-readable",
+    f"<variant>/{ENCODER}": "encoder: `first_<lookahead>` and `later_<lookahead>`",
+    f"<variant>/{DECODER}": "`predict` (prediction network, one token), `joint_<frames>` (joint, so many encoder frames)",
+    f"<variant>/{INTERFACE}": "names, types and shapes of every signature",
+    "<variant>/manifest.json": "what the variant was made from, by which recipe and tools",
+    **{path: what for path, what in native.FILES.items() if path.startswith(("shared/", "manifest"))},
+}
+RULES = {
+    "first_chunk_rule": (
+        "run `first_<lookahead>` on first_window_mel_frames frames with nothing before them; it takes no caches. An utterance "
+        "shorter than that is zero-padded to it, with `length` the valid frames"
+    ),
+    "next_chunk_rule": (
+        "run `later_<lookahead>` on the last pre_encode_cache_mel_frames frames before the new ones (zeros in front where "
+        "fewer came), then new_mel_frames new ones; `length` counts both"
+    ),
+    "last_chunk_rule": (
+        "zero-pad the rest to a full window with `length` the valid frames, cache included; use only the first "
+        "encoded_lengths frames of `outputs`"
+    ),
+    "cache_rule": (
+        "each window gives key_new, value_new and conv_new [layers, frames, width]: put them behind the caches along their "
+        "second axis and feed the last frames of both next time, as many as the shape says. cache_len counts the frames "
+        "given so far, at most those of cache_key. One stream at a time: for several, keep each one's caches"
+    ),
+}
+
+
+def graphs(folder: Path, variant: str) -> tuple[Path, Path]:
+    """(encoder, decoder) of a variant in a package of this layout."""
+    return folder / variant / ENCODER, folder / variant / DECODER
+
+
+def intro(facts: CardFacts) -> str:
+    return "Static graphs of one stream, a signature\n  for each window of each lookahead, which share their weights"
+
+
+def config_for(config: dict) -> dict:
+    """What the card is made of: config.json, which stays the build's, with the rules of these graphs in it."""
+    streaming = ModelSpec.from_dict(config["spec"]).require_streaming()
+    encoder = {name: value for name, value in config["encoder"].items() if not name.startswith("kv_")}
+    encoder |= RULES | {"cache_shapes": {name: list(tensor.shape) for name, tensor in cache_tensors(streaming).items()}}
+    rest = {name: value for name, value in config.items() if name != "onnxruntime"}
+    if "prompt" in config:
+        rest["prompt"] = config["prompt"] | {"rule": config["prompt"]["rule"].replace("i64 [batch]", "i32 [1]")}
+    return rest | {"encoder": encoder}
+
+
+def usage(facts: CardFacts) -> str:
+    variant, artifact = next(iter(facts.artifacts.items()))
+    told, language = (" --language auto", " auto") if artifact.spec.prompt else ("", "")
+    default = facts.config["encoder"]["default_lookahead"]
+    lookahead = f" {default}{language}" if language else ""
+    example = example_text("litert")
+    return f"""With nemoport (`pip install 'nemoport[litert]'`):
+
+```sh
+nemoport verify .
+nemoport transcribe {variant}{told} recording.wav
+```
+
+In an app: `{ENCODER}` by its signatures `first_{default}`, then `later_{default}` (or those of another lookahead),
+`{DECODER}` by `predict` once a token and `joint_<frames>` on the encoder frames not yet decoded. With the interpreter alone
+(`pip install numpy ai-edge-litert soundfile`), as `python example.py . {variant} recording.wav{lookahead}`:
+
+```python
+{example}
+```"""
+
+
+def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
+    """Raises ArtifactError for a file that the build lacks."""
+    native.lay_out(build, variants, folder)
+    config = config_for(read_json(build / "config.json", "run `nemoport export`"))
+    write_json(folder / RULES_FILE, {name: config["encoder"][name] for name in (*RULES, "cache_shapes")})
+
+
+LAYOUT = Layout(
+    name="litert",
+    files=FILES,
+    lay_out=lay_out,
+    graphs=graphs,
+    usage=usage,
+    config_for=config_for,
+    runtime="litert",
+    artifact_folder=native.artifact_folder,
+    intro=intro,
+)

@@ -1,0 +1,154 @@
+"""The layout that the onnx-asr package loads, and the browser apps that took its file names; offline models only.
+
+encoder-model[.SUFFIX].onnx         encoder; fp32 with its weights in encoder-model.onnx.data
+decoder_joint-model[.SUFFIX].onnx   prediction network and joint
+nemo128.onnx                        audio to log-mel
+vocab.txt                           a token and its id a line, <blk> last
+config.json                         what onnx-asr reads of it, and all of nemoport's
+sharded/                            fp32 again, in files below a limit, where one was asked for
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nemoport.artifact import ENCODER, Artifact
+from nemoport.errors import UsageError
+from nemoport.files import read_json, write_json
+from nemoport.graph_file import external_tensors
+from nemoport.package.copying import copy_file
+from nemoport.package.layout import CardFacts, Layout
+from nemoport.package.shards import write_shards
+from nemoport.spec import ModelSpec
+from nemoport.tokens import read_tokens
+from nemoport.variant import FP32
+
+# What a variant is called in onnx-asr's `quantization`; the others by their own names.
+SUFFIXES = {FP32: "", "int8-smoothquant": "int8"}
+# What a package for any processor does not hold, and why.
+GPU_ONLY = {"int8-smoothquant-signed": "is for TensorRT: onnxruntime on x86 makes u8 of its activations, which overflow"}
+BLANK = "<blk>"
+FRONTEND_NAMES = {"audio": "waveforms", "length": "waveforms_lens", "mel": "features", "mel_length": "features_lens"}
+SINGLE_FILE_BYTES = 1_900_000_000  # protobuf ends at 2 GiB
+
+FILES = {
+    "config.json": "what onnx-asr reads, and every parameter and rule below, machine-readable",
+    "encoder-model[.<quantization>].onnx": "encoder; fp32 with its weights in `encoder-model.onnx.data`",
+    "decoder_joint-model[.<quantization>].onnx": "prediction network and joint, fused",
+    "nemo<bands>.onnx": "front end: audio to normalised log-mel",
+    "vocab.txt": "tokens by id, blank last",
+    "manifest.json": "gate results; size and sha256 of every file",
+}
+
+
+def suffix_of(variant: str) -> str:
+    """ "" or ".int8"."""
+    suffix = SUFFIXES.get(variant, variant)
+    return f".{suffix}" if suffix else ""
+
+
+def graphs(folder: Path, variant: str) -> tuple[Path, Path]:
+    """(encoder, decoder) of a variant in a package of this layout."""
+    return tuple(folder / f"{part}-model{suffix_of(variant)}.onnx" for part in ("encoder", "decoder_joint"))
+
+
+def usage(facts: CardFacts) -> str:
+    rows = {name: suffix_of(name).removeprefix(".") for name in facts.artifacts}
+    name, suffix = next(((n, s) for n, s in rows.items() if s == "int8"), next(iter(rows.items())))
+    chosen = f', quantization="{suffix}"' if suffix else ""
+    listed = ", ".join(f'`"{s}"`: {n}' if s else f"none: {n}" for n, s in rows.items())
+    return f"""With onnx-asr (`pip install onnx-asr onnxruntime soundfile`), in this folder; `quantization` is {listed}:
+
+```python
+import onnx_asr
+
+model = onnx_asr.load_model("{facts.config["model_type"]}", "."{chosen})  # {name}
+print(model.recognize("recording.wav"))
+```"""
+
+
+def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
+    """Raises UsageError for a model that onnx-asr cannot run."""
+    import onnx
+
+    config = read_json(build / "config.json", "run `nemoport export`")
+    spec = ModelSpec.from_dict(config["spec"])
+    _check(spec, variants)
+    for variant in variants:
+        artifact = Artifact.open(build / variant)
+        for source, target in zip((artifact.encoder, artifact.decoder), graphs(folder, variant), strict=True):
+            _copy_graph(source, target, beside=variant == FP32 and source.name == ENCODER)
+    frontend = onnx.load(build / "shared" / "frontend.onnx")
+    _rename(frontend.graph, FRONTEND_NAMES)
+    onnx.save(frontend, folder / f"nemo{spec.frontend.n_mels}.onnx")
+    lines = [f"{piece} {i}\n" for i, piece in enumerate([*read_tokens(build / "shared" / "tokens.txt"), BLANK])]
+    (folder / "vocab.txt").write_text("".join(lines), encoding="utf-8")
+    write_json(folder / "config.json", config_for(config))
+
+
+def shard(folder: Path, variants: Sequence[str], limit_bytes: int) -> None:
+    """Writes fp32's encoder again, in files of at most so many bytes. Raises UsageError where fp32 is not packed."""
+    if FP32 not in variants:
+        raise UsageError("There is nothing to shard.", expected=f"{FP32} among the variants", found=", ".join(variants))
+    encoder = graphs(folder, FP32)[0]
+    (folder / "sharded").mkdir()
+    write_shards(encoder, folder / "sharded", limit_bytes, encoder.name)
+
+
+def config_for(config: dict) -> dict:
+    """config.json of a package of this layout."""
+    return {**config, **_onnx_asr_config(ModelSpec.from_dict(config["spec"]))}
+
+
+def _onnx_asr_config(spec: ModelSpec) -> dict:
+    return {
+        "model_type": f"nemo-conformer-{'tdt' if spec.decoding.durations else 'rnnt'}",
+        "features_size": spec.frontend.n_mels,
+        "subsampling_factor": spec.encoder.subsampling_factor,
+        "max_tokens_per_step": spec.decoding.max_symbols_per_frame,
+    }
+
+
+def _check(spec: ModelSpec, variants: Sequence[str]) -> None:
+    problems = [f"{name}, which {GPU_ONLY[name]}" for name in variants if name in GPU_ONLY]
+    if spec.streaming is not None:
+        problems.append("a cache-aware streaming model, whose caches onnx-asr does not carry")
+    if spec.decoding.durations and spec.decoding.durations != tuple(range(len(spec.decoding.durations))):
+        problems.append(f"durations {list(spec.decoding.durations)}, which it takes to be 0, 1, 2, ...")
+    if problems:
+        raise UsageError(
+            "onnx-asr cannot run this model.",
+            expected="an offline model; durations 0, 1, 2, ... if it is a TDT; variants for any processor",
+            found="; ".join(problems),
+            todo="name other variants (--variants), or take the layout native",
+        )
+
+
+def _copy_graph(source: Path, target: Path, beside: bool) -> None:
+    """beside: with the weights in a file of their own; else within the graph, if they fit there."""
+    import onnx
+    from onnx.external_data_helper import load_external_data_for_model
+
+    model = onnx.load(source, load_external_data=False)
+    tensors = external_tensors(model)
+    size = sum(t.bytes for t in tensors)
+    if tensors and (beside or size > SINGLE_FILE_BYTES):
+        copy_file(source.with_name(f"{source.name}.data"), target.with_name(f"{target.name}.data"))
+        for tensor in tensors:
+            entry = next(e for e in tensor.proto.external_data if e.key == "location")
+            entry.value = f"{target.name}.data"
+    else:
+        load_external_data_for_model(model, str(source.parent))
+    onnx.save(model, target)
+
+
+def _rename(graph, names: dict[str, str]) -> None:
+    for value in (*graph.input, *graph.output):
+        value.name = names[value.name]
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+
+
+LAYOUT = Layout("onnx-asr", FILES, lay_out, graphs, usage, config_for=config_for, shard=shard)

@@ -1,0 +1,198 @@
+"""The layout that sherpa-onnx loads: its OnlineRecognizer streaming models, its OfflineRecognizer offline ones.
+
+encoder[.SUFFIX].onnx     with the metadata that sherpa-onnx reads
+decoder[.SUFFIX].onnx     prediction network
+joiner[.SUFFIX].onnx      joint
+tokens.txt                a token and its id a line, <blk> last
+config.json               nemoport's own, and what silence a stream needs before and behind its audio
+
+It feeds tensors by their order, which is that of the build. A streaming package has one lookahead, which its windows are cut
+by. All of them have one length: the graph takes the first of a stream for a later one and drops what a cache would hold, and
+the rest of a stream that fills no window is never heard. Silence makes up for both, see `_silence`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nemoport.artifact import Artifact
+from nemoport.cache_layout import NEMO, cache_layout_of
+from nemoport.caches import NemoCaches
+from nemoport.errors import UsageError
+from nemoport.export.split import split_decoder
+from nemoport.files import read_json, write_json
+from nemoport.graph_file import save_model
+from nemoport.package.examples import example_text
+from nemoport.package.layout import CardFacts, Layout
+from nemoport.package.layouts.onnx_asr import BLANK, GPU_ONLY, SINGLE_FILE_BYTES, suffix_of  # names are alike in both
+from nemoport.spec import AUTO, FrontendSpec, ModelSpec
+from nemoport.tokens import read_tokens
+
+CACHE_LAYOUTS = (NEMO,)  # it carries NeMo's caches
+VERSION = "2.0.1"  # of sherpa-onnx, the one that the tests run
+FRONT_END = FrontendSpec(16000, 0, 512, 400, 160, 0.97, 0.0, "")  # what its own is fixed to, number of bands apart
+
+FILES = {
+    "config.json": "every parameter and rule below, machine-readable",
+    "encoder[.<suffix>].onnx": "encoder, with sherpa-onnx's metadata",
+    "decoder[.<suffix>].onnx`, `joiner[.<suffix>].onnx": "prediction network, joint",
+    "tokens.txt": "tokens by id, blank last",
+    "manifest.json": "gate results; size and sha256 of every file",
+}
+
+
+def graphs(folder: Path, variant: str) -> tuple[Path, Path, Path]:
+    """(encoder, decoder, joiner) of a variant in a package of this layout."""
+    return tuple(folder / f"{part}{suffix_of(variant)}.onnx" for part in ("encoder", "decoder", "joiner"))
+
+
+def usage(facts: CardFacts) -> str:
+    kind = "streaming" if facts.spec.streaming else "offline"
+    example = example_text(f"sherpa_onnx_{kind}")
+    suffixes = {name: suffix_of(name) for name in facts.artifacts}
+    chosen = ".int8" if ".int8" in suffixes.values() else next(iter(suffixes.values()))
+    told = " auto" if facts.spec.prompt else ""
+    ours = facts.config["sherpa_onnx"]
+    notes = [f"Suffixes: {', '.join(f'`{s}`: {name}' if s else f'none: {name}' for name, s in suffixes.items())}."]
+    if facts.spec.streaming:
+        notes.append(
+            f"Chunks of {ours['chunk_ms']:g} ms (lookahead {ours['lookahead']}): a package of this layout has one. Another takes "
+            "the same files, with its later window and the new frames in it, as in the table above, for `window_size` and "
+            "`chunk_shift` in the encoder's metadata."
+        )
+    notes += [f"`{name.removesuffix('_rule')}`: {rule}." for name, rule in ours.items() if name.endswith("_rule")]
+    notes.append("The figures above are of these graphs behind NeMo's own front end and windows; sherpa-onnx has others.")
+    return f"""With sherpa-onnx (`pip install sherpa-onnx soundfile`), as `python example.py . "{chosen}" recording.wav{told}`:
+
+```python
+{example}
+```
+
+{chr(10).join(f"- {note}" for note in notes)}"""
+
+
+def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
+    """Raises UsageError for a model or a variant that sherpa-onnx cannot run."""
+    import onnx
+
+    config = read_json(build / "config.json", "run `nemoport export`")
+    spec = ModelSpec.from_dict(config["spec"])
+    _check(spec, variants)
+    metadata = encoder_metadata(spec, config["encoder"].get("default_lookahead"))
+    for variant in variants:
+        artifact = Artifact.open(build / variant)
+        encoder, decoder, joiner = graphs(folder, variant)
+        split = split_decoder(onnx.load(artifact.decoder))
+        _save(onnx.load(artifact.encoder), encoder, metadata)
+        _save(split.predictor, decoder, {})
+        _save(split.joiner, joiner, {})
+    lines = [f"{piece} {i}\n" for i, piece in enumerate([*read_tokens(build / "shared" / "tokens.txt"), BLANK])]
+    (folder / "tokens.txt").write_text("".join(lines), encoding="utf-8")
+    write_json(folder / "config.json", config_for(config))
+
+
+def config_for(config: dict) -> dict:
+    """config.json of a package of this layout."""
+    spec = ModelSpec.from_dict(config["spec"])
+    rules = _silence(spec, config["encoder"]["default_lookahead"]) if spec.streaming else _offline(spec)
+    return {**config, "sherpa_onnx": {"version": VERSION, **rules}}
+
+
+def _silence(spec: ModelSpec, lookahead: int) -> dict:
+    """What a stream needs before and behind its audio. sherpa-onnx centres frame i at hop * (i + 1/2), NeMo at hop * i."""
+    streaming, frontend = spec.streaming, spec.frontend
+    hop = frontend.hop_samples
+    dropped = streaming.drop_enc_frames * streaming.subsampling_factor
+    return {
+        "lookahead": lookahead,
+        "chunk_ms": streaming.chunk_ms(lookahead, frontend),
+        "lead_samples": dropped * hop + hop // 2,
+        "lead_rule": (
+            f"sherpa-onnx drops the first {dropped} mel frames of a stream, words and all, and centres its frames half a hop "
+            "behind NeMo's; with it chunks and frames stand where NeMo has them"
+        ),
+        "tail_samples": (2 * streaming.chunk_mel_frames(lookahead, first=False) + 1) * hop,
+        "tail_rule": (
+            "sherpa-onnx runs full windows only, so without it the last words are lost. Two chunks and a frame: what is left, "
+            "and a chunk for what the model says late"
+        ),
+    }
+
+
+def _offline(spec: ModelSpec) -> dict:
+    return {
+        "lead_samples": spec.frontend.hop_samples // 2,
+        "lead_rule": "sherpa-onnx centres its frames half a hop behind NeMo's; with it they stand where NeMo has them",
+        "front_end_rule": (
+            "sherpa-onnx gives offline NeMo transducers a Povey window and mel bands that end 400 Hz below NeMo's, where NeMo "
+            "has a Hann window and bands up to half the rate; its transcripts differ from NeMo's by that, and no option "
+            "of its Python API changes the window"
+        ),
+    }
+
+
+def encoder_metadata(spec: ModelSpec, lookahead: int | None) -> dict[str, str]:
+    """metadata_props that sherpa-onnx reads of an encoder; of decoder and joiner it reads none."""
+    values = {
+        "model_type": "EncDecRNNTBPEModel",
+        "url": spec.kind,  # a model is a TDT to sherpa-onnx if this holds "tdt"
+        "vocab_size": spec.decoding.vocab_size,
+        "normalize_type": "" if spec.frontend.normalize == "NA" else spec.frontend.normalize,
+        "feat_dim": spec.frontend.n_mels,
+        "subsampling_factor": spec.encoder.subsampling_factor,
+        "pred_rnn_layers": spec.decoding.pred_layers,
+        "pred_hidden": spec.decoding.pred_hidden,
+    }
+    streaming = spec.streaming
+    if streaming:
+        values |= {
+            "window_size": streaming.window_mel_frames(lookahead, first=False),
+            "chunk_shift": streaming.chunk_mel_frames(lookahead, first=False),
+        }
+        for name, shape in NemoCaches.shapes(streaming, 1).items():
+            values |= {f"{name}_dim{i}": size for i, size in enumerate(shape[1:], 1)}
+    if spec.prompt:
+        values |= {"prompt_dictionary": json.dumps(spec.prompt.languages), "auto_prompt_id": spec.prompt.languages[AUTO]}
+    return {key: str(value) for key, value in values.items()}
+
+
+def _check(spec: ModelSpec, variants: Sequence[str]) -> None:
+    found, durations = spec.frontend, spec.decoding.durations
+    front_end = replace(found, n_mels=0, log_guard=0.0, normalize="")
+    problems = [f"{name}, which {GPU_ONLY[name]}" for name in variants if name in GPU_ONLY]
+    if others := [name for name in variants if cache_layout_of(name) not in CACHE_LAYOUTS]:
+        problems.append(f"{', '.join(others)}, whose caches it does not carry")
+    if front_end != FRONT_END:
+        problems.append(f"a front end of {front_end}")
+    if found.normalize != "NA" and (spec.streaming or found.normalize != "per_feature"):
+        problems.append(f"normalisation {found.normalize}")
+    if durations != tuple(range(len(durations))):
+        problems.append(f"durations {list(durations)}, which it takes to be 0, 1, 2, ...")
+    if spec.prompt and AUTO not in spec.prompt.languages:
+        problems.append(f"a prompt without {AUTO}, which is what it feeds where no language was named")
+    if problems:
+        raise UsageError(
+            "sherpa-onnx cannot run this.",
+            expected="variants of the nemo contract in whole files; NeMo's usual front end, normalised per_feature if "
+            "offline and not at all if streaming; durations 0, 1, 2, ... of a TDT",
+            found="; ".join(problems),
+            todo="name other variants (--variants), or take the layout native",
+        )
+
+
+def _save(model, path: Path, metadata: dict[str, str]) -> None:
+    """In one file, as apps that bundle their models need it, if it fits; else with the weights beside."""
+    import onnx
+
+    metadata = {p.key: p.value for p in model.metadata_props} | metadata
+    if model.ByteSize() > SINGLE_FILE_BYTES:
+        save_model(model, path, metadata)
+    else:
+        onnx.helper.set_model_props(model, metadata)
+        onnx.save(model, path)
+
+
+LAYOUT = Layout("sherpa-onnx", FILES, lay_out, graphs, usage, config_for=config_for, cache_layouts=CACHE_LAYOUTS)

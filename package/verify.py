@@ -1,0 +1,125 @@
+"""`nemoport verify`: a package is what its manifest says, and every variant in it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nemoport.artifact import Artifact
+from nemoport.errors import ArtifactError, UsageError, first_line
+from nemoport.files import read_json, sha256_file
+from nemoport.package.layouts import load_layout
+from nemoport.package.manifest import NAME, PackageManifest, list_files
+from nemoport.session import Session
+from nemoport.spec import ModelSpec
+
+
+def verify(folder: Path, variants: Sequence[str] | None = None) -> list[str]:
+    """Checks files, manifests and graphs and returns what was checked, a line each.
+
+    variants: those to check, by default all; the folders of the others may be absent or anything, as after a download
+    of one precision. Raises ArtifactError naming everything that is wrong with the files, or the first graph
+    that does not run; UsageError for a variant that the package never had.
+    """
+    folder = Path(folder)
+    manifest = PackageManifest.read(folder)
+    wanted = _wanted(folder, manifest, variants)
+    done = [f"{NAME}: schema {manifest.schema}, digest {manifest.digest[:12]}"]
+    done.append(_check_files(folder, manifest, wanted))
+    for variant in wanted:
+        runtime = load_layout(manifest.layout).runtime
+        done.append(f"{variant}: loads in {runtime}, {_run_silence(*_opened(folder, manifest, variant))}")
+    return done
+
+
+def _opened(folder: Path, manifest: PackageManifest, variant: str) -> tuple[Path, Session, tuple[int | None, ...]]:
+    """Its place, a session of it, the lookaheads that it serves."""
+    from nemoport.runtimes import open_session
+    from nemoport.runtimes.onnxruntime.session import OnnxSession
+    from nemoport.runtimes.onnxruntime.split import SplitSession
+
+    layout = load_layout(manifest.layout)
+    if layout.artifact_folder:
+        artifact = Artifact.open(layout.artifact_folder(folder, variant))
+        recorded = (manifest.variants[variant].digest, manifest.checkpoint_sha256)
+        if (artifact.manifest.digest, artifact.manifest.checkpoint_sha256) != recorded:
+            raise ArtifactError(
+                f"{artifact.folder} is not the variant that the package was made with.",
+                expected=f"manifest {recorded[0][:12]} of checkpoint {recorded[1][:12]}",
+                found=f"manifest {artifact.manifest.digest[:12]} of {artifact.manifest.checkpoint_sha256[:12]}",
+                todo="download or make the package again",
+            )
+        return artifact.folder, open_session(artifact, threads=1), artifact.lookaheads
+    encoder, *decoder = layout.graphs(folder, variant)
+    spec = ModelSpec.from_dict(read_json(folder / "config.json", "download or make the package again").get("spec", {}))
+    session = (SplitSession if len(decoder) > 1 else OnnxSession)(spec, encoder, *decoder, threads=1)
+    return encoder, session, spec.lookaheads
+
+
+def _wanted(folder: Path, manifest: PackageManifest, variants: Sequence[str] | None) -> list[str]:
+    unknown = sorted(set(variants or ()) - set(manifest.variants))
+    if unknown:
+        raise UsageError(
+            f"{folder} has no variant {', '.join(unknown)}.",
+            expected=f"one of {', '.join(sorted(manifest.variants))}",
+            found=", ".join(unknown),
+            todo="name a variant of this package",
+        )
+    return sorted(set(variants or manifest.variants))
+
+
+def _check_files(folder: Path, manifest: PackageManifest, wanted: Sequence[str]) -> str:
+    place = load_layout(manifest.layout).variant_folder
+    skipped = {place(folder, variant).name for variant in set(manifest.variants) - set(wanted)}
+    listed = {entry.path: entry for entry in manifest.files if entry.path.partition("/")[0] not in skipped}
+    present = [path for path in list_files(folder) if path.partition("/")[0] not in skipped]
+    problems = [f"{path}: missing" for path in sorted(set(listed) - set(present))]
+    problems += [f"{path}: not in the manifest" for path in sorted(set(present) - set(listed))]
+    for path in sorted(set(present) & set(listed)):
+        entry, size = listed[path], (folder / path).stat().st_size
+        if size != entry.bytes:
+            problems.append(f"{path}: {size} bytes, expected {entry.bytes}")
+        elif sha256_file(folder / path) != entry.sha256:
+            problems.append(f"{path}: content differs from its sha256")
+    if problems:
+        raise ArtifactError(
+            f"The package {folder} is damaged.",
+            expected=f"the {len(listed)} files of its manifest, unchanged, and no others",
+            found="; ".join(problems),
+            todo="download it again, or make it again with `nemoport package`",
+        )
+    return f"{len(listed)} files, {sum(entry.bytes for entry in listed.values())} bytes: sizes and sha256 as recorded"
+
+
+def _run_silence(place: Path, session: Session, lookaheads: Sequence[int | None]) -> str:
+    """Runs a first chunk of digital silence, or half a second of it, through encoder and decoder."""
+    spec = session.spec
+    count = max(lookaheads) + 1 if spec.streaming else 6
+    size = spec.streaming.window_mel_frames(count - 1, first=True) if spec.streaming else count * spec.offline.subsampling_factor
+    level = 0.0 if spec.frontend.normalize == "per_feature" else np.log(spec.frontend.log_guard)
+    silence = np.full((1, spec.frontend.n_mels, size), level, np.float32)
+    zeros = np.zeros(spec.decoding.state_shape(1), np.float32)
+    try:
+        state = session.initial_state(1, [0] if spec.prompt else [])
+        frames, lengths, _ = session.encode(silence, np.array([size]), state)
+        logits, states = session.step(frames, np.array([spec.decoding.blank_id], np.int32), (zeros, zeros))
+    except Exception as error:  # onnxruntime's own exception classes share no public base
+        raise _broken(place, first_line(error)) from error
+    shapes = (frames.shape, logits.shape)
+    wanted = ((1, count, spec.encoder.d_model), (1, count, spec.decoding.n_scores))
+    if shapes != wanted or int(lengths[0]) != count:
+        raise _broken(place, f"frames and logits of shapes {shapes}, {int(lengths[0])} frames valid, not {wanted}")
+    if not all(np.isfinite(values).all() for values in (frames, logits, *states)):
+        raise _broken(place, "values that are not finite")
+    return f"{count} finite frames of silence"
+
+
+def _broken(place: Path, found: str) -> ArtifactError:
+    return ArtifactError(
+        f"{place} does not run.",
+        expected="finite frames and scores for silence",
+        found=found,
+        todo="download it again, or build it again; if it stays, report it",
+    )

@@ -1,0 +1,66 @@
+"""Gate results on disk, and what they allow: `build/results/<variant>.jsonl`, one result a line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from nemoport.errors import ArtifactError, NemoportError
+from nemoport.files import write_bytes
+from nemoport.validate.gate_result import GateResult, artifact_sha256
+from nemoport.validate.limits import limits_digest, limits_of
+
+
+def required_passes(build: Path, variant: str) -> list[str]:
+    """What keeps a variant from being published: required gates without a pass on the files as they are now.
+
+    Empty if nothing does. Raises UsageError for a variant that gates.toml does not know.
+    """
+    limits = limits_of(variant)
+    try:
+        results, sha256 = read_results(results_path(build, variant)), artifact_sha256(build / variant)
+    except NemoportError as error:
+        return [" ".join(str(error).split())]
+    if not results:
+        return [f"no gate results in {results_path(build, variant)}: run `nemoport validate`"]
+    problems = []
+    for gate in limits.required:
+        found = [r for r in results if r.gate == gate]
+        stale = [r for r in found if r.sha256 != sha256 or r.limits_sha256 != limits_digest()]
+        failed = [r for r in found if not r.passed]
+        if not found:
+            problems.append(f"gate {gate} was not run")
+        elif failed:
+            problems.append(f"gate {gate} failed: {describe(failed[0])}")
+        elif stale:
+            problems.append(f"gate {gate} passed with other files or limits than those of now: validate again")
+    return problems
+
+
+def describe(result: GateResult) -> str:
+    figure = "" if result.measured is None else f"{result.measured:.6g} {result.unit}"
+    figure += "" if result.limit is None else f", limit {result.limit:g}"
+    return ": ".join(part for part in (result.case, figure, result.evidence) if part)
+
+
+def results_path(build: Path, variant: str) -> Path:
+    return build / "results" / f"{variant}.jsonl"
+
+
+def read_results(path: Path) -> list[GateResult]:
+    """Empty if there is no file. Raises ArtifactError."""
+    if not path.is_file():
+        return []
+    try:
+        return [GateResult.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read.",
+            expected="one gate result a line",
+            found=f"{type(error).__name__}: {error}",
+            todo="remove it and validate again",
+        ) from error
+
+
+def write_results(path: Path, results: list[GateResult]) -> None:
+    write_bytes(path, "".join(json.dumps(r.to_dict()) + "\n" for r in results).encode())
