@@ -167,7 +167,7 @@ def utterances(eval_corpus):
 
 
 @pytest.fixture(scope="module")
-def exclusive_lock(build, utterances):
+def alone(build, utterances):
     recognizer = Recognizer.open(build / "fp32", threads=1)
     return {h.id: h for h in recognizer.transcribe(utterances)}
 
