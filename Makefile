@@ -1,26 +1,27 @@
 # Every verb is one call of the command line; the command line reuses what the same inputs made.
+# Values may hold spaces: every use is quoted.
 CHECKPOINT  ?= reference/checkpoints/streaming-en.nemo
-# streaming: cache-aware. multilingual: that too, and told a language. offline: full context, such as parakeet-tdt; these
-# have no kv contract.
-KIND        ?= $(if $(findstring tdt,$(CHECKPOINT)),offline,$(if $(findstring multilingual,$(CHECKPOINT))$(findstring 3.5,$(CHECKPOINT)),multilingual,streaming))
-SPEECH      := $(if $(filter offline,$(KIND)),-tdt,$(if $(filter multilingual,$(KIND)),-multi))
-STREAMING   := $(filter-out offline,$(KIND))
+# streaming-rnnt, streaming-prompt-rnnt, offline-rnnt or offline-tdt, as the checkpoint itself says; read once, when it is needed.
+KIND        ?= $(eval KIND := $$(shell $(NEMOPORT) kind "$(CHECKPOINT)"))$(KIND)
+# The committed speech for that kind.
+SPEECH      = $(if $(filter offline-%,$(KIND)),-tdt,$(if $(filter streaming-prompt-%,$(KIND)),-multi))
 CORPUS      ?= reference/audio/eval$(SPEECH).jsonl
 CALIBRATION ?= reference/audio/calibration$(SPEECH).jsonl
-# nemo: NeMo's own caches. kv: projected keys and values, the fast one; its variants are named kv-...
-CONTRACT    ?= nemo
-KV          := $(if $(filter kv,$(CONTRACT)),kv-)
-# onnx, or another runtime, which has its own precisions: TARGET=openvino PRECISION=int8; see export/targets/.
+# The cache layout. nemo: NeMo's own caches. kv: projected keys and values, the fast one; its variants are named kv-...
+CACHES      ?= $(if $(CONTRACT),$(CONTRACT),nemo)
+KV          := $(if $(filter kv,$(CACHES)),kv-)
+# onnx, or another format, which has its own precisions: TARGET=openvino PRECISION=int8; see export/targets/.
 TARGET      ?= onnx
 PRECISION   ?= fp32
 # Such as 1120ms/0: a graph for one chunk size, in a build of its own; see export/profile.py.
 PROFILE     ?=
-NAME        := $(subst @,-,$(patsubst %.nemo,%,$(notdir $(CHECKPOINT))))$(if $(PROFILE),-$(subst /,-,$(PROFILE)))
-CHOSEN      := --checkpoint $(CHECKPOINT) $(if $(PROFILE),--profile $(PROFILE))
+NAME        := $(shell basename "$(CHECKPOINT)" .nemo | tr '@' '-')$(if $(PROFILE),-$(subst /,-,$(PROFILE)))
+CHOSEN      = --checkpoint "$(CHECKPOINT)" $(if $(PROFILE),--profile "$(PROFILE)")
 BUILD       ?= build/$(NAME)
 DIST        ?= dist/$(NAME)
-# What the model card must be told: --license, --language, --base-model ... The committed checkpoint is our own.
-CARD        ?= $(if $(filter reference/checkpoints/%,$(CHECKPOINT)),--license apache-2.0$(if $(SPEECH),, --language en))
+# What the model card needs: --license, --language, --base-model ... The committed checkpoints are our own.
+OURS        := $(filter reference/checkpoints/%,$(CHECKPOINT))
+CARD        ?= $(if $(OURS),--license apache-2.0$(if $(SPEECH),, --language en))
 # native; sherpa-onnx; openvino, litert, coreai, coreml; or onnx-asr, for offline models, with SHARDS, such as 1.5G: fp32 again
 # in files below that
 LAYOUT      ?= native
@@ -28,7 +29,7 @@ SHARDS      ?=
 REPO        ?=
 
 # Variants judged at once. Each holds its weights in memory: a large model on a machine with many cores takes fewer.
-JOBS        ?= $(if $(filter reference/checkpoints/%,$(CHECKPOINT)),$(shell nproc 2>/dev/null || echo 1),1)
+JOBS        ?= $(if $(OURS),$(shell nproc 2>/dev/null || echo 1),1)
 
 PYTHON      ?= python3
 # litert-torch asks for other versions than NeMo, so it has an environment of its own.
@@ -40,14 +41,13 @@ export OMP_WAIT_POLICY = passive
 PARALLEL    := -n 2 --dist loadfile
 test test-all: export OMP_NUM_THREADS = 1
 
-.PHONY: help setup setup-litert demo oracle export fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-static-cold quantize-int8-smoothquant \
-        quantize-int8-smoothquant-signed quantize-int8-weight quantize-int4-weight quantize-int4-mixed sensitivity validate package verify publish \
-        test test-all lint bench accuracy reference clean
+.PHONY: help setup setup-litert demo oracle export fp16 sensitivity validate package verify publish test test-all lint bench \
+        accuracy reference clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 26
-	@echo "Variables: KIND=$(KIND) CONTRACT=$(CONTRACT) LAYOUT=$(LAYOUT) PROFILE=$(PROFILE) CHECKPOINT=$(CHECKPOINT) BUILD=$(BUILD) CORPUS=$(CORPUS) CALIBRATION=$(CALIBRATION)"
+	@grep -E '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9%-]+):.*## (.*)/  \1\t\2/' | expand -t 26
+	@echo "Variables: CACHES=$(CACHES) LAYOUT=$(LAYOUT) PROFILE=$(PROFILE) CHECKPOINT=$(CHECKPOINT) BUILD=$(BUILD)"
 
 setup: $(ENVIRONMENT)/installed ## make .venv with every pinned package
 
@@ -67,61 +67,40 @@ setup-litert: .venv-litert/installed ## make .venv-litert, the same with what co
 	touch $@
 
 oracle: setup ## record NeMo's own streaming and offline runs of CHECKPOINT on CORPUS
-	$(NEMOPORT) oracle $(CHOSEN) --build $(BUILD) --corpus $(CORPUS)
+	$(NEMOPORT) oracle $(CHOSEN) --build "$(BUILD)" --corpus "$(CORPUS)"
 
-export: setup ## CHECKPOINT -> fp32 ONNX graphs in BUILD, or those of TARGET
-	$(NEMOPORT) export $(CHOSEN) --build $(BUILD) $(if $(filter onnx,$(TARGET)),--caches $(CONTRACT),--target $(TARGET) --precision $(PRECISION) --calibration $(CALIBRATION))
+export: setup ## CHECKPOINT -> fp32 ONNX graphs in BUILD, or those of TARGET in PRECISION
+	$(NEMOPORT) export $(CHOSEN) --build "$(BUILD)" --target $(TARGET) --precision $(PRECISION) --caches $(CACHES) --calibration "$(CALIBRATION)"
 
-fp16: export ## fp32 -> fp16 with Cast wrappers
-	$(NEMOPORT) quantize $(KV)fp16 --build $(BUILD) --calibration $(CALIBRATION)
+fp16: quantize-fp16 ## fp32 -> fp16 with Cast wrappers
 
-quantize-int8-dynamic: export ## fp32 -> dynamic INT8, smoothed on warm streams of CALIBRATION
-	$(NEMOPORT) quantize $(KV)int8-dynamic --build $(BUILD) --calibration $(CALIBRATION)
-
-quantize-int8-static: export ## fp32 -> static QDQ INT8, calibrated on warm streams of CALIBRATION
-	$(NEMOPORT) quantize $(KV)int8-static --build $(BUILD) --calibration $(CALIBRATION)
-
-quantize-int8-static-cold: export ## the same calibrated with cold caches: for the report, never packaged
-	$(NEMOPORT) quantize $(KV)int8-static-cold --build $(BUILD) --calibration $(CALIBRATION)
-
-quantize-int8-smoothquant: export ## static QDQ INT8 of the smoothed graph (SmoothQuant)
-	$(NEMOPORT) quantize $(KV)int8-smoothquant --build $(BUILD) --calibration $(CALIBRATION)
-
-quantize-int8-smoothquant-signed: export ## the same with s8 activations around zero, for TensorRT
-	$(NEMOPORT) quantize $(KV)int8-smoothquant-signed --build $(BUILD) --calibration $(CALIBRATION)
-
-quantize-int8-weight: export ## weight-only INT8, no calibration
-	$(NEMOPORT) quantize $(KV)int8-weight --build $(BUILD)
-
-quantize-int4-weight: export ## weight-only INT4 with error feedback
-	$(NEMOPORT) quantize $(KV)int4-weight --build $(BUILD) --calibration $(CALIBRATION)
-
-quantize-int4-mixed: export ## the same with the groups that cost most in 8 bits
-	$(NEMOPORT) quantize $(KV)int4-mixed --build $(BUILD) --calibration $(CALIBRATION)
+quantize-%: export ## fp32 -> a precision: int8-dynamic, int8-static, int8-smoothquant, int8-weight, int4-weight, int4-mixed, ...
+	$(NEMOPORT) quantize $(KV)$* --build "$(BUILD)" --calibration "$(CALIBRATION)"
 
 sensitivity: export ## what each layer and module costs in 4 bits
-	$(NEMOPORT) sensitivity --build $(BUILD) --calibration $(CALIBRATION)
+	$(NEMOPORT) sensitivity --build "$(BUILD)" --calibration "$(CALIBRATION)"
 
 validate: oracle ## hold every built variant to its gates; the exit code is the verdict
-	$(NEMOPORT) validate $(CHOSEN) --jobs $(JOBS) --build $(BUILD) --corpus $(CORPUS) --calibration $(CALIBRATION)
+	$(NEMOPORT) validate $(CHOSEN) --jobs $(JOBS) --build "$(BUILD)" --corpus "$(CORPUS)" --calibration "$(CALIBRATION)"
 
 package: ## lay out what passed for the Hub, in DIST
-	$(NEMOPORT) package --build $(BUILD) --dist $(DIST) --layout $(LAYOUT) $(if $(SHARDS),--shard-bytes $(SHARDS)) $(CARD)
+	$(NEMOPORT) package --build "$(BUILD)" --dist "$(DIST)" --layout $(LAYOUT) $(if $(SHARDS),--shard-bytes $(SHARDS)) $(CARD)
 
 verify: ## check DIST against its manifest
-	$(NEMOPORT) verify $(DIST)
+	$(NEMOPORT) verify "$(DIST)"
 
 publish: ## upload DIST to REPO; prints the plan only where there is no token
-	$(NEMOPORT) publish $(DIST) --repo $(REPO)
+	$(NEMOPORT) publish "$(DIST)" --repo "$(REPO)"
 
-demo: ## all of it on the committed checkpoint, in minutes
-	$(MAKE) --no-print-directory setup oracle fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-smoothquant \
-	    quantize-int8-weight $(if $(STREAMING),quantize-int8-static-cold)
-	$(if $(STREAMING),$(MAKE) --no-print-directory CONTRACT=kv export quantize-int8-dynamic quantize-int8-weight)
+demo: setup ## all of it on the committed checkpoint, in minutes
+	$(MAKE) --no-print-directory oracle fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-smoothquant quantize-int8-weight \
+	    $(if $(filter streaming-%,$(KIND)),quantize-int8-static-cold)
+	$(if $(filter streaming-%,$(KIND)),$(MAKE) --no-print-directory CACHES=kv export quantize-int8-dynamic quantize-int8-weight)
 	$(MAKE) --no-print-directory validate
-	rm -rf $(DIST)
+	rm -rf "$(DIST)"
 	$(MAKE) --no-print-directory package verify
-	@echo; cat $(BUILD)/results/report.md; echo; echo "Package: $(DIST)$(if $(filter native,$(LAYOUT)),    Try: $(NEMOPORT) transcribe $(DIST)/$(if $(STREAMING),kv-)int8-weight$(if $(filter multilingual,$(KIND)), --language auto) YOUR.wav)"
+	@echo; cat "$(BUILD)/results/report.md"; echo
+	@echo "Package: $(DIST)$(if $(filter native,$(LAYOUT)),    Try: $(NEMOPORT) transcribe $(DIST)/$(if $(filter streaming-%,$(KIND)),kv-)int8-weight$(if $(filter %-prompt-rnnt,$(KIND)), --language auto) YOUR.wav)"
 
 test: setup ## the tests that finish in minutes
 	$(BIN)/python -m pytest $(PARALLEL)
@@ -133,10 +112,10 @@ lint: setup ## ruff check and format, types (pyright), layers (import-linter)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/python .ci/tree.py
-	cd build/tree && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports $(CURDIR)/pyproject.toml
+	cd build/tree && PYTHONPATH=. "$(CURDIR)/$(BIN)/lint-imports" "$(CURDIR)/pyproject.toml"
 
 bench: setup ## encoder speed and memory, every row interleaved, beside the machine's limit; see bench/README.md
-	$(BIN)/python bench/streaming.py --build $(BUILD) --nemo $(CHECKPOINT)
+	$(BIN)/python bench/streaming.py --build "$(BUILD)" --nemo "$(CHECKPOINT)"
 
 accuracy: setup ## every variant on plain and outlier-hardened checkpoints (an hour of processor time); see bench/accuracy.md
 	$(BIN)/python bench/accuracy.py --build build/accuracy
