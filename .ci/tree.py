@@ -9,14 +9,13 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TREE = ROOT / "build" / "tree"
 
 
-def link_tree() -> None:
-    shutil.rmtree(TREE, ignore_errors=True)
+def link_tree(tree: Path = ROOT / "build" / "tree") -> None:
+    shutil.rmtree(tree, ignore_errors=True)
     folders = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
     for package, folder in sorted(folders.items()):
-        source, target = ROOT / folder, TREE.joinpath(*package.split("."))
+        source, target = ROOT / folder, tree.joinpath(*package.split("."))
         ignored = shutil.ignore_patterns("__pycache__", "audio", "checkpoints", "*.md")
         shutil.copytree(source, target, ignore=ignored, copy_function=os.symlink, dirs_exist_ok=True)
 

@@ -169,7 +169,7 @@ def speeds(setup: Setup, found: Sequence[Case], rounds: int) -> dict[tuple[str, 
         progress(f"speed: round {number + 1} of {rounds}")
         for key, context in contexts.items():
             figures = cost.measure(context)
-            taken[key].append(figures["audio_seconds"] / figures["work_seconds"])
+            taken[key].append(figures.audio_seconds / figures.work_seconds)
     return {key: statistics.median(values) for key, values in taken.items()}
 
 

@@ -57,7 +57,7 @@ def further_runs(context: Context, lookahead: int, part: Corpus) -> Pairs:
 
 
 def _committed(context: Context) -> list[Pairs]:
-    runs = [list(zip(heard, record, strict=True)) for _, heard, record in context.product()]
+    runs = [list(zip(heard, record, strict=True)) for _, heard, record in context.compared_by_default_rule()]
     texts = [u.text for u in context.corpus.utterances]
     return [[(text, *one) for one in of_each] for text, *of_each in zip(texts, *runs, strict=True)]
 

@@ -1,1 +1,1 @@
-"""Activation ranges and other statistics, taken from warm streams of calibration audio."""
+"""Calibration: activation ranges and other statistics, collected from streams of calibration audio with full caches."""

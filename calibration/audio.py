@@ -1,4 +1,4 @@
-"""Calibration audio: read when a recipe asks for it, and refused where it would calibrate for something else than speech."""
+"""Calibration audio: read when a recipe needs it, and refused where it would calibrate for something other than speech."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SILENT = 1e-3  # of full scale
 
 
 def check_calibration(corpus: Corpus) -> None:
-    """Raises CorpusError for audio that would calibrate for something else than speech at the model's rate."""
+    """Raises CorpusError unless there is speech in the audio and every file is of the model's sample rate or more."""
     import soundfile
 
     narrow = [(u.id, rate) for u in corpus.utterances if (rate := soundfile.info(u.path).samplerate) < u.sample_rate_hz]
@@ -36,13 +36,16 @@ def check_calibration(corpus: Corpus) -> None:
 
 @dataclass
 class CalibrationAudio:
-    """A manifest that is read when a recipe asks for it, once for a variant and its parents."""
+    """A manifest that is read when a recipe needs it, once for a variant and its parents. manifest: None if none was given."""
 
     manifest: Path | None
     _read: Corpus | None = None
 
     def corpus(self, variant: str, sample_rate_hz: int) -> Corpus:
-        """Raises CorpusError as `read_corpus` and `check_calibration`, and where there is no manifest."""
+        """Reads and checks the manifest, for `variant` and a model of this sample rate.
+
+        Raises CorpusError as `read_corpus` and `check_calibration`, and if there is no manifest.
+        """
         if self.manifest is None:
             raise CorpusError(
                 f"{variant} needs calibration audio.",

@@ -1,41 +1,64 @@
-"""Calibration runs kept on disk: reused when nothing changed, taken up where they stopped after a kill.
+"""Calibration runs kept on disk: reused when no input changed, resumed where they stopped after a kill.
 
 build/<checkpoint>/calibration/<digest>/
-    calibration.json    what was run: parent, corpus, parameters; the sha256 of every recording heard
-    state.npz           streams done and all that was collected from them, replaced as a whole
-    summary.json        what was collected of each tensor, for people; written when all streams are done
+    calibration.json    what was run: parent, corpus, parameters; the sha256 of every recording
+    state.npz           number of streams done and all that was collected from them, replaced as a whole
+    summary.json        what was collected of each tensor, for people to read; written when all streams are done
 """
 
 from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
 from nemoport.artifact import Artifact
-from nemoport.calibration.gram import GramCollector
 from nemoport.calibration.probe import Probe, ProbedSession
-from nemoport.calibration.ranges import RangeCollector
-from nemoport.calibration.samples import SampleCollector
 from nemoport.calibration.stream import CalibrationStreams
 from nemoport.errors import ArtifactError
 from nemoport.files import digest_json, write_bytes, write_json
+from nemoport.progress import Progress
 from nemoport.spec import context_name
 
-Progress = Callable[[str], None]  # told what is being done, a line at a time
-Collector = RangeCollector | SampleCollector | GramCollector
+
+class Collector(Protocol):
+    """Statistics of named tensors, gathered chunk by chunk. settings: what else the figures depend on, for the digest."""
+
+    settings: ClassVar[Mapping[str, Any]]
+
+    def __init__(self, tensors: Sequence[str]): ...
+
+    def update(self, values: Mapping[str, np.ndarray]) -> None:
+        """Adds one chunk. values: f32 by tensor name, all of them."""
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The whole state, for `numpy.savez`; the inverse of `from_arrays`."""
+        ...
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self: ...
+
+    def summary(self) -> dict[str, Any]:
+        """Tensor -> a few figures of it, as JSON takes them."""
+        ...
+
+
+C = TypeVar("C", bound=Collector)
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Generic[C]):
+    """A finished calibration run: where it is kept, the digests of its inputs and of its corpus, and what it collected."""
+
     folder: Path
     digest: str
     corpus_digest: str
-    collector: Collector
+    collector: C
 
 
 def calibrate(
@@ -45,14 +68,15 @@ def calibrate(
     root: Path | None = None,
     *,
     progress: Progress,
-    collect: type[Collector] = RangeCollector,
+    collect: type[C],
     threads: int | None = None,
     save_every: int = 2,
-) -> Calibration:
-    """Runs the streams through the parent's encoder and shows `tensors` to a collector.
+) -> Calibration[C]:
+    """Runs the streams through the parent's encoder and collects statistics of `tensors` of its graph, by their names.
 
-    root: where calibration folders stand, one a digest of all inputs; by default in the parent's build. Saves after
-    `save_every` streams. Raises CorpusError, ArtifactError (the saved state is damaged), OutputError.
+    root: the folder of calibration folders, each named by the digest of all inputs; by default in the parent's build.
+    collect: the class of the collector. threads: as of `Probe`. The state is saved after every `save_every` streams.
+    Raises CorpusError, ArtifactError (the saved state is damaged), OutputError.
     """
     inputs = {
         "parent_digest": parent.manifest.digest,
@@ -72,8 +96,8 @@ def calibrate(
         session = ProbedSession(parent, Probe(parent.encoder, tensors, threads=threads))
         for i in range(done, len(plans)):
             progress(f"calibration: stream {i + 1} of {len(plans)}, {context_name(plans[i].lookahead)}")
-            for wanted in streams.run(session, plans[i]):
-                if wanted:
+            for is_collected in streams.run(session, plans[i]):
+                if is_collected:
                     collector.update(session.encoder.values)
             if (i + 1) % save_every == 0 or i + 1 == len(plans):
                 _write_state(folder / "state.npz", collector, i + 1)
@@ -82,7 +106,7 @@ def calibrate(
     return Calibration(folder, digest, streams.corpus.digest, collector)
 
 
-def _read_state(path: Path, collect: type[Collector], tensors: list[str]) -> tuple[Collector, int]:
+def _read_state(path: Path, collect: type[C], tensors: list[str]) -> tuple[C, int]:
     if not path.is_file():
         return collect(tensors), 0
     try:
@@ -99,5 +123,6 @@ def _read_state(path: Path, collect: type[Collector], tensors: list[str]) -> tup
 
 def _write_state(path: Path, collector: Collector, streams_done: int) -> None:
     content = io.BytesIO()
-    np.savez(content, streams_done=np.int64(streams_done), **collector.to_arrays())
+    arrays: dict[str, Any] = {"streams_done": np.int64(streams_done), **collector.to_arrays()}
+    np.savez(content, **arrays)
     write_bytes(path, content.getvalue())

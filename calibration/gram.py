@@ -1,12 +1,13 @@
-"""What error feedback needs to see of a tensor: how its channels vary together."""
+"""Gram matrices of activations: how the channels of a tensor vary together, which rounding with error feedback needs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-BATCH_UTTERANCES = 256  # rows: a chunk has few, and each addition reads and writes a whole gram, 64 MB for 4096 channels
+ROWS_PER_ADDITION = 256  # a chunk has few rows, and each addition reads and writes a whole gram, 64 MB for 4096 channels
 
 
 class GramCollector:
@@ -15,29 +16,29 @@ class GramCollector:
     For the published model's layers that is 3.7 GB, and 0.3 GB for rows that are not added yet.
     """
 
-    settings = {"statistic": "gram", "rows_together": BATCH_UTTERANCES}
+    settings: ClassVar[Mapping[str, Any]] = {"statistic": "gram", "rows_together": ROWS_PER_ADDITION}
 
     def __init__(self, tensors: Sequence[str]):
         self.tensors = list(tensors)
-        self.seen = np.zeros(len(self.tensors), np.int64)
+        self.seen = np.zeros(len(self.tensors), np.int64)  # rows so far, of each tensor
         self._grams: dict[str, np.ndarray] = {}
         self._waiting: dict[str, list[np.ndarray]] = {}
 
     @property
     def grams(self) -> dict[str, np.ndarray]:
-        """Tensor -> its gram, of every row so far."""
+        """Tensor -> its gram f32 [channels, channels], of every row so far."""
         for tensor in self._waiting:
             self._add(tensor)
         return self._grams
 
     def update(self, values: Mapping[str, np.ndarray]) -> None:
-        """values: f32 [..., channels] by tensor name, all of them."""
+        """Adds the rows of one chunk. values: f32 [..., channels] by tensor name, all of them."""
         for index, tensor in enumerate(self.tensors):
             rows = values[tensor].reshape(-1, values[tensor].shape[-1])
             waiting = self._waiting.setdefault(tensor, [])
             waiting.append(rows)
             self.seen[index] += len(rows)
-            if sum(map(len, waiting)) >= BATCH_UTTERANCES:
+            if sum(map(len, waiting)) >= ROWS_PER_ADDITION:
                 self._add(tensor)
 
     def _add(self, tensor: str) -> None:
@@ -51,18 +52,18 @@ class GramCollector:
                 self._grams[tensor] = rows.T @ rows
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Everything, for `numpy.savez`; the inverse of `from_arrays`."""
+        """The whole state, for `numpy.savez`; the inverse of `from_arrays`."""
         arrays = {"tensors": np.array(self.tensors), "seen": self.seen}
         for i, name in enumerate(self.tensors):
             if name in self._grams:
                 arrays[f"gram/{i}"] = self._grams[name]
-            if self._waiting.get(name):  # not added, so that one that is taken up rounds as one that went on
+            if self._waiting.get(name):  # not added, so that a resumed run rounds as one that was not interrupted
                 arrays[f"waiting/{i}"] = np.concatenate(self._waiting[name])
         return arrays
 
-    @staticmethod
-    def from_arrays(arrays: Mapping[str, np.ndarray]) -> GramCollector:
-        collector = GramCollector(arrays["tensors"].tolist())
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        collector = cls(arrays["tensors"].tolist())
         collector.seen = np.array(arrays["seen"])
         for i, name in enumerate(collector.tensors):
             if f"gram/{i}" in arrays:
@@ -71,8 +72,8 @@ class GramCollector:
                 collector._waiting[name] = [np.array(arrays[f"waiting/{i}"])]
         return collector
 
-    def summary(self) -> dict:
-        """tensor -> rows seen, and the root mean square of its values."""
+    def summary(self) -> dict[str, Any]:
+        """Tensor -> number of its rows, and the root mean square of its values."""
         return {
             tensor: {
                 "rows": int(self.seen[i]),

@@ -1,9 +1,10 @@
-"""Looks at tensors inside a graph while a stream runs through it, without a second copy of the weights."""
+"""Probes: sessions that also return tensors from inside a graph, without a second copy of its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,11 +12,11 @@ from nemoport.artifact import Artifact
 from nemoport.errors import ArtifactError, first_line
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 
-_SMALL_BYTES = 200_000_000
+_SMALL_BYTES = 200_000_000  # of weights
 
 
 class Probe:
-    """An onnxruntime session of `graph` that keeps, after each run, what the tensors named in `tensors` held.
+    """An onnxruntime session of `graph` that keeps the values of the tensors named in `tensors` after each run, in `values`.
 
     With `max_abs` it keeps only the largest magnitude of each (f32 []), found inside the graph: the tensors themselves
     are freed as the run goes on. All must be f32 and inside `graph`. The weights stay in the graph's own .data file, so
@@ -23,6 +24,7 @@ class Probe:
 
     threads: intra-op, 0 for onnxruntime's choice, None for one where the weights are small: there two threads wait for
     each other longer than they compute (overflow scan of the reference checkpoint, busy 2 cores: 37 s against 16 s).
+    Raises ArtifactError if onnxruntime cannot load the graph.
     """
 
     def __init__(self, graph: Path, tensors: Sequence[str], *, max_abs: bool = False, threads: int | None = None):
@@ -44,27 +46,28 @@ class Probe:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
         try:
-            self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            self._session: Any = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exception classes share no public base
             raise ArtifactError(
-                f"{graph} cannot be looked into.",
+                f"{graph} cannot be run for calibration.",
                 expected="an fp32 graph and its .data file, as `nemoport export` writes them",
                 found=first_line(error),
                 todo="check it with `nemoport verify`, then export again",
             ) from error
 
-    def get_inputs(self):
+    def get_inputs(self) -> list[Any]:
+        """As `InferenceSession.get_inputs`."""
         return self._session.get_inputs()
 
     def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """As `InferenceSession.run`; the probed tensors go to `values`."""
-        results = self._session.run([*names, *self._outputs], dict(feeds))
+        """As `InferenceSession.run`; puts the probed tensors into `values`."""
+        results: list[np.ndarray] = self._session.run([*names, *self._outputs], dict(feeds))
         self.values = dict(zip(self._tensors, results[len(names) :], strict=True))
         return results[: len(names)]
 
 
 class ProbedSession(OnnxSession):
-    """An artifact's session whose graphs are probes: `encoder` and `decoder` hold what the last call saw."""
+    """An artifact's session over probes: `encoder` and `decoder` hold the probed values of the last call."""
 
     def __init__(self, artifact: Artifact, encoder: Probe, decoder: Probe | None = None):
         self.spec = artifact.spec
@@ -73,6 +76,7 @@ class ProbedSession(OnnxSession):
 
 
 def _threads(graph: Path) -> int:
+    """One for a graph with small weights, else 0, which is onnxruntime's choice."""
     data = graph.with_name(f"{graph.name}.data")
     return 1 if not data.is_file() or data.stat().st_size < _SMALL_BYTES else 0
 

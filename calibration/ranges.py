@@ -1,9 +1,10 @@
-"""Activation ranges in memory that does not grow with the audio: extremes and a histogram of fixed size per tensor."""
+"""Activation ranges, in memory that does not grow with the audio: extremes and a histogram of fixed size per tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -17,19 +18,21 @@ _SMALLEST_EXPONENT = -20  # histograms start at +-2**-20; what is smaller falls 
 
 @dataclass(frozen=True)
 class Range:
+    """The least and the largest value that a quantized tensor has to hold."""
+
     low: float
     high: float
 
 
 class RangeCollector:
-    """Sees every value of every named tensor; keeps 64 KiB a tensor, whatever the number of chunks.
+    """Takes every value of every named tensor and keeps 64 KiB a tensor, whatever the number of chunks.
 
     A histogram spans +-2**e in `BINS` bins. When a larger value comes, e grows and neighbouring bins merge. Bin edges
     are multiples of powers of two, so the bins of a coarse histogram are exact unions of those of a fine one: the
     result does not depend on the order of the data, nor on where a run was interrupted.
     """
 
-    settings = {"bins": BINS}
+    settings: ClassVar[Mapping[str, Any]] = {"bins": BINS}
 
     def __init__(self, tensors: Sequence[str]):
         self.tensors = list(tensors)
@@ -39,7 +42,8 @@ class RangeCollector:
         self.counts = np.zeros((len(self.tensors), BINS), np.int64)
 
     def update(self, values: Mapping[str, np.ndarray]) -> None:
-        """values: f32 of any shape by tensor name, all of them. Raises ArtifactError on NaN or infinity."""
+        """Adds the values of one chunk. values: f32 of any shape by tensor name, all of them. Raises ArtifactError on NaN or
+        infinity."""
         for row, tensor in enumerate(self.tensors):
             flat = values[tensor].ravel()
             low, high = float(flat.min()), float(flat.max())
@@ -57,10 +61,10 @@ class RangeCollector:
             self.counts[row] += np.bincount(scaled.astype(np.int32) + BINS // 2, minlength=BINS)
 
     def ranges(self, method: str, percentile: float = 100.0) -> dict[str, Range]:
-        """Per tensor: the extremes ("minmax"), or all but a share of 1 - percentile / 100 at either end.
+        """Tensor -> its range: the extremes ("minmax"), or all but a share of 1 - percentile / 100 at either end.
 
         A percentile is the outer edge of its bin, no further out than the extremes: at most one bin width from exact.
-        Raises CorpusError if nothing was collected.
+        Raises UsageError (no such method), CorpusError (nothing was collected).
         """
         if method not in METHODS or not 50.0 < percentile <= 100.0:
             raise UsageError(
@@ -82,22 +86,23 @@ class RangeCollector:
         return {self.tensors[i]: self._percentile(i, percentile / 100.0) for i in rows}
 
     def bin_width(self, tensor: str) -> float:
+        """The width of a histogram bin, in the tensor's own unit: how far a percentile may be from exact."""
         return 2.0 ** self._bin_exponent(self.tensors.index(tensor))
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Everything, for `numpy.savez`; the inverse of `from_arrays`."""
+        """The whole state, for `numpy.savez`; the inverse of `from_arrays`."""
         arrays = {"low": self.low, "high": self.high, "exponent": self.exponent, "counts": self.counts}
         return {"tensors": np.array(self.tensors), **arrays}
 
-    @staticmethod
-    def from_arrays(arrays: Mapping[str, np.ndarray]) -> RangeCollector:
-        collector = RangeCollector(arrays["tensors"].tolist())
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        collector = cls(arrays["tensors"].tolist())
         for name in ("low", "high", "exponent", "counts"):
             setattr(collector, name, np.array(arrays[name]))
         return collector
 
-    def summary(self) -> dict:
-        """tensor -> [low, high] by minmax and by some percentiles."""
+    def summary(self) -> dict[str, Any]:
+        """Tensor -> [low, high] by minmax and by some percentiles."""
         rows = {"minmax": self.ranges("minmax")}
         rows |= {f"p{p:g}": self.ranges("percentile", p) for p in SHOWN_PERCENTILES}
         return {

@@ -1,6 +1,6 @@
-"""The warm-cache reader: calibration audio as live streams through the fp32 graph, its own caches carried along.
+"""Calibration streams: calibration audio run through the fp32 graph as live streams are, with its caches carried along.
 
-What a static range must cover is what the encoder meets in use: caches full of real speech, at every lookahead, in
+A static range must cover the activations that occur in use: with caches full of real speech, at every lookahead, in
 speech, in pauses and in silence. So utterances are joined into streams several left contexts long, the streams take
 the checkpoint's lookaheads in turn, and each lookahead also gets a stream that falls silent, and one that comes through
 a telephone: without its band limit in the calibration, smoothed channels that are quiet in studio speech are clipped in
@@ -8,13 +8,14 @@ a call (multilingual reference: encoder frames at 22.8 dB there, with these stre
 
 Warm-up rule: a chunk is collected when the caches it reads are full. Exempt are the streams that fall silent, which are
 collected from their first chunk on, because users' streams start cold too. Measured on the reference checkpoint: what
-a cold start reaches beyond the ranges of warm chunks is mostly other audio (17 of 54 tensors; the same audio heard warm
-exceeds them in 18), but 13 exceed both, by up to 21 %, attention outputs first: they average over fewer frames.
+a cold start reaches beyond the ranges of warm chunks is mostly due to other audio (17 of 54 tensors; the same audio with
+full caches exceeds them in 18), but 13 exceed both, by up to 21 %, attention outputs first: they average over fewer frames.
 
-An offline encoder has no caches. It hears each stream as one recording of half a minute, and one of two minutes.
+An offline encoder has no caches. It is run on each stream as one recording of half a minute, and on one of two minutes.
 
-A model with a prompt hears each stream in one language, as many streams in each, the shorter ones again; it is told the
-language in the first round of streams, and in the next, where its dictionary has it, to find out by itself; and so on.
+A model with a prompt is run on streams of one language each, on equally many of every language; those of a language with
+less audio are used again. The prompt is the slot of the language in the first round of streams, in the next the slot of
+"auto", where the dictionary has it, under which the model detects the language itself; and so on in turn.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from itertools import cycle, islice
 import numpy as np
 
 from nemoport.artifact import Artifact
+from nemoport.chunker import Chunk, make_chunker
 from nemoport.errors import CorpusError
+from nemoport.prompt import AUTO
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.session import EncoderState, Session
-from nemoport.spec import AUTO, ModelSpec
+from nemoport.spec import ModelSpec
 from nemoport.speech.conditions import telephone
 from nemoport.speech.corpus import Corpus, prompts
-from nemoport.stream import Chunk, make_chunker
 
 OFFLINE_CONTEXT_S = 7.5
 LONGEST_CONTEXTS = 16.0  # of an offline encoder's one long recording
@@ -41,16 +43,16 @@ LONGEST_CONTEXTS = 16.0  # of an offline encoder's one long recording
 @dataclass(frozen=True)
 class StreamParameters:
     """How calibration audio is streamed. A context is the encoder's left context: 70 frames, 5.6 s, as published; for an
-    encoder that hears all, 7.5 s.
+    encoder with full context, 7.5 s.
 
-    `cold` is the fault that this reader exists to avoid, kept for comparison only: every chunk starts from empty
+    `cold` is the fault that these streams exist to avoid, kept for comparison only: every chunk starts from empty
     caches, as if it stood alone, and none is dropped.
     """
 
     contexts_per_stream: float = 4.0  # so that at most a quarter of a stream is warm-up
     silence_contexts: float = 1.25  # long enough that no speech is left in the caches
     noise_rms: float = 1e-3  # -60 dB of full scale: a quiet room
-    telephone: bool = True  # one stream more at each lookahead, while there is other speech, through a telephone
+    telephone: bool = True  # one stream more at each lookahead, as long as there is other speech, through a telephone
     min_cache_fill: float = 1.0  # chunks whose cache holds less than this share of a context are not collected
     cold: bool = False
 
@@ -66,6 +68,8 @@ class Segment:
 
 @dataclass(frozen=True)
 class StreamPlan:
+    """One stream before it is run: its lookahead in encoder frames (None for an offline encoder), its audio, its prompt."""
+
     lookahead: int | None
     segments: tuple[Segment, ...]
     collect_start: bool = False  # collect from the first chunk on, whatever the caches hold
@@ -73,21 +77,21 @@ class StreamPlan:
 
 
 class CalibrationStreams:
-    """The streams of a corpus. Iterating twice gives the same twice; nothing is kept but the plan."""
+    """The streams of a corpus, by plan. Audio is read when a stream is run, the same each time; only the plans are kept."""
 
     def __init__(self, corpus: Corpus, spec: ModelSpec, filterbank: np.ndarray, parameters: StreamParameters):
         self.corpus, self.spec, self.parameters = corpus, spec, parameters
         self._filterbank = filterbank
-        self._prompts = prompts(corpus, spec)
+        self._prompts = prompts(corpus, spec)  # the slot of each utterance's language
         self.plans = self._plan()
 
     @staticmethod
     def of(corpus: Corpus, artifact: Artifact, parameters: StreamParameters) -> CalibrationStreams:
-        """For the encoder of `artifact`. Raises CorpusError."""
+        """The streams for the encoder of `artifact`. Raises CorpusError (too little audio, unknown languages)."""
         return CalibrationStreams(corpus, artifact.spec, artifact.filterbank(), parameters)
 
     def chunks(self, plan: StreamPlan) -> Iterator[Chunk]:
-        """The full windows of one stream. The rest behind the last one is left out: padding would enter the ranges."""
+        """Cuts one stream into its full windows. The rest behind the last one is left out: padding would enter the ranges."""
         cut = make_chunker(self.spec, self._filterbank, plan.lookahead, "full")
         for segment in plan.segments:
             yield from cut.feed(self.samples(segment))
@@ -95,24 +99,24 @@ class CalibrationStreams:
             yield from cut.finish()
 
     def initial_state(self, session: Session, plan: StreamPlan) -> EncoderState:
-        """Of a fresh stream by this plan."""
+        """The encoder state of a fresh stream, with the prompt of this plan."""
         return session.initial_state(1, [] if plan.prompt is None else [plan.prompt])
 
     def samples(self, segment: Segment) -> np.ndarray:
-        """f32 [n], mono, at the model's rate."""
+        """The audio of a segment: f32 [n], mono, at the model's rate."""
         if segment.kind in ("speech", "telephone"):
-            heard = self.corpus.utterances[segment.utterance].samples()
-            return heard if segment.kind == "speech" else telephone(heard, self.spec.frontend.sample_rate_hz)
+            speech = self.corpus.utterances[segment.utterance].samples()
+            return speech if segment.kind == "speech" else telephone(speech, self.spec.frontend.sample_rate_hz)
         if segment.kind == "silence":
             return np.zeros(segment.samples, np.float32)
         noise = np.random.default_rng(0).standard_normal(segment.samples)
         return (self.parameters.noise_rms * noise).astype(np.float32)
 
     def run(self, session: OnnxSession, plan: StreamPlan) -> Iterator[bool]:
-        """Runs one stream and yields after each chunk whether what the encoder saw is to be collected."""
-        cold = self.parameters.cold
-        all_chunks = cold or plan.collect_start or self.spec.streaming is None
-        needed = 0 if all_chunks else self.parameters.min_cache_fill * self.spec.streaming.left_context_enc_frames
+        """Runs one stream and yields after each chunk whether its activations are to be collected."""
+        cold, needed = self.parameters.cold, 0.0  # encoder frames in the cache
+        if self.spec.streaming is not None and not (cold or plan.collect_start):
+            needed = self.parameters.min_cache_fill * self.spec.streaming.left_context_enc_frames
         state = self.initial_state(session, plan)
         for chunk in self.chunks(plan):
             filled = int(state.length[0])
@@ -124,7 +128,7 @@ class CalibrationStreams:
     def _plan(self) -> tuple[StreamPlan, ...]:
         lookaheads = self.spec.lookaheads
         groups = self._groups()
-        count = max(len(groups), len(lookaheads))  # a small corpus is heard again at the other lookaheads
+        count = max(len(groups), len(lookaheads))  # a small corpus is used again at the other lookaheads
         spoken = [
             StreamPlan(lookaheads[i % len(lookaheads)], group, prompt=prompt)
             for i, (group, prompt) in enumerate(islice(cycle(groups), count))
@@ -150,7 +154,7 @@ class CalibrationStreams:
         return (*spoken, *fading, *narrow, *longest)
 
     def _first(self, contexts: float) -> Iterator[Segment]:
-        """Utterances from the corpus's beginning, so many contexts of them where there are."""
+        """Utterances from the corpus's beginning, `contexts` contexts long, or all if the corpus is shorter."""
         seconds = 0.0
         for i, utterance in enumerate(self.corpus.utterances):
             if seconds >= contexts * self._context_seconds:
@@ -159,8 +163,8 @@ class CalibrationStreams:
             seconds += utterance.seconds
 
     def _groups(self) -> list[tuple[tuple[Segment, ...], int | None]]:
-        """Consecutive utterances, each group at least `contexts_per_stream` long (the last takes what is left over), and
-        the slot that the model is told."""
+        """Groups of consecutive utterances of one language, each at least `contexts_per_stream` long (the last takes what
+        is left over), and the prompt slot of each group."""
         spec = self.spec.prompt
         if spec is None:
             return [(group, None) for group in self._joined(range(len(self.corpus.utterances)))]
@@ -169,17 +173,18 @@ class CalibrationStreams:
             members.setdefault(utterance.language, []).append(i)
         spoken = [self._joined(indices) for indices in members.values()]
         rounds = range(max(map(len, spoken)))
-        finds_out = spec.slot(AUTO) if AUTO in spec.languages else None
+        auto = spec.slot(AUTO) if AUTO in spec.languages else None
         return [
             (
                 groups[number % len(groups)],
-                finds_out if number % 2 and finds_out is not None else self._prompts[groups[0][0].utterance],
+                auto if number % 2 and auto is not None else self._prompts[groups[0][0].utterance],
             )
             for number in rounds
             for groups in spoken
         ]
 
     def _joined(self, utterances: Sequence[int]) -> list[tuple[Segment, ...]]:
+        """`_groups` of the utterances of one language. Raises CorpusError if there are not enough for one group."""
         wanted = self.parameters.contexts_per_stream * self._context_seconds
         found = sum(self.corpus.utterances[i].seconds for i in utterances)
         if found < wanted:

@@ -1,10 +1,11 @@
-"""The tar that a .nemo file is: its members, and one error for whatever is wrong with it."""
+"""The members of a .nemo file, which is a tar, and the one error for a damaged one."""
 
 from __future__ import annotations
 
 import tarfile
 import zlib
 from pathlib import Path
+from typing import IO
 
 from nemoport.errors import CheckpointError
 
@@ -12,25 +13,28 @@ _DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error)  # older .nemo files
 
 
 def opened(path: Path) -> tarfile.TarFile:
-    """For a `with`. Raises CheckpointError."""
+    """Opens a .nemo file, for a `with` statement. Raises CheckpointError."""
     try:
         return tarfile.open(path)
     except _DAMAGE as error:
         raise unreadable(path, str(error)) from error
 
 
-def member(tar: tarfile.TarFile, name: str):
-    """A readable, seekable stream of one member. Raises CheckpointError if there is none or the archive is damaged."""
+def member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
+    """Opens one member as a seekable stream. Raises CheckpointError if there is none or the archive is damaged."""
+    path = Path(str(tar.name))  # `opened` gave it one; the annotation allows archives without
     try:
         for entry in tar.getmembers():  # walks to the end, which finds a truncated file; NeMo writes ./name
-            if entry.name.removeprefix("./") == name and entry.isfile():
-                return tar.extractfile(entry)
+            named = entry.name.removeprefix("./") == name and entry.isfile()
+            if named and (stream := tar.extractfile(entry)) is not None:
+                return stream
     except _DAMAGE as error:
-        raise unreadable(Path(tar.name), f"{name}: {error}") from error
-    raise unreadable(Path(tar.name), f"no {name} in it")
+        raise unreadable(path, f"{name}: {error}") from error
+    raise unreadable(path, f"no {name} in it")
 
 
 def unreadable(path: Path, found: str) -> CheckpointError:
+    """The error for a damaged .nemo file. found: what is wrong with it."""
     return CheckpointError(
         f"{path} cannot be read.",
         expected="a complete .nemo file (a tar with model_config.yaml and model_weights.ckpt)",

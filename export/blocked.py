@@ -1,7 +1,8 @@
-"""Parts of the offline encoder that go over a recording in blocks, so that memory does not grow with what they hold within.
+"""Expands the parts of the offline encoder that process a recording in blocks, which bounds the memory of their intermediate
+tensors.
 
-The tracer cannot make a Loop of them. It exports each as one node of the domain DOMAIN, and `expand` puts standard
-operators in its place, from the text of an ONNX function.
+The tracer cannot make a Loop of them. It exports each as one node of the domain DOMAIN, and `expand` replaces the node by
+standard operators, from the text of an ONNX function.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ def function_text(text: str, **numbers: int) -> str:
 
 
 def expand(model: onnx.ModelProto, bodies: Mapping[str, str]) -> onnx.ModelProto:
-    """The model with every node of DOMAIN replaced; as it is where there is none. bodies: text of a function by its name;
-    CHANNELS in it stands for the node's attribute `channels`."""
+    """Replaces every node of DOMAIN; a model without one is returned as it is.
+
+    bodies: name of an operator of DOMAIN -> text of its ONNX function, in which CHANNELS stands for the node's attribute
+    `channels`.
+    """
     nodes = {n.op_type: n for n in model.graph.node if n.domain == DOMAIN}
     if not nodes:
         return model
@@ -39,6 +43,6 @@ def expand(model: onnx.ModelProto, bodies: Mapping[str, str]) -> onnx.ModelProto
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     expanded = inliner.inline_local_functions(model)
     for node in expanded.graph.node:
-        if not node.name:  # the quantizers go by names
+        if not node.name:  # the quantizers identify nodes by name
             node.name = f"/blocked/{node.output[0]}"
     return expanded

@@ -15,9 +15,10 @@ from nemoport.export.blocked import DOMAIN, function_text
 NAME = "RelativeAttention"
 BLOCK = 128  # queries at most; a shorter recording is one block of its own length
 
-# T: frames; N: queries of a block. Row i of a block that begins at s has the distances T - 1 - s - i onward of the table, so the
-# block's window of the table has its first column at T - 1 - s once N - 1 columns stand before it. With one column more
-# than it needs, a row is a plain offset into the flat scores: that is the shift of the paper's appendix B, uncopied.
+# T: frames; N: queries of a block. Row i of a block that begins at s needs the columns of the table from T - 1 - s - i on, so
+# the block's window of the table begins at column T - 1 - s once N - 1 columns of zeros stand before the table. With one column
+# more than a row needs, each row is a plain offset into the flat scores: the shift of arXiv 1901.02860, appendix B, without its
+# copy.
 BODY = function_text(
     """
 RelativeAttention (content_query, position_query, key, value, positions, mask) => (context)
@@ -84,11 +85,12 @@ RelativeAttention (content_query, position_query, key, value, positions, mask) =
 
 
 class RelativeAttention(torch.autograd.Function):
-    """content_query, position_query: f32 [B, h, T, d_k]; key: f32 [B, h, d_k, T]; value: f32 [B, h, T, d_k]; positions:
-    f32 [1, h, d_k, 2 T - 1], from the furthest past to the furthest future; mask: f32 [B, 1, 1, T], added to the scores
-    -> f32 [B, h, T, d_k].
+    """Attention with relative positions (Transformer-XL, arXiv 1901.02860, section 3.3). Exports as one node, which
+    `blocked.expand` replaces.
 
-    Exports as one node, which `blocked.expand` replaces.
+    content_query, position_query: f32 [B, h, T, d_k]; key: f32 [B, h, d_k, T]; value: f32 [B, h, T, d_k]; positions: f32
+    [1, h, d_k, 2 T - 1], from the furthest past to the furthest future; mask: f32 [B, 1, 1, T], added to the scores
+    -> f32 [B, h, T, d_k].
     """
 
     @staticmethod

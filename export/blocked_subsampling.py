@@ -1,8 +1,8 @@
 """The centred subsampling of a whole recording, in blocks: as a torch function and as ONNX.
 
 Its first convolution yields 256 channels of 64 bands for every second mel frame: 1.3 GB for 390 s, and the runtime holds
-that more than once. Here a Loop makes BLOCK encoder frames at a time from the 8 BLOCK + 7 mel frames that they see. What
-lies before the recording or behind its end is zero before each convolution, as their padding and NeMo's masks have it.
+that more than once. Here a Loop makes BLOCK encoder frames at a time from the 8 BLOCK + 7 mel frames of their receptive field.
+What lies before the recording or behind its end is zero before each convolution, as padding and masks make it in NeMo.
 """
 
 from __future__ import annotations
@@ -106,11 +106,12 @@ CentredSubsampling (mel, length1, length2, w0, b0, w2, b2, w3, b3, w5, b5, w6, b
 
 
 class CentredSubsampling(torch.autograd.Function):
-    """width: channels * bands / 8, a number. mel: f32 [B, 1, T, bands], zeros behind each length; length1, length2: i64
-    [B], valid frames behind the first and the second stride; then weights and biases of the convolutions 0, 2, 3, 5 and
-    6 -> f32 [B, T', width].
+    """The convolutions of NeMo's ConvSubsampling (dw_striding by 8, centred). Exports as one node, which `blocked.expand`
+    replaces.
 
-    Exports as one node, which `blocked.expand` replaces.
+    width: channels * bands / 8, a number; mel: f32 [B, 1, T, bands], zeros behind each length; length1, length2: i64 [B], valid
+    frames behind the first and the second stride; then weights and biases of the convolutions 0, 2, 3, 5 and 6
+    -> f32 [B, T', width].
     """
 
     @staticmethod

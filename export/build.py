@@ -1,4 +1,5 @@
-"""Checkpoint -> build folder: config.json, shared/, fp32/ or kv-fp32/. Run again, it reuses what the same inputs made."""
+"""Writes the build folder of a checkpoint: config.json, shared/, and a folder for each variant. A variant that the same inputs
+made before is reused."""
 
 from __future__ import annotations
 
@@ -17,13 +18,15 @@ from nemoport.variant import FP32, GRAPH_ROLES, Variant
 
 
 def export_checkpoint(checkpoint: Checkpoint, build: Path, layout: str = NEMO) -> Artifact:
-    """The fp32 ONNX graphs, in a cache layout (cache_layout.py). Raises UsageError for another, CheckpointError, or OutputError
-    if `build` holds another checkpoint's graphs."""
+    """Exports the fp32 ONNX graphs of a checkpoint: the variant fp32, or kv-fp32 in the cache layout kv (cache_layout.py).
+
+    Raises UsageError for an unknown cache layout, CheckpointError, or OutputError if `build` holds another checkpoint's graphs.
+    """
     return build_variant(checkpoint, build, onnx_recipe(checkpoint.spec, layout), lambda folder: fill(checkpoint, folder, layout))
 
 
 def onnx_recipe(spec: ModelSpec, layout: str) -> Recipe:
-    """Raises UsageError as `check_layout`."""
+    """The recipe of the fp32 ONNX graphs in a cache layout. Raises UsageError as `check_layout`."""
     check_layout(layout, spec)
     streaming = spec.streaming
     profile: dict = {"lookaheads": list(streaming.lookaheads)} if streaming else {}
@@ -43,10 +46,10 @@ def fill(checkpoint: Checkpoint, folder: Path, layout: str) -> dict[str, str]:
 def build_variant(
     checkpoint: Checkpoint, build: Path, recipe: Recipe, fill: Callable[[Path], dict[str, str]], corpus_digest: str | None = None
 ) -> Artifact:
-    """Makes the variant of a recipe, or returns what the same inputs made before.
+    """Builds the variant of a recipe, or returns what the same inputs made before.
 
-    fill: writes its files into an empty folder and returns role -> path of each; it refuses what cannot be exported before
-    anything stands in `build`. corpus_digest: of the calibration audio, where any is used.
+    fill: writes its files into an empty folder and returns role -> path of each; an error of it leaves `build` as it was.
+    corpus_digest: of the calibration audio, where any is used. Raises OutputError if other inputs made the variant that is there.
     """
     variant = Variant(build, recipe, checkpoint.sha256, corpus_digest=corpus_digest)
     if (existing := variant.existing()) is not None:

@@ -1,4 +1,4 @@
-"""Reads a .nemo file: what it is, its specs from its own config, its weights. Refuses what cannot be exported."""
+"""Reads a .nemo file: its kind, its specs from its own config, its weights. Refuses what cannot be exported."""
 
 from __future__ import annotations
 
@@ -8,24 +8,20 @@ from pathlib import Path
 
 from nemoport.errors import CheckpointError, first_line
 from nemoport.export.archive import member, opened, unreadable
-from nemoport.export.kinds import (
-    LOG_GUARD,
-    STREAMING,
-    STREAMING_PROMPT_RNNT,
-    contexts,
-    durations,
-    kind_of,
-    prompt_defaults,
-    unsupported,
-)
+from nemoport.export.kinds import LOG_GUARD, contexts, durations, kind_of, prompt_defaults, unsupported
 from nemoport.export.source import resolve
 from nemoport.files import sha256_file
-from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, PromptSpec, StreamingSpec
+from nemoport.prompt import PromptSpec
+from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, StreamingSpec
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that can be exported. `tokens` excludes blank; `tokenizer` is the SentencePiece model's bytes."""
+    """A checkpoint that can be exported.
+
+    config: model_config.yaml, whole; tokens: pieces by id, without blank; tokenizer: bytes of the SentencePiece model, empty
+    where the archive has none; base_model: the Hub id that the checkpoint was downloaded by, or "".
+    """
 
     path: Path
     sha256: str
@@ -33,20 +29,20 @@ class Checkpoint:
     config: dict = field(repr=False)
     tokens: tuple[str, ...] = field(repr=False)
     tokenizer: bytes = field(repr=False)
-    base_model: str = ""  # the Hub id it was named by, where it was
+    base_model: str = ""
 
     @property
     def name(self) -> str:
         return self.path.stem
 
     def load_weights(self) -> dict:
-        """name -> f32 tensor [...], on the CPU. Raises CheckpointError."""
+        """Loads name -> f32 tensor, on the CPU. Raises CheckpointError."""
         import torch
 
         with opened(self.path) as tar:
             try:
                 stream = member(tar, "model_weights.ckpt")
-                # torch does not look at the checksums that it writes.
+                # torch does not verify the checksums that it writes.
                 if zipfile.is_zipfile(stream) and (damaged := zipfile.ZipFile(stream).testzip()):
                     raise unreadable(self.path, f"model_weights.ckpt: {damaged} differs from its checksum")
                 stream.seek(0)
@@ -61,20 +57,23 @@ class Checkpoint:
 
 
 def read_checkpoint(checkpoint: str) -> Checkpoint:
-    """Raises CheckpointError if the file is damaged, or naming every reason for which the model is not exported."""
+    """Reads a checkpoint by its path or Hub id (source.py).
+
+    Raises CheckpointError if the file is damaged, or naming every reason for which the model is not exported.
+    """
     path, base_model = resolve(str(checkpoint))
     config, tokenizer = _read_config(path)
     try:
         problems = unsupported(config)
         spec = None if problems else _spec(config)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:  # not laid out as NeMo writes it
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:  # not of the form that NeMo writes
         raise unreadable(path, f"model_config.yaml: {type(error).__name__}: {error}") from error
     if spec is None:
         raise CheckpointError(
             f"{path} is not a model that nemoport exports.",
             expected="a FastConformer transducer (NeMo EncDecRNNTBPEModel, or EncDecRNNTBPEModelWithPrompt): cache-aware "
             "RNNT, with or without a language prompt, or full-context RNNT or TDT; "
-            f"by its attention context this is {kind_of(config)}",
+            f"by its attention context this is {kind_of(config).name}",
             found="; ".join(problems),
             todo="use a checkpoint of that kind",
         )
@@ -101,11 +100,10 @@ def _read_config(path: Path) -> tuple[dict, bytes]:
 
 def _spec(config: dict) -> ModelSpec:
     decoder, mel, kind = config["decoder"], config["preprocessor"], kind_of(config)
-    streaming, defaults = kind in STREAMING, prompt_defaults(config)
     rate = int(mel["sample_rate"])
     greedy = (config.get("decoding") or {}).get("greedy") or {}
     return ModelSpec(
-        kind=kind,
+        kind=kind.name,
         frontend=FrontendSpec(
             sample_rate_hz=rate,
             n_mels=int(mel["features"]),
@@ -114,10 +112,10 @@ def _spec(config: dict) -> ModelSpec:
             hop_samples=int(mel["window_stride"] * rate),
             preemphasis=float(mel.get("preemph", 0.97)),
             log_guard=float(mel.get("log_zero_guard_value", LOG_GUARD)),
-            normalize="NA" if streaming else "per_feature",
+            normalize=mel.get("normalize", "per_feature"),
         ),
-        streaming=_streaming(config["encoder"]) if streaming else None,
-        offline=None if streaming else OfflineSpec(**_sizes(config["encoder"])),
+        streaming=_streaming(config["encoder"]) if kind.streaming else None,
+        offline=None if kind.streaming else OfflineSpec(**_sizes(config["encoder"])),
         decoding=DecodingSpec(
             vocab_size=len(config["joint"]["vocabulary"]),
             pred_layers=int(decoder["prednet"]["pred_rnn_layers"]),
@@ -126,10 +124,12 @@ def _spec(config: dict) -> ModelSpec:
             max_symbols_per_frame=int(greedy.get("max_symbols") or greedy.get("max_symbols_per_step") or 10),
             durations=durations(config),
         ),
-        prompt=PromptSpec(int(defaults.get("num_prompts", 128)), dict(defaults["prompt_dictionary"]))
-        if kind == STREAMING_PROMPT_RNNT
-        else None,
+        prompt=_prompt(prompt_defaults(config)) if kind.prompt else None,
     )
+
+
+def _prompt(defaults: dict) -> PromptSpec:
+    return PromptSpec(int(defaults.get("num_prompts", 128)), dict(defaults["prompt_dictionary"]))
 
 
 def _sizes(encoder: dict) -> dict[str, int]:

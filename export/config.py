@@ -1,11 +1,12 @@
-"""config.json: all that a runtime must know, machine-readable, written once for every variant."""
+"""config.json: all that a runtime needs of a checkpoint, machine-readable, one file for every variant."""
 
 from __future__ import annotations
 
 from nemoport.caches import PROMPT, Caches, NemoCaches
 from nemoport.caches_kv import KvCaches
 from nemoport.export.checkpoint import Checkpoint
-from nemoport.spec import AUTO, ModelSpec, StreamingSpec
+from nemoport.prompt import AUTO, PromptSpec
+from nemoport.spec import ModelSpec, StreamingSpec
 from nemoport.tokens import tag_tokens
 
 DURATION_RULE = (
@@ -15,7 +16,7 @@ DURATION_RULE = (
 
 
 def runtime_config(checkpoint: Checkpoint) -> dict:
-    """The spec itself under `spec`; the rest spells its consequences out for consumers that do not compute them."""
+    """The contents of config.json: the spec under `spec`, and what follows from it for consumers that do not compute it."""
     spec = checkpoint.spec
     decoding, frontend = spec.decoding, spec.frontend
     return {
@@ -24,8 +25,8 @@ def runtime_config(checkpoint: Checkpoint) -> dict:
         "checkpoint": {"name": checkpoint.name, "sha256": checkpoint.sha256},
         "sample_rate": frontend.sample_rate_hz,
         "frame_seconds": spec.frame_seconds,
-        "encoder": _streaming(spec) if spec.streaming else _offline(spec),
-        **({"prompt": _prompt(checkpoint)} if spec.prompt else {}),
+        "encoder": _streaming(spec, spec.streaming) if spec.streaming else _offline(spec),
+        **({"prompt": _prompt(checkpoint, spec.prompt)} if spec.prompt else {}),
         "decoder": {
             "blank_id": decoding.blank_id,
             "vocab_size": decoding.vocab_size + 1,
@@ -44,11 +45,10 @@ def runtime_config(checkpoint: Checkpoint) -> dict:
     }
 
 
-def _streaming(spec: ModelSpec) -> dict:
-    streaming, frontend = spec.streaming, spec.frontend
+def _streaming(spec: ModelSpec, streaming: StreamingSpec) -> dict:
     chunks = {
         str(r): {
-            "latency_ms": streaming.chunk_ms(r, frontend),
+            "latency_ms": streaming.chunk_ms(r, spec.frontend),
             "first_window_mel_frames": streaming.window_mel_frames(r, first=True),
             "window_mel_frames": streaming.window_mel_frames(r, first=False),
             "new_mel_frames": streaming.chunk_mel_frames(r, first=False),
@@ -95,11 +95,11 @@ def _streaming(spec: ModelSpec) -> dict:
     }
 
 
-def _prompt(checkpoint: Checkpoint) -> dict:
-    languages = checkpoint.spec.prompt.languages
+def _prompt(checkpoint: Checkpoint, prompt: PromptSpec) -> dict:
+    languages = prompt.languages
     return {
         "input": PROMPT,
-        "slots": checkpoint.spec.prompt.slots,
+        "slots": prompt.slots,
         "languages": languages,
         **({"auto": languages[AUTO]} if AUTO in languages else {}),
         "language_tags": tag_tokens(checkpoint.tokens),
@@ -122,12 +122,12 @@ def _offline(spec: ModelSpec) -> dict:
             "the log-mel of a whole recording, normalised over it, zero-padded behind "
             "`length` in a batch; use only the first encoded_lengths frames of `outputs`"
         ),
-        "subsampling_factor": spec.offline.subsampling_factor,
+        "subsampling_factor": spec.require_offline().subsampling_factor,
     }
 
 
 def cache_shapes(spec: StreamingSpec, caches: type[Caches]) -> dict[str, list[int]]:
-    """Of one stream."""
+    """Input name -> shape of the caches of one stream, in a cache layout."""
     return {name: list(shape) for name, shape in caches.shapes(spec, 1).items()}
 
 
@@ -142,9 +142,9 @@ def _within(streaming: StreamingSpec) -> dict:
 
 
 def default_lookahead(spec: ModelSpec) -> int:
-    """What the published packages use: 560 ms where the checkpoint was trained for it; of the models with a prompt the
-    checkpoint's own default, which stands first."""
-    lookaheads = spec.streaming.lookaheads
+    """The lookahead of the published packages, in encoder frames: 6 (560 ms) where the checkpoint was trained for it, else the
+    largest; of a model with a prompt the checkpoint's own default, which is its first. Raises UsageError for an offline model."""
+    lookaheads = spec.require_streaming().lookaheads
     if spec.prompt:
         return lookaheads[0]
     return 6 if 6 in lookaheads else max(lookaheads)

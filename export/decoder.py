@@ -12,10 +12,10 @@ from nemoport.spec import DecodingSpec
 
 
 class DecoderJoint(nn.Module):
-    """One call scores every given encoder frame against every given prefix.
+    """Prediction network and joint: one call scores every given encoder frame with every given prefix.
 
-    The graph yields raw logits; NeMo's own joint yields log-probabilities on a CPU and logits on a GPU. The last row of
-    the embedding is blank's and is zero, which makes blank the start of a stream.
+    The graph returns raw logits; NeMo's own joint returns log-probabilities on a CPU and logits on a GPU. The last row of the
+    embedding is blank's and is zero, which makes blank the first target of a stream. Raises CheckpointError if it is not.
     """
 
     def __init__(self, tensors: dict[str, Tensor], spec: DecodingSpec):

@@ -1,7 +1,7 @@
-"""The cache-aware FastConformer encoder as traced for the `nemo` contract.
+"""The cache-aware FastConformer encoder as traced for the cache layout `nemo`, and its base for every layout.
 
-Same function as NeMo's `ConformerEncoder.forward_for_export` with its caches. The projections of the relative
-positions, which depend on weights only, are constants.
+Same function as NeMo's `ConformerEncoder.forward_for_export` with its caches. The projections of the relative positions, which
+depend on weights only, are constants.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch.onnx.operators import shape_as_tensor
 
 from nemoport.export.layers import (
     ConformerLayer,
-    MatMul,
+    ConvolutionWeights,
     SelfAttentionWeights,
     Subsampling,
     Weights,
     heads,
-    layer_norm,
     sinusoids,
 )
 from nemoport.export.prompt import PromptKernel
-from nemoport.spec import MASKED_SCORE, PromptSpec, StreamingSpec
+from nemoport.prompt import PromptSpec
+from nemoport.spec import MASKED_SCORE, StreamingSpec
 
 
 class SelfAttention(SelfAttentionWeights):
@@ -36,7 +36,7 @@ class SelfAttention(SelfAttentionWeights):
         self.positions = nn.Parameter(heads(projected, n_heads).contiguous())  # [heads, d_k, P]
 
     def forward(self, x: Tensor, cache: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """x: [B, T, d], cache: [B, C, d], mask: [B, 1, 1 or T, C + T] added to the scores -> ([B, T, d], next cache)."""
+        """x: [B, T, d]; cache: [B, C, d]; mask: [B, 1, 1 or T, C + T], added to the scores -> ([B, T, d], next cache)."""
         batch, new, left = x.size(0), x.size(1), cache.size(1)
         memory = torch.cat([cache, x], 1)
         query = self.split(self.linear_q(x))
@@ -57,20 +57,11 @@ class SelfAttention(SelfAttentionWeights):
         return self.linear_out(context), memory[:, new:]
 
 
-class Convolution(nn.Module):
-    """GLU, causal depthwise convolution with a cache of kernel - 1 frames, LayerNorm, SiLU."""
-
-    def __init__(self, weights: Weights, name: str):
-        super().__init__()
-        self.pointwise_conv1 = MatMul(weights, f"{name}.pointwise_conv1")
-        self.pointwise_conv2 = MatMul(weights, f"{name}.pointwise_conv2")
-        self.depthwise_weight = nn.Parameter(weights.take(f"{name}.depthwise_conv.weight"))
-        bias = weights.get(f"{name}.depthwise_conv.bias")
-        self.depthwise_bias = None if bias is None else nn.Parameter(bias)
-        self.norm = layer_norm(weights, f"{name}.batch_norm")  # NeMo's name for any norm that stands here
+class Convolution(ConvolutionWeights):
+    """Convolution with a cache of the last k - 1 frames before the chunk, k being the kernel's size."""
 
     def forward(self, x: Tensor, cache: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """x: [B, T, d], cache: [B, d, k - 1], valid: [B, T, 1] of 0 and 1 -> ([B, T, d], next cache)."""
+        """x: [B, T, d]; cache: [B, d, k - 1]; valid: [B, T, 1] of 0 and 1 -> ([B, T, d], next cache)."""
         value, gate = self.pointwise_conv1(x).chunk(2, -1)
         x = (value * torch.sigmoid(gate) * valid).transpose(1, 2)
         x = torch.cat([cache, x], 2)
@@ -79,19 +70,18 @@ class Convolution(nn.Module):
         return self.pointwise_conv2(F.silu(self.norm(x.transpose(1, 2)))), cache_next
 
 
-class StreamingEncoder(nn.Module):
-    """NeMo's cached encoder for every lookahead of the checkpoint.
+class CacheAwareEncoder(nn.Module):
+    """Parts of a cache-aware encoder, from a checkpoint's tensors by name. A subclass chooses the modules of its layers.
 
-    A first chunk has T = 1 + 8r mel frames and drops nothing; a later one has 9 + 8(r + 1) and drops the two encoder
-    frames that its mel cache yields. The graph tells them apart without another input: a chunk is a later one if a
-    cache is not empty, or if T is one of the later lengths, which no first length equals (checkpoint.py refuses
-    lookaheads where one would). So a consumer that always feeds nine zero frames first gets what NeMo's
-    `pad_and_drop_preencoded` gives. A stream shorter than its first chunk is padded to it, with `length` telling.
+    ATTENTION, CONVOLUTION: classes of the two modules of a ConformerLayer that depend on the cache layout; FOLD_HALF: as its
+    fold_half. unused: names of the encoder's and the prompt's tensors that are not used. Raises CheckpointError for tensors that
+    are absent, or a prompt's that do not fit.
     """
 
-    ATTENTION: type[nn.Module] = SelfAttention
-    CONVOLUTION: type[nn.Module] = Convolution
-    FOLD_HALF = False  # the INT8 variants of this contract were measured so; folded, int8-smoothquant lost 1 dB in a test
+    ATTENTION: type[nn.Module]
+    CONVOLUTION: type[nn.Module]
+    FOLD_HALF = True
+    later_windows: Tensor  # i64 [lookaheads], from the function of the same name
 
     def __init__(self, tensors: dict[str, Tensor], spec: StreamingSpec, prompt: PromptSpec | None = None):
         super().__init__()
@@ -112,11 +102,25 @@ class StreamingEncoder(nn.Module):
         )
         self.register_buffer("later_windows", later_windows(spec), persistent=False)
         self.prompt_kernel = PromptKernel(tensors, prompt, spec.d_model) if prompt else None
-        self.unused = weights.unused + (self.prompt_kernel.unused if prompt else [])
+        self.unused = weights.unused + (self.prompt_kernel.unused if self.prompt_kernel is not None else [])
         self.eval()
 
+
+class StreamingEncoder(CacheAwareEncoder):
+    """NeMo's cached encoder for every lookahead of the checkpoint.
+
+    A first chunk has T = 1 + 8r mel frames and drops nothing; a later one has 9 + 8(r + 1) and drops the two encoder frames of
+    its mel cache. The graph distinguishes them without another input: a chunk is a later one if a cache is not empty, or if T is
+    one of the later lengths, which no first length equals (kinds.py refuses lookaheads where one would). So a consumer that
+    always feeds nine zero frames first gets what NeMo's `pad_and_drop_preencoded` gives. A stream shorter than its first chunk
+    is padded to it, and `length` counts its valid frames.
+    """
+
+    ATTENTION, CONVOLUTION = SelfAttention, Convolution
+    FOLD_HALF = False  # the INT8 variants of this cache layout were measured so; folded, int8-smoothquant lost 1 dB in a test
+
     def forward(self, audio_signal, length, cache_last_channel, cache_last_time, cache_last_channel_len, prompt_index=None):
-        """Shapes as NeMo exports them, batch first:
+        """Runs one chunk of a batch of streams. Shapes are NeMo's, batch first:
 
         audio_signal f32 [B, n_mels, T]; length i64 [B], valid mel frames, cache included; cache_last_channel f32
         [B, layers, C, d]; cache_last_time f32 [B, layers, d, k - 1]; cache_last_channel_len i64 [B]; of a model with a
@@ -129,9 +133,9 @@ class StreamingEncoder(nn.Module):
         length = torch.clamp(length - drop, min=0)
 
         key = torch.arange(left + x.size(1), device=x.device).unsqueeze(0)
-        seen = (key >= (left - cache_last_channel_len).unsqueeze(1)) & (key < (left + length).unsqueeze(1))
-        mask = within_chunk(self.spec, torch.where(seen, 0.0, MASKED_SCORE)[:, None, None, :], x.size(1))
-        valid = seen[:, left:].to(x.dtype).unsqueeze(2)
+        filled = (key >= (left - cache_last_channel_len).unsqueeze(1)) & (key < (left + length).unsqueeze(1))
+        mask = within_chunk(self.spec, torch.where(filled, 0.0, MASKED_SCORE)[:, None, None, :], x.size(1))
+        valid = filled[:, left:].to(x.dtype).unsqueeze(2)
 
         channels, times = [], []
         for i, layer in enumerate(self.layers):
@@ -145,9 +149,12 @@ class StreamingEncoder(nn.Module):
         return x.transpose(1, 2), length, torch.stack(channels, 1), torch.stack(times, 1), channel_len
 
 
-def within_chunk(spec: StreamingSpec, mask: Tensor, frames: Tensor) -> Tensor:
-    """f32 [B, 1, 1, C + T] -> [B, 1, T, C + T] of a chunk that is several of a lesser lookahead's: a frame sees those of its
-    own group and, of those before it, as many as fit into the left context (NeMo ConformerEncoder._create_masks)."""
+def within_chunk(spec: StreamingSpec, mask: Tensor, frames: int) -> Tensor:
+    """Masks a chunk that is several of a lesser lookahead's (`attention_lookahead`): a frame attends to those of its own group
+    and, of those before it, to as many as fit into the left context (NeMo ConformerEncoder._create_masks).
+
+    mask: f32 [B, 1, 1, C + T], added to the scores; frames: T -> [B, 1, T, C + T], or `mask` itself for other checkpoints.
+    """
     if spec.attention_lookahead is None:
         return mask
     left, size = spec.left_context_enc_frames, spec.attention_lookahead + 1
@@ -157,11 +164,11 @@ def within_chunk(spec: StreamingSpec, mask: Tensor, frames: Tensor) -> Tensor:
 
 
 def later_windows(spec: StreamingSpec) -> Tensor:
-    """i64 [lookaheads]: mel frames of every window but the first, by lookahead."""
+    """Mel frames of every window but the first, for each lookahead: i64 [lookaheads]."""
     return torch.tensor([spec.window_mel_frames(r, first=False) for r in spec.lookaheads])
 
 
 def dropped_frames(spec: StreamingSpec, audio_signal: Tensor, cache_len: Tensor, later_windows: Tensor) -> Tensor:
-    """i64 []: encoder frames that the mel cache of this window yields; none in a first window."""
+    """Number of encoder frames that come from the mel cache of this window, i64 []: 0 in a first window."""
     later = (shape_as_tensor(audio_signal)[2] == later_windows).any() | (cache_len > 0).any()
     return later.to(torch.int64) * spec.drop_enc_frames

@@ -1,8 +1,8 @@
 """The full-context FastConformer encoder as traced: NeMo's `ConformerEncoder.forward_internal` without caches.
 
-Any number of frames: positions are computed from their angles, so that no table ends (NeMo's own export ends at 5000
-frames, 400 s), and subsampling and attention go over blocks (blocked_*.py). Batch normalisation, which at inference
-is a factor and a sum for each channel, stands in the depthwise convolution before it.
+It takes any number of frames: positions are computed from their angles, not read from a table of limited length (NeMo's own
+export ends at 5000 frames, 400 s), and subsampling and attention run in blocks (blocked_*.py). Batch normalisation, which at
+inference is a factor and a sum for each channel, is folded into the depthwise convolution before it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Subsampling(nn.Module):
         names = [f"{name}.conv.{i}.{part}" for i in self.CONVOLUTIONS for part in ("weight", "bias")]
         self.convolutions = nn.ParameterList(weights.take(n) for n in names)
         self.out = MatMul(weights, f"{name}.out")
-        self.width = int(self.out.weight.shape[0])  # while it is traced, a shape is no number
+        self.width = int(self.out.weight.shape[0])  # here, because in `forward` a traced shape is a tensor
 
     def forward(self, mel: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        heard = torch.arange(mel.size(1), device=mel.device).unsqueeze(0) < length.unsqueeze(1)
-        mel = mel * heard.unsqueeze(2).to(mel.dtype)
+        valid = torch.arange(mel.size(1), device=mel.device).unsqueeze(0) < length.unsqueeze(1)
+        mel = mel * valid.unsqueeze(2).to(mel.dtype)
         lengths = [length]
         for _ in range(3):  # (n + 2 - 3) // 2 + 1; nothing is negative here, and floor would be ten nodes
             lengths.append(torch.div(lengths[-1] + 1, 2, rounding_mode="trunc"))
@@ -42,15 +42,17 @@ class Subsampling(nn.Module):
 
 
 class SelfAttention(SelfAttentionWeights):
+    """Attention over all frames of an utterance."""
+
     def __init__(self, weights: Weights, name: str, n_heads: int):
         super().__init__(weights, name, n_heads)
         self.linear_pos = MatMul(weights, f"{name}.linear_pos")
-        # `positions` holds all sines, then all cosines; NeMo has them in turn.
+        # `positions` holds all sines, then all cosines; in NeMo's they alternate.
         self.linear_pos.weight.data = torch.cat([self.linear_pos.weight[0::2], self.linear_pos.weight[1::2]]).detach()
         self.scale_queries(self.linear_q.weight.size(1) // n_heads)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> tuple[Tensor]:
-        """x: [B, T, d], positions: [2 T - 1, d], mask: [B, 1, 1, T] -> [B, T, d]."""
+        """x: [B, T, d]; positions: [2 T - 1, d]; mask: [B, 1, 1, T], added to the scores -> [B, T, d]."""
         query, key, value = (self.split(linear(x)) for linear in (self.linear_q, self.linear_k, self.linear_v))
         context = RelativeAttention.apply(
             (query + self.pos_bias_u).transpose(1, 2),
@@ -77,7 +79,7 @@ class Convolution(nn.Module):
         self.depthwise_bias = nn.Parameter(shift if bias is None else shift + bias * factor)
 
     def forward(self, x: Tensor, valid: Tensor) -> tuple[Tensor]:
-        """x: [B, T, d], valid: [B, T, 1] of 0 and 1: what stands behind an utterance does not reach into it."""
+        """x: [B, T, d]; valid: [B, T, 1] of 0 and 1, so that frames behind an utterance have no effect on it -> [B, T, d]."""
         channels, _, _, kernel = self.depthwise_weight.shape
         value, gate = self.pointwise_conv1(x).split(channels, -1)
         x = (value * torch.sigmoid(gate) * valid).transpose(1, 2).unsqueeze(2)
@@ -86,7 +88,7 @@ class Convolution(nn.Module):
 
 
 def _batch_norm(weights: Weights, name: str) -> tuple[Tensor, Tensor]:
-    """(factor [d], shift [d]): what it does at inference."""
+    """Factor [d] and shift [d] of a batch normalisation at inference."""
     weights.get(f"{name}.num_batches_tracked")
     deviation = torch.sqrt(weights.take(f"{name}.running_var").double() + BATCH_NORM_EPSILON)
     factor = weights.take(f"{name}.weight").double() / deviation
@@ -95,6 +97,9 @@ def _batch_norm(weights: Weights, name: str) -> tuple[Tensor, Tensor]:
 
 
 class OfflineEncoder(nn.Module):
+    """The whole encoder, from a checkpoint's tensors by name; `unused` lists those of the encoder that it does not use. Raises
+    CheckpointError for tensors that are absent."""
+
     def __init__(self, tensors: dict[str, Tensor], spec: OfflineSpec):
         super().__init__()
         weights = Weights(tensors, "encoder.")
@@ -113,13 +118,16 @@ class OfflineEncoder(nn.Module):
         self.eval()
 
     def forward(self, audio_signal: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        """audio_signal f32 [B, n_mels, T], length i64 [B], valid mel frames -> outputs f32 [B, d, T'], encoded_lengths
-        i64 [B]. Frames behind an utterance's length have no effect on it."""
+        """Runs a batch of whole utterances.
+
+        audio_signal f32 [B, n_mels, T]; length i64 [B], valid mel frames -> outputs f32 [B, d, T'], encoded_lengths i64 [B].
+        Frames behind an utterance's length have no effect on it.
+        """
         x, length = self.pre_encode(audio_signal.transpose(1, 2), length)
         frames = x.size(1)
-        seen = torch.arange(frames, device=x.device).unsqueeze(0) < length.unsqueeze(1)
-        mask = torch.where(seen, 0.0, MASKED_SCORE)[:, None, None, :]
-        valid = seen.to(x.dtype).unsqueeze(2)
+        filled = torch.arange(frames, device=x.device).unsqueeze(0) < length.unsqueeze(1)
+        mask = torch.where(filled, 0.0, MASKED_SCORE)[:, None, None, :]
+        valid = filled.to(x.dtype).unsqueeze(2)
         distance = torch.arange(2 * frames - 1, device=x.device) * -1 + (frames - 1)  # T - 1 down to 1 - T
         angles = distance.to(x.dtype).unsqueeze(1) * self.rates
         positions = torch.cat([torch.sin(angles), torch.cos(angles)], 1)

@@ -5,7 +5,7 @@ It is `nemoport.frontend.LogMel.whole`, batched, and equal to it but for float32
 and sines: Conv, MatMul and elementwise operators, which every runtime has. On 139 s of speech it differed from NeMo by
 at most 4.3e-4; with onnxruntime's STFT operator that was 4.8e-4, in 1.6 times the time.
 
-It cannot be fed piece by piece: it puts zeros on either side of what it gets. Streams use `LogMelStream`.
+It takes no stream in pieces: it pads each input with zeros on either side. Streams use `LogMelStream`.
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ _PER_FEATURE = """
 
 
 def build_frontend_graph(spec: FrontendSpec, filterbank: np.ndarray) -> onnx.ModelProto:
-    """filterbank: f32 [n_mels, n_fft // 2 + 1], the checkpoint's own.
+    """Builds the graph of a front end. filterbank: f32 [n_mels, n_fft // 2 + 1].
 
-    The graph: audio f32 [batch, samples], length i64 [batch] (samples that count; 0 <= length <= samples)
+    The graph: audio f32 [batch, samples], length i64 [batch] (valid samples; 0 <= length <= samples)
     -> mel f32 [batch, n_mels, samples // hop], mel_length i64 [batch] = length // hop. Frames behind mel_length are 0;
-    what the audio holds behind `length` has no effect. Raises ArtifactError if the filterbank does not fit.
+    audio behind `length` has no effect. Raises ArtifactError if the filterbank does not fit.
     """
     import onnx
     from onnx import numpy_helper, parser
@@ -117,7 +117,8 @@ def build_frontend_graph(spec: FrontendSpec, filterbank: np.ndarray) -> onnx.Mod
 
 
 def _fourier(mel: LogMel) -> np.ndarray:
-    """f32 [2 * bins, 1, window]: windowed cosines, then sines, from the window's start. The phase is of no use."""
+    """f32 [2 * bins, 1, window]: windowed cosines, then sines. Their phase is counted from the window's start: only the power of
+    the spectrum is used."""
     n_fft = mel.spec.n_fft
     turns = np.outer(np.arange(n_fft // 2 + 1), np.arange(len(mel.window))) % n_fft / n_fft
     waves = np.concatenate([np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)])

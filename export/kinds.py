@@ -1,18 +1,39 @@
-"""What a checkpoint's config must say for its model to be exported, by the kind that it looks like."""
+"""The kinds of checkpoint that are exported, one entry of KINDS each, and what a checkpoint's config must contain for its
+kind."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 LOG_GUARD = 2.0**-24  # NeMo AudioToMelSpectrogramPreprocessor's default log_zero_guard_value
 
+Settings = dict[str, tuple[Any, Any]]  # key of a section -> (NeMo's value where the config has no such key, the required value)
 
-STREAMING_RNNT, STREAMING_PROMPT_RNNT = "streaming-rnnt", "streaming-prompt-rnnt"
-OFFLINE_RNNT, OFFLINE_TDT = "offline-rnnt", "offline-tdt"
-STREAMING = (STREAMING_RNNT, STREAMING_PROMPT_RNNT)
-TARGET, PROMPT_TARGET = "EncDecRNNTBPEModel", "EncDecRNNTBPEModelWithPrompt"  # NeMo's classes
 
-Needed = dict[str, tuple]  # key -> (what NeMo takes where it is absent, what it must be)
+@dataclass(frozen=True)
+class Kind:
+    """A kind of checkpoint that is exported.
 
-_ANY_ENCODER: Needed = {
+    name: ends with the name of its head (nemoport/heads/), as offline-tdt does; nemo_class: the last part of the config's
+    `target`; sections: section of the config -> its required settings; streaming: whether the encoder is cache-aware, or has
+    full context; prompt: whether the model has a language prompt.
+    """
+
+    name: str
+    nemo_class: str
+    sections: Mapping[str, Settings]
+    streaming: bool
+    prompt: bool = False
+
+    @property
+    def head(self) -> str:
+        """rnnt or tdt."""
+        return self.name.rpartition("-")[2]
+
+
+_ANY_ENCODER: Settings = {
     "self_attention_model": ("rel_pos", "rel_pos"),
     "subsampling": ("striding", "dw_striding"),
     "subsampling_factor": (4, 8),
@@ -21,19 +42,19 @@ _ANY_ENCODER: Needed = {
     "reduction": (None, None),
     "global_tokens": (0, 0),
 }
-_STREAMING_ENCODER: Needed = {
+_STREAMING_ENCODER: Settings = {
     "att_context_style": ("regular", "chunked_limited"),
     "conv_norm_type": ("batch_norm", "layer_norm"),
     "conv_context_size": (None, "causal"),
     "causal_downsampling": (False, True),
 }
-_OFFLINE_ENCODER: Needed = {
+_OFFLINE_ENCODER: Settings = {
     "att_context_style": ("regular", "regular"),
     "conv_norm_type": ("batch_norm", "batch_norm"),
     "conv_context_size": (None, None),
     "causal_downsampling": (False, False),
 }
-_FRONTEND: Needed = {
+_FRONTEND: Settings = {
     "window": ("hann", "hann"),
     "log": (True, True),
     "frame_splicing": (1, 1),
@@ -45,18 +66,40 @@ _FRONTEND: Needed = {
     "log_zero_guard_type": ("add", "add"),
     "log_zero_guard_value": (LOG_GUARD, LOG_GUARD),
 }
-_DECODER: Needed = {"normalization_mode": (None, None), "blank_as_pad": (True, True)}
+_DECODER: Settings = {"normalization_mode": (None, None), "blank_as_pad": (True, True)}
+_STREAMING_SECTIONS = {
+    "encoder": _ANY_ENCODER | _STREAMING_ENCODER,
+    "decoder": _DECODER,
+    "preprocessor": _FRONTEND | {"normalize": ("per_feature", "NA")},
+}
+_OFFLINE_SECTIONS = {
+    "encoder": _ANY_ENCODER | _OFFLINE_ENCODER,
+    "decoder": _DECODER,
+    "preprocessor": _FRONTEND | {"normalize": ("per_feature", "per_feature")},
+}
+KINDS = (
+    Kind("streaming-rnnt", "EncDecRNNTBPEModel", _STREAMING_SECTIONS, streaming=True),
+    Kind("streaming-prompt-rnnt", "EncDecRNNTBPEModelWithPrompt", _STREAMING_SECTIONS, streaming=True, prompt=True),
+    Kind("offline-rnnt", "EncDecRNNTBPEModel", _OFFLINE_SECTIONS, streaming=False),
+    Kind("offline-tdt", "EncDecRNNTBPEModel", _OFFLINE_SECTIONS, streaming=False),
+)
+_SECTIONS = ("encoder", "decoder", "joint", "preprocessor")  # that every config has
 
 
-def kind_of(config: dict) -> str:
-    """The kind that a config is nearest to; `unsupported` tells whether it is one."""
+def kind_of(config: dict) -> Kind:
+    """The kind that a config is nearest to; `unsupported` lists why it may be none. The attention context decides first, then
+    the class, then the head; of equally near kinds, the first in KINDS."""
     encoder = config.get("encoder")
-    if isinstance(encoder, dict) and all(pair == [-1, -1] for pair in contexts(encoder)):
-        return OFFLINE_TDT if _is_tdt(config) else OFFLINE_RNNT
-    return STREAMING_PROMPT_RNNT if _target(config) == PROMPT_TARGET else STREAMING_RNNT
+    streaming = not (isinstance(encoder, dict) and all(pair == [-1, -1] for pair in contexts(encoder)))
+    found = (streaming, _nemo_class(config), "tdt" if _is_tdt(config) else "rnnt")
+
+    def agreement(kind: Kind) -> list[bool]:
+        return [one == other for one, other in zip(found, (kind.streaming, kind.nemo_class, kind.head), strict=True)]
+
+    return max(KINDS, key=agreement)
 
 
-def _target(config: dict) -> str:
+def _nemo_class(config: dict) -> str:
     return str(config.get("target", "")).rpartition(".")[2]
 
 
@@ -66,7 +109,8 @@ def prompt_defaults(config: dict) -> dict:
 
 
 def durations(config: dict) -> tuple[int, ...]:
-    """Of a TDT model, in encoder frames and in the order of the joint's outputs: NeMo decodes by those of `decoding`."""
+    """Durations of a TDT model, in encoder frames and in the order of the joint's outputs: those of `decoding`, by which NeMo
+    decodes, else those of the loss. Empty for an RNNT model."""
     decoding, loss = config.get("decoding") or {}, config.get("loss") or {}
     trained = (loss.get("tdt_kwargs") or {}).get("durations") if loss.get("loss_name") == "tdt" else None
     return tuple(int(d) for d in decoding.get("durations") or trained or ())
@@ -77,36 +121,26 @@ def _is_tdt(config: dict) -> bool:
 
 
 def unsupported(config: dict) -> list[str]:
-    """Every reason at once, each as `key is X, not Y`."""
-    kind = kind_of(config)
-    streaming = kind in STREAMING
-    target, wanted = _target(config), PROMPT_TARGET if kind == STREAMING_PROMPT_RNNT else TARGET
-    problems = [] if target == wanted else [f"target is {target or 'absent'}, not {wanted}"]
-    if kind == STREAMING_PROMPT_RNNT:
+    """Every reason for which a config's model is not exported, each as `key is X, not Y`; empty if it is."""
+    kind, nemo_class = kind_of(config), _nemo_class(config)
+    problems = [] if nemo_class == kind.nemo_class else [f"target is {nemo_class or 'absent'}, not {kind.nemo_class}"]
+    if kind.prompt:
         problems += _prompt_problems(prompt_defaults(config))
-    missing = [key for key in ("encoder", "decoder", "joint", "preprocessor") if not isinstance(config.get(key), dict)]
-    problems += [f"the config has no {key}" for key in missing]
-    required = {
-        "encoder": _ANY_ENCODER | (_STREAMING_ENCODER if streaming else _OFFLINE_ENCODER),
-        "decoder": _DECODER,
-        "joint": {"num_extra_outputs": (0, len(durations(config)))},
-        "preprocessor": _FRONTEND | {"normalize": ("per_feature", "NA" if streaming else "per_feature")},
-    }
-    for section, keys in required.items():
-        found = config.get(section)
-        for key, (default, needed) in keys.items() if isinstance(found, dict) else ():
-            value = found.get(key, default)
-            if value != needed:
-                problems.append(f"{section}.{key} is {value!r}, not {needed!r}")
+    missing = [section for section in _SECTIONS if not isinstance(config.get(section), dict)]
+    problems += [f"the config has no {section}" for section in missing]
+    required = {**kind.sections, "joint": {"num_extra_outputs": (0, len(durations(config)))}}
+    for section in _SECTIONS:
+        if isinstance(found := config.get(section), dict):
+            problems += _differing(section, found, required[section])
     if not missing:
         activation = config["joint"].get("jointnet", {}).get("activation")
         if activation != "relu":
             problems.append(f"joint.jointnet.activation is {activation!r}, not 'relu'")
         if not config["joint"].get("vocabulary"):
             problems.append("joint.vocabulary is absent")
-        problems += _context_problems(config["encoder"]) if streaming else _kernel_problems(config["encoder"])
+        problems += _context_problems(config["encoder"]) if kind.streaming else _kernel_problems(config["encoder"])
     if _is_tdt(config):
-        if streaming:
+        if kind.head != "tdt":
             problems.append("loss.loss_name is 'tdt': a cache-aware TDT model")
         elif min(durations(config), default=-1) < 0 or max(durations(config)) < 1:
             problems.append(f"decoding.durations is {list(durations(config))}, not frame counts")
@@ -115,8 +149,13 @@ def unsupported(config: dict) -> list[str]:
 
 def contexts(encoder: dict) -> list[list[int]]:
     """[left, right] of each lookahead, in encoder frames; NeMo writes one pair, or a list of them."""
-    found = encoder.get("att_context_size") or [[-1, -1]]
-    return [found] if isinstance(found[0], int) else [list(c) for c in found]
+    found: Any = encoder.get("att_context_size") or [[-1, -1]]
+    return [found] if isinstance(found[0], int) else [list(pair) for pair in found]
+
+
+def _differing(section: str, found: dict, required: Settings) -> list[str]:
+    values = [(key, found.get(key, default), needed) for key, (default, needed) in required.items()]
+    return [f"{section}.{key} is {value!r}, not {needed!r}" for key, value, needed in values if value != needed]
 
 
 def _prompt_problems(defaults: dict) -> list[str]:
@@ -146,6 +185,6 @@ def _context_problems(encoder: dict) -> list[str]:
     if len(lefts) > 1:
         problems.append(f"encoder.att_context_size has several left contexts {sorted(lefts)}, not one")
     if any(r + 2 in rights for r in rights):
-        # The graph tells a first chunk from a later one by its length, see encoder.py.
+        # The graph distinguishes a first chunk from a later one by its length, see encoder.py.
         problems.append(f"encoder.att_context_size has lookaheads r and r + 2 among {sorted(rights)}")
     return problems

@@ -1,4 +1,4 @@
-"""What all encoders are made of, written for export.
+"""Parts of all encoders, written for export.
 
 Pointwise convolutions are MatMuls (MatMul-only quantizers reach them), and weights keep their checkpoint names.
 """
@@ -19,7 +19,7 @@ CAUSAL_PADDING = (2, 2, 1, 1)
 
 
 class Weights:
-    """Hands out a checkpoint's tensors by name and knows which were never asked for."""
+    """A checkpoint's tensors below a prefix, by name, and a record of those that no module has taken."""
 
     def __init__(self, tensors: dict[str, Tensor], prefix: str):
         self._prefix = prefix
@@ -27,11 +27,11 @@ class Weights:
         self._unused = set(self._tensors)
 
     def take(self, name: str) -> Tensor:
-        """Raises CheckpointError if there is none of this name."""
+        """Returns a tensor and marks it as used. Raises CheckpointError if there is none of this name."""
         self._unused.discard(name)
         if name not in self._tensors:
             raise CheckpointError(
-                "The checkpoint lacks weights that its config asks for.",
+                "The checkpoint lacks weights that its config requires.",
                 expected=f"a tensor {self._prefix}{name}",
                 found=f"{len(self._tensors)} tensors below {self._prefix.rstrip('.')}, but not this one",
                 todo="download or save it again; if it stays, report this checkpoint",
@@ -39,10 +39,12 @@ class Weights:
         return self._tensors[name]
 
     def get(self, name: str) -> Tensor | None:
+        """As `take`, but None if there is none."""
         return self.take(name) if name in self._tensors else None
 
     @property
     def unused(self) -> list[str]:
+        """Names, without the prefix, of the tensors that were never taken, in order."""
         return sorted(self._unused)
 
 
@@ -63,7 +65,7 @@ class MatMul(nn.Module):
         return y if self.bias is None else y + self.bias
 
     def scale(self, factor: float) -> None:
-        """Makes it yield `factor` times what it did."""
+        """Multiplies the output by a factor, by way of the weights."""
         for parameter in self.parameters():
             parameter.data = parameter.data * factor
 
@@ -77,7 +79,7 @@ def layer_norm(weights: Weights, name: str) -> nn.LayerNorm:
 class Subsampling(nn.Module):
     """Causal dw_striding by 8 (NeMo ConvSubsampling, MaskedConvSequential): mel [B, T, n_mels] -> [B, T', d_model].
 
-    Frames behind a stream's length are zeroed before each strided convolution, so that what stands there is never seen.
+    Frames behind a stream's length are zeroed before each strided convolution, so that what stands there has no effect.
     """
 
     def __init__(self, weights: Weights, name: str):
@@ -109,21 +111,25 @@ def _conv(weights: Weights, name: str, stride: int, depthwise: bool = False) -> 
 
 
 def causal_pad(x: Tensor) -> Tensor:
+    """Pads frames and mel bands of [B, C, T, F] by CAUSAL_PADDING."""
     top, left, bottom, right = CAUSAL_PADDING
     return F.pad(x, (left, right, top, bottom))
 
 
 def _mask(x: Tensor, lengths: Tensor) -> Tensor:
-    """x: [B, C, T, F]; zeroes frames at and behind lengths [B]."""
+    """Zeroes the frames of x [B, C, T, F] at and behind lengths [B]."""
     valid = torch.arange(x.size(2), device=x.device).unsqueeze(0) < lengths.unsqueeze(1)
     return x * valid[:, None, :, None].to(x.dtype)
 
 
 def halve(lengths: Tensor) -> Tensor:
+    """Frames behind one causal convolution of stride 2, for so many before it."""
     return torch.div(lengths, 2, rounding_mode="trunc") + 1  # (n + 3 - 3) // 2 + 1; floor would be ten nodes
 
 
 class FeedForward(nn.Module):
+    """Two linear layers with SiLU between them (NeMo ConformerFeedForward)."""
+
     def __init__(self, weights: Weights, name: str):
         super().__init__()
         self.linear1 = MatMul(weights, f"{name}.linear1")
@@ -136,9 +142,9 @@ class FeedForward(nn.Module):
 class ConformerLayer(nn.Module):
     """Half feed forward, attention, convolution, half feed forward (NeMo ConformerLayer).
 
-    attention, convolution: of the contract; called with the frames and with what `forward` is given for them, they
-    return new frames and what they keep for the next chunk. fold_half: whether the halves stand in the weights, which
-    saves two nodes, or behind them: the function has the same bits, but what is quantized has not.
+    attention, convolution: modules of the cache layout; each is called with the frames and the further arguments that `forward`
+    is given for it, and returns new frames and what the next chunk needs. fold_half: multiply the weights of the feed forward
+    modules by a half, which saves two nodes, or their outputs: both functions have the same bits, but not when quantized.
     """
 
     def __init__(self, weights: Weights, name: str, attention: nn.Module, convolution: nn.Module, fold_half: bool = True):
@@ -157,7 +163,7 @@ class ConformerLayer(nn.Module):
             feed_forward.linear2.scale(0.5)  # a power of two: the same bits as halving afterwards
 
     def forward(self, x: Tensor, attention: tuple, convolution: tuple) -> tuple[Tensor, ...]:
-        """x: [B, T, d] or [T, B, d], as the parts take it -> the same, and what they keep."""
+        """x: [B, T, d] or [T, B, d], as both modules take it -> the same, and what attention and convolution keep."""
         x = x + self._half(self.feed_forward1(self.norm_feed_forward1(x)))
         attended, *attention_kept = self.self_attn(self.norm_self_att(x), *attention)
         x = x + attended
@@ -171,7 +177,7 @@ class ConformerLayer(nn.Module):
 
 
 class SelfAttentionWeights(nn.Module):
-    """What the attention of every contract is made of (Transformer-XL, arXiv 1901.02860, section 3.3)."""
+    """Weights of attention with relative positions (Transformer-XL, arXiv 1901.02860, section 3.3), of every encoder."""
 
     def __init__(self, weights: Weights, name: str, n_heads: int):
         super().__init__()
@@ -184,29 +190,54 @@ class SelfAttentionWeights(nn.Module):
         self.pos_bias_v = nn.Parameter(weights.take(f"{name}.pos_bias_v"))
 
     def split(self, x: Tensor) -> Tensor:
-        """[B, T, d] -> [B, T, heads, d_k]."""
+        """Splits [B, T, d] into heads: [B, T, h, d_k]."""
         return x.view(x.size(0), x.size(1), self.n_heads, -1)
 
     def scale_queries(self, d_k: int) -> None:
-        """Puts the scores' factor into the queries and into what is added to them."""
+        """Multiplies the scores by 1 / sqrt(d_k), by way of the queries' weights and of the two biases that are added to them."""
         factor = 1.0 / math.sqrt(d_k)
         self.linear_q.scale(factor)
         for bias in (self.pos_bias_u, self.pos_bias_v):
             bias.data = bias.data * factor
 
 
+class CachedAttentionWeights(SelfAttentionWeights):
+    """Weights of attention over cached keys and values. Projections of the relative positions, which depend on weights only,
+    are a constant, and the factor of the scores stands in the weights."""
+
+    def __init__(self, weights: Weights, name: str, n_heads: int, positions: Tensor):
+        """positions: [P, d_model], from the furthest past to the furthest future."""
+        super().__init__(weights, name, n_heads)
+        projected = positions @ weights.take(f"{name}.linear_pos.weight").t()
+        self.positions = nn.Parameter(heads(projected, n_heads).contiguous().unsqueeze(0))  # [1, h, d_k, P]
+        self.scale_queries(self.positions.size(2))
+
+
+class ConvolutionWeights(nn.Module):
+    """Weights of the convolution of cache-aware encoders: GLU, causal depthwise convolution, LayerNorm, SiLU."""
+
+    def __init__(self, weights: Weights, name: str):
+        super().__init__()
+        self.pointwise_conv1 = MatMul(weights, f"{name}.pointwise_conv1")
+        self.pointwise_conv2 = MatMul(weights, f"{name}.pointwise_conv2")
+        self.depthwise_weight = nn.Parameter(weights.take(f"{name}.depthwise_conv.weight"))  # [d, 1, k]
+        bias = weights.get(f"{name}.depthwise_conv.bias")
+        self.depthwise_bias = None if bias is None else nn.Parameter(bias)
+        self.norm = layer_norm(weights, f"{name}.batch_norm")  # NeMo's name for any norm that stands here
+
+
 def heads(projected: Tensor, n_heads: int) -> Tensor:
-    """[P, d] -> [heads, d_k, P]."""
+    """Splits [P, d] into heads: [h, d_k, P]."""
     return projected.view(projected.size(0), n_heads, -1).permute(1, 2, 0)
 
 
 def rates(d_model: int) -> Tensor:
-    """[d_model / 2]: radians a frame of each pair of channels (NeMo PositionalEncoding.create_pe)."""
+    """Radians per frame of each pair of channels, [d_model / 2] (NeMo PositionalEncoding.create_pe)."""
     return torch.exp(torch.arange(0, d_model, 2, dtype=torch.float32) * -(math.log(POSITION_BASE) / d_model))
 
 
 def sinusoids(positions: range, d_model: int) -> Tensor:
-    """[len(positions), d_model]; sine in even and cosine in odd channels."""
+    """Sinusoidal positions, [len(positions), d_model]: sine in even and cosine in odd channels."""
     angles = torch.tensor(list(positions), dtype=torch.float32).unsqueeze(1) * rates(d_model)
     table = torch.zeros(angles.size(0), d_model)
     table[:, 0::2] = torch.sin(angles)

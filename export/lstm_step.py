@@ -1,4 +1,4 @@
-"""One step of an LSTM, spelled out in products: converters for runtimes of fixed shapes know no LSTM as a whole."""
+"""One step of an LSTM as single operators: converters for runtimes of fixed shapes have no operator for a whole LSTM."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 
 def lstm_step(lstm: nn.LSTM, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One token through every layer, spelled out: converters know the products of an LSTM and not the whole.
+    """Runs every layer of an LSTM for one token (torch.nn.LSTM has the formulas).
 
-    x: f32 [1, n]; hidden, cell: f32 [layers, 1, hidden] -> what the last layer gives f32 [1, hidden], and both states after.
+    x: f32 [1, n]; hidden, cell: f32 [layers, 1, hidden] -> output of the last layer f32 [1, hidden], next hidden, next cell.
     """
     hiddens, cells = [], []
     for layer in range(lstm.num_layers):

@@ -1,10 +1,11 @@
-"""Traces the modules to ONNX: one graph file, one external-data file with a stable name, spec in the metadata."""
+"""Traces encoder and decoder to ONNX: of each a graph file with the spec in its metadata, and one file of weights beside it."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -17,10 +18,10 @@ from nemoport.caches import Caches, NemoCaches, NoCaches
 from nemoport.caches_kv import CACHED, KvCaches
 from nemoport.export import blocked, blocked_attention, blocked_subsampling
 from nemoport.export.checkpoint import Checkpoint
-from nemoport.export.encoder import StreamingEncoder
+from nemoport.export.encoder import CacheAwareEncoder, StreamingEncoder
 from nemoport.export.encoder_kv import KvStreamingEncoder
 from nemoport.export.encoder_offline import OfflineEncoder
-from nemoport.export.heads import HEAD_GRAPHS, Axes
+from nemoport.export.heads import Axes, head_graph
 from nemoport.export.layers import CAUSAL_PADDING
 from nemoport.export.shared import check_frontend_buffers
 from nemoport.export.weight_errors import explain_weight_errors, refuse_unused
@@ -30,7 +31,8 @@ from nemoport.interface import Interface
 from nemoport.runtimes.onnxruntime.graphs import encoder_interface
 
 BLOCKED = {module.NAME: module.BODY for module in (blocked_attention, blocked_subsampling)}
-ENCODERS: dict[type, type[torch.nn.Module]] = {
+# called with the checkpoint's tensors, the encoder's spec and, of a model with a prompt, the prompt's
+ENCODERS: dict[type[Caches], Callable[..., CacheAwareEncoder | OfflineEncoder]] = {
     NemoCaches: StreamingEncoder,
     KvCaches: KvStreamingEncoder,
     NoCaches: OfflineEncoder,
@@ -38,10 +40,13 @@ ENCODERS: dict[type, type[torch.nn.Module]] = {
 
 
 def export_graphs(checkpoint: Checkpoint, folder: Path, layout: str) -> None:
-    """Writes encoder_model.onnx and decoder_model.onnx with their .data files into `folder`. Raises CheckpointError."""
+    """Writes encoder_model.onnx and decoder_model.onnx with their .data files into `folder`.
+
+    layout: the cache layout of a streaming encoder (cache_layout.py). Raises CheckpointError.
+    """
     weights, spec = checkpoint.load_weights(), checkpoint.spec
     check_frontend_buffers(checkpoint, weights)
-    head, caches = HEAD_GRAPHS[spec.head], caches_for(spec, layout)
+    head, caches = head_graph(spec.head), caches_for(spec, layout)
     encoder_example, decoder_example = _encoder_example(checkpoint, caches), head.example(spec)
     with explain_weight_errors(checkpoint), torch.no_grad():
         decoder = head.build(weights, spec.decoding)
@@ -58,7 +63,8 @@ def export_graphs(checkpoint: Checkpoint, folder: Path, layout: str) -> None:
 
 
 def _encoder_example(checkpoint: Checkpoint, caches: type[Caches]) -> tuple[torch.Tensor, ...]:
-    """Two streams in the middle of their audio, or two utterances: every path is traced, no dimension is 1."""
+    """Inputs to trace the encoder with: two streams in the middle of their audio, or two utterances. They take every path, and no
+    dimension is 1."""
     spec, frontend = checkpoint.spec.streaming, checkpoint.spec.frontend
     if spec is None:
         return torch.randn(2, frontend.n_mels, 100), torch.tensor([100, 80])
@@ -70,7 +76,8 @@ def _encoder_example(checkpoint: Checkpoint, caches: type[Caches]) -> tuple[torc
 
 
 def _encoder_axes(interface: Interface) -> Axes:
-    """Batch and time; a cache of the kv layout, and what a chunk adds to it, has frames first."""
+    """Names of the dynamic dimensions: batch and time. In the cache layout kv, caches and what a chunk adds to them have frames
+    first."""
     axes: Axes = {name: {0: "batch"} for name in (*interface.inputs, *interface.outputs)}
     axes["audio_signal"] |= {2: "mel_frames"}
     axes["outputs"] |= {2: "enc_frames"}
@@ -89,6 +96,7 @@ def _export(
     axes: Axes,
     metadata: dict[str, str],
 ) -> None:
+    """Traces a module and writes the graph to `path`, with its weights in one file beside it."""
     # Above 2 GB torch scatters the weights over hundreds of files: let it do so elsewhere, and gather them.
     with tempfile.TemporaryDirectory(dir=path.parent) as scattered:
         raw = Path(scattered) / path.name
@@ -106,7 +114,7 @@ def _export(
                 dynamo=False,  # the dynamo exporter cannot keep the time axis dynamic (torch 2.13)
             )
         model = onnx.load(raw, load_external_data=False)  # below protobuf's 2 GB, which `expand` needs
-        _name_static_dims(model)
+        _name_cache_dimensions(model)
         _read_weights_directly(model)
         _pad_in_convolutions(model)
         model = blocked.expand(model, BLOCKED)  # after what does not look into a Loop
@@ -115,8 +123,9 @@ def _export(
     onnx.checker.check_model(str(path))
 
 
-def _name_static_dims(model: onnx.ModelProto) -> None:
-    """A cache goes out as it came in, but for its frames; the tracer cannot know, and invents names for dimensions."""
+def _name_cache_dimensions(model: onnx.ModelProto) -> None:
+    """Gives each returned cache the dimensions of the one that is fed, but for its frames: the tracer does not infer them and
+    invents names."""
     inputs = {i.name: i for i in model.graph.input}
     for output in model.graph.output:
         twin = inputs.get(output.name.removesuffix("_next"))
@@ -128,13 +137,13 @@ def _name_static_dims(model: onnx.ModelProto) -> None:
 
 
 def _read_weights_directly(model: onnx.ModelProto) -> None:
-    """The tracer keeps equal weights once and hands the others on by Identity nodes; quantizers look for a weight."""
+    """Removes the Identity nodes that the tracer puts behind equal weights: quantizers look for a weight as an input."""
     weights = {i.name for i in model.graph.initializer}
     _bypass(model, {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "Identity" and n.input[0] in weights})
 
 
 def _pad_in_convolutions(model: onnx.ModelProto) -> None:
-    """A Conv pads by itself, unevenly too, which torch's cannot: a Pad node copies the whole image."""
+    """Moves padding into the Conv behind it, which can pad unevenly, as torch's cannot: a Pad node copies the whole image."""
     pads = {n.output[0]: n for n in model.graph.node if n.op_type == "Pad"}
     padded = [n for n in model.graph.node if n.op_type == "Conv" and n.input[0] in pads]
     for conv in padded:
@@ -144,7 +153,8 @@ def _pad_in_convolutions(model: onnx.ModelProto) -> None:
 
 
 def _bypass(model: onnx.ModelProto, alias: dict[str, str]) -> None:
-    """Drops the nodes that yield the keys; who reads them reads the values. What only they needed goes too."""
+    """Replaces tensors, alias: old name -> new name, and removes the nodes that compute the old ones and those that only these
+    need."""
     kept = [n for n in model.graph.node if n.output[0] not in alias]
     for node in kept:
         node.input[:] = [alias.get(name, name) for name in node.input]

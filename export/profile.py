@@ -1,8 +1,8 @@
-"""Profiles: one chunk size, and how far the attention looks ahead within it, as published packages fix both.
+"""Profiles: one chunk size and one lookahead of the attention within the chunk, as published packages fix both.
 
-"320ms/3" is the chunk of lookahead 3. "1120ms/0" is 14 chunks of lookahead 0 at once: the attention sees no frame that is
-still to come, which is what the model was trained for at that lookahead, and a call does the work of 14. The latency is the
-chunk's. NeMo streams so with `setup_streaming_params(chunk_size=14, shift_size=14, left_chunks=4)`.
+"320ms/3" is the chunk of lookahead 3. "1120ms/0" is 14 chunks of lookahead 0 in one call: a frame attends to no later frame, as
+the model was trained for that lookahead, and one call does the work of 14. The latency is that of the whole chunk. NeMo streams
+such chunks with `setup_streaming_params(chunk_size=14, shift_size=14, left_chunks=4)`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from nemoport.export.checkpoint import Checkpoint
 
 
 def profiled(checkpoint: Checkpoint, profile: str | None) -> Checkpoint:
-    """The checkpoint as this profile has it: one lookahead. Raises UsageError."""
+    """The checkpoint with a spec of this profile alone: one lookahead, and `attention_lookahead` where that is less.
+
+    profile: CHUNKms/LOOKAHEAD; None leaves the checkpoint as it is. Raises UsageError.
+    """
     if profile is None:
         return checkpoint
     streaming = checkpoint.spec.streaming

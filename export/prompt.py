@@ -1,5 +1,5 @@
-"""The language prompt: two linear layers behind the encoder that see each frame beside the stream's place in a one-hot
-vector (NeMo PromptStreamingMixin). The product with a one-hot vector is a row of the weight, so the graph looks it up."""
+"""The language prompt: two linear layers behind the encoder, whose input is each frame, joined with the one-hot vector of the
+stream's slot (NeMo PromptStreamingMixin). The product with a one-hot vector is a row of the weight, so the graph gathers it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from nemoport.errors import CheckpointError
 from nemoport.export.layers import MatMul, Weights
-from nemoport.spec import PromptSpec
+from nemoport.prompt import PromptSpec
 
 
 class PromptKernel(nn.Module):
-    """Raises CheckpointError where the weights have another number of slots than the config."""
+    """The two layers of the prompt. Raises CheckpointError if the weights have another number of slots than the config."""
 
     def __init__(self, tensors: dict[str, Tensor], spec: PromptSpec, d_model: int):
         super().__init__()

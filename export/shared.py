@@ -10,6 +10,7 @@ from nemoport.errors import CheckpointError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.files import new_folder, write_json
 from nemoport.frontend import hann_window, mel_filterbank
+from nemoport.prompt import PromptSpec
 from nemoport.tokens import tag_tokens
 
 FILTERBANK, TOKENS, TOKENIZER, FRONTEND = "filterbank.bin", "tokens.txt", "tokenizer.model", "frontend.onnx"
@@ -17,9 +18,12 @@ LANGUAGES, VOCABULARY, METADATA = "languages.json", "vocab.json", "metadata.json
 
 
 def write_shared(checkpoint: Checkpoint, folder: Path) -> None:
-    """filterbank.bin (f32 [1, n_mels, n_fft/2 + 1], row major) and .meta, tokens.txt, tokenizer.model,
-    preprocessor.config, and frontend.onnx (audio to log-mel). Of a model with a prompt also languages.json (name -> slot),
-    vocab.json (id -> piece) and metadata.json (ids and sizes), as the published packages of such models have them."""
+    """Writes the shared files of a checkpoint into `folder`.
+
+    filterbank.bin (f32 [1, n_mels, n_fft/2 + 1], row major) and .meta, tokens.txt, tokenizer.model, preprocessor.config, and
+    frontend.onnx (audio to log-mel); of a model with a prompt also languages.json (name -> slot), vocab.json (id -> piece) and
+    metadata.json (ids and sizes), as the published packages of such models have them.
+    """
     import onnx
 
     from nemoport.export.frontend_graph import build_frontend_graph
@@ -38,30 +42,33 @@ def write_shared(checkpoint: Checkpoint, folder: Path) -> None:
         if checkpoint.spec.prompt:
             write_json(work / LANGUAGES, checkpoint.spec.prompt.languages)
             write_json(work / VOCABULARY, {str(index): piece for index, piece in enumerate(checkpoint.tokens)})
-            write_json(work / METADATA, _metadata(checkpoint))
+            write_json(work / METADATA, _metadata(checkpoint, checkpoint.spec.prompt))
 
 
-def _metadata(checkpoint: Checkpoint) -> dict:
-    spec, tags = checkpoint.spec, tag_tokens(checkpoint.tokens)
+def _metadata(checkpoint: Checkpoint, prompt: PromptSpec) -> dict:
+    spec, streaming = checkpoint.spec, checkpoint.spec.require_streaming()
     return {
         "sample_rate": spec.frontend.sample_rate_hz,
         "mel_features": spec.frontend.n_mels,
-        "num_layers": spec.streaming.n_layers,
-        "encoder_dim": spec.streaming.d_model,
-        "left_context": spec.streaming.left_context_enc_frames,
-        "lookaheads": list(spec.streaming.lookaheads),
-        "pre_encode_cache": spec.streaming.pre_encode_cache_mel_frames,
+        "num_layers": streaming.n_layers,
+        "encoder_dim": streaming.d_model,
+        "left_context": streaming.left_context_enc_frames,
+        "lookaheads": list(streaming.lookaheads),
+        "pre_encode_cache": streaming.pre_encode_cache_mel_frames,
         "vocab_size": spec.decoding.vocab_size + 1,
         "blank_id": spec.decoding.blank_id,
-        "num_prompts": spec.prompt.slots,
-        "prompt_dictionary": spec.prompt.languages,
-        "lang_tag_token_ids": sorted(tags.values()),
+        "num_prompts": prompt.slots,
+        "prompt_dictionary": prompt.languages,
+        "lang_tag_token_ids": sorted(tag_tokens(checkpoint.tokens).values()),
     }
 
 
 def check_frontend_buffers(checkpoint: Checkpoint, weights: dict) -> None:
-    """NeMo's streaming buffer rebuilds the front end from the config, its offline run uses the checkpoint's buffers:
-    a checkpoint in which they differ has no single front end. Raises CheckpointError."""
+    """Compares the filterbank and the window among a checkpoint's weights with those that its config gives.
+
+    NeMo's streaming buffer rebuilds the front end from the config, its offline run uses the checkpoint's buffers: a checkpoint
+    in which they differ has no single front end. Raises CheckpointError.
+    """
     spec = checkpoint.spec.frontend
     for name, expected in (("fb", mel_filterbank(spec)), ("window", hann_window(spec.win_samples))):
         stored = weights.get(f"preprocessor.featurizer.{name}")

@@ -1,4 +1,4 @@
-"""What a checkpoint is named by: a local path, or a Hub id that is downloaded."""
+"""Resolves the name of a checkpoint: a local path, or a Hub id, which is downloaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from nemoport.hub_id import split_hub_id
 
 
 def resolve(checkpoint: str) -> tuple[Path, str]:
-    """A local path, or a Hub id such as org/name@revision, which is downloaded -> (path of the .nemo, Hub id or "")."""
+    """Resolves a local path, or a Hub id such as org/name@revision -> (path of the .nemo file, Hub id or "").
+
+    Raises CheckpointError where there is no such file, or no single one in the repository, or the download fails.
+    """
     path = Path(checkpoint).expanduser()
     if path.exists():
         return path, ""

@@ -1,5 +1,5 @@
 """Splits the fused decoder graph into predictor and joiner, for runtimes that run the predictor once a token and the joiner
-once a frame. The graph is cut, not exported again: whatever its precision, every node and every weight stays as it is.
+once a frame. The graph is cut, not exported again: every node and every weight stays as it is, in every precision.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PREDICTION_OUT, PREDICTION_IN = "outputs", "decoder_outputs"  # NeMo's names and
 
 @dataclass(frozen=True)
 class SplitDecoder:
-    """Two graphs, onnx.ModelProto, with the metadata of the one they were.
+    """Two graphs, onnx.ModelProto, with the metadata of the fused one.
 
     predictor: targets i32 [B, U], target_length i32 [B], input_states_1 and _2 f32 [layers, B, hidden] -> outputs f32
     [B, joint_hidden, U], prednet_lengths i32 [B], output_states_1 and _2. joiner: encoder_outputs f32 [B, d, T],
@@ -30,10 +30,11 @@ class SplitDecoder:
 
 
 def split_decoder(model) -> SplitDecoder:
-    """model: a variant's decoder, onnx.ModelProto with its weights loaded; it stays as it is.
+    """Splits a fused decoder graph.
 
-    The cut goes behind the prediction's own projection, so that the joiner does nothing again that depends on tokens only.
-    Raises ArtifactError for a graph that does not come together in one place.
+    model: a variant's decoder, onnx.ModelProto with its weights loaded; it is not changed. The cut is behind the prediction's own
+    projection, so that the joiner does not repeat what depends on tokens only. Raises ArtifactError for a graph in which frames
+    and tokens do not meet at one tensor.
     """
     from onnx import TensorProto, helper, shape_inference
 
@@ -89,7 +90,7 @@ def _no_cut(found: str) -> ArtifactError:
 
 
 def _depending_on(graph, names: set[str]) -> set[str]:
-    """Those names and every tensor computed from them."""
+    """`names`, and every tensor that is computed from one of them."""
     reached = set(names)
     for node in graph.node:  # in the order of their dependence, as ONNX demands
         if reached.intersection(node.input):
@@ -98,18 +99,18 @@ def _depending_on(graph, names: set[str]) -> set[str]:
 
 
 def _needed(graph, names: list[str], without: str | None = None) -> list:
-    """The nodes that yield `names`, in the graph's order; what only `without` needs is left out."""
-    wanted, kept = set(names), []
+    """The nodes that compute `names`, in the graph's order, without those that only `without` depends on."""
+    needed, kept = set(names), []
     for node in reversed(graph.node):
-        made = wanted.intersection(node.output) - {without}
+        made = needed.intersection(node.output) - {without}
         if made:
             kept.append(node)
-            wanted.update(name for name in node.input if name)
+            needed.update(name for name in node.input if name)
     return kept[::-1]
 
 
 def _kind_and_width(values, name: str) -> tuple[int, int]:
-    """Element type and last dimension of a tensor, as shape inference found them."""
+    """Element type and last dimension of a tensor, by shape inference. Raises ArtifactError where they are unknown."""
     for value in values:
         kind = value.type.tensor_type
         if value.name == name and len(kind.shape.dim) == 4 and kind.shape.dim[-1].dim_value:
@@ -118,7 +119,7 @@ def _kind_and_width(values, name: str) -> tuple[int, int]:
 
 
 def _outward(joined: str, kind: int) -> list:
-    """[B, 1, U, H] of type `kind` -> f32 [B, H, U]. Nothing here rounds: f16 fits into f32."""
+    """Nodes from `joined`, [B, 1, U, H] of type `kind`, to the predictor's output, f32 [B, H, U]. None rounds: f32 holds f16."""
     from onnx import TensorProto, helper
 
     axes, squeezed, turned = (f"{PREDICTION_OUT}/{step}" for step in ("axes", "squeezed", "turned"))
@@ -126,24 +127,25 @@ def _outward(joined: str, kind: int) -> list:
         helper.make_node("Constant", [], [axes], value=helper.make_tensor(axes, TensorProto.INT64, [1], [1])),
         helper.make_node("Squeeze", [joined, axes], [squeezed]),
         helper.make_node("Transpose", [squeezed], [turned], perm=[0, 2, 1]),
-        _as(TensorProto.FLOAT, kind, turned, PREDICTION_OUT),
+        _cast(TensorProto.FLOAT, kind, turned, PREDICTION_OUT),
     ]
 
 
 def _inward(joined: str, kind: int) -> list:
-    """The inverse of `_outward`."""
+    """Nodes from the joiner's input, f32 [B, H, U], to `joined`: the inverse of `_outward`."""
     from onnx import TensorProto, helper
 
     axes, cast, turned = (f"{PREDICTION_IN}/{step}" for step in ("axes", "cast", "turned"))
     return [
         helper.make_node("Constant", [], [axes], value=helper.make_tensor(axes, TensorProto.INT64, [1], [1])),
-        _as(kind, TensorProto.FLOAT, PREDICTION_IN, cast),
+        _cast(kind, TensorProto.FLOAT, PREDICTION_IN, cast),
         helper.make_node("Transpose", [cast], [turned], perm=[0, 2, 1]),
         helper.make_node("Unsqueeze", [turned, axes], [joined]),
     ]
 
 
-def _as(wanted: int, kind: int, source: str, target: str):
+def _cast(wanted: int, kind: int, source: str, target: str):
+    """The node that casts `source`, of type `kind`, to the type `wanted`."""
     from onnx import helper
 
     if wanted == kind:
@@ -152,6 +154,7 @@ def _as(wanted: int, kind: int, source: str, target: str):
 
 
 def _part(model, nodes: list, inputs: list, outputs: list):
+    """A copy of `model` with these nodes, the weights that they read, and these inputs and outputs."""
     from onnx import ModelProto
 
     part = ModelProto()

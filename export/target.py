@@ -1,4 +1,4 @@
-"""What a target is: a format that checkpoints are converted to, for a runtime."""
+"""Target: a format that checkpoints are converted to, for a runtime; and Source: what a variant is converted from."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from nemoport.speech.corpus import Corpus
 
 @dataclass(frozen=True)
 class Source:
-    """What a variant is converted from. corpus: calibration audio, of the precisions that need it."""
+    """What a variant is converted from. corpus: the calibration audio; None for precisions that need none."""
 
     checkpoint: Checkpoint
     build: Path
     corpus: Corpus | None
 
     def onnx(self, layout: str) -> Artifact:
-        """The fp32 ONNX graphs in a cache layout, exported where they are not there yet."""
+        """The fp32 ONNX graphs in a cache layout; exports them if `build` does not hold them. Raises as `export_checkpoint`."""
         return export_checkpoint(self.checkpoint, self.build, layout)
 
 
@@ -37,14 +37,16 @@ def _unresolved(parameters: Any, spec: ModelSpec) -> Any:
 
 @dataclass(frozen=True)
 class Target:
-    """A format that checkpoints are converted to. Its variants are named NAME-PRECISION, and run in the runtime of its name.
+    """A format that checkpoints are converted to. Its variants are named NAME-PRECISION; the runtime of the same name runs them.
 
-    precisions: name -> parameters, a frozen dataclass, which with the target are the recipe. extra: of pyproject.toml, which
-    installs what converting needs; modules: what that is when imported. convert(source, folder, parameters, progress): fills
-    the empty `folder` and returns role -> path within it, of every file. Raises UsageError for a checkpoint that it cannot
-    serve, with what it can. resolve(parameters, spec): with what the checkpoint decides, such as the one lookahead of graphs
-    with fixed shapes; a parameter `lookahead` is what the artifact is then held to and run at. Raises UsageError. calibrated:
-    the precisions that need calibration audio."""
+    precisions: name -> parameters, a frozen dataclass, which together with the target's name are the recipe.
+    convert(source, folder, parameters, progress): fills the empty `folder` and returns role -> path within it, of every file.
+    Raises UsageError for a checkpoint that the target cannot be made of, naming those that it can.
+    extra: of pyproject.toml, which installs the packages of the converter; modules: their import names.
+    resolve(parameters, spec): the parameters completed with what depends on the checkpoint, such as the one lookahead of graphs
+    of fixed shapes; the artifact is run and validated at a parameter `lookahead`. Raises UsageError.
+    calibrated: names of the precisions that need calibration audio.
+    """
 
     name: str
     precisions: Mapping[str, Any]
@@ -55,5 +57,6 @@ class Target:
     calibrated: frozenset[str] = frozenset()
 
     def recipe(self, precision: str, parameters: Any, spec: ModelSpec) -> Recipe:
-        """parameters: resolved ones. The digest of a recipe names the build, so that its form must not change."""
+        """The recipe of a precision. parameters: resolved. A recipe's digest identifies builds, so that its form must not
+        change."""
         return Recipe(f"{self.name}-{precision}", None, {"target": self.name, **asdict(parameters)})

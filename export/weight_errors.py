@@ -1,4 +1,4 @@
-"""Weights that do not fit the config, or that no graph would use, are refused when the modules are made, whatever the target."""
+"""Errors for weights that do not fit the config or that no graph would use, raised when a target makes its modules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from nemoport.export.checkpoint import Checkpoint
 
 @contextmanager
 def explain_weight_errors(checkpoint: Checkpoint) -> Iterator[None]:
-    """Modules are made and run once within: weights of other shapes than the config's show here, and only they."""
+    """Turns an error within the block into a CheckpointError.
+
+    The block makes the modules and runs them once: weights of other shapes than the config's raise there, and nothing else does.
+    """
     try:
         yield
     except (RuntimeError, ValueError, IndexError) as error:
@@ -25,6 +28,7 @@ def explain_weight_errors(checkpoint: Checkpoint) -> Iterator[None]:
 
 
 def refuse_unused(checkpoint: Checkpoint, unused: list[str]) -> None:
+    """Raises CheckpointError if `unused`, the names of weights that no module took, is not empty."""
     if unused:
         raise CheckpointError(
             f"{checkpoint.path} holds weights that the exported graph would not use.",

@@ -1,6 +1,6 @@
-"""A build folder on disk: its variants and what each is made of.
+"""Build folders on disk: the variants in them, and the manifest of each.
 
-build/<checkpoint name>/            the same shape as the package that is made of it
+build/<checkpoint name>/            laid out like the package that is made from it
     config.json                     model spec, cache shapes, chunk rules, for every variant
     shared/                         filterbank, tokens, tokenizer, front-end graph
     fp32/ fp16/ int8-dynamic/ ...   one folder a variant: graphs, weights, manifest.json
@@ -8,8 +8,10 @@ build/<checkpoint name>/            the same shape as the package that is made o
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,11 +26,14 @@ ONNXRUNTIME = "onnxruntime"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a variant is made: its name, the variant it is made from, its parameters. The digest names the build."""
+    """How a variant is made: its name, the variant that it is made from, its parameters. The digest names the build.
+
+    parameters: fields of the frozen dataclass that a precision or a target states, and of a target its name.
+    """
 
     variant: str
     parent: str | None
-    parameters: dict = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -36,12 +41,19 @@ class Recipe:
 
     @property
     def target(self) -> str:
-        """The runtime that the variant is made for: a module of validate/sessions/."""
+        """Name of the runtime that the variant is made for: a module of nemoport/runtimes/."""
         return self.parameters.get("target", ONNXRUNTIME)
+
+    @property
+    def lookahead(self) -> int | None:
+        """The one that graphs of fixed shapes are made for; None of graphs that serve every lookahead of the model."""
+        return self.parameters.get("lookahead")
 
 
 @dataclass(frozen=True)
 class FileEntry:
+    """A file of a variant, as its manifest records it. sha256: hexadecimal."""
+
     path: str  # relative to the variant's folder
     bytes: int
     sha256: str
@@ -49,7 +61,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a variant was made from and what it holds; `manifest.json` in its folder."""
+    """The sources and the files of a variant; `manifest.json` in its folder."""
 
     variant: str
     recipe: Recipe
@@ -64,14 +76,16 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Of everything that names the content: not of tools and machine."""
+        """Digest of all that determines the content: of everything but tools and machine."""
         return digest_json({k: v for k, v in asdict(self).items() if k not in ("tools", "machine")})
 
     def write(self, folder: Path) -> None:
+        """Writes manifest.json. Raises OutputError."""
         write_json(folder / "manifest.json", asdict(self))
 
     @staticmethod
     def read(folder: Path) -> Manifest:
+        """Reads manifest.json. Raises ArtifactError."""
         raw = read_json(folder / "manifest.json", "run `nemoport export` (fp32) or `nemoport quantize` (the others)")
         try:
             if raw["schema"] != SCHEMA:
@@ -94,7 +108,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One variant on disk, with the files it shares with its siblings."""
+    """One variant on disk, with the files that all variants of a build share."""
 
     folder: Path
     manifest: Manifest
@@ -114,16 +128,17 @@ class Artifact:
 
     @property
     def lookaheads(self) -> tuple[int | None, ...]:
-        """Those that it serves: all of the model's, or the one of its recipe, where the graphs have fixed shapes."""
-        only = self.manifest.recipe.parameters.get("lookahead")
+        """Lookaheads that the variant serves: all of the model's, or the one of its recipe, where the graphs have fixed
+        shapes."""
+        only = self.manifest.recipe.lookahead
         return self.spec.lookaheads if only is None else (only,)
 
     def config(self) -> dict:
-        """config.json: see export/config.py."""
+        """Reads config.json, see export/config.py. Raises ArtifactError."""
         return _read_config(self.folder)
 
     def filterbank(self) -> np.ndarray:
-        """f32 [n_mels, n_fft // 2 + 1], from shared/. Raises ArtifactError."""
+        """Reads f32 [n_mels, n_fft // 2 + 1] from shared/. Raises ArtifactError."""
         frontend = self.spec.frontend
         shape = (frontend.n_mels, frontend.n_fft // 2 + 1)
         path = self.shared / "filterbank.bin"
@@ -139,7 +154,7 @@ class Artifact:
 
     @staticmethod
     def open(folder: Path | str) -> Artifact:
-        """Reads a variant's folder. Raises ArtifactError if a file is missing; `verify_files` checks the content."""
+        """Opens a variant's folder. Raises ArtifactError if a file is missing; `verify_files` checks the content."""
         folder = Path(folder)
         if not folder.is_dir():
             raise ArtifactError(
@@ -169,7 +184,8 @@ def _read_config(folder: Path) -> dict:
     return read_json(folder.parent / "config.json", "keep the variant's folder beside its config.json")
 
 
-def verify_entries(folder: Path, entries) -> None:
+def verify_entries(folder: Path, entries: Iterable[FileEntry]) -> None:
+    """Compares files in `folder` with their recorded size and sha256; raises ArtifactError naming all that differ."""
     wrong = []
     for entry in entries:
         path = folder / entry.path
@@ -189,5 +205,5 @@ def verify_entries(folder: Path, entries) -> None:
 
 
 def file_entries(folder: Path, roles: dict[str, str]) -> dict[str, FileEntry]:
-    """roles: role -> path relative to `folder`."""
+    """Records size and sha256 of files. roles: role -> path relative to `folder`."""
     return {role: FileEntry(path, (folder / path).stat().st_size, sha256_file(folder / path)) for role, path in roles.items()}

@@ -1,4 +1,4 @@
-"""Reading audio files as the model wants them, and refusing what it cannot use."""
+"""Reads audio files as mono samples at the model's rate, and refuses audio that the model cannot use."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ _FORMATS = "a WAV, FLAC, OGG (Vorbis, Opus), MP3 or other file that libsndfile r
 
 
 def read_audio(path: Path | str, sample_rate_hz: int, min_samples: int | None = None) -> np.ndarray:
-    """The whole file as f32 [samples], mono, full scale 1.0, at `sample_rate_hz`.
+    """Reads a whole file as f32 [samples], mono, full scale 1.0, at `sample_rate_hz`.
 
     Bit-equal to NeMo's `AudioSegment.from_file(path, target_sr=..., channel_selector="average")`: channels are averaged
     first, then resampled by soxr "HQ" (the default of `librosa.resample`) to ceil(samples * ratio) samples.
-    `min_samples` at `sample_rate_hz`: one mel frame; by default the 10 ms that is the hop of every NeMo model here.
+    min_samples: the least length, in samples at `sample_rate_hz`, one mel frame; by default the 10 ms that are the hop of every
+    NeMo model here.
 
-    Raises AudioError: no such file, a folder, not audio, damaged, empty, too short, not finite. A cut-off WAV or MP3 is
-    read as far as it goes, as NeMo does: libsndfile does not tell; it does for FLAC.
+    Raises AudioError: no such file, a folder, not audio, damaged, empty, too short, not finite. A truncated WAV or MP3 is
+    read to its end, as NeMo does: libsndfile reports an error for a truncated FLAC only.
     """
     path = Path(path)
     samples, rate_hz = _read(path)
@@ -47,7 +48,7 @@ def read_audio(path: Path | str, sample_rate_hz: int, min_samples: int | None = 
 
 
 def checked_samples(samples: np.ndarray) -> np.ndarray:
-    """f32 [n], mono. Raises AudioError on anything but one dimension of finite floating-point numbers."""
+    """Returns the samples as f32 [n], mono. Raises AudioError unless they are finite floating-point numbers in one dimension."""
     samples = np.asarray(samples)
     if samples.ndim != 1 or samples.dtype.kind != "f":
         raise AudioError(
@@ -69,7 +70,7 @@ def checked_samples(samples: np.ndarray) -> np.ndarray:
 
 
 def _read(path: Path) -> tuple[np.ndarray, int]:
-    """f32 [samples, channels] and the rate in Hz."""
+    """Reads f32 [samples, channels] and the rate in Hz."""
     import soundfile
 
     if not path.is_file():
@@ -82,7 +83,7 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
     try:
         with soundfile.SoundFile(path) as file:
             return file.read(dtype="float32", always_2d=True), file.samplerate
-    # libsndfile's refusal; a headerless .raw; an absurd length in a damaged header.
+    # An error of libsndfile; a .raw without a header; an absurd length in a damaged header.
     except (soundfile.SoundFileError, TypeError, ValueError, MemoryError) as error:
         raise AudioError(
             f"{path} cannot be read as audio.",
@@ -93,7 +94,7 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
 
 
 def _resample(mono: np.ndarray, rate_hz: int, target_hz: int) -> np.ndarray:
-    """f32 [n] -> f32 [ceil(n * target / rate)], as `librosa.resample`: soxr, then cut or padded by a sample."""
+    """Resamples f32 [n] to f32 [ceil(n * target / rate)] as `librosa.resample` does: soxr, then cut or padded by a sample."""
     if rate_hz == target_hz:
         return mono
     import soxr

@@ -1,12 +1,12 @@
 """Beam search over a transducer, RNNT and TDT: modified adaptive expansion search (mAES), over the `Session` protocol.
 
 Kim et al., "Accelerating RNN Transducer Inference via Adaptive Expansion Search", IEEE Signal Processing Letters 27
-(2020), in the form that NeMo has as `maes`. Frame by frame, a path goes on by blank and by the tokens that are nearly as
-likely as its likeliest one, up to `steps` tokens a frame; then the `width` best paths are kept. An RNNT model is searched
-as a TDT model whose only duration is 0.
+(2020), in the form of NeMo's `maes`. Frame by frame, a path is extended by blank and by the tokens that are nearly as likely
+as its likeliest one, up to `steps` tokens a frame; then the `width` best paths are kept. An RNNT model is searched as a TDT
+model whose only duration is 0.
 
-Equal to NeMo's but for one thing: NeMo's search for TDT counts a path twice, once by the prefix search and again by the
-expansion, where the one for RNNT counts it once, as here.
+One thing differs from NeMo: its search for TDT counts a path twice, once by the prefix search and again by the expansion;
+its search for RNNT counts it once, as here.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from nemoport.hotwords import Hotwords
 from nemoport.session import Session
 from nemoport.spec import DecodingSpec
 
-AHEAD_FRAMES = 4  # joined with a prefix in one call: most new prefixes die soon, so fewer than greedy's
+LstmState = tuple[np.ndarray, np.ndarray]  # of the prediction network: two f32 [layers, pred_hidden]
+AHEAD_FRAMES = 4  # joined with a prefix in one call: most new prefixes are dropped soon, so fewer than greedy's
 
 
 @dataclass(frozen=True)
 class BeamSearch:
-    """How to search. The defaults are NeMo's.
+    """Settings of a search. The defaults are NeMo's.
 
-    width: paths that are kept (`beam_size`); steps: most tokens on one frame (`maes_num_steps`), which stands here for
-    greedy's max_symbols_per_frame; a path goes on in at most width + beta ways (`maes_expansion_beta`), each at most gamma
-    below the likeliest in log probability (`maes_expansion_gamma`). prefixes: a path also gets what the path that is one
-    token shorter adds to it (`maes_prefix_alpha` 1; False is its 0). normalize: the best is the best by score per token,
-    with the start as one (`score_norm`). Raises UsageError.
+    width: paths that are kept (`beam_size`); steps: most tokens on one frame (`maes_num_steps`), in place of
+    greedy's max_symbols_per_frame; a path is extended in at most width + beta ways (`maes_expansion_beta`), each at most gamma
+    below the likeliest in log probability (`maes_expansion_gamma`). prefixes: the probability of the path that is one token
+    shorter is added to a path (`maes_prefix_alpha` 1; False is its 0). normalize: the best path is the best by score per token,
+    with the start as one (`score_norm`). Raises UsageError for a value below its least.
     """
 
     width: int
@@ -48,33 +49,39 @@ class BeamSearch:
         for name, least in (("width", 1), ("steps", 1), ("beta", 0), ("gamma", 0)):
             value = getattr(self, name)
             if not value >= least:
+                what = f"A beam search cannot have {name} {value}."
                 todo = "choose 4, or 1 for greedy decoding" if name == "width" else "leave it out for the default"
-                raise UsageError(f"No beam search has {name} {value}.", expected=f"{least} or more", found=str(value), todo=todo)
+                raise UsageError(what, expected=f"{least} or more", found=str(value), todo=todo)
 
 
 @dataclass
 class _Prediction:
-    """What the decoder says after a prefix, on some frames. The prediction network's state is two f32 [layers, pred_hidden],
-    before and after `token`."""
+    """Scores of the tokens that may follow a prefix, on some frames.
+
+    token: the prefix's last; before, after: the state before and after it. `after` and `scores` are set by the first run.
+    """
 
     token: int
-    before: tuple[np.ndarray, np.ndarray]
-    after: tuple[np.ndarray, np.ndarray] | None = None
+    before: LstmState
+    after: LstmState = field(init=False, repr=False)
     first: int = 0  # the frame of scores[0]
     scores: np.ndarray | tuple = ()  # f32 [n, n_scores]
 
-    def knows(self, frame: int) -> bool:
+    def covers(self, frame: int) -> bool:
+        """Whether the frame is scored."""
         return self.first <= frame < self.first + len(self.scores)
 
 
-# Yields the predictions to run, each with the frame that it is run from.
-SearchSteps = Generator[list[tuple[_Prediction, int]], None, list[BeamHypothesis]]
+Requests = list[tuple[_Prediction, int]]  # predictions to run, each with the frame to run it from
+# Steps of a search: they yield requests, and continue when these have run.
+SearchSteps = Generator[Requests, None, list[BeamHypothesis]]
+ScoreSteps = Generator[Requests, None, tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass
 class Beam:
-    """The search of one stream. `tokens`, `token_frames` and `token_durations` are the best path's, as if the stream ended
-    now. What follows can change them, but for the first `certain` ones, which all paths have in common."""
+    """Decoding state of one stream. `tokens`, `token_frames` and `token_durations` are the best path's, as if the stream ended
+    now. Audio to come can change them, but for the first `n_final` ones, which all paths have in common."""
 
     search: BeamSearch
     spec: DecodingSpec
@@ -85,6 +92,7 @@ class Beam:
 
     @staticmethod
     def initial(search: BeamSearch, spec: DecodingSpec) -> Beam:
+        """Returns the state of a new stream."""
         zeros = np.zeros((spec.pred_layers, spec.pred_hidden), np.float32)
         match = search.hotwords.start if search.hotwords else ()
         first = _Prediction(spec.blank_id, (zeros, zeros))  # blank is the first target, as greedy's
@@ -92,11 +100,12 @@ class Beam:
 
     @staticmethod
     def decode(session: Session, frames: np.ndarray, lengths: np.ndarray, states: list[Beam]) -> None:
-        """As `beam_search`."""
+        """Calls `beam_search`."""
         beam_search(session, frames, lengths, states)
 
     @property
     def n_final(self) -> int:
+        """Number of tokens that audio to come cannot change."""
         return len(self.shared[0]) + _common([path.tokens for path in self.paths])
 
     @property
@@ -113,8 +122,8 @@ class Beam:
 
     @property
     def n_best(self) -> list[tuple[list[int], float]]:
-        """Tokens and score of the paths that are left, the best first. A score is a natural logarithm, with the boost of
-        hotwords, not divided by the length."""
+        """Tokens and score of each path that is kept, the best first. A score is a natural logarithm, with the boost of hotwords,
+        not divided by the length."""
         return [([*self.shared[0], *path.tokens], self._final(path)) for path in self._ranked()]
 
     def _final(self, path: BeamHypothesis) -> float:
@@ -127,17 +136,17 @@ class Beam:
         return sorted(self.paths, key=rank, reverse=True)
 
     def run(self, n_frames: int) -> SearchSteps:
-        """Searches the next frames of the stream."""
+        """Searches the next frames of the stream and returns the paths that are kept."""
         for frame in range(self.frame, self.frame + n_frames):
             if paths := [path for path in self.paths if path.at == frame]:
                 later = [path for path in self.paths if path.at > frame]
-                self.paths = merged(later + (yield from self._leave(frame, paths)))[: self.search.width]
+                self.paths = merged(later + (yield from self._expand(frame, paths)))[: self.search.width]
                 self._share()
         self.frame += n_frames
         return self.paths
 
-    def _leave(self, frame: int, paths: list[BeamHypothesis]) -> SearchSteps:
-        """What becomes of the paths that look at this frame: paths that look at later ones."""
+    def _expand(self, frame: int, paths: list[BeamHypothesis]) -> SearchSteps:
+        """Expands the paths that are at this frame until all are at later ones, and returns those."""
         hops = self.spec.durations or (0,)
         shortest = min(range(len(hops)), key=lambda i: hops[i] or np.inf)
         hotwords, blank, count = self.search.hotwords, self.spec.blank_id, self.search.width + self.search.beta
@@ -167,7 +176,7 @@ class Beam:
             if not paths:
                 return left
         scores, durations = yield from self._scores(frame, paths)
-        for row, path in enumerate(paths):  # said enough on this frame: a blank, whatever else is likely
+        for row, path in enumerate(paths):  # these have `steps` tokens on this frame: only blank may follow
             hop = int(durations[row].argmax())
             hop = hop if hops[hop] else shortest
             score = path.score + float(scores[row, blank] + durations[row, hop])
@@ -176,32 +185,32 @@ class Beam:
 
     @staticmethod
     def _counted(paths: list[BeamHypothesis]) -> set[tuple[int, ...]]:
-        """What no prefix is expanded to, because `with_prefixes` has added it."""
+        """Returns the tokens that no prefix is expanded to, because `with_prefixes` has added that probability."""
         return {path.tokens for path in paths}
 
-    def _scores(self, frame: int, paths: list[BeamHypothesis]) -> Generator:
-        """Log probabilities f64 of tokens and blank [H, V + 1], and of durations [H, D]; RNNT's one has 0."""
+    def _scores(self, frame: int, paths: list[BeamHypothesis]) -> ScoreSteps:
+        """Returns log probabilities f64 of tokens and blank [H, V + 1], and of durations [H, D]; that of RNNT's one is 0."""
         predictions = [self.predictions[path.tokens] for path in paths]
-        if wanted := [(prediction, frame) for prediction in predictions if not prediction.knows(frame)]:
-            yield wanted
+        if requests := [(prediction, frame) for prediction in predictions if not prediction.covers(frame)]:
+            yield requests
         rows = np.stack([p.scores[frame - p.first] for p in predictions]).astype(np.float64)
         durations = log_softmax(rows[:, self.spec.blank_id + 1 :]) if self.spec.durations else np.zeros((len(rows), 1))
         return log_softmax(rows[:, : self.spec.blank_id + 1]), durations
 
     def _share(self) -> None:
-        """Moves what all paths have said, at equal times, to `shared`, so that a path stays short however long the stream
-        is; and forgets what was predicted for paths that are gone."""
+        """Moves the tokens that all paths begin with, at equal times, to `shared`, so that paths stay short in a long stream, and
+        removes the predictions of paths that were dropped."""
         n = _common([list(zip(path.tokens, path.frames, path.durations, strict=True)) for path in self.paths])
         self.predictions = {path.tokens[n:]: self.predictions[path.tokens] for path in self.paths}
         if n:
             best = self.paths[0]
-            for mine, its in zip(self.shared, (best.tokens, best.frames, best.durations), strict=True):
-                mine.extend(its[:n])
+            for shared, of_path in zip(self.shared, (best.tokens, best.frames, best.durations), strict=True):
+                shared.extend(of_path[:n])
             self.paths = [path.behind(n) for path in self.paths]
 
 
 def _common(sequences: Sequence[Sequence]) -> int:
-    """How many elements all sequences begin with."""
+    """Returns how many elements all sequences begin with."""
     differ = (n for n, elements in enumerate(zip(*sequences, strict=False)) if any(e != elements[0] for e in elements))
     return next(differ, min(map(len, sequences)))
 
@@ -210,19 +219,19 @@ def beam_search(session: Session, frames: np.ndarray, lengths: np.ndarray, beams
     """Decodes one chunk, or one whole utterance, of each stream of a batch and advances `beams` in place.
 
     frames: f32 [B, T, d_model]; lengths: i64 [B], valid frames of each stream. All streams and all their paths share a
-    decoder call; a prefix is predicted once, however many paths and frames ask for it.
+    decoder call; a prefix is predicted once, however many paths and frames need it.
     """
     starts = [beam.frame for beam in beams]
     runs = {row: beam.run(int(lengths[row])) for row, beam in enumerate(beams)}
-    waiting = {row: wanted for row, run in runs.items() if (wanted := next(run, None)) is not None}
+    waiting = {row: requests for row, run in runs.items() if (requests := next(run, None)) is not None}
     while waiting:
-        asked = [(row, prediction, frame - starts[row]) for row, wanted in waiting.items() for prediction, frame in wanted]
-        rows, at = np.array([row for row, _, _ in asked]), np.array([frame for _, _, frame in asked])
-        seen = np.minimum(at[:, None] + np.arange(AHEAD_FRAMES), frames.shape[1] - 1)
-        state = tuple(np.stack([prediction.before[i] for _, prediction, _ in asked], 1) for i in (0, 1))
-        tokens = np.array([prediction.token for _, prediction, _ in asked], np.int32)
-        scores, (hidden, cell) = session.step(frames[rows[:, None], seen], tokens, state)
-        for i, (row, prediction, frame) in enumerate(asked):
+        batch = [(row, prediction, frame - starts[row]) for row, requests in waiting.items() for prediction, frame in requests]
+        rows, at = np.array([row for row, _, _ in batch]), np.array([frame for _, _, frame in batch])
+        ahead = np.minimum(at[:, None] + np.arange(AHEAD_FRAMES), frames.shape[1] - 1)
+        hidden, cell = (np.stack([prediction.before[i] for _, prediction, _ in batch], 1) for i in (0, 1))
+        tokens = np.array([prediction.token for _, prediction, _ in batch], np.int32)
+        scores, (hidden, cell) = session.step(frames[rows[:, None], ahead], tokens, (hidden, cell))
+        for i, (row, prediction, frame) in enumerate(batch):
             prediction.first, prediction.scores = starts[row] + frame, scores[i, : int(lengths[row]) - frame]
             prediction.after = hidden[:, i], cell[:, i]
-        waiting = {row: wanted for row in waiting if (wanted := next(runs[row], None)) is not None}
+        waiting = {row: requests for row in waiting if (requests := next(runs[row], None)) is not None}

@@ -1,4 +1,4 @@
-"""What a beam search works on: paths through the lattice of tokens and frames, and what becomes of them on one frame."""
+"""Paths of a beam search through the lattice of tokens and frames, and their expansion on one frame."""
 
 from __future__ import annotations
 
@@ -14,32 +14,34 @@ Expansion = tuple[int, int, float]  # token or blank, index of its duration, its
 
 @dataclass(frozen=True)
 class BeamHypothesis:
-    """Tokens behind those that all paths share, with the encoder frame and the duration of each, as greedy has them."""
+    """A path: its tokens behind those that all paths share, and the encoder frame and duration of each, as in greedy decoding."""
 
     tokens: tuple[int, ...]
     frames: tuple[int, ...]
     durations: tuple[int, ...]
     score: float  # natural logarithm, hotwords' boost included
-    at: int  # the frame that it looks at next
+    at: int  # the frame that it is expanded on next
     match: Match = ()
 
     def extend(self, token: int, duration: int, score: float, match: Match) -> BeamHypothesis:
+        """Returns the path with one more token, emitted on the frame `at`, and its new score and match."""
         tokens, frames, durations = (*self.tokens, token), (*self.frames, self.at), (*self.durations, duration)
         return BeamHypothesis(tokens, frames, durations, score, self.at + duration, match)
 
     def behind(self, n: int) -> BeamHypothesis:
+        """Returns the path without its first `n` tokens."""
         return replace(self, tokens=self.tokens[n:], frames=self.frames[n:], durations=self.durations[n:])
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
+    """Computes log-softmax over the last axis."""
     shifted = scores - scores.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 def merged(paths: Sequence[BeamHypothesis]) -> list[BeamHypothesis]:
-    """One path of those with equal tokens that look at the same frame: their probabilities add up, the times are the
-    likeliest one's. The best first."""
+    """Merges paths with equal tokens that are expanded on the same frame: their probabilities add up, the times are the
+    likeliest one's. Returns the best first."""
     kept: dict[tuple, BeamHypothesis] = {}
     for path in sorted(paths, key=lambda p: p.score, reverse=True):
         key = (path.tokens, path.at)
@@ -50,9 +52,9 @@ def merged(paths: Sequence[BeamHypothesis]) -> list[BeamHypothesis]:
 def with_prefixes(
     paths: list[BeamHypothesis], scores: np.ndarray, staying: np.ndarray, hotwords: Hotwords | None
 ) -> list[BeamHypothesis]:
-    """Each path with what the one that is a token shorter adds to it by saying that token now, and staying on the frame.
+    """Adds to each path the probability of the path that is a token shorter, with that token emitted now, at duration 0.
 
-    paths: all on one frame; scores: log probabilities of tokens, f64 [H, V + 1]; staying: of duration 0, f64 [H].
+    paths: all on one frame; scores: log probabilities of tokens, f64 [H, V + 1]; staying: those of duration 0, f64 [H].
     """
     rows = {path.tokens: row for row, path in enumerate(paths)}
     out = []
@@ -69,10 +71,10 @@ def with_prefixes(
 def expansions(
     scores: np.ndarray, durations: np.ndarray, count: int, gamma: float, gains: Sequence[np.ndarray] | None
 ) -> list[list[Expansion]]:
-    """Of each path, the likeliest pairs of a token and a duration: `count` at most, and at most `gamma` below the best.
+    """Lists for each path the likeliest pairs of a token and a duration: `count` at most, and at most `gamma` below the best.
 
-    scores: log probabilities f64 [H, V + 1]; durations: f64 [H, D]; gains: boost of each token, f64 [V + 1] a path. What is
-    chosen is chosen without the boost, so that a boost takes nothing away; those that it lifts above the bar come on top.
+    scores: log probabilities f64 [H, V + 1]; durations: f64 [H, D]; gains: boost of each token, f64 [V + 1] a path. The
+    pairs are chosen without the boost, so that a boost removes none; those that it lifts above the floor are added.
     """
     n_tokens = min(count, scores.shape[1])
     tokens = np.argpartition(-scores, n_tokens - 1, axis=1)[:, :n_tokens]
@@ -91,9 +93,12 @@ def expansions(
     return out
 
 
-def _lifted(scores: np.ndarray, durations: np.ndarray, gain: np.ndarray, floor: float, count: int) -> dict:
-    liked = np.flatnonzero((gain > 0) & (scores + gain + durations.max() >= floor))
-    liked = liked[np.argsort(-(scores + gain)[liked])[:count]]
-    pairs = ((int(token), hop) for token in liked for hop in range(len(durations)))
+def _lifted(
+    scores: np.ndarray, durations: np.ndarray, gain: np.ndarray, floor: float, count: int
+) -> dict[tuple[int, int], float]:
+    """Returns (token, index of its duration) -> log probability, of the pairs that a boost lifts above `floor`."""
+    boosted = np.flatnonzero((gain > 0) & (scores + gain + durations.max() >= floor))
+    boosted = boosted[np.argsort(-(scores + gain)[boosted])[:count]]
+    pairs = ((int(token), hop) for token in boosted for hop in range(len(durations)))
     values = {(token, hop): float(scores[token] + durations[hop]) for token, hop in pairs}
     return {pair: value for pair, value in values.items() if value + gain[pair[0]] >= floor}

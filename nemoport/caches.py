@@ -1,4 +1,4 @@
-"""Encoder state of streams, in either cache layout: what a graph is fed, and how it goes on from chunk to chunk.
+"""Encoder state of streams, in either cache layout: the inputs that a graph is fed, and their update after each chunk.
 
 `nemo`: NeMo's own layout. The graph takes whole caches and returns whole ones, batch first.
 `kv`: the fast one (caches_kv.py). The graph takes whole caches and returns what the chunk adds behind them, layer by layer and
@@ -25,10 +25,9 @@ PROMPT = "prompt_index"  # input i64 [B] of a model with a prompt
 
 
 class Caches(Protocol):
-    """Encoder state of a batch of streams, in one layout. Classes of caches make them, and so does
-    a DeviceMemory (runtimes/onnxruntime).
+    """Encoder state of a batch of streams, in one layout.
 
-    spec: StreamingSpec of the encoder; None of an offline one.
+    spec: StreamingSpec of the encoder; None for an offline one.
     """
 
     @property
@@ -38,41 +37,52 @@ class Caches(Protocol):
 
     @staticmethod
     def shapes(spec: Any, batch: int) -> dict[str, tuple[int, ...]]:
-        """Input name -> shape, in the graph's order; all start as zeros, f32 but for the length, which is last."""
+        """Returns input name -> shape, in the graph's order; all start as zeros, f32 but for the length, i64, which is last."""
         ...
 
     @staticmethod
     def outputs(spec: Any) -> tuple[str, ...]:
-        """Names in the graph's order, behind `outputs` and `encoded_lengths`."""
+        """Returns the names of the graph's outputs behind `outputs` and `encoded_lengths`, in its order."""
         ...
 
     @classmethod
     def initial(cls, spec: Any, batch: int) -> Caches:
-        """Of `batch` fresh streams."""
+        """Returns the caches of `batch` new streams."""
         ...
 
     @staticmethod
     def stack(states: Sequence[Any]) -> Caches:
-        """Joins what `rows` gave, of one batch or of several, into one batch."""
+        """Joins streams that `rows` returned, from one batch or several, into one batch."""
         ...
 
     def feeds(self) -> dict[str, Any]:
-        """Input name -> array."""
+        """Returns input name -> array."""
         ...
 
     def advance(self, outputs: Sequence[Any]) -> Caches:
-        """The state after a run that was fed this one and returned `outputs`. Whoever continues from this one a second time
-        needs a deep copy of it."""
+        """Returns the state after a run that was fed this one and returned `outputs`. To continue from this one a second time,
+        take a deep copy of it first."""
         ...
 
     def rows(self) -> Sequence[Any]:
-        """Splits the batch into streams."""
+        """Splits the batch into streams, in a form that `stack` takes."""
         ...
+
+
+class CacheFactory(Protocol):
+    """Makes and joins encoder states for a session: a class of `Caches`, or an object that keeps them elsewhere, such as the
+    `DeviceMemory` of runtimes/onnxruntime. The methods are those of `Caches`."""
+
+    def outputs(self, spec: Any, /) -> tuple[str, ...]: ...
+
+    def initial(self, spec: Any, batch: int, /) -> Any: ...
+
+    def stack(self, states: Sequence[Any], /) -> Any: ...
 
 
 @dataclass(frozen=True)
 class NoCaches:
-    """Of an offline encoder: nothing, for so many utterances. length: i64 [B], zeros."""
+    """State of an offline encoder, which keeps no caches. length: i64 [B], a zero for each utterance."""
 
     length: np.ndarray
 
@@ -104,7 +114,8 @@ class NoCaches:
 
 @dataclass(frozen=True)
 class NemoCaches:
-    """channel: f32 [B, layers, C, d], time: f32 [B, layers, d, k - 1], length: i64 [B]."""
+    """Caches in the `nemo` layout. channel: f32 [B, layers, C, d], the layers' inputs; time: f32 [B, layers, d, k - 1], the
+    convolutions' inputs; length: i64 [B], frames of `channel` that are filled, counted from its end."""
 
     channel: np.ndarray
     time: np.ndarray
@@ -129,7 +140,7 @@ class NemoCaches:
 
     @classmethod
     def of_feeds(cls, feeds: Mapping[str, np.ndarray]) -> NemoCaches:
-        """The inverse of `feeds`."""
+        """Returns the caches whose `feeds` are these; the inverse of `feeds`."""
         return cls(*(feeds[name] for name in ("cache_last_channel", "cache_last_time", "cache_last_channel_len")))
 
     def feeds(self) -> dict[str, np.ndarray]:
@@ -154,9 +165,10 @@ class NemoCaches:
 
 
 def stale_state_error() -> ArtifactError:
+    """Returns the error for a state that was continued before and whose arrays now hold later frames."""
     return ArtifactError(
         "An encoder state was used after its stream had gone on without it.",
-        expected="the state that the last chunk gave",
+        expected="the state that the last chunk returned",
         found="an older one, whose frames are no longer kept",
         todo="take a deep copy of a state that is to be continued twice",
     )
@@ -164,7 +176,7 @@ def stale_state_error() -> ArtifactError:
 
 @dataclass(frozen=True)
 class Row:
-    """One stream of a batch that stays as it is until streams are joined anew."""
+    """One stream of a batch. The batch stays whole in memory until its streams are joined with others."""
 
     batch: Any  # the caches of all streams of the batch
     row: int
@@ -175,11 +187,12 @@ class Row:
 
 
 def rows_of(batch: Any) -> list[Row]:
+    """Splits the caches of a batch into its streams, without a copy."""
     return [Row(batch, i) for i in range(len(batch.length))]
 
 
 def whole_batch(rows: Sequence[Row]) -> Any:
-    """The batch that `rows_of` split into these; None if they are of several, or not all of one."""
+    """Returns the batch that `rows_of` split into these rows; None if they are from several batches, or not all of one."""
     batch = rows[0].batch
     alike = all(row.batch is batch for row in rows) and [row.row for row in rows] == list(range(len(batch.length)))
     return batch if alike else None
@@ -189,22 +202,23 @@ def whole_batch(rows: Sequence[Row]) -> Any:
 class PromptedState:
     """Caches of streams, one row of them or several, and the prompt slot of each stream: i64 [B]."""
 
-    caches: Any  # Caches, or one Row of them
+    caches: Any  # made by a CacheFactory, or one row of them
     prompt_index: np.ndarray
 
     @property
     def length(self) -> np.ndarray:
+        """i64 [B], as in `Caches`."""
         return self.caches.length
 
-    def feeds(self) -> dict[str, np.ndarray]:
+    def feeds(self) -> dict[str, Any]:
         return {**self.caches.feeds(), PROMPT: self.prompt_index}
 
-    def advance(self, outputs: Sequence[np.ndarray]) -> PromptedState:
+    def advance(self, outputs: Sequence[Any]) -> PromptedState:
         return PromptedState(self.caches.advance(outputs), self.prompt_index)
 
     @staticmethod
-    def stack(states: Sequence[PromptedState], caches: Any) -> PromptedState:
-        """Streams of different languages may share a batch."""
+    def stack(states: Sequence[PromptedState], caches: CacheFactory) -> PromptedState:
+        """Joins streams, whose languages may differ, into a batch. caches: joins their caches."""
         return PromptedState(caches.stack([s.caches for s in states]), np.concatenate([s.prompt_index for s in states]))
 
     def rows(self) -> list[PromptedState]:

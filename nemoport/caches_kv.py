@@ -12,9 +12,9 @@ from nemoport.spec import StreamingSpec
 
 
 class _Series:
-    """Frames of every layer in a buffer with room behind them: f32 [layers, frames, B, ...].
+    """A buffer of every layer's frames with room behind them: f32 [layers, frames, B, ...].
 
-    end: how many frames are written; moves: how often they were moved to the front.
+    end: frames that are written; moves: how often they were moved to the front of the buffer.
     """
 
     def __init__(self, frames: np.ndarray):
@@ -26,7 +26,10 @@ class _Series:
 
 @dataclass(frozen=True)
 class _Window:
-    """The last `size` frames of a series, up to where its holder has come."""
+    """The `size` frames of a series that one encoder state consists of.
+
+    moves: the series' `moves` when the window was made; where they differ, the frames have been overwritten.
+    """
 
     series: _Series
     start: int
@@ -35,16 +38,21 @@ class _Window:
 
     @staticmethod
     def over(frames: np.ndarray) -> _Window:
-        """frames: f32 [layers, size, B, ...]."""
+        """Returns a window over a new series. frames: f32 [layers, size, B, ...]."""
         return _Window(_Series(frames), 0, frames.shape[1])
 
     def view(self) -> np.ndarray:
+        """Returns the frames, f32 [layers, size, B, ...], without a copy. Raises ArtifactError if they are overwritten."""
         if self.moves != self.series.moves:
             raise stale_state_error()
         return self.series.buffer[:, self.start : self.start + self.size]
 
     def append(self, new: Sequence[np.ndarray]) -> _Window:
-        """new: for each layer f32 [T, B, ...]. What another holder has appended behind this window stays as it is."""
+        """Returns the window that lies T frames later, after `new` is written behind this one.
+
+        new: for each layer f32 [T, B, ...]. Frames that another state has written behind this window are not overwritten: the
+        new window is then over a series of its own.
+        """
         series, start, moves = self.series, self.start, self.moves
         if series.end != start + self.size:
             series, start, moves = _Series(self.view()), 0, 0
@@ -65,9 +73,13 @@ CACHED = ("key", "value", "conv")  # of each layer
 
 @dataclass(frozen=True)
 class KvCaches:
-    """windows: over key and value f32 [layers, C, B, h, d_k] and conv f32 [layers, k - 1, B, d]; length: i64 [B]."""
+    """Caches in the `kv` layout.
 
-    windows: tuple[_Window, _Window, _Window]
+    windows: over key and value f32 [layers, C, B, h, d_k] and conv f32 [layers, k - 1, B, d]; length: i64 [B], frames of the
+    left context that are filled.
+    """
+
+    windows: tuple[_Window, ...]
     length: np.ndarray
 
     @staticmethod
@@ -89,7 +101,7 @@ class KvCaches:
 
     @classmethod
     def of_feeds(cls, feeds: Mapping[str, np.ndarray]) -> KvCaches:
-        """The inverse of `feeds`."""
+        """Returns the caches whose `feeds` are these; the inverse of `feeds`."""
         layers = range(len(feeds) // len(CACHED))
         stacked = (np.stack([feeds[f"cache_{name}_{layer}"] for layer in layers]) for name in CACHED)
         return cls(tuple(map(_Window.over, stacked)), feeds["cache_len"])
@@ -104,7 +116,7 @@ class KvCaches:
 
     @staticmethod
     def stack(states: Sequence[Row]) -> KvCaches:
-        """Streams that were one batch already, and all of it, are handed back as they stand: nothing is copied."""
+        """Joins streams into a batch. Streams that are all of one batch, in its order, are that batch: nothing is copied."""
         if (batch := whole_batch(states)) is not None:
             return batch
         windows = tuple(

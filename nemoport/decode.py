@@ -1,4 +1,4 @@
-"""Greedy transducer decoding, RNNT and TDT, once, for every runtime: it knows the `Session` protocol and nothing else."""
+"""Greedy transducer decoding, RNNT and TDT, written once for every runtime: over the `Session` protocol."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ class GreedyState:
     frame: int = 0  # encoder frames decoded so far: the time base of token times
     tokens: list[int] = field(default_factory=list)
     token_frames: list[int] = field(default_factory=list)
-    token_durations: list[int] = field(default_factory=list)  # in encoder frames, as a TDT model gives them
+    token_durations: list[int] = field(default_factory=list)  # in encoder frames; those of an RNNT model are 0
 
     @property
     def n_final(self) -> int:
-        """How many of the tokens are never revised: all."""
+        """Number of tokens that are never revised: all."""
         return len(self.tokens)
 
     @staticmethod
     def initial(spec: DecodingSpec) -> GreedyState:
-        """Blank is the first target: NeMo starts from a zero embedding, and the blank row of the table is zero."""
+        """Returns the state of a new stream. Blank is the first target: NeMo starts from a zero embedding, and the blank row of
+        the embedding table is zero."""
         zeros = np.zeros((spec.pred_layers, spec.pred_hidden), np.float32)
         return GreedyState(token=spec.blank_id, hidden=zeros, cell=zeros.copy())
 
     @staticmethod
     def decode(session: Session, frames: np.ndarray, lengths: np.ndarray, states: list[GreedyState]) -> None:
-        """As `greedy`."""
+        """Calls `greedy`."""
         greedy(session, frames, lengths, states)
 
 
@@ -52,15 +53,15 @@ def greedy(session: Session, frames: np.ndarray, lengths: np.ndarray, states: li
     spec = session.spec.decoding
     durations = np.array(spec.durations or [0])
     ahead = np.arange(min(AHEAD_FRAMES, frames.shape[1]))
-    position = [0] * len(states)  # frame that each stream looks at
+    position = [0] * len(states)  # the frame of each stream that is decoded next
     symbols = [0] * len(states)  # tokens emitted on that frame
     active = [b for b in range(len(states)) if lengths[b] > 0]
     while active:
         tokens = np.array([states[b].token for b in active], np.int32)
         hidden = np.stack([states[b].hidden for b in active], 1)
         cell = np.stack([states[b].cell for b in active], 1)
-        seen = np.array([position[b] for b in active])[:, None] + ahead
-        window = frames[np.array(active)[:, None], np.minimum(seen, frames.shape[1] - 1)]
+        at_frames = np.array([position[b] for b in active])[:, None] + ahead
+        window = frames[np.array(active)[:, None], np.minimum(at_frames, frames.shape[1] - 1)]
         scores, (next_hidden, next_cell) = session.step(window, tokens, (hidden, cell))
         best = scores[:, :, : spec.blank_id + 1].argmax(-1)
         skips = durations[scores[:, :, spec.blank_id + 1 :].argmax(-1)] if spec.durations else np.zeros_like(best)

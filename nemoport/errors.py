@@ -2,7 +2,7 @@
 
 
 class NemoportError(Exception):
-    """One clear sentence for each of: what went wrong, what was expected, what was found, what to do."""
+    """Base of the errors: one clear sentence for each of what went wrong, what was expected, what was found, what to do."""
 
     exit_code = 2
 
@@ -13,7 +13,7 @@ class NemoportError(Exception):
 
 
 class CheckpointError(NemoportError):
-    """The .nemo file cannot be read, or holds a model that is not exported."""
+    """A .nemo file cannot be read, or holds a model that cannot be exported."""
 
 
 class AudioError(NemoportError):
@@ -37,5 +37,5 @@ class UsageError(NemoportError):
 
 
 def first_line(error: BaseException) -> str:
-    """Of an error's message; its class where it has none."""
+    """Returns the first line of an error's message, or the name of its class where the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -15,16 +15,18 @@ from nemoport.errors import ArtifactError, OutputError
 
 
 def sha256_file(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest_json(value) -> str:
+    """Returns the SHA-256 of a value as JSON with sorted keys, in hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def read_json(path: Path, todo: str) -> dict:
-    """Raises ArtifactError."""
+    """Reads a file that holds one JSON object. todo: advice for the error's message. Raises ArtifactError."""
     expected = "a JSON object"
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -40,11 +42,12 @@ def read_json(path: Path, todo: str) -> dict:
 
 
 def write_json(path: Path, value) -> None:
-    """Writes beside the place, syncs, renames."""
+    """Writes a value as JSON, as `write_bytes` does."""
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file beside its place, syncs and renames it, so that it appears whole or not at all. Raises OutputError."""
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -83,7 +86,7 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
             os.chmod(work, 0o755)
             for path in sorted(work.rglob("*")):
                 if path.is_file():
-                    with open(path, "rb") as stream:
+                    with open(path, "rb+") as stream:  # Windows syncs only what is open for writing
                         os.fsync(stream.fileno())
             if target.exists():
                 old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
@@ -115,7 +118,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
 
 def folder_once(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Has `fill` write into `folder` unless it is there, in one process while others that want it wait. Raises OutputError."""
+    """Makes `folder` with `fill` unless it exists: one process fills it while others that need it wait. Raises OutputError."""
     if folder.is_dir():
         return
     with exclusive_lock(folder):
@@ -126,7 +129,7 @@ def folder_once(folder: Path, fill: Callable[[Path], None]) -> None:
 
 @contextmanager
 def _explained(target: Path) -> Iterator[None]:
-    """Turns what the file system says (full, read-only, not a folder) into an OutputError."""
+    """Turns an error of the file system (full, read-only, not a folder) into an OutputError."""
     try:
         yield
     except OSError as error:

@@ -3,8 +3,8 @@
 Conventions (NeMo `parts/preprocessing/features.py`, `FilterbankFeatures`): preemphasis over the whole signal, its first
 sample kept; frames of `n_fft` samples centred on every hop, zeros outside the signal; symmetric Hann window; power; mel
 filterbank; log(energy + guard); samples // hop valid frames. Preemphasis and windowing are float32 as in NeMo, so that
-both transform the same numbers; the rest is float64. What differs is left by the rounding of NeMo's float32 transform,
-in bands that are quiet beside loud ones (427 s of speech: at most 4.7e-4, 99.9 % of values within 6.2e-5).
+both transform the same numbers; the rest is float64. The difference that remains is the rounding of NeMo's float32
+transform, in bands that are quiet beside loud ones (427 s of speech: at most 4.7e-4, 99.9 % of values within 6.2e-5).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BLOCK_FRAMES = 256  # bounds the memory that a long signal needs
 
 
 def mel_filterbank(spec: FrontendSpec) -> np.ndarray:
-    """f32 [n_mels, n_fft // 2 + 1]: slaney's triangles of equal area, from 0 Hz to half the sample rate.
+    """Computes the filterbank f32 [n_mels, n_fft // 2 + 1]: slaney's triangles of equal area, from 0 Hz to half the sample rate.
 
     The formula of `librosa.filters.mel` with its defaults, which NeMo calls.
     """
@@ -36,18 +36,18 @@ def mel_filterbank(spec: FrontendSpec) -> np.ndarray:
 
 
 def hann_window(win_samples: int) -> np.ndarray:
-    """f32 [win_samples]: `torch.hann_window(periodic=False)`, whose angles are float32; zero at both ends."""
+    """Computes `torch.hann_window(periodic=False)`, f32 [win_samples], whose angles are float32; it is zero at both ends."""
     angles = np.arange(win_samples, dtype=np.float32) * np.float32(2 * np.pi / (win_samples - 1))
     return np.float32(0.5) - np.float32(0.5) * np.cos(angles.astype(np.float64)).astype(np.float32)
 
 
 def nemo_extra_frame(n_mels: int) -> np.ndarray:
-    """f32 [n_mels, 1] of zeros: the frame behind the valid ones in NeMo's output. Its streaming buffer encodes it."""
+    """Returns f32 [n_mels, 1] of zeros: the frame behind the valid ones in NeMo's output, which its streaming buffer encodes."""
     return np.zeros((n_mels, 1), np.float32)
 
 
 class LogMel:
-    """Log-mel of whole signals. filterbank: f32 [n_mels, n_fft // 2 + 1], the checkpoint's own.
+    """Log-mel of whole signals. filterbank: f32 [n_mels, n_fft // 2 + 1], the checkpoint's own. Raises ArtifactError.
 
     A frame's bits do not depend on its neighbours. BLAS could break that: its summation order depends on the row count.
     """
@@ -75,7 +75,7 @@ class LogMel:
         self._band_starts = np.cumsum([0] + [len(band) for band in bands[:-1]])
 
     def whole(self, samples: np.ndarray) -> np.ndarray:
-        """samples: f32 [L], mono, at spec.sample_rate_hz -> f32 [n_mels, L // hop]. Raises AudioError."""
+        """Computes f32 [n_mels, L // hop] from samples f32 [L], mono, at spec.sample_rate_hz. Raises AudioError."""
         signal = self.preemphasis(np.pad(checked_samples(samples), (1, 0)))
         padded = np.pad(signal, (self.before_samples, self.after_samples))
         mel = self.frames(padded, count := len(signal) // self.spec.hop_samples)
@@ -86,12 +86,14 @@ class LogMel:
         return mel
 
     def preemphasis(self, samples: np.ndarray) -> np.ndarray:
-        """f32 [1 + n] -> f32 [n]. In front is the sample before them: 0 at the start, which keeps the first one."""
+        """Filters f32 [1 + n] to f32 [n]. The first input is the sample before them: at the start 0, which keeps the first."""
         return samples[1:] - np.float32(self.spec.preemphasis) * samples[:-1]
 
     def frames(self, signal: np.ndarray, count: int) -> np.ndarray:
-        """signal: f32 [n] after preemphasis, beginning `before_samples` ahead of a frame's centre -> that frame and
-        those after it, f32 [n_mels, count], not normalised."""
+        """Computes a frame and those after it, f32 [n_mels, count], not normalised.
+
+        signal: f32 [n] after preemphasis, beginning `before_samples` ahead of the first frame's centre.
+        """
         mel = np.empty((self.spec.n_mels, count), np.float32)
         signal = np.ascontiguousarray(signal, np.float32)  # because the next line reads its bytes
         windows = np.ndarray((count, len(self.window)), "f4", signal, strides=(4 * self.spec.hop_samples, 4))
@@ -105,7 +107,8 @@ class LogMel:
 
 
 class LogMelStream:
-    """Log-mel of one stream. `feed` and `finish` together return what `LogMel.whole` does, bit for bit.
+    """Log-mel of one stream. `feed` and `finish` together return what `LogMel.whole` does, bit for bit. Raises NemoportError for
+    a front end that needs the whole utterance.
 
     Frame f is returned as soon as hop * f + after_samples samples are in: 160 f + 199 for NeMo's window.
     """
@@ -123,7 +126,10 @@ class LogMelStream:
         self._finished = False
 
     def feed(self, samples: np.ndarray) -> np.ndarray:
-        """f32 [n], any n -> f32 [n_mels, k], the frames that became final. A refused packet leaves no trace."""
+        """Takes samples f32 [n], any n, and returns f32 [n_mels, k], the frames that became final.
+
+        Raises AudioError for samples that cannot be used, which change nothing, and after `finish`.
+        """
         if self._finished:
             raise AudioError("Audio came after the end of the stream.", todo="make a new LogMelStream")
         samples = checked_samples(samples)
@@ -134,7 +140,7 @@ class LogMelStream:
         return self._emit(max(0, (self._samples - needed) // self._mel.spec.hop_samples + 1 - self._frames))
 
     def finish(self) -> np.ndarray:
-        """The remaining frames, f32 [n_mels, k], with zeros behind the signal. Further calls return none."""
+        """Returns the remaining frames, f32 [n_mels, k], with zeros behind the signal. Further calls return no frames."""
         self._finished = True
         return self._emit(self._samples // self._mel.spec.hop_samples - self._frames, self._mel.after_samples)
 

@@ -1,4 +1,4 @@
-"""ONNX graphs on disk, as every stage writes them."""
+"""ONNX graphs on disk: one writer for all stages, and the files of weights beside a graph."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from nemoport.errors import ArtifactError
 OPSET = 17  # of the exported graphs: the first with LayerNormalization, loaded by every runtime of the last years
 
 
-def save_model(model, path: Path, metadata: dict[str, str]) -> None:
-    """Writes an onnx.ModelProto to `path` and one sidecar `path`.data, replacing what stands there.
+def save_model(model: Any, path: Path, metadata: dict[str, str]) -> None:
+    """Writes an onnx.ModelProto to `path` and its weights to one sidecar `path`.data, and replaces files that exist.
 
-    metadata: for the model's metadata_props.
+    metadata: the model's metadata_props.
     """
     import onnx
 
@@ -37,7 +37,7 @@ def save_model(model, path: Path, metadata: dict[str, str]) -> None:
 
 @dataclass(frozen=True)
 class ExternalTensor:
-    """A weight whose bytes stand in a file beside the graph. proto: the initializer, onnx.TensorProto."""
+    """A weight whose bytes are in a file beside the graph. proto: the initializer, onnx.TensorProto."""
 
     name: str
     file: str
@@ -54,11 +54,11 @@ class ExternalTensor:
             self.proto.external_data.append(StringStringEntryProto(key=key, value=str(value)))
 
 
-def external_tensors(model) -> list[ExternalTensor]:
-    """Of an onnx.ModelProto loaded without its external data, in the graph's order: initializers, then constants.
+def external_tensors(model: Any) -> list[ExternalTensor]:
+    """Lists the weights of an onnx.ModelProto, loaded without its external data, that are in another file.
 
-    Raises ArtifactError if one names no file. A length may be missing (torch's exporter writes none) and follows then
-    from shape and type.
+    They come in the graph's order: initializers, then constants. Raises ArtifactError if one names no file. A length may be
+    missing (torch's exporter writes none); then it follows from shape and type.
     """
     from onnx import TensorProto
 
@@ -67,14 +67,14 @@ def external_tensors(model) -> list[ExternalTensor]:
         if tensor.data_location == TensorProto.EXTERNAL:
             entry = {e.key: e.value for e in tensor.external_data}
             if "location" not in entry:
-                raise ArtifactError("A weight is said to be in another file, which is not named.", found=name)
+                raise ArtifactError("A weight is marked as stored in another file, which is not named.", found=name)
             size = int(entry["length"]) if "length" in entry else _bytes(tensor)
             found.append(ExternalTensor(name, entry["location"], int(entry.get("offset", 0)), size, tensor))
     return found
 
 
-def _tensors(graph) -> Iterator[tuple[str, Any]]:
-    """(name, onnx.TensorProto) of every initializer and constant of an onnx.GraphProto and of the graphs within."""
+def _tensors(graph: Any) -> Iterator[tuple[str, Any]]:
+    """Yields (name, onnx.TensorProto) for every initializer and constant of an onnx.GraphProto and of the graphs within."""
     yield from ((tensor.name, tensor) for tensor in graph.initializer)
     for node in graph.node:
         for attribute in node.attribute:
@@ -84,8 +84,8 @@ def _tensors(graph) -> Iterator[tuple[str, Any]]:
                 yield from _tensors(inner)
 
 
-def _bytes(tensor) -> int:
-    """What the data of an onnx.TensorProto take; 4 bits an element share bytes."""
+def _bytes(tensor: Any) -> int:
+    """Computes the bytes of an onnx.TensorProto's data; elements of 4 bits share bytes."""
     from onnx import TensorProto, helper
 
     four = tensor.data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
@@ -94,7 +94,7 @@ def _bytes(tensor) -> int:
 
 
 def check_external_data(graph: Path) -> None:
-    """Raises ArtifactError naming every file of weights that is missing or too short."""
+    """Raises ArtifactError naming every file of weights of an ONNX graph that is missing or too short."""
     import onnx
 
     needed: dict[str, int] = {}

@@ -1,7 +1,7 @@
-"""Hotwords: phrases that a beam search is told to expect, matched on the text that the tokens spell.
+"""Hotwords: phrases that a beam search favours, matched on the text that the tokens spell.
 
 Contextual biasing by shallow fusion (Zhao et al. 2019, "Shallow-Fusion End-to-End Contextual Biasing", Interspeech). It
-usually matches one segmentation of a phrase into tokens; here any segmentation counts, so the boost of a path depends on
+usually matches one segmentation of a phrase into tokens; here any segmentation matches, so the boost of a path depends on
 its text alone.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from nemoport.errors import UsageError
 from nemoport.tokens import UNKNOWN, WORD_START
 
-Match = tuple[int, ...]  # nodes of the prefix tree that what was said last may be
+Match = tuple[int, ...]  # nodes of the prefix tree that the end of the text so far matches
 DEFAULT_BOOST = 1.5  # log score a token
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SPECIAL_PIECE = re.compile(r"\s*<.+>|\[.+\]")
@@ -29,10 +29,10 @@ class Hotwords:
     """A prefix tree of phrases over the UTF-8 bytes of their lower-case text, with a space before it: a phrase begins at
     the start of a word.
 
-    A phrase that is said has `boost` for each token of its shortest spelling, whatever tokens spell it; its beginning has
-    its part of that. It is taken back when the text goes on otherwise, and kept once the phrase is said and its last word
-    ends: at a space, at punctuation, at the end. So "art" gives nothing to "artist". A phrase that begins another one, as
-    "new" begins "new york", has its boost beside the other's.
+    A phrase in the text adds `boost` to the score for each token of its shortest spelling, whatever tokens spell it; its
+    beginning adds its part of that. The boost is subtracted again when the text continues otherwise, and kept once the phrase is
+    complete and its last word ends: at a space, at punctuation, at the end. So "art" adds nothing to "artist". A phrase that
+    begins another one, as "new" begins "new york", has its boost beside the other's.
     """
 
     start: Match = ()
@@ -66,22 +66,23 @@ class Hotwords:
                 self._value.append(0.0)
                 self._whole.append(False)
             node = self._children[node][byte]
-            # A beginning that is laborious to spell has no more than what it becomes. A space alone begins any word.
+            # A beginning that needs many pieces has no more than the phrase that it becomes. A space alone begins any word.
             least = min(count for count in fewest[end:] if count is not None) if end > 1 else 0
             self._value[node] = max(self._value[node], boost * least)
         self._whole[node] = True
 
     def advance(self, match: Match, token: int) -> Match:
+        """Returns the match after one more token."""
         for byte in self._spelled[token]:
             match, _ = self._read(match, byte)
         return match
 
     def end(self, match: Match) -> float:
-        """What the end of the text changes: a phrase that is said to its end keeps its boost."""
+        """Returns what the end of the text adds to the score: the boost of a phrase that is not complete is subtracted."""
         return self._kept(match) - self._pending(match)
 
     def _gains(self, match: Match) -> np.ndarray:
-        """What each token, and blank, adds to the score: f64 [V + 1], below 0 where a match breaks off."""
+        """Returns what each token, and blank, adds to the score: f64 [V + 1], below 0 where a match breaks off."""
         gains = np.zeros(len(self._spelled) + 1)
         walk = [(self._vocabulary.root, match, -self._pending(match))]
         while walk:
@@ -93,11 +94,11 @@ class Hotwords:
             for byte, child in node.children.items():
                 following, kept = self._read(now, byte)
                 walk.append((child, following, earned + kept))
-        gains[self._vocabulary.root.here] = 0.0  # spell nothing
+        gains[self._vocabulary.root.here] = 0.0  # tokens that spell nothing
         return gains
 
     def _read(self, match: Match, byte: int) -> tuple[Match, float]:
-        """The match after one more byte, and what is kept for good because a phrase ends before it."""
+        """Returns the match after one more byte, and the boost that is kept for good because a phrase ends before it."""
         kept = 0.0 if byte >= 0x80 or chr(byte).isalnum() else self._kept(match)
         nodes = match + (0,) if byte == ord(" ") else match
         return tuple(self._children[node][byte] for node in nodes if byte in self._children[node]), kept
@@ -110,15 +111,17 @@ class Hotwords:
 
 
 class _Node:
+    """A node of the vocabulary's prefix tree."""
+
     def __init__(self):
         self.children: dict[int, _Node] = {}
         self.here: list[int] = []  # tokens that end here
         self.below: list[int] = []  # these, and all that go on from here
-        self.has_space = False  # behind here, in any of those
+        self.has_space = False  # any of these tokens has a space behind here
 
 
 class _Vocabulary:
-    """The tokens as a prefix tree, so that those that match nothing are dealt with at once."""
+    """The tokens as a prefix tree, so that all tokens below a node where nothing matches are scored at once."""
 
     def __init__(self, spelled: Sequence[bytes]):
         self.root = _Node()
@@ -133,7 +136,8 @@ class _Vocabulary:
 
 
 def _spelled(piece: str) -> bytes:
-    """Lower case, so that case does not matter. Tags and the unknown are a byte that no phrase has."""
+    """Returns the bytes that a piece spells, in lower case, so that case does not matter. Tags and the unknown piece are a byte
+    that no phrase has."""
     if byte := _BYTE_PIECE.fullmatch(piece):
         return bytes([int(byte[1], 16)])
     if piece == UNKNOWN or _SPECIAL_PIECE.fullmatch(piece.lstrip(WORD_START)):
@@ -142,22 +146,23 @@ def _spelled(piece: str) -> bytes:
 
 
 def _normal(phrase: str) -> bytes:
-    """As SentencePiece's usual normalisation has it (NFKC, single spaces), in lower case."""
+    """Normalises a phrase as SentencePiece usually does (NFKC, single spaces), in lower case, with a space before it."""
     return f" {' '.join(unicodedata.normalize('NFKC', phrase).lower().split())}".encode()
 
 
 def _fewest_pieces(text: bytes, known: set[bytes]) -> list[int | None]:
-    """Of each beginning of the text, the least number of pieces that spell it; None where no piece ends."""
+    """Returns the least number of pieces that spell each beginning of the text, by its length; None where no piece ends."""
     longest = max(map(len, known), default=0)
     fewest: list[int | None] = [0]
     for end in range(1, len(text) + 1):
         starts = range(max(0, end - longest), end)
-        counts = [fewest[i] + 1 for i in starts if fewest[i] is not None and text[i:end] in known]
+        counts = [count + 1 for i in starts if (count := fewest[i]) is not None and text[i:end] in known]
         fewest.append(min(counts, default=None))
     return fewest
 
 
 def _unusable(phrase: str, known: set[bytes]) -> UsageError:
+    """Returns the error for a phrase that the pieces cannot spell."""
     text = _normal(phrase).decode().strip()
     if not text:
         return UsageError("A hotword is empty.", expected="a word or a phrase", found=repr(phrase), todo="leave it out")

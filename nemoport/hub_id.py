@@ -8,6 +8,6 @@ HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revis
 
 
 def split_hub_id(name: str) -> tuple[str, str] | None:
-    """(organisation/name, revision or ""); None where it is no such name."""
+    """Returns (organisation/name, revision or ""), or None where `name` is not the name of a repository."""
     match = HUB_ID.fullmatch(name)
     return (match["repo"], match["revision"] or "") if match else None

@@ -1,4 +1,4 @@
-"""The tensor interface of a graph: names, types and shapes of what goes in and comes out, in one form for every runtime."""
+"""The tensor interface of a graph: names, types and shapes of its inputs and outputs, in one form for every runtime."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ F32, F16, I32, I64 = "float32", "float16", "int32", "int64"
 
 @dataclass(frozen=True)
 class Tensor:
-    """dtype: as numpy names it; shape: a number for each dimension, None where it is dynamic."""
+    """Type and shape of one tensor. dtype: numpy's name of it; shape: a number for each dimension, None where it is dynamic."""
 
     dtype: str
     shape: tuple[int | None, ...]
@@ -19,14 +19,14 @@ class Tensor:
         return f"{self.dtype} [{', '.join('?' if size is None else str(size) for size in self.shape)}]"
 
     def of(self, *sizes: int) -> tuple[int, ...]:
-        """The shape with `sizes` in place of its dynamic dimensions, in order."""
+        """Returns the shape with `sizes` in place of its dynamic dimensions, in order."""
         given = iter(sizes)
         return tuple(next(given) if size is None else size for size in self.shape)
 
 
 @dataclass(frozen=True)
 class Interface:
-    """A graph's inputs and outputs, and the variables that a runtime keeps between two calls, by name, in the graph's order."""
+    """Inputs and outputs of a graph, and the variables that a runtime keeps between two calls, by name, in the graph's order."""
 
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
@@ -34,22 +34,22 @@ class Interface:
 
 
 def differences(graph: str, expected: Interface, found: Interface, optional: Collection[str] = ()) -> Iterator[str]:
-    """One text for each tensor that is expected or found: "" where both are the same, else what differs.
+    """Yields one text for each tensor that is expected or found: "" where both are the same, else what differs.
 
-    graph: its name, for the texts; optional: names of tensors that may be absent.
+    graph: the graph's name, for the texts; optional: names of tensors that may be absent.
     """
     for side in ("inputs", "outputs", "states"):
-        wanted, there = getattr(expected, side), getattr(found, side)
+        required, present = getattr(expected, side), getattr(found, side)
         what = f"{graph}: {side.removesuffix('s')}"
-        for name in sorted(set(there) - set(wanted)):
+        for name in sorted(set(present) - set(required)):
             yield f"{graph}: unknown {side.removesuffix('s')} {name}"
-        for name, tensor in wanted.items():
-            if name in there:
-                yield difference(f"{what} {name}", tensor, there[name])
+        for name, tensor in required.items():
+            if name in present:
+                yield difference(f"{what} {name}", tensor, present[name])
             elif name not in optional:
                 yield f"{what} {name} is absent"
 
 
 def difference(what: str, expected: object, found: object) -> str:
-    """Empty where both are equal."""
+    """Returns a text with both values, or "" where they are equal."""
     return "" if expected == found else f"{what}: expected {expected}, found {found}"

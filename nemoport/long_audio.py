@@ -1,9 +1,9 @@
-"""Recordings that are longer than one pass: windows that overlap, merged where they agree.
+"""Recordings that are longer than one pass of an offline model: overlapping windows, whose tokens are merged where they agree.
 
-Memory of a pass grows with its length, and a model hears best what is as long as what it was trained on. Each window is
-a recording of its own to the model. In the overlap both windows say the same, but for the words at their edges, which
-one of them hears cut: so the result goes over from one to the other in the middle of the longest stretch of tokens that
-both have at the same time.
+The memory of a pass grows with its length, and a model transcribes best what is as long as its training utterances. Each window
+is transcribed as a recording of its own. In an overlap both windows give the same tokens, but for words that are cut at a
+window's edge: so the result changes from one window to the other in the middle of the longest stretch of tokens that both have
+at the same time.
 """
 
 from __future__ import annotations
@@ -19,25 +19,28 @@ SAME_TIME_S = 0.4  # two windows may put a token some frames apart
 
 @dataclass(frozen=True)
 class Timed:
-    """Tokens with the seconds at which each came out and for how long it goes on, from the recording's start."""
+    """Tokens, the seconds from the recording's start at which each was emitted, and the seconds that each lasts."""
 
     tokens: tuple[int, ...]
     seconds: tuple[float, ...]
     durations: tuple[float, ...]
 
     def shift(self, seconds: float) -> Timed:
+        """Returns the tokens with times that are later by `seconds`."""
         return Timed(self.tokens, tuple(s + seconds for s in self.seconds), self.durations)
 
     def slice(self, start: int, stop: int) -> Timed:
+        """Returns the tokens from `start` to `stop`, which is not included."""
         part = slice(start, stop)
         return Timed(self.tokens[part], self.seconds[part], self.durations[part])
 
     def concat(self, other: Timed) -> Timed:
+        """Returns these tokens and the other ones behind them."""
         return Timed(self.tokens + other.tokens, self.seconds + other.seconds, self.durations + other.durations)
 
 
 def windows(total_s: float, window_s: float, overlap_s: float) -> list[tuple[float, float]]:
-    """(start, end) of each pass, in seconds; the last ends with the recording and is as long as the others.
+    """Returns (start, end) of each pass, in seconds; the last ends with the recording and is as long as the others.
 
     Raises UsageError unless 0 < overlap < window / 2.
     """
@@ -60,18 +63,21 @@ def windows(total_s: float, window_s: float, overlap_s: float) -> list[tuple[flo
 
 
 def merge(parts: Sequence[tuple[float, Timed]]) -> Timed:
-    """parts: (start of the window in the recording, what it heard, by its own time), in order."""
+    """Merges the tokens of windows that overlap.
+
+    parts: (start of the window in the recording, in seconds; its tokens, with times from its own start), in order.
+    """
     (start, merged), *rest = parts
     merged = merged.shift(start)
-    for start, heard in rest:
-        heard = heard.shift(start)
-        kept, begun = _seam(merged, heard, start)
-        merged = merged.slice(0, kept).concat(heard.slice(begun, len(heard.tokens)))
+    for start, part in rest:
+        part = part.shift(start)
+        kept, skipped = _seam(merged, part, start)
+        merged = merged.slice(0, kept).concat(part.slice(skipped, len(part.tokens)))
     return merged
 
 
 def _seam(before: Timed, after: Timed, start: float) -> tuple[int, int]:
-    """(tokens kept of `before`, tokens left out of `after`); the overlap begins at `start`."""
+    """Returns (tokens to keep of `before`, tokens to leave out of `after`); the overlap begins at `start`."""
     first = next((i for i, s in enumerate(before.seconds) if s >= start), len(before.tokens))
     end = max(before.seconds, default=start)
     last = next((i for i, s in enumerate(after.seconds) if s > end), len(after.tokens))

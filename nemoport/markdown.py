@@ -6,6 +6,6 @@ from collections.abc import Sequence
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str = "---") -> str:
-    """align: the second line's cell for every column: ---, or ---: for numbers."""
+    """Returns a table. head: titles of the columns; align: the second line's cell for every column, ---, or ---: for numbers."""
     lines = [head, [align] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,4 +1,4 @@
-"""What a runtime is to the rest of the project: how its graphs are opened, what they are called, what they take and return."""
+"""The description of a runtime for the rest of the project: how its graphs are opened, their names, inputs and outputs."""
 
 from __future__ import annotations
 
@@ -20,15 +20,24 @@ OpenSession = Callable[[Artifact, str, int], Session]
 class Runtime:
     """A runtime that runs artifacts.
 
-    name: as an artifact's recipe names its target; title: as a model card names the graphs' format; library: what the Hub calls
-    that; package: the distribution that runs them; extra: of pyproject.toml, which installs it, "" where nemoport always does;
-    modules: what has to be importable.
-    open_session(artifact, provider, threads): provider as the runtime names its devices, threads 0 for its own choice. Raises
-    UsageError for a provider that is not there or a runtime that is not installed, ArtifactError for graphs that it cannot load.
-    expected(artifact, spec): graph -> its interface, for the artifact's recipe and the checkpoint's spec. found(artifact): the
-    same of the graphs on disk, by the same names; one that is absent is left out. optional: names of tensors that a graph may
-    lack, because nothing is computed from them. problems(artifact, spec): what else a consumer of the graphs would trip over, in
-    the files beside them: a text for each thing that was looked at, "" where it is right.
+    Names:
+      name: the runtime's name in an artifact's recipe, under `target`.
+      title: the name of the graphs' format in a model card.
+      library: the Hub's name of that format, for `library_name`.
+      package: the Python distribution that runs the graphs.
+      extra: the extra of pyproject.toml that installs it; "" where nemoport always installs it.
+      modules: the Python modules that must be importable before an artifact is opened.
+
+    Functions:
+      open_session(artifact, provider, threads): opens the graphs. provider: the runtime's own name of a device; threads: 0 for
+        the runtime's choice. Raises UsageError for a provider that is absent, ArtifactError for graphs that cannot be loaded.
+      expected(artifact, spec): returns the interface that each graph must have, by the graph's name, for the artifact's recipe
+        and the checkpoint's spec.
+      found(artifact): returns the interface that each graph on disk has, by the same names, without graphs that are absent.
+      problems(artifact, spec): checks the files beside the graphs, such as metadata, and what the interfaces do not show. Yields
+        a text for each check: what is wrong, or "" where nothing is.
+
+    optional: names of tensors that a graph may lack, because nothing is computed from them.
     """
 
     name: str
@@ -45,21 +54,24 @@ class Runtime:
 
     @property
     def version(self) -> str:
-        """The distribution and its version, as figures name them."""
+        """The distribution and its version, as measured figures cite them."""
         return f"{self.package} {distribution_version(self.package)}"
 
     def check_installed(self) -> None:
-        """Raises UsageError."""
+        """Raises UsageError if a module that the runtime needs is not installed."""
         check_installed(f"The runtime {self.name}", self.modules, self.extra)
 
     def open(self, artifact: Artifact, provider: str = "cpu", threads: int = 0) -> Session:
-        """As `open_session`."""
+        """Checks the installation, then calls `open_session`, and raises what these raise."""
         self.check_installed()
         return self.open_session(artifact, provider, threads)
 
 
 def check_installed(what: str, modules: tuple[str, ...], extra: str) -> None:
-    """Raises UsageError naming those of `modules` that cannot be imported. what: needs them; extra: installs them."""
+    """Raises UsageError naming those of `modules` that cannot be imported.
+
+    what: the thing that needs them, for the message; extra: the extra of pyproject.toml that installs them.
+    """
     if absent := list(_absent(modules)):
         raise UsageError(
             f"{what} needs packages that are not installed.",

@@ -5,139 +5,14 @@ An offline model has a chunk too: the whole recording."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from nemoport.audio import checked_samples
 from nemoport.beam import BeamSearch
-from nemoport.errors import UsageError
-from nemoport.frontend import LogMel, LogMelStream
+from nemoport.chunker import Chunk, make_chunker, stacked
 from nemoport.heads import DecodingState, head_of
 from nemoport.session import Session
-from nemoport.spec import ModelSpec, StreamingSpec
-
-FLUSH_RULES = ("full", "nemo")
-
-
-def flush_rules(spec: ModelSpec) -> tuple[str, ...]:
-    """Those that make a difference: an offline model hears all that there is."""
-    return FLUSH_RULES if spec.streaming else FLUSH_RULES[:1]
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """mel: f32 [n_mels, T], zero behind `length`; T is the full window of its kind. `length` counts mel frames."""
-
-    mel: np.ndarray
-    length: int
-    first: bool
-
-
-class Chunker:
-    """Cuts a stream of mel frames into encoder windows, as NeMo's CacheAwareStreamingAudioBuffer does.
-
-    The first window has 1 + 8r frames and nothing before it, later ones 8(r + 1) behind the last 9 frames. Flush rules
-    for what is left at the end:
-
-    - "full": every valid frame is encoded. Equals NeMo's offline run for r >= 1 (measured, see README).
-    - "nemo": NeMo's own streaming buffer: one frame of zeros is appended (its STFT yields one frame more than is
-      valid), and a rest of fewer than 8 frames is dropped.
-    """
-
-    def __init__(self, spec: StreamingSpec, n_mels: int, lookahead: int, flush: str = "full"):
-        if lookahead not in spec.lookaheads:
-            raise UsageError(
-                f"Lookahead {lookahead} is not one of this checkpoint's.",
-                expected=f"one of {', '.join(map(str, spec.lookaheads))}",
-                found=str(lookahead),
-                todo="choose one of these; others were never trained",
-            )
-        if flush not in FLUSH_RULES:
-            raise UsageError("Unknown flush rule.", expected=" or ".join(FLUSH_RULES), found=flush, todo="choose one")
-        self._spec, self._lookahead, self._flush = spec, lookahead, flush
-        self._pending = np.zeros((n_mels, 0), np.float32)  # not yet cut
-        self._cache: np.ndarray | None = None  # the mel frames before them; None before the first window
-
-    def feed(self, mel: np.ndarray) -> list[Chunk]:
-        """mel: f32 [n_mels, k], the next valid frames -> the windows that they complete."""
-        if mel.shape[1]:
-            self._pending = np.concatenate([self._pending, mel], 1)
-        return list(self._full_windows())
-
-    def finish(self) -> list[Chunk]:
-        """The last, shorter windows of the stream."""
-        if self._flush == "nemo":
-            self._pending = np.pad(self._pending, ((0, 0), (0, 1)))
-        chunks = list(self._full_windows())
-        rest = self._pending.shape[1]
-        dropped = self._flush == "nemo" and self._cache is not None and rest < self._spec.subsampling_factor
-        if rest and not dropped:
-            chunks.append(self._cut(rest))
-        return chunks
-
-    def _full_windows(self):
-        while self._pending.shape[1] >= (new := self._new_frames()):
-            yield self._cut(new)
-
-    def _new_frames(self) -> int:
-        return self._spec.chunk_mel_frames(self._lookahead, first=self._cache is None)
-
-    def _cut(self, new: int) -> Chunk:
-        first = self._cache is None
-        window = self._pending[:, :new] if first else np.concatenate([self._cache, self._pending[:, :new]], 1)
-        size = self._spec.window_mel_frames(self._lookahead, first=first)
-        # NeMo fills the cache with zeros in front when fewer frames came before (lookahead 0, second chunk).
-        keep = self._spec.pre_encode_cache_mel_frames
-        before = np.pad(window, ((0, 0), (max(0, keep - window.shape[1]), 0)))
-        self._cache = before[:, before.shape[1] - keep :]
-        self._pending = self._pending[:, new:]
-        return Chunk(np.pad(window, ((0, 0), (0, size - window.shape[1]))), window.shape[1], first)
-
-
-class StreamingChunker:
-    """Samples in packets -> the windows of a cache-aware encoder."""
-
-    def __init__(self, spec: ModelSpec, filterbank: np.ndarray, lookahead: int, flush: str):
-        self._mel = LogMelStream(spec.frontend, filterbank)
-        self._chunker = Chunker(spec.streaming, spec.frontend.n_mels, lookahead, flush)
-
-    def feed(self, samples: np.ndarray) -> list[Chunk]:
-        return self._chunker.feed(self._mel.feed(samples))
-
-    def finish(self) -> list[Chunk]:
-        return self._chunker.feed(self._mel.finish()) + self._chunker.finish()
-
-
-class OfflineChunker:
-    """Samples in packets -> one window that holds them all, at the end: what an offline encoder hears."""
-
-    def __init__(self, spec: ModelSpec, filterbank: np.ndarray, lookahead: None, flush: str):
-        if lookahead is not None:
-            raise UsageError(
-                "This model has no lookahead.",
-                expected="none: it hears each recording as a whole",
-                found=str(lookahead),
-                todo="leave it out, or use a cache-aware model for live streams",
-            )
-        if flush != FLUSH_RULES[0]:
-            raise UsageError("This model has no flush rule to choose.", expected=FLUSH_RULES[0], found=flush, todo="leave it out")
-        self._mel = LogMel(spec.frontend, filterbank)
-        self._packets: list[np.ndarray] = []
-
-    def feed(self, samples: np.ndarray) -> list[Chunk]:
-        self._packets.append(checked_samples(samples).copy())  # the caller may fill its buffer anew
-        return []
-
-    def finish(self) -> list[Chunk]:
-        mel = self._mel.whole(np.concatenate([np.zeros(0, np.float32), *self._packets]))
-        return [Chunk(mel, mel.shape[1], True)] if mel.shape[1] else []
-
-
-def make_chunker(spec: ModelSpec, filterbank: np.ndarray, lookahead: int | None, flush: str) -> StreamingChunker | OfflineChunker:
-    """What cuts a stream for this model's encoder."""
-    return (StreamingChunker if spec.streaming else OfflineChunker)(spec, filterbank, lookahead, flush)
 
 
 class Stream:
@@ -154,7 +29,9 @@ class Stream:
         prompt: int | None = None,
         search: BeamSearch | None = None,
     ):
-        """prompt: the slot of the language, of a model that has `spec.prompt`; search: greedy without. Raises UsageError."""
+        """filterbank: f32 [n_mels, n_fft // 2 + 1]; lookahead: in encoder frames, None for an offline model; flush: see
+        nemoport/chunker.py; prompt: the slot of the language, for a model that has `spec.prompt`; search: settings of a beam
+        search, greedy without. Raises UsageError."""
         spec = session.spec
         self._session = session
         self._chunker = make_chunker(spec, filterbank, lookahead, flush)
@@ -170,11 +47,12 @@ class Stream:
 
     @property
     def tokens(self) -> list[int]:
+        """Ids of the tokens so far."""
         return self.decoded.tokens
 
     @property
     def n_final(self) -> int:
-        """How many of `tokens` nothing that follows can change."""
+        """Number of `tokens` that audio to come cannot change."""
         return self.decoded.n_final
 
     def tell(self, prompt: int) -> None:
@@ -190,28 +68,32 @@ class Stream:
 
     @property
     def token_seconds(self) -> list[float]:
-        """Time of the encoder frame on which each token came out, in seconds from the start of the stream.
+        """Time of the encoder frame on which each token was emitted, in seconds from the start of the stream.
 
-        Frame j is at 80 j ms: where the subsampling is causal, that is as far as the frame itself has heard, else its
+        Frame j is at 80 j ms: where the subsampling is causal, that is the end of the audio that the frame depends on, else its
         middle. Its right context and the model's own habit put it before or behind the spoken sound. The last frame of an
         utterance may be up to one frame past its end.
         """
         return [frame * self._session.spec.frame_seconds for frame in self.decoded.token_frames]
 
     def push(self, samples: np.ndarray) -> None:
-        """samples: f32 [n], mono, at the model's rate. Cuts chunks without running them; see `advance`."""
+        """Takes samples, f32 [n], mono, at the model's rate, and cuts chunks without running them; see `advance`. Raises
+        AudioError."""
         self.chunks += self._chunker.feed(samples)
 
     def close(self) -> None:
-        """The end of the audio: cuts the last chunks."""
+        """Ends the audio: cuts the last chunks without running them."""
         self.chunks += self._chunker.finish()
 
     def feed(self, samples: np.ndarray) -> list[int]:
+        """Takes samples, f32 [n], mono, at the model's rate, runs the chunks that they complete and returns the ids of the tokens
+        that became final. Raises AudioError."""
         self.push(samples)
         self._run()
         return self._new(self.n_final)
 
     def finish(self) -> list[int]:
+        """Ends the audio, runs the last chunks and returns the ids of the remaining tokens."""
         self.close()
         self._run()
         return self._new(len(self.tokens))
@@ -249,10 +131,3 @@ def advance(session: Session, streams: list[Stream]) -> list[np.ndarray]:
         for row, i in enumerate(members):
             out[i] = frames[row, : frame_lengths[row]]
     return out
-
-
-def stacked(chunks: Sequence[Chunk]) -> tuple[np.ndarray, np.ndarray]:
-    """Mel f32 [B, n_mels, T], zeros behind those that are shorter; lengths i64 [B]."""
-    longest = max(chunk.mel.shape[1] for chunk in chunks)
-    mel = np.stack([np.pad(chunk.mel, ((0, 0), (0, longest - chunk.mel.shape[1]))) for chunk in chunks])
-    return mel, np.array([chunk.length for chunk in chunks], np.int64)

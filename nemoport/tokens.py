@@ -1,4 +1,4 @@
-"""Token ids to text, as SentencePiece decodes: no SentencePiece needed at run time."""
+"""Decoding of token ids to text, equal to SentencePiece's, which is not needed at run time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from nemoport.errors import ArtifactError
 
 WORD_START = "\u2581"  # SentencePiece writes a leading space as this
 UNKNOWN = "<unk>"
-LANGUAGE_TAG = re.compile(r"\s*<([a-z]{2}-[A-Z]{2})>")  # what NeMo's RNNTDecoding.strip_lang_tags takes away
+LANGUAGE_TAG = re.compile(r"\s*<([a-z]{2}-[A-Z]{2})>")  # what NeMo's RNNTDecoding.strip_lang_tags removes
 
 
 def read_tokens(path: Path) -> list[str]:
-    """tokens.txt: one `piece id` a line, ids ascending from 0. Raises ArtifactError."""
+    """Reads tokens.txt: one `piece id` a line, ids ascending from 0. Raises ArtifactError."""
     pieces = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -50,11 +50,11 @@ def detokenize(pieces: Sequence[str], ids: Sequence[int]) -> str:
 
 
 def split_tags(text: str) -> tuple[str, tuple[str, ...]]:
-    """The text without its language tags, and the languages that they name, in order: "Hallo. <de-DE>" is "Hallo.", de-DE."""
+    """Returns the text without its language tags, and their languages in order: "Hallo. <de-DE>" gives "Hallo.", de-DE."""
     return LANGUAGE_TAG.sub("", text), tuple(LANGUAGE_TAG.findall(text))
 
 
 def tag_tokens(pieces: Sequence[str]) -> dict[str, int]:
-    """Language -> id, of the pieces that are a language tag as a whole."""
+    """Returns language -> token id, of the pieces that are a language tag as a whole."""
     tags = {piece.lstrip(WORD_START): index for index, piece in enumerate(pieces)}
     return {match[1]: index for tag, index in tags.items() if (match := LANGUAGE_TAG.fullmatch(tag))}

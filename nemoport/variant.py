@@ -1,9 +1,9 @@
-"""A variant to be built, and what is written down of how: every stage that makes one does it by this."""
+"""A variant to be built, and the manifest that records how: export, quantize and the targets all build variants with it."""
 
 from __future__ import annotations
 
 import platform
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,18 +34,20 @@ class Variant:
 
     @property
     def folder(self) -> Path:
+        """The variant's folder in the build folder."""
         return self.build / self.recipe.variant
 
     def existing(self) -> Artifact | None:
-        """The variant, if it stands there made from the same inputs; raises OutputError if from others."""
+        """Opens the variant if it was built from the same inputs, returns None if it was not built. Raises OutputError if it was
+        built from other inputs."""
         if not (self.folder / "manifest.json").exists():
             return None
         artifact = Artifact.open(self.folder)
         found = artifact.manifest
-        wanted = (self.recipe.digest, self.checkpoint_sha256, self.parent_digest, self.corpus_digest)
+        inputs = (self.recipe.digest, self.checkpoint_sha256, self.parent_digest, self.corpus_digest)
         names = ("recipe", "checkpoint", "parent", "calibration audio")
         made = (found.recipe_digest, found.checkpoint_sha256, found.parent_digest, found.corpus_digest)
-        differing = [n for n, w, m in zip(names, wanted, made, strict=True) if w != m]
+        differing = [name for name, one, other in zip(names, inputs, made, strict=True) if one != other]
         if differing:
             raise OutputError(
                 f"{self.folder} exists already.",
@@ -56,11 +58,12 @@ class Variant:
         artifact.verify_files()
         return artifact
 
-    def new_folder(self):
+    def new_folder(self) -> AbstractContextManager[Path]:
+        """Makes the variant's folder, see `nemoport.files.new_folder`."""
         return new_folder(self.folder)
 
     def write_manifest(self, folder: Path, roles: dict[str, str] = GRAPH_ROLES) -> Manifest:
-        """roles: role -> path within `folder`, of every file that is there."""
+        """Writes manifest.json into `folder`. roles: role -> path within `folder`, for each of its files. Raises OutputError."""
         manifest = Manifest(
             variant=self.recipe.variant,
             recipe=self.recipe,
@@ -77,7 +80,7 @@ class Variant:
 
 
 def instruction_set() -> str:
-    """The processor's architecture and what of it matters to integer kernels, e.g. "x86_64 avx512_vnni"."""
+    """Names the processor's architecture and its extensions that integer kernels use, e.g. "x86_64 avx512_vnni"."""
     cpuinfo = Path("/proc/cpuinfo")
     flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
     known = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
@@ -85,7 +88,7 @@ def instruction_set() -> str:
 
 
 def _tools() -> dict[str, str]:
-    """Versions of those of TOOLS that are installed: a quantizing machine needs no torch."""
+    """Finds the versions of those TOOLS that are installed: a machine that quantizes needs no torch."""
     found = {}
     for tool in TOOLS:
         with suppress(PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""Lays the variants of a build out as a Hub folder: only those that passed every required gate."""
+"""Assembly of a Hub folder from the variants of a build: only those that passed every required gate."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from nemoport.artifact import Artifact
 from nemoport.cache_layout import cache_layout_of
 from nemoport.errors import ArtifactError, OutputError
-from nemoport.files import new_folder, read_json, write_bytes
+from nemoport.files import new_folder, write_bytes
 from nemoport.package.card import card
 from nemoport.package.card_data import Figures
 from nemoport.package.layout import CardFacts, Layout
 from nemoport.package.layouts import load_layout
 from nemoport.package.manifest import PackagedVariant, PackageManifest, hash_files
+from nemoport.package.runtime_config import CheckpointSection, read_config
 from nemoport.package.terms import resolve_terms
 from nemoport.validate.gate_result import artifact_sha256
 from nemoport.validate.limits import read_limits
@@ -36,16 +37,17 @@ def package(
     shard_bytes: int | None = None,
     required_passes: RequiredPasses = required_passes,
 ) -> Path:
-    """Writes the package to `dist`, whole or not at all, and returns it. The same inputs give the same bytes.
+    """Writes the package to `dist`, whole or not at all, and returns `dist`. The same inputs give the same bytes.
 
-    variants: those to pack, by default every one of the build that passed and whose contract the layout takes. layout: a
-    module of layouts/. shard_bytes: see the layout. required_passes: what keeps a variant of a build from being
-    published. A `dist` that holds the same package is left alone.
+    variants: those to pack, by default every one of the build that passed and has a cache layout that the package layout
+    takes. licence, licence_url, licence_holder, base_model, language: see `resolve_terms`. layout: name of the package
+    layout, see layouts/. shard_bytes: largest size of a shard, for layouts that have shards. required_passes(build, variant):
+    returns the reasons against a publication of the variant. A `dist` that holds the same package stays as it is.
 
-    Raises ArtifactError naming every gate that a wanted variant lacks, or if nothing passed; UsageError for a licence
-    that is not known, see terms.py; OutputError if `dist` holds something else or cannot be written.
+    Raises ArtifactError naming every gate that a wanted variant lacks, if nothing passed, or for a damaged build; UsageError
+    for an unknown licence or layout; OutputError if `dist` holds something else or cannot be written.
     """
-    config = read_json(build / "config.json", "run `nemoport export` first, or check BUILD")
+    config = read_config(build)
     terms = resolve_terms(
         config.get("base_model", ""),
         base_model=base_model,
@@ -56,8 +58,9 @@ def package(
     )
     arranged = load_layout(layout)
     arranged.check_shards(shard_bytes)
-    artifacts = _passed(build, variants, required_passes, arranged)
-    checkpoint = _one_checkpoint(build, config, artifacts)
+    artifacts = _passed_artifacts(build, variants, required_passes, arranged)
+    checkpoint = config["checkpoint"]
+    _check_one_checkpoint(build, checkpoint, artifacts)
     figures = {name: Figures.read(build, name).public() for name in artifacts}
     with new_folder(dist, replace=dist.is_dir()) as folder:
         arranged.lay_out(build, list(artifacts), folder)
@@ -81,7 +84,7 @@ def package(
             files=hash_files(folder),
         )
         for name in artifacts:
-            # A layout that keeps the graphs as they are is checked in its copies.
+            # Where the layout keeps a variant's files unchanged, the copies are checked, else the build.
             kept = (folder / name / "manifest.json").is_file()
             _check_judged((folder if kept else build) / name, figures[name])
         manifest.write(folder)
@@ -90,7 +93,9 @@ def package(
     return dist
 
 
-def _passed(build: Path, wanted: Sequence[str] | None, required_passes: RequiredPasses, layout: Layout) -> dict[str, Artifact]:
+def _passed_artifacts(
+    build: Path, wanted: Sequence[str] | None, required_passes: RequiredPasses, layout: Layout
+) -> dict[str, Artifact]:
     # Not the smoothed parent, nor builds for comparison such as int8-static-cold.
     known = [name for name, limits in read_limits().items() if limits.target == layout.runtime]
     names = list(dict.fromkeys(wanted or (n for n in known if cache_layout_of(n) in layout.cache_layouts)))
@@ -127,22 +132,20 @@ def _passed(build: Path, wanted: Sequence[str] | None, required_passes: Required
     return artifacts
 
 
-def _one_checkpoint(build: Path, config: dict, artifacts: dict[str, Artifact]) -> dict:
-    """{"name": ..., "sha256": ...} of the one checkpoint that all of it was made from."""
-    checkpoint = config.get("checkpoint", {})
-    others = [n for n, artifact in artifacts.items() if artifact.manifest.checkpoint_sha256 != checkpoint.get("sha256")]
-    if others or not checkpoint.get("name"):
+def _check_one_checkpoint(build: Path, checkpoint: CheckpointSection, artifacts: dict[str, Artifact]) -> None:
+    """Raises ArtifactError unless every variant was made from the checkpoint of config.json."""
+    others = [n for n, artifact in artifacts.items() if artifact.manifest.checkpoint_sha256 != checkpoint["sha256"]]
+    if others or not checkpoint["name"]:
         raise ArtifactError(
             f"{build} mixes checkpoints.",
-            expected=f"every variant made from the checkpoint of config.json, {str(checkpoint.get('sha256'))[:12]}",
+            expected=f"every variant made from the checkpoint of config.json, {checkpoint['sha256'][:12]}",
             found=f"others in {', '.join(others) or 'config.json'}",
             todo=f"remove {build} and build it again",
         )
-    return checkpoint
 
 
 def _check_judged(variant: Path, figures: Figures) -> None:
-    """What stands there, as it is on the disk now, is what every one of the gates loaded."""
+    """Raises ArtifactError unless the folder `variant`, as it is on the disk now, holds the files that every gate loaded."""
     found = artifact_sha256(variant)
     others = sorted({result.gate for result in figures.results if result.sha256 != found})
     if others or not figures.results:
@@ -155,12 +158,12 @@ def _check_judged(variant: Path, figures: Figures) -> None:
 
 
 def _check_same(dist: Path, manifest: PackageManifest) -> None:
-    """A package that stands there already may be replaced by itself only."""
+    """Raises OutputError unless `dist` holds the package of `manifest`, unchanged: it may be replaced by itself only."""
     try:
-        standing = PackageManifest.read(dist).digest
-    except ArtifactError as error:
-        standing = str(error.what)
-    if standing != manifest.digest or hash_files(dist) != manifest.files:
+        found = PackageManifest.read(dist).digest
+    except ArtifactError:
+        found = None
+    if found != manifest.digest or hash_files(dist) != manifest.files:
         raise OutputError(
             f"{dist} exists already.",
             expected="nothing, or the same package",

@@ -1,4 +1,4 @@
-"""The model card: every figure in it comes from the gate results, every rule from config.json, and nothing from memory."""
+"""The model card: every figure in it comes from the gate results, and every rule from config.json."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from nemoport.package.terms import LICENCES
 from nemoport.variant import FP32
 
 TAGS = ("asr", "speech-recognition", "fastconformer", "nemoport")
-
-
-STREAMING = "serves every lookahead of the checkpoint, and first, later and last chunks."
-OFFLINE = "its attention goes over blocks, so that memory grows with their length and not with its square."
+STREAMING = """One graph, dynamic in batch and
+  time, serves every lookahead of the checkpoint, and first, later and last chunks."""
+OFFLINE = """dynamic in batch and time. It encodes
+  whole recordings; its attention goes over blocks, so that memory grows with their length and not with its square."""
 
 
 def card(facts: CardFacts) -> str:
-    """README.md of the package, in Markdown with the Hub's YAML head."""
+    """Returns README.md of the package: Markdown behind the YAML head that the Hub reads."""
     figures = (variants, accuracy, measured_on)
     own = facts.layout.rules  # where the graphs have other inputs and outputs than ONNX's
     rules = (files, front_end, own) if own else (files, front_end, chunks, prompt, decoder)
@@ -28,16 +28,17 @@ def card(facts: CardFacts) -> str:
 
 def _head(facts: CardFacts) -> str:
     terms = facts.terms
-    rows = {"license": terms.licence_id if terms.licence_id in LICENCES else "other"}
+    rows: dict[str, str | list[str]] = {"license": terms.licence_id if terms.licence_id in LICENCES else "other"}
     if terms.licence_id not in LICENCES:
         rows |= {"license_name": terms.licence_id, "license_link": terms.licence.url}
     if terms.base_model:
         rows["base_model"] = terms.base_model
         if not all(name.endswith(FP32) for name in facts.artifacts):
             rows["base_model_relation"] = "quantized"
-    spoken = facts.config.get("prompt", {}).get("language_tags", {})
-    if terms.language or spoken:
-        rows["language"] = terms.language or sorted({name.partition("-")[0] for name in spoken})
+    languages = facts.config.get("prompt")
+    tagged = languages["language_tags"] if languages else {}
+    if terms.language or tagged:
+        rows["language"] = terms.language or sorted({name.partition("-")[0] for name in tagged})
     rows |= {"pipeline_tag": "automatic-speech-recognition", "library_name": facts.runtime.library}
     lines = [f"{key}: {json.dumps(value)}" for key, value in rows.items()]  # quoted: a bare `no` is no language
     tags = (facts.runtime.library, *TAGS, *facts.spec.kind.split("-"))
@@ -50,9 +51,9 @@ def _intro(facts: CardFacts) -> str:
     if facts.layout.intro:
         title, encoder = "streaming", f"cache-aware FastConformer, {size}. {facts.layout.intro(facts)}."
     elif spec.streaming:
-        title, encoder = "streaming", f"cache-aware FastConformer, {size}. One graph, dynamic in batch and\n  time, " + STREAMING
+        title, encoder = "streaming", f"cache-aware FastConformer, {size}. {STREAMING}"
     else:
-        title, encoder = "offline", f"FastConformer, {size}, dynamic in batch and time. It hears\n  whole recordings; " + OFFLINE
+        title, encoder = "offline", f"FastConformer, {size}, {OFFLINE}"
     layers = f"{decoding.pred_layers} LSTM layers of width {decoding.pred_hidden}"
     model = "token-and-duration transducer (TDT)" if decoding.durations else "transducer"
     origin = f"[{facts.terms.base_model}](https://huggingface.co/{facts.terms.base_model})"
@@ -63,13 +64,13 @@ def _intro(facts: CardFacts) -> str:
 {facts.runtime.title} graphs of {source}, made and checked by nemoport.
 
 - Encoder: {encoder}
-{_told(facts)}- Decoder: {model}, {layers}, {decoding.vocab_size} tokens and blank.
+{_language(facts)}- Decoder: {model}, {layers}, {decoding.vocab_size} tokens and blank.
 - Every variant here passed every gate that it is held to, against NeMo itself.
 
 Checkpoint: sha256 `{facts.checkpoint_sha256}`."""
 
 
-def _told(facts: CardFacts) -> str:
+def _language(facts: CardFacts) -> str:
     if facts.spec.prompt is None:
         return ""
     name = "one_hot" if facts.layout.rules else "prompt_index"

@@ -1,9 +1,10 @@
-"""What the gates measured, as a package and its card show it: a figure that is not there is said not to be."""
+"""Figures that the gates measured, as a package and its card show them; an absent figure is shown as not measured."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from nemoport.validate.gate_result import GateResult
 from nemoport.validate.result_store import read_results, results_path
@@ -13,44 +14,54 @@ NOT_MEASURED = "not measured"
 QUOTES_NO_AUDIO = ("cost", "wer")
 
 
+class Measured(NamedTuple):
+    """A figure that was measured, and the gate result that it is from."""
+
+    value: float
+    result: GateResult
+
+
 @dataclass(frozen=True)
 class Figures:
-    """The gate results of one variant."""
+    """Gate results of one variant. Methods take a figure by its gate and its case, as `GateResult` names them."""
 
     results: tuple[GateResult, ...]
 
     @staticmethod
     def read(build: Path, variant: str) -> Figures:
-        """Raises ArtifactError."""
+        """Reads the results that `nemoport validate` stored in the build. Raises ArtifactError."""
         return Figures(tuple(read_results(results_path(build, variant))))
 
     def public(self) -> Figures:
-        """Without what gates quote of single recordings."""
+        """Returns the results without what gates quote of single recordings."""
         return Figures(tuple(r if r.gate in QUOTES_NO_AUDIO else replace(r, evidence="") for r in self.results))
 
-    def find(self, gate: str, case: str) -> GateResult | None:
-        """The figure, if it was measured."""
-        found = [r for r in self.results if (r.gate, r.case) == (gate, case) and r.measured is not None]
-        return found[0] if found else None
+    def find(self, gate: str, case: str) -> Measured | None:
+        """Returns the figure, None if it was not measured."""
+        for result in self.results:
+            if (result.gate, result.case) == (gate, case) and result.measured is not None:
+                return Measured(result.measured, result)
+        return None
 
     def show(self, gate: str, case: str, form: str = "{:.2f}", scale: float = 1.0) -> str:
-        result = self.find(gate, case)
-        return form.format(scale * result.measured) if result else NOT_MEASURED
+        """Returns the figure times `scale`, by a format string of one place, or `NOT_MEASURED`."""
+        found = self.find(gate, case)
+        return form.format(scale * found.value) if found else NOT_MEASURED
 
     def show_difference(self, case: str) -> str:
-        """WER points worse than NeMo, with their 95 % interval."""
-        result = self.find("wer", case)
-        if result is None:
+        """Returns the WER points above NeMo's with their 95 % interval, "+0.12 (-0.20 to +0.45)", or `NOT_MEASURED`."""
+        found = self.find("wer", case)
+        if found is None:
             return NOT_MEASURED
-        interval = " to ".join(f"{end:+.2f}" for end in result.interval) if result.interval else NOT_MEASURED
-        return f"{result.measured:+.2f} ({interval})"
+        interval = found.result.interval
+        return f"{found.value:+.2f} ({' to '.join(f'{end:+.2f}' for end in interval) if interval else NOT_MEASURED})"
 
     def show_differing(self, case: str) -> str:
-        """Utterances whose tokens are not the oracle's."""
-        result = self.find("tokens", case)
-        return f"{round((1 - result.measured) * result.n)} of {result.n}" if result else NOT_MEASURED
+        """Returns how many utterances have other tokens than the oracle's, "20 of 640", or `NOT_MEASURED`."""
+        found = self.find("tokens", case)
+        return f"{round((1 - found.value) * found.result.n)} of {found.result.n}" if found else NOT_MEASURED
 
     def gates(self) -> dict[str, int]:
-        """gate -> how many of its figures passed."""
+        """Returns gate -> how many of its figures passed."""
         passed = [r.gate for r in self.results if r.passed]
         return {gate: passed.count(gate) for gate in dict.fromkeys(passed)}

@@ -1,9 +1,9 @@
-"""The card's sections that hold figures: each from a gate's result, or said to be not measured."""
+"""Sections of the card that hold figures: each is from a gate's result, or shown as not measured."""
 
 from __future__ import annotations
 
 from nemoport.markdown import table
-from nemoport.package.card_data import NOT_MEASURED
+from nemoport.package.card_data import NOT_MEASURED, Measured
 from nemoport.package.layout import CardFacts
 from nemoport.spec import context_name
 
@@ -14,6 +14,7 @@ version; that of the calibration audio its recordings and transcripts."""
 
 
 def variants(facts: CardFacts) -> str:
+    """Returns the section on size, accuracy and speed of each variant."""
     rows = []
     for name, artifact in facts.artifacts.items():
         figures, entries = facts.figures[name], artifact.manifest.files.values()
@@ -37,6 +38,7 @@ def variants(facts: CardFacts) -> str:
 
 
 def accuracy(facts: CardFacts) -> str:
+    """Returns the section on accuracy at each lookahead, and by language where that was measured."""
     rows = []
     for name, figures in facts.figures.items():
         for lookahead in facts.lookaheads:
@@ -74,7 +76,7 @@ def _by_language(facts: CardFacts) -> str:
                     (
                         case.removeprefix("language "),
                         f"`{name}`",
-                        f"{result.measured:.2f} {result.unit}",
+                        figures.show("wer", result.case, f"{{:.2f}} {result.unit}"),
                         figures.show("wer", f"{case}: NeMo's rate"),
                         figures.show_difference(f"{case}: difference"),
                     )
@@ -84,6 +86,7 @@ def _by_language(facts: CardFacts) -> str:
 
 
 def measured_on(facts: CardFacts) -> str:
+    """Returns the section on audio, machines and gates of the figures."""
     rows = []
     for name, artifact in facts.artifacts.items():
         manifest, figures = artifact.manifest, facts.figures[name]
@@ -91,9 +94,9 @@ def measured_on(facts: CardFacts) -> str:
         rows.append(
             (
                 f"`{name}`",
-                (wer.evidence or f"{wer.n} utterances") if wer else NOT_MEASURED,
-                (speed.evidence or f"{speed.n} utterances") if speed else NOT_MEASURED,
-                f"`{wer.oracle_digest[:16]}`" if wer and wer.oracle_digest else NOT_MEASURED,
+                _audio_of(wer),
+                _audio_of(speed),
+                f"`{wer.result.oracle_digest[:16]}`" if wer and wer.result.oracle_digest else NOT_MEASURED,
                 manifest.machine,
                 f"`{manifest.corpus_digest[:16]}`" if manifest.corpus_digest else "none",
                 ", ".join(f"{gate} ({count})" for gate, count in figures.gates().items()),
@@ -105,7 +108,12 @@ def measured_on(facts: CardFacts) -> str:
     return "## What was measured\n\n" + table(head, rows) + ABOUT_FIGURES
 
 
+def _audio_of(figure: Measured | None) -> str:
+    return (figure.result.evidence or f"{figure.result.n} utterances") if figure else NOT_MEASURED
+
+
 def limits(facts: CardFacts) -> str:
+    """Returns the section on what was not measured or cannot be done."""
     missing = sorted(
         {
             f"{what} of `{name}`"
@@ -137,6 +145,7 @@ def _latency_ms(facts: CardFacts, lookahead: int) -> float:
 
 
 def _untrained(facts: CardFacts) -> list[str]:
-    if facts.spec.streaming is None:
-        return ["It hears whole recordings, not live streams."]
-    return [f"Lookaheads other than {', '.join(map(str, sorted(facts.spec.lookaheads)))} were not trained; do not use them."]
+    streaming = facts.spec.streaming
+    if streaming is None:
+        return ["It transcribes whole recordings, not live streams."]
+    return [f"Lookaheads other than {', '.join(map(str, sorted(streaming.lookaheads)))} were not trained; do not use them."]

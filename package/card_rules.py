@@ -1,4 +1,4 @@
-"""The card's sections that hold rules: each as config.json has it, which the runtime itself reads."""
+"""Sections of the card that hold rules: each as config.json has it, which the runtime itself reads."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from nemoport.package.layout import CardFacts
 
 
 def files(facts: CardFacts) -> str:
+    """Returns the section that lists the package's files."""
     prompted = facts.spec.prompt is not None
     rows = [(f"`{path}`", what) for path, what in facts.layout.files.items() if prompted or "languages.json" not in path]
     return "## Files\n\n" + table(("path", "holds"), rows)
 
 
 def front_end(facts: CardFacts) -> str:
+    """Returns the section on audio and log-mel."""
     spec = facts.spec.frontend
     rate, bins = spec.sample_rate_hz, spec.n_fft // 2 + 1
     normalised = "none" if spec.normalize == "NA" else "each band to mean 0 and deviation 1 over the whole recording"
@@ -27,8 +29,9 @@ def front_end(facts: CardFacts) -> str:
 
 
 def chunks(facts: CardFacts) -> str:
+    """Returns the section on the encoder's input: chunks and caches of a streaming model, recordings of an offline one."""
     encoder = facts.config["encoder"]
-    if facts.spec.streaming is None:
+    if "input_rule" in encoder:
         return f"## Encoder\n\n- Input: {encoder['input_rule']}.\n- {_frame(facts)}."
     rows = []
     for lookahead in facts.lookaheads:
@@ -66,7 +69,7 @@ def _caches(rule: str, shapes: dict[str, list[int]]) -> str:
 
 
 def prompt(facts: CardFacts) -> str:
-    """Nothing, of a model without one."""
+    """Returns the section on languages, "" for a model without a prompt."""
     rules = facts.config.get("prompt")
     if not rules:
         return ""
@@ -79,13 +82,16 @@ def prompt(facts: CardFacts) -> str:
 
 - Prompt: {rules["rule"]}.
 - Tags: {rules["tag_rule"]}. In this vocabulary: {tags}.
-- Slots of {rules["slots"]}, as the checkpoint names them (which of them it was trained on, it does not say): {listed}."""
+- Slots of {rules["slots"]}, as the checkpoint names them (it does not list which of them it was trained on): {listed}."""
 
 
 def decoder(facts: CardFacts) -> str:
+    """Returns the section on blank, states and, of a TDT model, durations."""
     rules = facts.config["decoder"]
     states = " and ".join(f"`{name}`" for name in rules.get("state_names", ("input_states_1", "input_states_2")))
-    durations = f"\n- Durations {rules['durations']}: {rules['duration_rule']}." if "durations" in rules else ""
+    durations = ""
+    if "durations" in rules and "duration_rule" in rules:
+        durations = f"\n- Durations {rules['durations']}: {rules['duration_rule']}."
     return f"""## Decoder
 
 - Blank is token {rules["blank_id"]} of {rules["vocab_size"]}, and the first target of a stream is {rules["first_target"]}.

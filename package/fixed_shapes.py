@@ -1,4 +1,4 @@
-"""How the layouts of the targets with fixed shapes arrange their variants, and what the card says of such graphs."""
+"""Parts that the layouts of targets with fixed shapes share: the list of files, and the sections of the card on such graphs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHARED_FILES = {path: what for path, what in native.FILES.items() if path.starts
 
 
 def files(graphs: dict[str, str]) -> dict[str, str]:
-    """The card's list. graphs: path -> what it holds."""
+    """Returns the list of files for the card. graphs: path in a variant's folder -> what the file holds."""
     return {
         "config.json": "the model's parameters: front end, chunks, decoder, languages",
         **{f"<variant>/{path}": what for path, what in graphs.items()},
@@ -26,13 +26,14 @@ def files(graphs: dict[str, str]) -> dict[str, str]:
 
 
 def intro(facts: CardFacts) -> str:
+    """Returns the card's sentence on the one stream and the one lookahead that the graphs are made for."""
     lookahead = fixed_lookahead(next(iter(facts.artifacts.values())))
     chunk_ms = facts.spec.require_streaming().chunk_ms(lookahead, facts.spec.frontend)
     return f"Fixed shapes:\n  one stream, lookahead {lookahead}, chunks of {chunk_ms:g} ms"
 
 
 def rules(facts: CardFacts) -> str:
-    """The card's section on the graphs, as metadata.json has it; of all variants the shapes are the first one's."""
+    """Returns the card's section on the graphs, as metadata.json of the first variant describes them."""
     variant, artifact = next(iter(facts.artifacts.items()))
     metadata = read_json(artifact.folder / METADATA, "export again")
     rows = []
@@ -40,10 +41,10 @@ def rules(facts: CardFacts) -> str:
         sides = ("<br>".join(_shown(one) for one in graph[side]) for side in ("inputs", "outputs"))
         rows.append((f"`{graph['file']}`", *sides))
     lines = [f"- `{name}`: {rule}." for name, rule in metadata["rules"].items()]
-    languages = facts.config.get("prompt", {}).get("languages")
-    if languages:
-        lines += [f"- Slots of {facts.config['prompt']['slots']}: {json.dumps(languages, ensure_ascii=False)}"]
-        lines += [f"- Tags: {facts.config['prompt']['tag_rule']}."]
+    prompt = facts.config.get("prompt")
+    if prompt and prompt["languages"]:
+        lines += [f"- Slots of {prompt['slots']}: {json.dumps(prompt['languages'], ensure_ascii=False)}"]
+        lines += [f"- Tags: {prompt['tag_rule']}."]
     decoder = facts.config["decoder"]
     lines += [f"- Blank is {decoder['blank_id']}; at most {decoder['max_symbols_per_frame']} tokens on one encoder frame."]
     head = ("graph", "inputs", "outputs")

@@ -1,9 +1,10 @@
-"""Uploads a package to the Hub, or says what an upload would do."""
+"""Upload of a package to the Hub, or the plan of one."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from nemoport.errors import OutputError, UsageError, first_line
 from nemoport.hub_id import split_hub_id
@@ -19,14 +20,14 @@ def publish(
     token: str | None = None,
     private: bool = False,
     revision: str | None = None,
-    api=None,
+    api: Any = None,
 ) -> list[str]:
-    """Verifies the package, uploads it and returns what was done, a line each; or what would be, for a dry run.
+    """Verifies the package, uploads it and returns a line for each thing done, or planned in a dry run.
 
     token: by default huggingface_hub's (HF_TOKEN, or the one of `hf auth login`); without any, this is a dry run.
-    revision: a branch, made if it is not there; by default the main one. api: for tests, instead of
-    huggingface_hub.HfApi. What the manifest of an earlier package there lists and this one lacks is deleted by the same
-    upload; other files of the repository stay.
+    revision: a branch, created if it is absent; by default the main one. api: for tests, instead of
+    huggingface_hub.HfApi. The same upload deletes files that the manifest of an earlier package in the repository lists
+    and this one lacks; other files of the repository stay.
 
     Raises ArtifactError (damaged package), UsageError (not a repository's id), OutputError (the Hub refuses).
     """
@@ -61,7 +62,9 @@ def _plan(folder: Path, manifest: PackageManifest, repo_id: str, private: bool, 
     ]
 
 
-def _upload(folder: Path, manifest: PackageManifest, repo_id: str, token: str, private: bool, revision, api) -> str:
+def _upload(
+    folder: Path, manifest: PackageManifest, repo_id: str, token: str, private: bool, revision: str | None, api: Any
+) -> str:
     try:
         api.create_repo(repo_id, token=token, private=private, repo_type="model", exist_ok=True)
         if revision:
@@ -87,18 +90,18 @@ def _upload(folder: Path, manifest: PackageManifest, repo_id: str, token: str, p
     return str(commit)
 
 
-def _stale(manifest: PackageManifest, repo_id: str, token: str, revision: str | None, api) -> list[str]:
-    """Paths of the package that stands there, by its manifest, which this one does not have."""
+def _stale(manifest: PackageManifest, repo_id: str, token: str, revision: str | None, api: Any) -> list[str]:
+    """Returns the paths that the manifest of the package in the repository lists and this one does not."""
     try:
         path = api.hf_hub_download(repo_id, NAME, revision=revision, token=token)
         earlier = {entry["path"] for entry in json.loads(Path(path).read_text(encoding="utf-8"))["files"]}
-    except Exception:  # no package of ours stands there; a fault of the network shows in the upload
+    except Exception:  # the repository holds no package of nemoport; a fault of the network shows in the upload
         return []
     stale = earlier - {entry.path for entry in manifest.files}
     return sorted(path for path in stale if not set(path) & set("*?["))  # paths only: the Hub takes patterns
 
 
-def _hub_api():
+def _hub_api() -> Any:
     try:
         from huggingface_hub import HfApi
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""What a layout is: how the variants of a build are arranged for a consumer, and what the model card says of that."""
+"""Package layouts, as a type: how the variants of a build are arranged for a consumer, and the parts of the card on that."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from nemoport.artifact import ONNXRUNTIME, Artifact
 from nemoport.cache_layout import KV, NEMO, cache_layout_of
 from nemoport.errors import UsageError
 from nemoport.package.card_data import Figures
+from nemoport.package.runtime_config import RuntimeConfig
 from nemoport.package.terms import Terms
 from nemoport.runtime import Runtime
 from nemoport.runtimes import load_runtime
 from nemoport.spec import ModelSpec
 
-Config = dict  # config.json, see export/config.py
 
-
-def _unchanged(config: Config) -> Config:
+def _unchanged(config: RuntimeConfig) -> RuntimeConfig:
     return config
 
 
@@ -26,21 +25,26 @@ def _unchanged(config: Config) -> Config:
 class Layout:
     """A consumer's arrangement of files.
 
-    name: as it is chosen; files: path -> what it holds, for the card. lay_out(build, variants, folder): fills the empty
-    `folder`; card, licence and manifest are added afterwards. Raises UsageError for a model or a variant that the consumer
-    cannot run. graphs(folder, variant): encoder and decoder of a variant in such a package, or whatever graphs it has.
-    usage(facts): the card's section on how to run them. config_for(config): the package's config.json from the build's.
-    runtime: whose variants it takes; cache_layouts: of those that are packed where none are named. artifact_folder(folder,
-    variant): where nemoport itself opens a variant of the package, None where it cannot. shard(folder, variants, limit_bytes):
-    writes the weights again in files below a limit; None where the consumer takes no shards. Where the graphs are not like
-    ONNX's, intro(facts): how they stream, and rules(facts): the section on how to run them. limits: lines of the card."""
+    name: by which the layout is chosen. files: path -> what the file holds, for the card.
+    lay_out(build, variants, folder): fills the empty `folder`; card, licence and manifest are added afterwards. Raises
+    UsageError for a model or a variant that the consumer cannot run.
+    graphs(folder, variant): graphs of a variant in such a package, encoder first.
+    usage(facts): the card's section on how to run the graphs.
+    config_for(config): the package's config.json, made of the build's.
+    runtime: name of the runtime whose variants the layout takes. cache_layouts: those of the variants that are packed where
+    none are named.
+    artifact_folder(folder, variant): folder in which nemoport itself opens a variant of the package; None where it cannot.
+    shard(folder, variants, limit_bytes): writes the weights again, in files below a limit; None where the consumer takes no
+    shards.
+    intro(facts), rules(facts): how the graphs stream, and the card's section on how to run them; only where these differ from
+    those of the ONNX graphs. limits: lines of the card's section on limits."""
 
     name: str
     files: Mapping[str, str]
     lay_out: Callable[[Path, Sequence[str], Path], None]
     graphs: Callable[[Path, str], tuple[Path, ...]]
     usage: Callable[[CardFacts], str]
-    config_for: Callable[[Config], Config] = _unchanged
+    config_for: Callable[[RuntimeConfig], RuntimeConfig] = _unchanged
     runtime: str = ONNXRUNTIME
     cache_layouts: tuple[str, ...] = (NEMO, KV)
     artifact_folder: Callable[[Path, str], Path] | None = None
@@ -50,8 +54,8 @@ class Layout:
     limits: tuple[str, ...] = ()
 
     def variant_folder(self, folder: Path, variant: str) -> Path:
-        """Where the files of one variant stand, if it has a folder of its own."""
-        return (self.artifact_folder or (lambda folder, variant: folder / variant))(folder, variant)
+        """Returns where the files of one variant are, if it has a folder of its own."""
+        return self.artifact_folder(folder, variant) if self.artifact_folder else folder / variant
 
     def check_shards(self, shard_bytes: int | None) -> None:
         """Raises UsageError where shards are asked for and the consumer takes none."""
@@ -66,13 +70,13 @@ class Layout:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a model card is made of. config: config.json of the package; artifacts and figures: of each packaged variant, in the
+    """Content of a model card. config: config.json of the package; artifacts and figures: of each packaged variant, in the
     card's order."""
 
     name: str
     checkpoint_sha256: str
     terms: Terms
-    config: Config
+    config: RuntimeConfig
     artifacts: dict[str, Artifact]
     figures: dict[str, Figures]
     layout: Layout
@@ -83,13 +87,13 @@ class CardFacts:
 
     @property
     def lookaheads(self) -> list[int | None]:
-        """Those that the variants serve, ascending, however the checkpoint lists them; [None] for an offline model."""
+        """Lookaheads that the variants serve, in encoder frames, ascending; [None] for an offline model."""
         served = next(iter(self.artifacts.values())).lookaheads
         return sorted(served, key=lambda lookahead: -1 if lookahead is None else lookahead)
 
     @property
     def cache_layouts(self) -> set[str]:
-        """Those of the artifacts: another runtime's stand in the recipe, ONNX's in the names."""
+        """Cache layouts of the variants. The recipe records it where the runtime is not onnxruntime, else the name shows it."""
         recipes = {name: artifact.manifest.recipe.parameters for name, artifact in self.artifacts.items()}
         return {parameters.get("contract", cache_layout_of(name)) for name, parameters in recipes.items()}
 

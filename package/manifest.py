@@ -17,7 +17,7 @@ FOREIGN_FILES, FOREIGN_FOLDERS = {".gitattributes"}, {".git", ".cache"}
 
 @dataclass(frozen=True)
 class PackagedVariant:
-    """digest: of the variant's own manifest; gates: its gate results as they were recorded (JSON objects)."""
+    """Record of one variant. digest: of its own manifest; gates: its gate results as they were recorded (JSON objects)."""
 
     digest: str
     gates: tuple[dict, ...]
@@ -25,8 +25,10 @@ class PackagedVariant:
 
 @dataclass(frozen=True)
 class PackageManifest:
+    """Record of a package: origin, licence, variants and files."""
+
     name: str  # of the checkpoint
-    layout: str  # module of nemoport.export.layouts that arranged the files
+    layout: str  # name of the package layout, see layouts/
     checkpoint_sha256: str
     base_model: str  # Hub id, with @revision where it is known; "" where there is none
     licence: str
@@ -36,7 +38,7 @@ class PackageManifest:
 
     @property
     def digest(self) -> str:
-        """Of everything in it; written beside it, so that an edit shows."""
+        """Digest of every field. It is written beside them, so that an edit shows."""
         return digest_json(asdict(self))
 
     def write(self, folder: Path) -> None:
@@ -44,39 +46,41 @@ class PackageManifest:
 
     @staticmethod
     def read(folder: Path) -> PackageManifest:
-        """Raises ArtifactError: missing, not JSON, of another schema, or edited."""
-        raw = read_json(folder / NAME, "name the folder of a package; make one with `nemoport package`")
+        """Reads the manifest in `folder`. Raises ArtifactError: missing, not JSON, of another schema, or edited."""
+        path = folder / NAME
+        raw = read_json(path, "name the folder of a package; make one with `nemoport package`")
         try:
             recorded = raw.pop("digest")
-            manifest = PackageManifest(
-                **{
-                    **raw,
-                    "variants": {
-                        name: PackagedVariant(variant["digest"], tuple(variant["gates"]))
-                        for name, variant in raw["variants"].items()
-                    },
-                    "files": tuple(FileEntry(**entry) for entry in raw["files"]),
-                }
-            )
+            manifest = PackageManifest._of(raw)
             found = manifest.digest
         except (KeyError, TypeError, AttributeError) as error:
-            recorded, found = f"a package manifest of schema {SCHEMA}", f"{type(error).__name__}: {error}"
+            raise _damaged(path, f"a package manifest of schema {SCHEMA}", f"{type(error).__name__}: {error}") from error
         if recorded != found:
-            raise ArtifactError(
-                f"{folder / NAME} is damaged, or not of a package.",
-                expected=recorded,
-                found=found,
-                todo="download the package again, or make it again with `nemoport package`",
-            )
+            raise _damaged(path, recorded, found)
         return manifest
+
+    @staticmethod
+    def _of(raw: dict) -> PackageManifest:
+        variants = {name: PackagedVariant(one["digest"], tuple(one["gates"])) for name, one in raw["variants"].items()}
+        return PackageManifest(**{**raw, "variants": variants, "files": tuple(FileEntry(**entry) for entry in raw["files"])})
+
+
+def _damaged(path: Path, expected: str, found: str) -> ArtifactError:
+    return ArtifactError(
+        f"{path} is damaged, or not of a package.",
+        expected=expected,
+        found=found,
+        todo="download the package again, or make it again with `nemoport package`",
+    )
 
 
 def list_files(folder: Path) -> list[str]:
-    """Sorted paths of a package's files, relative to it, without its manifest and what the Hub adds."""
+    """Returns the sorted paths of a package's files, relative to it, without its manifest and what the Hub adds."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
     own = (path for path in paths if path.parts[0] not in FOREIGN_FOLDERS and path.name not in FOREIGN_FILES)
     return sorted(path.as_posix() for path in own if path != Path(NAME))
 
 
 def hash_files(folder: Path) -> tuple[FileEntry, ...]:
+    """Returns path, size and sha256 of every file that `list_files` lists."""
     return tuple(FileEntry(p, (folder / p).stat().st_size, sha256_file(folder / p)) for p in list_files(folder))

@@ -1,11 +1,12 @@
-"""Repacks a graph's weights into several files below a limit: a browser cannot take one of 2 GB or more.
+"""Repacking of a graph's weights into several files below a limit: a browser cannot load one of 2 GB or more.
 
-A pure repack: every tensor keeps its bytes, none is split, and their order stays.
+Every tensor keeps its bytes, none is split, and their order stays.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from nemoport.errors import ArtifactError, UsageError
@@ -18,7 +19,7 @@ _UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
 
 
 def parse_bytes(text: str) -> int:
-    """ "1.5G" -> 1500000000. Raises UsageError."""
+    """Reads a size in bytes, with or without a decimal unit: "1.5G" -> 1500000000. Raises UsageError."""
     number, unit = (text[:-1], _UNITS[text[-1].upper()]) if text[-1:].upper() in _UNITS else (text, 1)
     try:
         size = int(float(number) * unit)
@@ -33,7 +34,7 @@ def shard(graph: Path, folder: Path, limit_bytes: int, name: str | None = None) 
     """Writes `graph` with its external weights into the new `folder`: NAME, NAME.data.000, NAME.data.001, ...
 
     name: of the new graph, by default the old one's. Returns the shards. Raises UsageError if a tensor is larger than
-    the limit, ArtifactError if the weights are not all there, OutputError if `folder` exists.
+    the limit, ArtifactError if weights are missing, OutputError if `folder` exists.
     """
     with new_folder(folder) as made:
         shards = write_shards(graph, made, limit_bytes, name or graph.name)
@@ -41,7 +42,7 @@ def shard(graph: Path, folder: Path, limit_bytes: int, name: str | None = None) 
 
 
 def write_shards(graph: Path, folder: Path, limit_bytes: int, name: str) -> list[Path]:
-    """As `shard`, into a folder that is there."""
+    """Writes the same files as `shard`, into a folder that exists."""
     import onnx
 
     check_external_data(graph)
@@ -66,7 +67,7 @@ def write_shards(graph: Path, folder: Path, limit_bytes: int, name: str) -> list
     moved = []
     for tensor, (index, offset) in zip(tensors, places, strict=True):
         new = ExternalTensor(tensor.name, paths[index].name, offset, tensor.bytes, tensor.proto)
-        if _copy(graph.parent / tensor.file, tensor, paths[index], new) != _digest(paths[index], new):
+        if _copy(graph.parent / tensor.file, tensor, paths[index], new) != _sha256(paths[index], new):
             raise ArtifactError(f"{paths[index]} was not written as it should be.", found=tensor.name, todo="check the disk")
         moved.append(new)
     for tensor in moved:
@@ -76,7 +77,7 @@ def write_shards(graph: Path, folder: Path, limit_bytes: int, name: str) -> list
 
 
 def _places(tensors: list[ExternalTensor], limit_bytes: int) -> list[tuple[int, int]]:
-    """(shard, offset) of each tensor, in order."""
+    """Returns (index of the shard, offset in bytes) of each tensor, in order."""
     places, index, end = [], 0, 0
     for tensor in tensors:
         start = -(-end // ALIGNED_BYTES) * ALIGNED_BYTES
@@ -88,26 +89,28 @@ def _places(tensors: list[ExternalTensor], limit_bytes: int) -> list[tuple[int, 
 
 
 def _copy(source: Path, old: ExternalTensor, target: Path, new: ExternalTensor) -> str:
-    """The sha256 of what was read."""
+    """Copies a tensor's bytes from its old place to its new one. Returns the sha256 of what was read."""
     digest = hashlib.sha256()
-    with source.open("rb") as reader, target.open("r+b") as writer:
-        reader.seek(old.offset)
+    with target.open("r+b") as writer:
         writer.seek(new.offset)
-        left = old.bytes
-        while left:
-            block = reader.read(min(left, _BLOCK_BYTES))
+        for block in _blocks(source, old):
             digest.update(block)
             writer.write(block)
-            left -= len(block)
     return digest.hexdigest()
 
 
-def _digest(path: Path, tensor: ExternalTensor) -> str:
+def _sha256(path: Path, tensor: ExternalTensor) -> str:
     digest = hashlib.sha256()
+    for block in _blocks(path, tensor):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(path: Path, tensor: ExternalTensor) -> Iterator[bytes]:
+    """Reads a tensor's bytes from its place in the file."""
     with path.open("rb") as reader:
         reader.seek(tensor.offset)
         left = tensor.bytes
         while block := reader.read(min(left, _BLOCK_BYTES)):
-            digest.update(block)
+            yield block
             left -= len(block)
-    return digest.hexdigest()

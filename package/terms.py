@@ -1,7 +1,7 @@
-"""Under which terms a package may be published: the licence of its weights, whose they are, and the notice of both.
+"""Terms under which a package may be published: the licence of its weights, their author, and the notice of both.
 
 The licence is never guessed. It is what the caller states, or, for a base model in BASE_MODELS, what its publisher
-states. Where neither says it, there is no package.
+states. Where neither states one, there is no package.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from nemoport.hub_id import split_hub_id
 
 @dataclass(frozen=True)
 class Licence:
+    """A licence of weights. url: of its text."""
+
     name: str
     url: str
     attribution: bool  # the licence asks to name the author
@@ -21,7 +23,7 @@ class Licence:
 
 @dataclass(frozen=True)
 class BaseModel:
-    """What its publisher says of a model on the Hub."""
+    """Licence, author and language that the publisher of a model on the Hub states."""
 
     licence: str
     holder: str
@@ -34,12 +36,14 @@ LICENCES = {
         "Creative Commons Attribution 4.0 International", "https://creativecommons.org/licenses/by/4.0/", attribution=True
     ),
 }
-# As the cards of packages made from it state; an explicit licence goes before it, should a revision change its terms.
+# As cards of packages made from these models state. A licence that the caller states replaces it: a revision may change it.
 BASE_MODELS = {"nvidia/nemotron-speech-streaming-en-0.6b": BaseModel("cc-by-4.0", "NVIDIA", "en")}
 
 
 @dataclass(frozen=True)
 class Terms:
+    """Licence, origin and author of a package's weights."""
+
     licence_id: str  # the Hub's, such as apache-2.0
     licence: Licence
     base_model: str  # Hub id, "" where the checkpoint has none
@@ -49,12 +53,13 @@ class Terms:
 
     @property
     def base(self) -> str:
+        """Hub id of the base model, with @revision where it is known; "" where there is none."""
         return f"{self.base_model}@{self.revision}" if self.revision else self.base_model
 
     def notice(self, checkpoint_sha256: str, graph_format: str, variants: list[str]) -> str:
-        """LICENSE of a package: licence, author, origin and changes, as CC BY 4.0 section 3(a)(1) asks.
+        """Returns LICENSE of a package: licence, author, origin and changes, as CC BY 4.0 section 3(a)(1) requires.
 
-        graph_format: of the package's graphs, such as ONNX.
+        graph_format: of the package's graphs, such as ONNX. variants: their names.
         """
         author = f"Author of the weights: {self.holder}\n" if self.holder else ""
         origin = f"Base model: {self.base_model}, https://huggingface.co/{self.base_model}\n" if self.base_model else ""
@@ -76,7 +81,13 @@ def resolve_terms(
     holder: str | None = None,
     language: str | None = None,
 ) -> Terms:
-    """recorded_base: the Hub id the checkpoint was exported by, or "". Raises UsageError where something is missing."""
+    """Returns the terms of a package, of what the caller states and what is known of the base model.
+
+    recorded_base: Hub id by which the checkpoint was exported, or "". base_model: Hub id, with or without @revision; it may
+    add the revision, and name the model where none was recorded. licence: an id in LICENCES, or another one with the address
+    of its text, licence_url. holder: the weights' author. language: as the Hub names it. Raises UsageError where the licence,
+    its text or the author is missing, or the base model is another one.
+    """
     named, recorded = (base_model or recorded_base).partition("@"), recorded_base.partition("@")
     if recorded_base and named[0] != recorded[0]:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""`nemoport verify`: a package is what its manifest says, and every variant in it runs."""
+"""Verification of a package: its files are those of its manifest, and every variant in it runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from nemoport.package.manifest import NAME, PackageManifest, list_files
 from nemoport.session import Session
 from nemoport.spec import ModelSpec
 
+OFFLINE_ENC_FRAMES = 6  # of silence that an offline model encodes: half a second at 80 ms each
+
 
 def verify(folder: Path, variants: Sequence[str] | None = None) -> list[str]:
-    """Checks files, manifests and graphs and returns what was checked, a line each.
+    """Checks files, manifests and graphs and returns a line for each check.
 
-    variants: those to check, by default all; the folders of the others may be absent or anything, as after a download
+    variants: those to check, by default all; the folders of the others may be absent or hold anything, as after a download
     of one precision. Raises ArtifactError naming everything that is wrong with the files, or the first graph
-    that does not run; UsageError for a variant that the package never had.
+    that does not run; UsageError for a variant that the manifest does not list.
     """
     folder = Path(folder)
     manifest = PackageManifest.read(folder)
@@ -35,7 +37,7 @@ def verify(folder: Path, variants: Sequence[str] | None = None) -> list[str]:
 
 
 def _opened(folder: Path, manifest: PackageManifest, variant: str) -> tuple[Path, Session, tuple[int | None, ...]]:
-    """Its place, a session of it, the lookaheads that it serves."""
+    """Returns the variant's place for messages, a session of it, and the lookaheads that it serves."""
     from nemoport.runtimes import open_session
     from nemoport.runtimes.onnxruntime.session import OnnxSession
     from nemoport.runtimes.onnxruntime.split import SplitSession
@@ -52,10 +54,11 @@ def _opened(folder: Path, manifest: PackageManifest, variant: str) -> tuple[Path
                 todo="download or make the package again",
             )
         return artifact.folder, open_session(artifact, threads=1), artifact.lookaheads
-    encoder, *decoder = layout.graphs(folder, variant)
+    encoder, decoder, *joiner = layout.graphs(folder, variant)
     spec = ModelSpec.from_dict(read_json(folder / "config.json", "download or make the package again").get("spec", {}))
-    session = (SplitSession if len(decoder) > 1 else OnnxSession)(spec, encoder, *decoder, threads=1)
-    return encoder, session, spec.lookaheads
+    if joiner:
+        return encoder, SplitSession(spec, encoder, decoder, joiner[0], threads=1), spec.lookaheads
+    return encoder, OnnxSession(spec, encoder, decoder, threads=1), spec.lookaheads
 
 
 def _wanted(folder: Path, manifest: PackageManifest, variants: Sequence[str] | None) -> list[str]:
@@ -94,10 +97,17 @@ def _check_files(folder: Path, manifest: PackageManifest, wanted: Sequence[str])
 
 
 def _run_silence(place: Path, session: Session, lookaheads: Sequence[int | None]) -> str:
-    """Runs a first chunk of digital silence, or half a second of it, through encoder and decoder."""
+    """Runs digital silence through encoder and decoder: a first chunk, or half a second in an offline model.
+
+    Returns a line for `verify`. Raises ArtifactError for graphs that fail, and for wrong shapes or values that are not finite.
+    """
     spec = session.spec
-    count = max(lookaheads) + 1 if spec.streaming else 6
-    size = spec.streaming.window_mel_frames(count - 1, first=True) if spec.streaming else count * spec.offline.subsampling_factor
+    if spec.streaming:
+        lookahead = max(one for one in lookaheads if one is not None)
+        count, size = lookahead + 1, spec.streaming.window_mel_frames(lookahead, first=True)
+    else:
+        count = OFFLINE_ENC_FRAMES
+        size = count * spec.encoder.subsampling_factor
     level = 0.0 if spec.frontend.normalize == "per_feature" else np.log(spec.frontend.log_guard)
     silence = np.full((1, spec.frontend.n_mels, size), level, np.float32)
     zeros = np.zeros(spec.decoding.state_shape(1), np.float32)

@@ -1,37 +1,37 @@
-"""Precisions: one file each, whose name is the variant's name. See precision.py; the other modules here serve them."""
+"""Precisions: one module each, whose name is the variant's name. See precision.py; the other modules here serve them."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nemoport.artifact import Artifact, Recipe
 from nemoport.cache_layout import cache_layout_of, precision_of, variant_of
 from nemoport.calibration.audio import CalibrationAudio
 from nemoport.errors import UsageError
 from nemoport.progress import Progress
+from nemoport.quantize import int4_mixed
 from nemoport.quantize.precision import Precision
+from nemoport.quantize.sensitivity import Cost
 from nemoport.variant import FP32, Variant
-
-if TYPE_CHECKING:
-    from nemoport.quantize.sensitivity import Cost
 
 
 def precisions() -> dict[str, Precision]:
-    """By name, all that can be built."""
+    """All precisions that can be built, by name."""
     modules = {found.name: vars(importlib.import_module(f"{__name__}.{found.name}")) for found in pkgutil.iter_modules(__path__)}
     return {name.replace("_", "-"): module["PRECISION"] for name, module in modules.items() if "PRECISION" in module}
 
 
 def build_variant(build: Path, variant: str, calibration: Path | None, *, progress: Progress) -> Artifact:
-    """Makes `build`/`variant`, and its parent where that is not there, or returns what the same inputs made before.
+    """Builds `build`/`variant`, and its parent where that is missing; returns an existing one that has the same inputs.
 
-    variant: a precision, or kv- and a precision, which is the same of the graphs in the kv cache layout. calibration: NeMo
+    variant: a precision, or kv- and a precision, which is the same for the graphs in the kv cache layout. calibration: NeMo
     manifest; needed by the variants that run the model on audio. Raises UsageError (no such variant), CorpusError,
-    ArtifactError (no fp32 artifact), OutputError (made by other inputs, or not writable)."""
+    ArtifactError (no fp32 artifact), OutputError (made from other inputs, or not writable)."""
     return _build(build, variant, CalibrationAudio(calibration), progress)
 
 
@@ -59,13 +59,11 @@ def _build(build: Path, variant: str, calibration: CalibrationAudio, progress: P
     return Artifact.open(target.folder)
 
 
-def measure_sensitivity(build: Path, calibration: Path | None, *, progress: Progress) -> dict[str, Cost]:
-    """ "layer.module" -> what that part of the encoder costs when it alone has 4-bit weights; see sensitivity.py.
+def measure_sensitivity(build: Path, calibration: Path | None, *, progress: Progress) -> Mapping[str, Cost]:
+    """Measures what each part of the encoder costs when it alone has 4-bit weights: "layer.module" -> cost.
 
-    Measured once; int4-mixed uses the same figures. Raises as `build_variant`.
+    Measured once and kept; int4-mixed uses the same figures, see sensitivity.py. Raises as `build_variant`.
     """
-    from nemoport.quantize import int4_mixed
-
     parameters, audio = int4_mixed.PRECISION.parameters, CalibrationAudio(calibration)
     parent = _build(build, parameters.parent, audio, progress)
     corpus = audio.corpus("int4-mixed", parent.spec.frontend.sample_rate_hz)
@@ -73,7 +71,7 @@ def measure_sensitivity(build: Path, calibration: Path | None, *, progress: Prog
 
 
 def _find(name: str) -> tuple[Precision, Any]:
-    """A precision, or that of a comparison, and its parameters. Raises UsageError."""
+    """The precision of this name, or the one that has a comparison of this name, and the parameters. Raises UsageError."""
     known = precisions()
     if name in known:
         return known[name], known[name].parameters

@@ -1,8 +1,8 @@
 """Weights in 8 or 4 bits by blocks of input channels, in standard ONNX: DequantizeLinear, then the MatMul as it was.
 
-onnxruntime 1.31 makes one MatMulNBits of the two when it loads the graph and multiplies in integers. A runtime that does
-not know the pattern multiplies by the dequantized weights, which is slower and nearer to fp32: 1.19.2, 1.20.1 and 1.22.1
-gave 43.6 dB where 1.31.1 gives 37.9. Older ones do not load opset 21.
+onnxruntime 1.31 fuses the two into one MatMulNBits when it loads the graph and multiplies in integers. A runtime without
+this fusion multiplies by the dequantized weights, which is slower and nearer to fp32: encoder frames at 43.6 dB with
+onnxruntime 1.19.2, 1.20.1 and 1.22.1, at 37.9 dB with 1.31.1. Older ones do not load opset 21.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from nemoport.artifact import ENCODER, Artifact
 from nemoport.errors import UsageError
+from nemoport.graph_file import save_model
 from nemoport.quantize.graph import check_quantized, halve_decoder, metadata
 
 OPSET = 21  # the first whose DequantizeLinear takes blocks, and 4-bit integers
@@ -23,19 +24,22 @@ LIMITS = {8: (-127, 127), 4: (-8, 7)}
 
 @dataclass(frozen=True)
 class Blocks:
-    """values i8 [in, out], within LIMITS; scales f32 [ceil(in / size), out], of either sign."""
+    """A weight in blocks of `size` input channels: values i8 [in, out], within LIMITS; scales f32 [ceil(in / size), out],
+    of either sign."""
 
     values: np.ndarray
     scales: np.ndarray
     size: int
 
     def dequantized(self) -> np.ndarray:
+        """values times scales, f32 [in, out]."""
         return self.values * np.repeat(self.scales, self.size, 0)[: len(self.values)]
 
 
 def block_scales(weight: np.ndarray, bits: int, size: int) -> np.ndarray:
-    """f32 [ceil(in / size), out]: what is largest of each block becomes the integer furthest from zero, so that in 4 bits
-    a block whose largest weight is positive has a negative scale. weight: f32 [in, out]."""
+    """Scales f32 [ceil(in / size), out]. The largest weight of each block becomes the integer furthest from zero, so that
+    in 4 bits a block whose largest weight is positive has a negative scale. weight: f32 [in, out]. Raises UsageError for
+    bits or block sizes that runtimes have no kernels for."""
     if bits not in LIMITS or size < 16 or size & (size - 1):
         raise UsageError(
             "The weights cannot be stored so.",
@@ -53,7 +57,7 @@ def block_scales(weight: np.ndarray, bits: int, size: int) -> np.ndarray:
 
 
 def round_nearest(weight: np.ndarray, bits: int, size: int) -> Blocks:
-    """weight: f32 [in, out]."""
+    """Rounds each weight to the nearest step of its block. weight: f32 [in, out]. Raises UsageError, as `block_scales`."""
     scales = block_scales(weight, bits, size)
     steps = np.repeat(scales, size, 0)[: len(weight)]
     return Blocks(np.clip(np.round(weight / steps), *LIMITS[bits]).astype(np.int8), scales, size)
@@ -95,7 +99,7 @@ def store(model, stored: dict[str, tuple[Blocks, int]]) -> None:
 
 
 def packed(values: np.ndarray) -> bytes:
-    """Two 4-bit integers a byte, the first in the low half (ONNX's layout of INT4). values: i8, -8..7."""
+    """Packs two 4-bit integers into a byte, the first in the low half, as ONNX stores INT4. values: i8, -8..7."""
     flat = values.reshape(-1).astype(np.uint8) & 0xF
     if len(flat) % 2:
         flat = np.append(flat, np.uint8(0))
@@ -107,10 +111,9 @@ def write_stored(
 ) -> None:
     """Writes the four files of a variant whose weights are `stored` in blocks: MatMul node -> (blocks, bits).
 
-    report: what else to write into the encoder's metadata_props.
+    model: the parent's encoder, an onnx.ModelProto with its weights, which is changed. report: further entries of the
+    encoder's metadata_props. Raises ArtifactError if not every node was quantized.
     """
-    from nemoport.graph_file import save_model
-
     store(model, stored)
     check_quantized(quantized_nodes(model), list(stored))
     del model.graph.value_info[:]
@@ -119,6 +122,6 @@ def write_stored(
 
 
 def quantized_nodes(model) -> list[str]:
-    """The MatMul nodes whose weight comes from DequantizeLinear."""
+    """Names of the MatMul nodes whose weight comes from DequantizeLinear."""
     dequantized = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
     return [n.name for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in dequantized]

@@ -1,17 +1,25 @@
-"""Mends what the fp16 converter leaves behind: order, and casts there and back between nodes kept f32."""
+"""Repairs of graphs that the fp16 converter wrote: the order of nodes, and casts to f16 and back between nodes kept f32."""
 
 from __future__ import annotations
 
-from onnx import GraphProto, TensorProto, helper
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from nemoport.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto
 
 
 def drop_round_trips(graph: GraphProto) -> None:
-    """f32 -> f16 -> f32 becomes nothing. `graph` has the type of every tensor in value_info.
+    """Removes casts f32 -> f16 -> f32. `graph` has the type of every tensor in value_info.
 
     The converter casts to f16 behind every node kept f32 and back before the next: a value too large for f16, for which
     the nodes were kept, would still become infinite on the way. It also makes one cast per reader under one name,
     which is not a valid graph.
     """
+    from onnx import TensorProto, helper
+
     floats = {v.name for v in [*graph.value_info, *graph.input] if v.type.tensor_type.elem_type == TensorProto.FLOAT}
     to_half = {n.output[0]: n.input[0] for n in graph.node if _casts(n, TensorProto.FLOAT16) and n.input[0] in floats}
     outputs = {o.name for o in graph.output}
@@ -33,7 +41,10 @@ def drop_round_trips(graph: GraphProto) -> None:
 
 
 def sort_nodes(graph: GraphProto) -> None:
-    """Puts every node behind those it reads from; the converter appends its casts at the end."""
+    """Sorts the nodes so that each stands behind those it reads from; the converter appends its casts at the end.
+
+    Raises ArtifactError if there is no such order.
+    """
     ready = {""} | {i.name for i in graph.input} | {i.name for i in graph.initializer}
     waiting, ordered = list(graph.node), []
     while waiting:
@@ -45,14 +56,20 @@ def sort_nodes(graph: GraphProto) -> None:
             else:
                 later.append(node)
         if len(later) == len(waiting):
-            raise ValueError(f"the graph has a cycle, or reads what nothing yields, near {later[0].name}")
+            raise ArtifactError(
+                "The nodes of the fp16 graph cannot be ordered.",
+                expected="every tensor computed by a node before those that read it",
+                found=f"a cycle, or a tensor that no node computes, near {later[0].name}",
+                todo="export the fp32 artifact again; if that does not help, report this checkpoint",
+            )
         waiting = later
     _replace(graph, ordered)
 
 
 def detach_loop_bodies(graph: GraphProto) -> dict[str, GraphProto]:
-    """Takes the body out of every Loop, by the node's name, and lists what it reads from outside among the node's inputs:
-    converters and sorters then see an ordinary node, and leave alone what is within. For `attach_loop_bodies`."""
+    """Takes the body out of every Loop and lists the tensors that it reads from outside among the node's inputs, so that
+    converters and sorters treat the Loop as an ordinary node and leave its body alone. Returns node name -> body, for
+    `attach_loop_bodies`."""
     bodies = {}
     for node in graph.node:
         if node.op_type == "Loop":
@@ -64,7 +81,9 @@ def detach_loop_bodies(graph: GraphProto) -> dict[str, GraphProto]:
 
 
 def attach_loop_bodies(graph: GraphProto, bodies: dict[str, GraphProto]) -> None:
-    """Puts the bodies back, reading what their nodes read by now."""
+    """Puts the bodies back into their Loops, under the present names of the tensors that they read from outside."""
+    from onnx import helper
+
     for node in graph.node:
         if node.op_type == "Loop":
             body = bodies[node.name]
@@ -78,16 +97,16 @@ def attach_loop_bodies(graph: GraphProto, bodies: dict[str, GraphProto]) -> None
 
 
 def _captured(body: GraphProto) -> list[str]:
-    """What a body, which holds no further one, reads from outside, in the order of reading."""
+    """Names of the tensors that a body, which holds no further one, reads from outside, in the order of reading."""
     inside = {i.name for i in body.input} | {name for n in body.node for name in n.output}
     return list(dict.fromkeys(name for n in body.node for name in n.input if name and name not in inside))
 
 
-def _casts(node, to: int) -> bool:
+def _casts(node: NodeProto, to: int) -> bool:
     return node.op_type == "Cast" and any(a.name == "to" and a.i == to for a in node.attribute)
 
 
-def _replace(graph: GraphProto, nodes: list) -> None:
-    nodes = [type(n).FromString(n.SerializeToString()) for n in nodes]  # del would free what the list refers to
+def _replace(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
+    copies = [type(n).FromString(n.SerializeToString()) for n in nodes]  # del would free what the list refers to
     del graph.node[:]
-    graph.node.extend(nodes)
+    graph.node.extend(copies)

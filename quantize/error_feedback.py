@@ -1,4 +1,4 @@
-"""Weights rounded one input channel after another, each error made up for by the channels still to come (GPTQ).
+"""Rounding with error feedback (GPTQ): input channel by input channel, each error compensated by the channels that follow.
 
 Rounding every weight to its nearest step makes the weights' error small; what should be small is the product's. With
 H = X^T X of real activations X, an error e made in row k of W is best undone by changing each later row j by
@@ -18,7 +18,7 @@ SHRINKS = tuple(np.linspace(0.7, 1.15, 19))
 
 
 def round_with_feedback(weight: np.ndarray, upper: np.ndarray, bits: int, size: int) -> Blocks:
-    """weight: f32 [in, out]; upper: f64 [in, in], `inverse_factor` of what the weight is multiplied by."""
+    """Rounds a weight f32 [in, out]. upper: f64 [in, in], `inverse_factor` of the activations that it is multiplied by."""
     rows = len(weight)
     remaining = weight.astype(np.float64)
     values = np.zeros(weight.shape, np.int8)
@@ -38,7 +38,7 @@ def round_with_feedback(weight: np.ndarray, upper: np.ndarray, bits: int, size: 
 
 
 def inverse_factor(gram: np.ndarray, damping: float = 0.01) -> np.ndarray:
-    """U f64 [n, n], upper triangular, U^T U = H^-1. gram: f32 [n, n], H = X^T X.
+    """The Cholesky factor of the inverse: U f64 [n, n], upper triangular, U^T U = H^-1. gram: f32 [n, n], H = X^T X.
 
     damping: added to H's diagonal, as a share of its mean, so that channels that hardly vary do not take all the error.
     A channel that is always zero counts as one that varies alone.
@@ -51,7 +51,7 @@ def inverse_factor(gram: np.ndarray, damping: float = 0.01) -> np.ndarray:
 
 
 def best_scales(block: np.ndarray, bits: int) -> np.ndarray:
-    """f64 [out]: for one block [size, out], the scale of each column with the least square error."""
+    """Scales f64 [out] of one block f64 [size, out]: for each column the one of SHRINKS with the least square error."""
     largest = block_scales(block.astype(np.float32), bits, 1 << max(4, (len(block) - 1).bit_length()))[0].astype(np.float64)
     candidates = [np.float32(shrink * largest).astype(np.float64) for shrink in SHRINKS]
     errors = [np.square(block - np.clip(np.round(block / s), *LIMITS[bits]) * s).sum(0) for s in candidates]

@@ -1,15 +1,15 @@
-"""Half precision: weights and matrix products in fp16; inputs, outputs and everything else f32, the same contract.
+"""Half precision: weights and matrix products in fp16; inputs, outputs, caches and everything else f32, as in fp32.
 
 Only MatMul, Conv and LSTM are converted, but not within the blocks of an offline encoder's attention, which hold no
 weights. Norms, softmax, residual sums, masks and length arithmetic stay as they are,
 which costs no weights, keeps sums over 24 layers from overflowing, and is nearer to fp32: 58.6 dB against 53.5 with
-every operator in fp16 (reference checkpoint, encoder frames, half arithmetic by onnx's reference evaluator). The same
-tokens come out of both on onnxruntime's CPU provider, which folds most casts and computes in f32.
+every operator in fp16 (reference checkpoint, encoder frames, half arithmetic by onnx's reference evaluator). Both emit
+the same tokens on onnxruntime's CPU provider, which folds most casts and computes in f32.
 
 The converter is onnxruntime.transformers.float16, because onnxconverter-common 1.16 makes an invalid graph of our
-encoder (it leaves Cast(to=float) in a half graph) and clamps finite weights at 1e4. What the library would do
-silently is done here first, openly: weights are rounded before it sees them, so that its own clamping finds nothing to
-do, and what does not fit is kept f32 and reported in the graph's metadata.
+encoder (it leaves Cast(to=float) in a half graph) and clamps finite weights at 1e4. The library too would clamp weights,
+without a report. So they are rounded here before it is called, which leaves it nothing to clamp, and weights that do not
+fit are kept f32 and reported in the graph's metadata.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nemoport.artifact import DECODER, ENCODER, Artifact
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.errors import ArtifactError
+from nemoport.graph_file import save_model
 from nemoport.progress import Progress
+from nemoport.quantize.casts import attach_loop_bodies, detach_loop_bodies, drop_round_trips, sort_nodes
 from nemoport.quantize.graph import load_typed, metadata
 from nemoport.quantize.overflow import FP16_MAX, scan_activations, unsafe_nodes
-from nemoport.quantize.precision import Precision
+from nemoport.quantize.precision import Precision, require_corpus
 from nemoport.speech.corpus import Corpus
 
 REPORT = "nemoport.fp16"  # key in metadata_props
-
-
 HALF_OPS = ("MatMul", "Conv", "LSTM")
 
 
@@ -43,15 +44,15 @@ class Parameters:
     # A tensor whose rounding error, relative to its norm, is above this stays f32: too much of it lies below fp16's
     # normal range. Rounding alone costs 2e-4, at most 2**-11.
     weight_error: float = 2.0**-10
-    min_share: float = 0.8  # of the weights' elements that must really be fp16
+    min_share: float = 0.8  # of the weights' elements that must be fp16 in the end
 
 
 def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus | None, progress: Progress) -> None:
     """Scans the activations on warm streams and writes the four files of the variant into `folder`.
 
-    Raises ArtifactError if too little of the weights would become fp16.
+    Raises CorpusError (no audio, or too little), ArtifactError (too little of the weights would become fp16).
     """
-    streams = CalibrationStreams.of(calibration, parent, StreamParameters())
+    streams = CalibrationStreams.of(require_corpus(calibration), parent, StreamParameters())
     scan = scan_activations(parent, streams, parameters.ops, progress)
     halves = total = 0
     for name, magnitudes in ((ENCODER, scan.encoder), (DECODER, scan.decoder)):
@@ -67,13 +68,11 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
         )
 
 
-def convert_graph(source: Path, target: Path, magnitudes: dict[str, float], parameters: Parameters) -> dict:
-    """Converts one graph and returns what it reports. magnitudes: largest of each f32 tensor, by name."""
+def convert_graph(source: Path, target: Path, magnitudes: dict[str, float], parameters: Parameters) -> dict[str, Any]:
+    """Converts one graph and returns the report that it writes into the metadata. magnitudes: the largest of each f32
+    tensor, by name."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    from nemoport.graph_file import save_model
-    from nemoport.quantize.casts import attach_loop_bodies, detach_loop_bodies, drop_round_trips, sort_nodes
 
     model = load_typed(source)
     props = metadata(model)
@@ -89,7 +88,7 @@ def convert_graph(source: Path, target: Path, magnitudes: dict[str, float], para
     drop_round_trips(model.graph)
     sort_nodes(model.graph)
     attach_loop_bodies(model.graph, bodies)
-    del model.graph.value_info[:]  # types of tensors that are no more
+    del model.graph.value_info[:]  # it lists tensors that no longer exist
     types = [(i.data_type, int(np.prod(i.dims))) for i in model.graph.initializer]
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
     report = {

@@ -1,37 +1,41 @@
-"""What the recipes need to know of a graph and do with one: which MatMuls to quantize, types, loading, saving."""
+"""Operations on ONNX graphs that the precisions share: which MatMuls to quantize, types, weights, loading, the decoder."""
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
 
 from nemoport.artifact import DECODER, ENCODER, Artifact
 from nemoport.errors import ArtifactError
+from nemoport.graph_file import save_model
 
 KEPT = ("/pre_encode/", "/prompt_kernel/")  # beginnings of the names of nodes that stay in floats
 SMALL_WEIGHT = 1024  # elements; biases and the like are not worth a node
 
 
 def constant_matmuls(model) -> list:
-    """The MatMul nodes whose second input is a weight, in graph order: every linear and pointwise convolution.
+    """The MatMul nodes whose second input is a weight, in graph order: every linear layer and pointwise convolution.
 
-    Not the product with the projected positions, a constant for each head.
+    The product with the projected positions, a constant for each head, is not among them. model: onnx.ModelProto.
     """
     weights = {i.name for i in model.graph.initializer if len(i.dims) == 2}
     return [n for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in weights]
 
 
 def layer_matmuls(model) -> list:
-    """`constant_matmuls` without the subsampling's and the language prompt's.
+    """`constant_matmuls` without those of the subsampling and of the language prompt. Raises ArtifactError if there are none.
 
     The subsampling stays as it is, its projection included: that MatMul reads unnormalised ReLU outputs with a heavy
-    tail, all later layers read what it gives, and it holds under 1 % of the published model's weights. So do the two of the
-    prompt, behind the last layer, where nothing evens an error out any more: in 8 bits they cost int8-weight 5.6 of 36.8 dB
-    of the multilingual reference checkpoint's frames.
+    tail, all later layers read its output, and it holds under 1 % of the published model's weights. The two of the prompt
+    stay as they are too: they stand behind the last layer, where nothing evens an error out any more, and in 8 bits they
+    cost int8-weight 5.6 of 36.8 dB of the multilingual reference checkpoint's frames.
     """
     found = [n for n in constant_matmuls(model) if not n.name.startswith(KEPT)]
     if not found:
@@ -47,26 +51,27 @@ def layer_matmuls(model) -> list:
 class Weights:
     """The f32 initializers of an onnx.ModelProto, by name, to read and to replace."""
 
-    def __init__(self, model):
+    def __init__(self, model: Any):
         self._graph = model.graph
         self._initializers = {i.name: i for i in model.graph.initializer}
         self._nodes = {n.name: n for n in model.graph.node}
         self._readers = Counter(name for n in model.graph.node for name in n.input)
 
-    def __getitem__(self, name: str):
+    def __getitem__(self, name: str) -> np.ndarray:
         from onnx import numpy_helper
 
         return numpy_helper.to_array(self._initializers[name])
 
-    def of(self, matmul: str):
-        """f32 [in, out] of a MatMul node, by its name."""
+    def of(self, matmul: str) -> np.ndarray:
+        """The weight f32 [in, out] of a MatMul node, by the node's name."""
         return self[self._nodes[matmul].input[1]]
 
-    def node(self, name: str):
+    def node(self, name: str) -> Any:
+        """The onnx.NodeProto of this name."""
         return self._nodes[name]
 
-    def replace(self, node: str, index: int, change) -> None:
-        """Puts `change(array)` where a node's input stands: in place, or under a new name if another node reads it too."""
+    def replace(self, node: str, index: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Replaces input `index` of a node by `change` of it: in place, or under a new name if another node reads it too."""
         from onnx import numpy_helper
 
         reader = self._nodes[node]
@@ -84,8 +89,8 @@ class Weights:
         self._readers[new] += 1
 
 
-def load_structure(path: Path):
-    """The graph without the weights in its .data file, with the type of every tensor filled in.
+def load_structure(path: Path) -> Any:
+    """Loads an onnx.ModelProto without the weights in its .data file, with the type of every tensor filled in.
 
     Small whatever the model's size, so that shape inference stays below protobuf's 2 GB.
     """
@@ -94,8 +99,8 @@ def load_structure(path: Path):
     return onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
 
 
-def load_typed(path: Path):
-    """The graph with its weights and the type of every tensor."""
+def load_typed(path: Path) -> Any:
+    """Loads an onnx.ModelProto with its weights and the type of every tensor."""
     from onnx.external_data_helper import load_external_data_for_model
 
     model = load_structure(path)
@@ -104,17 +109,19 @@ def load_typed(path: Path):
 
 
 def float_tensors(model, ops: Iterable[str]) -> list[str]:
-    """Every f32 tensor that a node of one of the kinds `ops` reads or yields, but weights; `model` is typed."""
+    """Every f32 tensor, weights excepted, that a node with an operator of `ops` reads or computes. model: of `load_typed` or
+    `load_structure`."""
     from onnx import TensorProto
 
-    known = [*model.graph.value_info, *model.graph.input, *model.graph.output]
-    floats = {v.name for v in known if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+    typed = [*model.graph.value_info, *model.graph.input, *model.graph.output]
+    floats = {v.name for v in typed if v.type.tensor_type.elem_type == TensorProto.FLOAT}
     floats.difference_update(i.name for i in model.graph.initializer)
     touched = [name for n in model.graph.node if n.op_type in ops for name in (*n.input, *n.output)]
     return [name for name in dict.fromkeys(touched) if name in floats]
 
 
 def metadata(model) -> dict[str, str]:
+    """The metadata_props of an onnx.ModelProto."""
     return {p.key: p.value for p in model.metadata_props}
 
 
@@ -137,11 +144,8 @@ def halve_decoder(parent: Artifact, folder: Path) -> None:
     back from token to token: eight bits would save little there, and the LSTM's integer form is no standard ONNX.
     Weights that half precision cannot hold stay f32.
     """
-    import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper
-
-    from nemoport.graph_file import save_model
 
     model = onnx.load(parent.decoder)
     kept, casts = [], []
@@ -161,14 +165,14 @@ def halve_decoder(parent: Artifact, folder: Path) -> None:
 
 
 def copy_decoder(parent: Artifact, folder: Path) -> None:
-    """The decoder as it is."""
+    """Copies the parent's decoder as it is."""
     for name in (DECODER, f"{DECODER}.data"):
         shutil.copyfile(parent.folder / name, folder / name)
 
 
 @contextmanager
 def scratch_copy(parent: Artifact, folder: Path) -> Iterator[Path]:
-    """A copy of the encoder in a folder that goes afterwards: onnxruntime's quantizers write beside their input."""
+    """Copies the encoder into a temporary folder and yields its path: onnxruntime's quantizers write beside their input."""
     import onnx
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 

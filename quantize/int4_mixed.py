@@ -1,6 +1,6 @@
-"""int4-weight with the groups that cost most in 8 bits: the bisect_promotions bytes that reach a given nearness to fp32.
+"""int4-weight with the most costly groups in 8 bits: the smallest variant whose encoder frames reach a given SNR to fp32's.
 
-Which groups is measured on calibration audio, never on the audio that the gates judge: what each costs alone in 4 bits
+The groups are chosen on calibration audio, never on the audio of the gates: the cost of each alone in 4 bits is measured
 (see sensitivity.py), then those that cost most for their bytes go to 8 bits until the encoder's frames, all groups
 together, are within `min_snr_db` of the parent's.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from nemoport.progress import Progress
 from nemoport.quantize import int4_weight
 from nemoport.quantize.blocks import LIMITS, Blocks, round_nearest, write_stored
 from nemoport.quantize.graph import Weights, load_typed
-from nemoport.quantize.precision import Precision
+from nemoport.quantize.precision import Precision, require_corpus
 from nemoport.quantize.sensitivity import Cost, SensitivityProbe, groups, measure
 from nemoport.speech.corpus import Corpus
 
@@ -35,29 +36,35 @@ class Parameters(int4_weight.Parameters):
     min_snr_db: float = 30.0
     high_bits: int = 8
     high_block: int = 128
-    heard_streams: int = 3  # of the calibration streams, for each measurement; see sensitivity.py
+    # How many calibration streams each measurement is run on; see sensitivity.py. The name is in digests of recipes and stays.
+    heard_streams: int = 3
 
 
 @dataclass(frozen=True)
 class Mix:
-    """What there is to choose from. low, high: MatMul node -> its weight in either precision; members: by group."""
+    """The weights of a model in both precisions and what each group costs, from which a mix is chosen.
 
-    model: object  # an onnx.ModelProto, the parent's encoder with its weights
+    low, high: MatMul node -> its weight in 4 and in 8 bits; members: group -> its MatMul nodes.
+    """
+
+    model: Any  # an onnx.ModelProto, the parent's encoder with its weights
     low: Mapping[str, Blocks]
     high: Mapping[str, Blocks]
     members: Mapping[str, list[str]]
-    listener: SensitivityProbe
+    probe: SensitivityProbe
     costs: Mapping[str, Cost]  # of each group alone in the lower precision
 
     def blocks(self, promoted: Sequence[str]) -> dict[str, Blocks]:
+        """MatMul node -> its weight, in 8 bits in the groups `promoted`."""
         raised = {name for group in promoted for name in self.members[group]}
         return {name: self.high[name] if name in raised else self.low[name] for name in self.low}
 
     def cost(self, promoted: Sequence[str]) -> Cost:
-        return self.listener.cost(dequantized(Weights(self.model), self.blocks(promoted)))
+        """The cost of all groups together, with the groups `promoted` in 8 bits."""
+        return self.probe.cost(dequantized(Weights(self.model), self.blocks(promoted)))
 
     def ranked(self) -> list[str]:
-        """Groups by the noise that each weight of theirs brings, most first."""
+        """Groups by the noise that each adds per weight, most first."""
         sizes = {group: sum(self.low[name].values.size for name in names) for group, names in self.members.items()}
         return sorted(self.costs, key=lambda group: (-self.costs[group].noise / sizes[group], group))
 
@@ -65,9 +72,9 @@ class Mix:
 def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus | None, progress: Progress) -> None:
     """Writes the four files of the variant into `folder`.
 
-    Raises CorpusError (too little audio), UsageError (8 bits everywhere do not reach `min_snr_db`).
+    Raises CorpusError (no audio, or too little), UsageError (8 bits everywhere do not reach `min_snr_db`), ArtifactError.
     """
-    mix = prepare(parent, parameters, calibration, progress)
+    mix = prepare(parent, parameters, require_corpus(calibration), progress)
     order = mix.ranked()
     count, cost = bisect_promotions(len(order), lambda n: mix.cost(order[:n]), parameters.min_snr_db, progress)
     progress(f"int4-mixed: {count} of {len(order)} groups in {parameters.high_bits} bits: {cost.snr_db:.1f} dB")
@@ -79,7 +86,7 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
 
 
 def prepare(parent: Artifact, parameters: Parameters, calibration: Corpus, progress: Progress) -> Mix:
-    """Rounds every weight to both precisions and measures each group, or takes up what was measured before."""
+    """Rounds every weight to both precisions and measures each group, or reads the costs that were measured before."""
     model = load_typed(parent.encoder)
     low = int4_weight.rounded(parent, model, parameters, calibration, progress)
     weights = Weights(model)
@@ -87,12 +94,13 @@ def prepare(parent: Artifact, parameters: Parameters, calibration: Corpus, progr
     members = groups(list(low))
     streams = CalibrationStreams.of(calibration, parent, parameters.streams)
     plans = streams.plans[:: max(1, len(streams.plans) // parameters.heard_streams)][: parameters.heard_streams]
-    listener = SensitivityProbe(parent, streams, plans)
-    # How many groups go to 8 bits for it is no part of what each costs in 4.
+    probe = SensitivityProbe(parent, streams, plans)
+    # The parameters that decide how many groups go to 8 bits do not change what each costs in 4.
     measured_with = {k: v for k, v in asdict(parameters).items() if k not in ("min_snr_db", "high_bits", "high_block")}
     inputs = {
         "parent_digest": parent.manifest.digest,
         "corpus_digest": calibration.digest,
+        # This key and its text are in the digest that names the file of the costs, as `heard_streams` is: they stay.
         "heard": "in one batch, at the longest lookahead",
         "parameters": json.loads(json.dumps({**measured_with, "integers": LIMITS[parameters.bits]})),
     }
@@ -100,17 +108,20 @@ def prepare(parent: Artifact, parameters: Parameters, calibration: Corpus, progr
     def changed(group: str) -> dict[str, np.ndarray]:
         return dequantized(weights, {name: low[name] for name in members[group]})
 
-    costs = measure(listener, inputs, list(members), changed, parent.folder.parent / "sensitivity", progress)
-    return Mix(model, low, high, members, listener, costs)
+    costs = measure(probe, inputs, list(members), changed, parent.folder.parent / "sensitivity", progress)
+    return Mix(model, low, high, members, probe, costs)
 
 
 def dequantized(weights: Weights, blocks: Mapping[str, Blocks]) -> dict[str, np.ndarray]:
-    """Initializer -> f32 [in, out], of MatMul nodes."""
+    """The weights of MatMul nodes as they are after rounding: name of the initializer -> f32 [in, out]."""
     return {weights.node(name).input[1]: stored.dequantized().astype(np.float32) for name, stored in blocks.items()}
 
 
 def bisect_promotions(count: int, cost_of: Callable[[int], Cost], min_snr_db: float, progress: Progress) -> tuple[int, Cost]:
-    """The smallest n in 0..count with cost_of(n) near enough, by bisection: more groups in 8 bits are never worse."""
+    """The smallest n in 0..count for which cost_of(n) has `min_snr_db`, by bisection, and its cost.
+
+    More groups in 8 bits are assumed to be never worse. Raises UsageError if cost_of(count) has less.
+    """
     low, high = 0, count
     found = cost_of(count)
     if found.snr_db < min_snr_db:

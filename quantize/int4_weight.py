@@ -1,6 +1,6 @@
 """Weights in 4 bits by blocks of 128, rounded with error feedback on warm-cache activations; activations f32 in the graph.
 
-The smallest variant. Made of the smoothed graph, whose weights are alike within a block. Needs a runtime that knows
+The smallest variant. Made from the smoothed graph, whose weights are of similar size within a block. Needs a runtime with
 opset 21 and 4-bit integers; see blocks.py.
 """
 
@@ -22,7 +22,7 @@ from nemoport.progress import Progress
 from nemoport.quantize.blocks import Blocks, round_nearest, write_stored
 from nemoport.quantize.error_feedback import inverse_factor, round_with_feedback
 from nemoport.quantize.graph import Weights, load_typed
-from nemoport.quantize.precision import Precision
+from nemoport.quantize.precision import Precision, require_corpus
 from nemoport.quantize.smoothing import sites
 from nemoport.speech.corpus import Corpus
 
@@ -48,20 +48,26 @@ class Parameters:
 
 
 def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus | None, progress: Progress) -> None:
-    """Writes the four files of the variant into `folder`. Raises CorpusError (too little audio)."""
+    """Writes the four files of the variant into `folder`.
+
+    Raises CorpusError (no audio, or too little), ArtifactError (not every layer was quantized).
+    """
     model = load_typed(parent.encoder)
-    blocks = rounded(parent, model, parameters, calibration, progress)
+    blocks = rounded(parent, model, parameters, require_corpus(calibration), progress)
     write_stored(model, {name: (stored, parameters.bits) for name, stored in blocks.items()}, parent, folder)
 
 
 def rounded(parent: Artifact, model, parameters: Parameters, calibration: Corpus, progress: Progress) -> dict[str, Blocks]:
-    """MatMul node -> its weight in blocks. model: the parent's encoder with its weights, which stays as it is."""
+    """Rounds the weights of all layers: MatMul node -> its weight in blocks.
+
+    model: the parent's encoder, an onnx.ModelProto with its weights, which stays as it is. Raises CorpusError.
+    """
     weights, blocks = Weights(model), {}
     grams = grams_of(parent, model, parameters, calibration, progress) if parameters.rounding == "feedback" else {}
     for site in sites(model):
         progress(f"{parameters.bits} bits: {site.matmuls[-1]}")
         matrices = [weights.of(name) for name in site.matmuls]
-        together = np.concatenate(matrices, 1)  # what is multiplied by the same activations makes up for the same errors
+        together = np.concatenate(matrices, 1)  # weights of the same activations share their error feedback
         if parameters.rounding == "feedback":
             upper = inverse_factor(grams[site.tensor], parameters.damping)
             stored = round_with_feedback(together, upper, parameters.bits, parameters.block)
@@ -76,10 +82,11 @@ def rounded(parent: Artifact, model, parameters: Parameters, calibration: Corpus
 def grams_of(
     parent: Artifact, model, parameters: Parameters, calibration: Corpus, progress: Progress
 ) -> Mapping[str, np.ndarray]:
-    """Site -> X^T X f32 [channels, channels] of what streams through it, heard once and then kept on disk."""
+    """Gram matrices of the activations X at each site, collected once and kept on disk: tensor -> X^T X f32
+    [channels, channels]."""
     streams = CalibrationStreams.of(calibration, parent, parameters.streams)
     tensors = [site.tensor for site in sites(model)]
-    # Its state is gigabytes for a large model: written once.
+    # The state is gigabytes for a large model: written once.
     kept = calibrate(parent, streams, tensors, progress=progress, collect=GramCollector, save_every=len(streams.plans))
     return kept.collector.grams
 

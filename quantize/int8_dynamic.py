@@ -1,8 +1,8 @@
 """INT8 with activation ranges found at run time: signed per-channel weights, MatMuls with constant weights only.
 
-Made of the smoothed graph (see smoothing.py): a range is that of the whole tensor, so one channel that stands out takes
-the resolution of all. For the same reason what a stream gets depends, in the last bits of 8, on the streams that share
-its batch.
+Made from the smoothed graph (see smoothing.py): a range is that of the whole tensor, so one outlier channel takes the
+resolution of all. For the same reason the result of a stream depends, in the last bits of 8, on the streams that share its
+batch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from nemoport.artifact import ENCODER, Artifact
+from nemoport.graph_file import save_model
 from nemoport.progress import Progress
 from nemoport.quantize.graph import check_quantized, halve_decoder, layer_matmuls, metadata, scratch_copy
 from nemoport.quantize.precision import Precision
@@ -22,7 +23,7 @@ from nemoport.speech.corpus import Corpus
 @dataclass(frozen=True)
 class Parameters:
     per_channel: bool = True
-    pair_limit: int | None = PAIR_LIMIT  # see pairs.py
+    pair_limit: int | None = PAIR_LIMIT  # see saturation.py
     parent: str = "smoothed"
 
 
@@ -30,8 +31,6 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
     """Writes the four files of the variant into `folder`. Raises ArtifactError if not every layer was quantized."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    from nemoport.graph_file import save_model
 
     structure = onnx.load(parent.encoder, load_external_data=False)
     wanted = [node.name for node in layer_matmuls(structure)]
@@ -57,7 +56,7 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
 
 
 def quantized_nodes(model) -> list[str]:
-    """Names in the fp32 graph of the nodes that became integer ones."""
+    """The nodes that became MatMulInteger, by their names in the fp32 graph."""
     return [n.name.removesuffix("_quant") for n in model.graph.node if n.op_type == "MatMulInteger"]
 
 

@@ -1,4 +1,4 @@
-"""INT8 with fixed activation ranges, as int8-static, of the smoothed graph (see smoothing.py)."""
+"""INT8 with fixed activation ranges, as int8-static, made from the smoothed graph (see smoothing.py)."""
 
 from __future__ import annotations
 

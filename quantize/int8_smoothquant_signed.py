@@ -1,8 +1,9 @@
-"""int8-smoothquant with s8 activations around zero, which is what TensorRT takes: it has no zero points.
+"""int8-smoothquant with s8 activations around zero, the form that TensorRT takes: it has no zero points.
 
-An activation that is mostly of one sign gets half the steps. onnxruntime's CPU provider can run it, so that its words can
-be judged there, but takes the products of q, k and v in floats. Weights keep their full range: 2 x 128 x 127 fits 16 bits.
-onnxruntime on x86 makes u8 of the activations, though, and without VNNI that overflows: judge it on a processor that has it.
+An activation that is mostly of one sign gets half the steps. onnxruntime's CPU provider can run this variant, so that its
+WER can be measured there, but computes the products of q, k and v in floats. Weights keep their full range: 2 x 128 x 127
+fits 16 bits. onnxruntime on x86 converts the activations to u8, though, and without VNNI that overflows: measure on a
+processor that has VNNI.
 """
 
 from __future__ import annotations

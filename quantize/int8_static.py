@@ -1,6 +1,6 @@
 """INT8 with fixed activation ranges (QDQ): u8 asymmetric activations, s8 symmetric per-channel weights.
 
-Runs on CPU and on GPU providers. u8 x s8 is what the integer kernels of x86 processors and of WebAssembly take. The
+Runs on CPU and on GPU providers. The integer kernels of x86 processors and of WebAssembly take u8 x s8. The
 outputs of the MatMuls stay f32: sums and LayerNormalization need the resolution.
 """
 
@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from nemoport.artifact import ENCODER, Artifact
 from nemoport.calibration.cache import calibrate
-from nemoport.calibration.ranges import Range
+from nemoport.calibration.ranges import Range, RangeCollector
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
+from nemoport.graph_file import save_model
 from nemoport.progress import Progress
 from nemoport.quantize.graph import check_quantized, halve_decoder, layer_matmuls, metadata, scratch_copy
-from nemoport.quantize.precision import Precision
+from nemoport.quantize.precision import Precision, require_corpus
 from nemoport.quantize.saturation import PAIR_LIMIT, replace_weights
 from nemoport.speech.corpus import Corpus
 
@@ -25,23 +29,23 @@ from nemoport.speech.corpus import Corpus
 class Parameters:
     method: str = "percentile"  # or "minmax"
     percentile: float = 99.999
-    pair_limit: int | None = PAIR_LIMIT  # see pairs.py
+    pair_limit: int | None = PAIR_LIMIT  # see saturation.py
     signed: bool = False  # s8 activations around zero; see int8_smoothquant_signed.py
     streams: StreamParameters = field(default_factory=StreamParameters)
 
 
 def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus | None, progress: Progress) -> None:
-    """Calibrates, or takes up a calibration kept on disk, and writes the four files of the variant into `folder`.
+    """Calibrates, or reuses a calibration kept on disk, and writes the four files of the variant into `folder`.
 
-    Raises CorpusError (too little audio), ArtifactError (not every layer was quantized).
+    Raises CorpusError (no audio, or too little), ArtifactError (not every layer was quantized).
     """
     import onnx
 
     structure = onnx.load(parent.encoder, load_external_data=False)
     matmuls = layer_matmuls(structure)
     tensors = list(dict.fromkeys(node.input[0] for node in matmuls))
-    streams = CalibrationStreams.of(calibration, parent, parameters.streams)
-    collector = calibrate(parent, streams, tensors, progress=progress).collector
+    streams = CalibrationStreams.of(require_corpus(calibration), parent, parameters.streams)
+    collector = calibrate(parent, streams, tensors, collect=RangeCollector, progress=progress).collector
     ranges = collector.ranges(parameters.method, parameters.percentile)
     progress(f"int8-static: {len(matmuls)} MatMuls")
     quantize(parent, folder, [n.name for n in matmuls], ranges, metadata(structure), parameters)
@@ -56,19 +60,17 @@ def quantize(
     props: dict[str, str],
     parameters: Parameters,
 ) -> None:
-    """Writes the encoder with `nodes` quantized; `ranges`: of the activations they read, by tensor name."""
-    import numpy as np
+    """Writes the encoder with `nodes` quantized. ranges: of the activations that they read, by tensor name; props: the
+    encoder's metadata_props."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
-    from nemoport.graph_file import save_model
-
-    extremes = {tensor: (np.float32(r.low), np.float32(r.high)) for tensor, r in ranges.items()}
+    extremes: dict[str, Any] = {tensor: (np.float32(r.low), np.float32(r.high)) for tensor, r in ranges.items()}
     with scratch_copy(parent, folder) as encoder:
         quantized, table = encoder.with_name("quantized.onnx"), encoder.with_name("ranges.json")
         # The library's own calibrators keep all activations, or drop some (CalibMaxIntermediateOutputs); its cache
-        # file is the way to hand it ranges. MinMax there says that they are to be taken as they are.
+        # file is the way to give it ranges. With MinMax there it takes them as they are.
         save_tensors_data(TensorsData(CalibrationMethod.MinMax, extremes), table)
         quantize_static(
             encoder,
@@ -79,7 +81,7 @@ def quantize(
             per_channel=True,
             activation_type=QuantType.QInt8 if parameters.signed else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_quantize=nodes,  # by name: the QDQ quantizer does not heed MatMulConstBOnly
+            nodes_to_quantize=nodes,  # by name: the QDQ quantizer ignores MatMulConstBOnly
             use_external_data_format=True,
             calibrate_method=CalibrationMethod.MinMax,
             extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"], "ActivationSymmetric": parameters.signed},
@@ -93,7 +95,7 @@ def quantize(
 
 
 def quantized_nodes(model) -> list[str]:
-    """The MatMul nodes both of whose inputs come from DequantizeLinear."""
+    """Names of the MatMul nodes both of whose inputs come from DequantizeLinear."""
     dequantized = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
     return [n.name for n in model.graph.node if n.op_type == "MatMul" and dequantized.issuperset(n.input)]
 

@@ -1,7 +1,7 @@
 """Weights in 8 bits by blocks, activations f32 in the graph: no calibration, and the nearest to fp32 of the INT8 variants.
 
-onnxruntime rounds the activations too, row by row and block by block, so that one loud frame or channel takes nothing
-from the others. Needs a runtime that knows opset 21; see blocks.py.
+onnxruntime rounds the activations too, row by row and block by block, so that one loud frame or channel costs the others
+no resolution. Needs a runtime with opset 21; see blocks.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Parameters:
 
 
 def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus | None, progress: Progress) -> None:
-    """Writes the four files of the variant into `folder`."""
+    """Writes the four files of the variant into `folder`. Raises ArtifactError if not every layer was quantized."""
     model = load_typed(parent.encoder)
     matmuls = [node.name for node in layer_matmuls(model)]
     progress(f"int8-weight: {len(matmuls)} MatMuls")

@@ -1,4 +1,4 @@
-"""What a precision is: how a variant is made of the fp32 graphs, or of another variant."""
+"""The description of a precision: how a variant is made from the fp32 graphs, or from another variant."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nemoport.artifact import Artifact
+from nemoport.errors import CorpusError
 from nemoport.progress import Progress
 from nemoport.speech.corpus import Corpus
 from nemoport.variant import FP32
@@ -21,11 +22,11 @@ def _fp32(parameters: Any) -> str:
 
 @dataclass(frozen=True)
 class Precision:
-    """A module here that defines PRECISION is one, and the module's file name is its variant's name.
+    """One precision. A module of this folder that defines PRECISION makes one, and its file name is the variant's name.
 
     parameters: a frozen dataclass, which is the recipe; convert(parent, folder, parameters, calibration, progress): writes the
     four files of the variant into `folder`; needs_calibration: whether convert is given audio; made_of(parameters): the variant
-    that it is made of; comparisons: variant name -> other parameters, built to be measured beside the variant and never
+    that it is made from; comparisons: variant name -> other parameters, built to be measured beside the variant and never
     packaged."""
 
     parameters: Any
@@ -33,3 +34,15 @@ class Precision:
     needs_calibration: bool
     made_of: Callable[[Any], str] = _fp32
     comparisons: Mapping[str, Any] = field(default_factory=dict)
+
+
+def require_corpus(calibration: Corpus | None) -> Corpus:
+    """The calibration audio of a precision that needs it. Raises CorpusError if none was given."""
+    if calibration is None:
+        raise CorpusError(
+            "This precision runs the model on calibration audio.",
+            expected="a corpus of speech that is not in the evaluation set",
+            found="none",
+            todo="give one with --calibration, and set needs_calibration in the module's PRECISION",
+        )
+    return calibration

@@ -1,11 +1,11 @@
-"""What each part of the encoder costs when it alone is rounded: measured on warm streams, kept on disk, ranked.
+"""Sensitivity: what each part of the encoder costs when it alone is rounded, measured on warm streams and kept on disk.
 
 A group is a module of a layer (its feed forward, attention or convolution). Its weights are replaced by the rounded
 ones in the parent's graph, streams run through it with their caches carried, and the final encoder frames and the
 greedy tokens are compared with the parent's on the same audio.
 
-There are a hundred groups in a model of 24 layers, so all streams are heard in one batch, at the longest lookahead, as
-long as the shortest of them lasts.
+There are a hundred groups in a model of 24 layers, so all streams are run in one batch, at the longest lookahead, as long
+as the shortest of them lasts.
 """
 
 from __future__ import annotations
@@ -19,70 +19,74 @@ import numpy as np
 
 from nemoport.artifact import Artifact
 from nemoport.calibration.stream import CalibrationStreams, StreamPlan
+from nemoport.chunker import stacked
 from nemoport.decode import GreedyState, greedy
 from nemoport.errors import ArtifactError
 from nemoport.files import digest_json, read_json, write_json
 from nemoport.markdown import table
 from nemoport.progress import Progress
-from nemoport.stream import stacked
+from nemoport.runtimes.onnxruntime.session import OnnxSession
 
 LAYER_MODULE = re.compile(r"/layers\.(\d+)/(\w+)/")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """noise: power of the error of the encoder's frames, relative to theirs; tokens: share that differs."""
+    """The difference from the parent. noise: power of the error of the encoder's frames, relative to their own power;
+    tokens: edit distance of the greedy tokens, relative to their number."""
 
     noise: float
     tokens: float
 
     @property
     def snr_db(self) -> float:
+        """The noise as a signal-to-noise ratio."""
         return float(-10 * np.log10(max(self.noise, 1e-30)))
 
 
 class SensitivityProbe:
-    """The parent on some warm streams, to compare it with itself under other weights. plans: whose audio it hears."""
+    """Runs the parent on some warm streams, with its own weights and with others, and compares. plans: the streams."""
 
     def __init__(self, parent: Artifact, streams: CalibrationStreams, plans: Sequence[StreamPlan]):
         self._parent = parent
         self._prompts = [plan.prompt for plan in plans if plan.prompt is not None]
-        alike = [replace(plan, lookahead=max(parent.spec.lookaheads)) for plan in plans]
+        longest = max(parent.spec.streaming.lookaheads) if parent.spec.streaming else None
+        alike = [replace(plan, lookahead=longest) for plan in plans]
         self._batches = [stacked(chunks) for chunks in zip(*map(streams.chunks, alike), strict=False)]
-        self._frames, self._tokens = self._hear({})
+        self._frames, self._tokens = self._run({})
 
     def cost(self, weights: Mapping[str, np.ndarray]) -> Cost:
-        """Of the parent with `weights` (initializer -> f32) in place of its own."""
+        """The cost of the parent with `weights` (initializer -> f32) in place of its own."""
         from rapidfuzz.distance import Levenshtein
 
-        frames, tokens = self._hear(weights)
+        frames, tokens = self._run(weights)
         power = sum(float(np.square(f, dtype=np.float64).sum()) for f in self._frames)
         error = sum(float(np.square(a - b, dtype=np.float64).sum()) for a, b in zip(self._frames, frames, strict=True))
         wrong = sum(Levenshtein.distance(a, b) for a, b in zip(self._tokens, tokens, strict=True))
         return Cost(error / power, wrong / max(1, sum(map(len, self._tokens))))
 
-    def _hear(self, weights: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], list[list[int]]]:
-        from nemoport.runtimes.onnxruntime.session import OnnxSession
-
+    def _run(self, weights: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], list[list[int]]]:
+        """Valid encoder frames f32 [frames, d_model] of each stream and chunk, and the tokens of each stream."""
         session = OnnxSession(self._parent.spec, self._parent.encoder, self._parent.decoder, encoder_weights=weights)
         streams = len(self._batches[0][1])
         state = session.initial_state(streams, self._prompts)
-        heard, decoded = [], [GreedyState.initial(session.spec.decoding) for _ in range(streams)]
+        valid, decoded = [], [GreedyState.initial(session.spec.decoding) for _ in range(streams)]
         for mel, mel_lengths in self._batches:
             frames, lengths, state = session.encode(mel, mel_lengths, state)
-            heard += [row[:length] for row, length in zip(frames, lengths, strict=True)]
+            valid += [row[:length] for row, length in zip(frames, lengths, strict=True)]
             greedy(session, frames, lengths, decoded)
-        return heard, [stream.tokens for stream in decoded]
+        return valid, [stream.tokens for stream in decoded]
 
 
 def groups(matmuls: Sequence[str]) -> dict[str, list[str]]:
-    """ "layer.module" -> its MatMul nodes, in graph order."""
+    """Groups MatMul nodes by their names: "layer.module" -> its nodes, in graph order. Raises ArtifactError for a name of
+    another form."""
     found: dict[str, list[str]] = {}
     for name in matmuls:
         match = LAYER_MODULE.search(name)
         if match is None:
             raise ArtifactError(
-                "The encoder's layers cannot be told apart.",
+                "The encoder's layers cannot be distinguished.",
                 expected="MatMul nodes named /layers.N/module/...",
                 found=name,
                 todo="quantize an artifact of `nemoport export`",
@@ -92,17 +96,17 @@ def groups(matmuls: Sequence[str]) -> dict[str, list[str]]:
 
 
 def measure(
-    listener: SensitivityProbe,
+    probe: SensitivityProbe,
     inputs: dict,
     names: Sequence[str],
     changed: Callable[[str], Mapping[str, np.ndarray]],
     root: Path,
     progress: Progress,
 ) -> dict[str, Cost]:
-    """group -> what it costs alone; kept in root/<digest of inputs>.json, group by group.
+    """Measures what each group of `names` costs alone: group -> cost; kept in root/<digest of inputs>.json, group by group.
 
-    inputs: what the figures depend on (parent, audio, recipe). changed: the weights that replace the parent's, of a group.
-    Raises ArtifactError for a file that was measured with other inputs.
+    inputs: everything that the figures depend on (parent, audio, recipe). changed: group -> the weights that replace the
+    parent's (initializer -> f32). Raises ArtifactError for a file that was measured with other inputs.
     """
     path = root / f"{digest_json(inputs)[:16]}.json"
     known: dict[str, Cost] = {}
@@ -110,14 +114,14 @@ def measure(
         known = read_costs(path, inputs)
     for number, group in enumerate(names, 1):
         if group not in known:
-            known[group] = listener.cost(changed(group))
+            known[group] = probe.cost(changed(group))
             write_json(path, {"inputs": inputs, "costs": {name: asdict(cost) for name, cost in known.items()}})
         progress(f"sensitivity: {number} of {len(names)}, {group}: {known[group].snr_db:.1f} dB")
     return {group: known[group] for group in names}
 
 
 def read_costs(path: Path, inputs: dict) -> dict[str, Cost]:
-    """Raises ArtifactError unless the file holds costs measured with these inputs."""
+    """Reads the costs of groups. Raises ArtifactError unless they were measured with these inputs."""
     raw = read_json(path, f"remove {path} and measure again")
     if raw.get("inputs") != inputs:
         differing = sorted(k for k in inputs if raw.get("inputs", {}).get(k) != inputs[k])
@@ -131,7 +135,7 @@ def read_costs(path: Path, inputs: dict) -> dict[str, Cost]:
 
 
 def heat_map(costs: Mapping[str, Cost]) -> str:
-    """Markdown: layers down, modules across, dB of the encoder's frames where that group alone is rounded."""
+    """A Markdown table, a row a layer and a column a module: dB of the encoder's frames if that group alone is rounded."""
     modules = list(dict.fromkeys(group.split(".")[1] for group in costs))
     layers = sorted({int(group.split(".")[0]) for group in costs})
     rows = [[str(k), *(f"{costs[f'{k}.{m}'].snr_db:.1f}" if f"{k}.{m}" in costs else "" for m in modules)] for k in layers]

@@ -13,10 +13,12 @@ from nemoport.calibration.cache import calibrate
 from nemoport.calibration.samples import SampleCollector
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.errors import ArtifactError, UsageError
+from nemoport.graph_file import save_model
 from nemoport.progress import Progress
 from nemoport.quantize.graph import copy_decoder, load_typed, metadata
-from nemoport.quantize.precision import Precision
+from nemoport.quantize.precision import Precision, require_corpus
 from nemoport.quantize.smoothing import sites, smooth
+from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.speech.corpus import Corpus
 
 REPORT = "nemoport.smoothing"  # key in metadata_props: what was chosen for each site
@@ -43,13 +45,11 @@ class Parameters:
 def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus | None, progress: Progress) -> None:
     """Writes the four files of the variant into `folder`.
 
-    Raises CorpusError (too little audio), ArtifactError (the smoothed graph is not the parent's function).
+    Raises CorpusError (no audio, or too little), ArtifactError (the smoothed graph is not the parent's function).
     """
-    from nemoport.graph_file import save_model
-
     model = load_typed(parent.encoder)
     found = sites(model)
-    streams = CalibrationStreams.of(calibration, parent, parameters.streams)
+    streams = CalibrationStreams.of(require_corpus(calibration), parent, parameters.streams)
     tensors = [site.tensor for site in found]
     samples = calibrate(parent, streams, tensors, progress=progress, collect=SampleCollector).collector
     report = {}
@@ -66,8 +66,6 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
 
 def check_equal(parent: Artifact, folder: Path, streams: CalibrationStreams, limit: float) -> None:
     """Raises ArtifactError if an encoder frame of a warm stream differs from the parent's by more than `limit`."""
-    from nemoport.runtimes.onnxruntime.session import OnnxSession
-
     sessions = [OnnxSession(parent.spec, at / ENCODER, parent.decoder) for at in (parent.folder, folder)]
     plan, worst = streams.plans[0], 0.0
     states = [streams.initial_state(session, plan) for session in sessions]
@@ -79,10 +77,10 @@ def check_equal(parent: Artifact, folder: Path, streams: CalibrationStreams, lim
         worst = max(worst, float(np.abs(frames[0] - frames[1]).max()))
     if not worst <= limit:
         raise ArtifactError(
-            "The smoothed encoder is not the function that it was made of.",
+            "The smoothed encoder is not the function that it was made from.",
             expected=f"encoder frames within {limit:g} of the parent's",
             found=f"{worst:g}",
-            todo="report this checkpoint: its graph is not laid out as smoothing expects",
+            todo="report this checkpoint: its graph is not built as smoothing expects",
         )
 
 

@@ -1,13 +1,13 @@
-"""SmoothQuant (arXiv:2211.10438): channels that stand out are made smaller before 8 bits, and their weights larger.
+"""SmoothQuant (arXiv:2211.10438): outlier channels are made smaller before 8 bits, and their weights larger.
 
 A MatMul's input x is divided channel by channel by s, its weight's rows are multiplied by s: the product is the same.
-What divides x costs nothing where it can be folded into what makes x: the gain and bias of a LayerNormalization, or the
-columns of the value projection, whose channels the attention only averages. Else it is an explicit Mul, and only where
-it pays. s_j = max|x_j|^alpha / max|W_j|^(1 - alpha), alpha chosen for each site on real, warm-cache activations by the
-error of the quantized product. One x serves several MatMuls (q, k, v): they get one s.
+The division costs nothing where it can be folded into the node that computes x: into the gain and bias of a
+LayerNormalization, or into the columns of the value projection, whose channels the attention only averages. Else it is an
+explicit Mul, and only where it pays. s_j = max|x_j|^alpha / max|W_j|^(1 - alpha), alpha chosen for each site on real,
+warm-cache activations by the error of the quantized product. MatMuls that read one x (q, k, v) get one s.
 
-s is rounded to powers of two. So no float is rounded anywhere and the smoothed fp32 graph gives the same bits as the
-one that it was made of; what that costs against the exact s is in bench/accuracy.md.
+s is rounded to powers of two. So no float is rounded anywhere and the smoothed fp32 graph computes the same bits as its
+parent; the accuracy lost against the exact s is in bench/accuracy.md.
 
 neural-compressor 3 does this for torch only; what its predecessor for ONNX does differently is in bench/peers/.
 """
@@ -28,8 +28,8 @@ PASSES_CHANNELS = ("Reshape", "Transpose", "Identity")  # of the attention: head
 class Site:
     """A tensor that can be smoothed.
 
-    tensor: whose last axis is the channels. matmuls: names of the nodes that read it, itself or behind the cache that
-    it is joined to. folds_into: name of the LayerNormalization or MatMul node that takes the division; None: a Mul.
+    tensor: its name; the last axis is the channels. matmuls: names of the nodes that read it, itself or behind the cache
+    that it is joined to. folds_into: name of the LayerNormalization or MatMul node that takes the division; None: a Mul.
     """
 
     tensor: str
@@ -39,7 +39,8 @@ class Site:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was decided for a site. error: of the quantized products relative to the exact ones, power over power."""
+    """What was decided for a site. error, plain_error: of the quantized products with and without smoothing, relative to the
+    exact ones, power over power."""
 
     alpha: float | None  # None: left as it is
     error: float
@@ -47,7 +48,7 @@ class Choice:
 
 
 def sites(model) -> list[Site]:
-    """Every input of the layers' MatMuls, in graph order."""
+    """Every input of the layers' MatMuls, in graph order. model: onnx.ModelProto."""
     makers = {output: node for node in model.graph.node for output in node.output}
     weights = {i.name for i in model.graph.initializer}
     inputs = {i.name for i in model.graph.input}
@@ -61,7 +62,8 @@ def sites(model) -> list[Site]:
 
 
 def _joined(tensor: str, makers, inputs: set[str]) -> str:
-    """The new frames' tensor, where `tensor` is a cache with new frames behind: what is cached was once the same."""
+    """The tensor of the new frames if `tensor` is a cache with new frames behind it, else `tensor`: the cached frames were
+    new frames before, so that the same channels are smoothed in both."""
     node = makers.get(tensor)
     if node is not None and node.op_type == "Concat" and len(node.input) == 2 and _from_input(node.input[0], makers, inputs):
         return node.input[1]
@@ -69,6 +71,7 @@ def _joined(tensor: str, makers, inputs: set[str]) -> str:
 
 
 def _from_input(tensor: str, makers, inputs: set[str]) -> bool:
+    """Whether `tensor` is an input of the graph, or a part of one."""
     while tensor not in inputs:
         if tensor not in makers or makers[tensor].op_type not in ("Gather", "Slice", "Identity", "Squeeze"):
             return False
@@ -77,17 +80,20 @@ def _from_input(tensor: str, makers, inputs: set[str]) -> bool:
 
 
 def _absorber(tensor: str, matmuls: list, model, makers, weights: set[str]) -> str | None:
+    """The node that can take the division of `tensor`, see `Site.folds_into`; `matmuls`: the nodes that read the tensor."""
     node = makers.get(tensor)
     if node is None:
         return None
     if node.op_type == "LayerNormalization":
-        # Whoever else reads the norm's output would get it scaled: only shapes and the cache may.
-        known = {n.name for n in matmuls}
+        # Every other reader of the norm's output would get it scaled: only shapes and the cache may.
+        smoothed = {n.name for n in matmuls}
         readers = [n for n in model.graph.node if tensor in n.input]
-        return node.name if all(n.name in known or n.op_type in ("Shape", "Concat") for n in readers) else None
+        return node.name if all(n.name in smoothed or n.op_type in ("Shape", "Concat") for n in readers) else None
     context = _behind(tensor, makers)
-    # softmax(...) times value; of the kv contract, the sum of such products over cached and over new values
-    products = [context] if context is None or context.op_type != "Add" else [makers.get(name) for name in context.input]
+    if context is None:
+        return None
+    # softmax(...) times value; in the kv cache layout, the sum of such products over cached and over new values
+    products = [makers.get(name) for name in context.input] if context.op_type == "Add" else [context]
     if any(n is None or n.op_type != "MatMul" or n.input[1] in weights for n in products):
         return None
     values = [_behind(product.input[1], makers) for product in products]
@@ -96,7 +102,7 @@ def _absorber(tensor: str, matmuls: list, model, makers, weights: set[str]) -> s
 
 
 def _behind(tensor: str, makers):
-    """The node that computes `tensor`, but for its arrangement in heads."""
+    """The node that computes `tensor`, past those that only arrange it in heads."""
     node = makers.get(tensor)
     while node is not None and node.op_type in PASSES_CHANNELS:
         node = makers.get(node.input[0])
@@ -104,7 +110,7 @@ def _behind(tensor: str, makers):
 
 
 def scales(activations: np.ndarray, weights: np.ndarray, alpha: float) -> np.ndarray:
-    """s f32 [channels], powers of two; 1 for a channel that is dead on either side.
+    """The scales s of a site: f32 [channels], powers of two; 1 for a channel whose activations or weights are all zero.
 
     activations: max|x_j|, weights: max|W_j| over all MatMuls of the site, f32 [channels].
     """
@@ -121,9 +127,9 @@ def smooth(
     alphas: tuple[float, ...],
     mul_gain_db: float,
 ) -> Iterator[tuple[Site, Choice]]:
-    """Smooths an onnx.ModelProto with its weights in place, site by site, and tells what was chosen.
+    """Smooths an onnx.ModelProto with its weights in place, site by site, and yields each site with its choice.
 
-    max_abs: f32 [channels] and rows: f32 [n, channels], of each site's tensor. A Mul is put in only where it lowers the
+    max_abs: f32 [channels] and rows: f32 [n, channels], of each site's tensor. A Mul is inserted only where it lowers the
     error by `mul_gain_db` or more.
     """
     weights = Weights(model)
@@ -146,7 +152,8 @@ def smooth(
 
 
 def product_error(x: np.ndarray, weights: list[np.ndarray]) -> float:
-    """Error power of the products in u8 x s8, relative to theirs: activations per tensor, weights per output channel.
+    """Error power of the products in u8 x s8, relative to the power of the exact ones: activations rounded per tensor,
+    weights per output channel.
 
     x: f32 [n, channels]; weights: f32 [channels, outputs] each.
     """
@@ -175,6 +182,7 @@ def divide(model, weights: Weights, site: Site, s: np.ndarray) -> None:
 
 
 def _insert_mul(model, weights: Weights, site: Site, factor: np.ndarray) -> None:
+    """Multiplies the site's tensor by `factor` f32 [channels] in a node of its own, before the MatMuls that read it."""
     from onnx import helper, numpy_helper
 
     name = f"{site.tensor}.smooth"

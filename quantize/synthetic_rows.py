@@ -1,7 +1,7 @@
-"""Activations without audio: rows drawn from what the weights tell of them, for smoothing that needs no calibration.
+"""Synthetic activations: rows drawn from the distributions that the weights imply, for smoothing without calibration audio.
 
-What a LayerNormalization gives has, by its definition, mean beta and deviation about gamma in each channel, so its gain
-tells which channels stand out. What it cannot tell is what the residual stream itself makes of a channel.
+The output of a LayerNormalization has, by its definition, mean beta and a standard deviation of about gamma in each channel,
+so its gain shows which channels are outliers. Outliers that come from the residual stream itself do not show in it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ ROWS = 256
 
 
 def synthetic_rows(model, found: list[Site], seed: int = 0) -> dict[str, np.ndarray]:
-    """f32 [ROWS, channels] for each site that folds into something; sites behind an activation function are left out."""
+    """Draws rows f32 [ROWS, channels] for the tensor of each site that folds into a node, by the tensor's name.
+
+    Sites behind an activation function are left out. model: onnx.ModelProto with its weights.
+    """
     weights = Weights(model)
     norms = {node.name: node for node in model.graph.node if node.op_type == "LayerNormalization"}
     random = np.random.default_rng(seed)
@@ -33,7 +36,10 @@ def synthetic_rows(model, found: list[Site], seed: int = 0) -> dict[str, np.ndar
 
 
 def smooth_without_audio(model, alphas: tuple[float, ...]) -> None:
-    """Smooths, in place, the tensors whose outliers the weights tell of and whose division costs nothing."""
+    """Smooths, in place, the tensors whose outliers show in the weights and whose division can be folded into a node.
+
+    model: onnx.ModelProto with its weights.
+    """
     found = sites(model)
     rows = synthetic_rows(model, found)
     known = [site for site in found if site.tensor in rows]

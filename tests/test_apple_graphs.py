@@ -8,12 +8,12 @@ import torch
 
 from nemoport.apple.graphs import PRE_FIRST, conformer_parts, graph_interfaces, layers_of, negative_mask
 from nemoport.apple.session import AppleSession
+from nemoport.chunker import flush_rules
 from nemoport.errors import UsageError
 from nemoport.export.apple.modules import SubsamplingFirst, graph_modules
 from nemoport.export.apple.trace import AppleParameters, resolved
 from nemoport.export.profile import profiled
 from nemoport.spec import MASKED_SCORE
-from nemoport.stream import flush_rules
 from nemoport.tokens import read_tokens
 from nemoport.validate.gates.numeric import differences
 from nemoport.validate.runs import CorpusRunner

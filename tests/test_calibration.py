@@ -191,9 +191,9 @@ def test_cold_ranges_differ_from_warm_ones(fp32, corpus):
 def test_calibration_is_reused_and_records_the_audio(fp32, corpus, tmp_path):
     streams = streams_of(fp32, corpus, plans=[0, 4])
     lines = []
-    first = calibrate(fp32, streams, TENSORS, tmp_path, progress=lines.append, threads=1)
+    first = calibrate(fp32, streams, TENSORS, tmp_path, collect=RangeCollector, progress=lines.append, threads=1)
     assert len(lines) == 2
-    again = calibrate(fp32, streams, TENSORS, tmp_path, progress=lines.append, threads=1)
+    again = calibrate(fp32, streams, TENSORS, tmp_path, collect=RangeCollector, progress=lines.append, threads=1)
     assert len(lines) == 2  # nothing ran
     assert again.collector.ranges("minmax") == first.collector.ranges("minmax")
     record = json.loads((first.folder / "calibration.json").read_text())
@@ -201,11 +201,13 @@ def test_calibration_is_reused_and_records_the_audio(fp32, corpus, tmp_path):
     assert (record["corpus_digest"], record["parent_digest"]) == (streams.corpus.digest, fp32.manifest.digest)
     shown = json.loads((first.folder / "summary.json").read_text())[TENSORS[0]]
     assert shown["minmax"] == [first.collector.low[0], first.collector.high[0]]
-    other = calibrate(fp32, streams_of(fp32, corpus, plans=[0, 4]), TENSORS[:1], tmp_path, progress=quiet, threads=1)
+    other = calibrate(
+        fp32, streams_of(fp32, corpus, plans=[0, 4]), TENSORS[:1], tmp_path, collect=RangeCollector, progress=quiet, threads=1
+    )
     assert other.folder != first.folder
     (first.folder / "state.npz").write_bytes((first.folder / "state.npz").read_bytes()[:-40])
     with pytest.raises(ArtifactError, match="damaged"):
-        calibrate(fp32, streams, TENSORS, tmp_path, progress=quiet, threads=1)
+        calibrate(fp32, streams, TENSORS, tmp_path, collect=RangeCollector, progress=quiet, threads=1)
 
 
 PLANS = [0, 1, 4, 5]
@@ -223,7 +225,7 @@ def progress(line):
     print(line, flush=True)
     if "stream 4" in line:
         os.kill(os.getpid(), signal.SIGKILL)
-calibrate(fp32, streams, t.TENSORS, Path(sys.argv[2]), progress=progress, threads=1, save_every=2)
+calibrate(fp32, streams, t.TENSORS, Path(sys.argv[2]), collect=t.RangeCollector, progress=progress, threads=1, save_every=2)
 """
 
 
@@ -238,9 +240,9 @@ def test_a_killed_calibration_is_taken_up_and_ends_the_same(fp32, corpus, tmp_pa
     killed = python(CALIBRATE, fp32.folder, tmp_path / "killed")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     lines, streams = [], streams_of(fp32, corpus, plans=PLANS)
-    resumed = calibrate(fp32, streams, TENSORS, tmp_path / "killed", progress=lines.append, threads=1)
+    resumed = calibrate(fp32, streams, TENSORS, tmp_path / "killed", collect=RangeCollector, progress=lines.append, threads=1)
     assert [line.split(",")[0] for line in lines] == ["calibration: stream 3 of 4", "calibration: stream 4 of 4"]
-    whole = calibrate(fp32, streams, TENSORS, tmp_path / "whole", progress=quiet, threads=1)
+    whole = calibrate(fp32, streams, TENSORS, tmp_path / "whole", collect=RangeCollector, progress=quiet, threads=1)
     assert resumed.digest == whole.digest
     arrays = whole.collector.to_arrays()
     assert all(np.array_equal(arrays[k], v) for k, v in resumed.collector.to_arrays().items())

@@ -9,7 +9,8 @@ import soundfile
 
 from nemoport.cli import main
 from nemoport.errors import CorpusError, UsageError
-from nemoport.spec import ModelSpec, PromptSpec
+from nemoport.prompt import PromptSpec
+from nemoport.spec import ModelSpec
 from nemoport.speech import dataset
 from nemoport.speech.corpus import prompts, read_corpus
 from nemoport.speech.dataset import Part, dataset_manifest

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from nemoport.artifact import DECODER, ENCODER
+from nemoport.chunker import Chunker
 from nemoport.errors import ArtifactError, CorpusError, UsageError
-from nemoport.stream import Chunker
 from nemoport.validate import gates, limits, run
 from nemoport.validate.context import Context
 from nemoport.validate.gate_result import FAIL, PASS, artifact_sha256

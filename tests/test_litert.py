@@ -21,6 +21,7 @@ from nemoport.recognizer import Recognizer
 from nemoport.reference.random_checkpoint import write
 from nemoport.runtimes import open_session
 from nemoport.runtimes.litert import session as session_module
+from nemoport.runtimes.litert.graphs import window_name
 from nemoport.speech.corpus import read_corpus
 from nemoport.validate import gates
 from nemoport.validate.context import Context
@@ -285,7 +286,7 @@ def test_a_window_opened_alone_is_that_of_the_whole_file(build):
         size = artifact.spec.streaming.window_mel_frames(lookahead, first=True)
         mel = np.random.default_rng(lookahead).normal(-8, 2, (1, 128, size)).astype(np.float32)
         ours, _, _ = session.encode(mel, np.array([size]), session.initial_state(1, [9]))
-        runner = whole.get_signature_runner(litert.window_name(lookahead, True))
+        runner = whole.get_signature_runner(window_name(lookahead, True))
         theirs = runner(audio_signal=mel, length=np.array([size], np.int32), prompt_index=np.array([9], np.int32))
         assert np.array_equal(ours, theirs["outputs"])
 

@@ -1,4 +1,5 @@
-"""OpenVINO: the gates pass on what is converted and reject what is damaged; card 002's names; the package; what is refused."""
+"""OpenVINO: the gates pass on what is converted and reject what is damaged; the names of FluidInference's package; the package;
+what is refused."""
 
 import shutil
 from dataclasses import replace
@@ -251,7 +252,8 @@ def test_front_end(made, reference_checkpoint, eval_corpus):
 
 
 def test_one_window_length_with_zeros_first(made, build, eval_corpus):
-    """As card 002's consumers feed it, [1, 128, 121] always: the frames that the ONNX graph gives for the same."""
+    """As consumers of FluidInference's package feed it, [1, 128, 121] always: the frames that the ONNX graph gives for the
+    same."""
     sessions = [open_session(Artifact.open(folder), threads=1) for folder in (made / FP32, build / "fp32")]
     rng, states = np.random.default_rng(0), [session.initial_state(1) for session in sessions]
     for at in range(8):

@@ -18,11 +18,11 @@ from nemoport.errors import CheckpointError, CorpusError, UsageError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
 from nemoport.export.kinds import unsupported
+from nemoport.prompt import PromptSpec
 from nemoport.quantize.graph import constant_matmuls, layer_matmuls
 from nemoport.recognizer import Recognizer
 from nemoport.reference.random_checkpoint import write
 from nemoport.runtimes.onnxruntime.session import OnnxSession
-from nemoport.spec import PromptSpec
 from nemoport.speech.corpus import prompts, read_corpus
 from nemoport.stream import Stream
 from nemoport.tokens import split_tags, tag_tokens
@@ -237,7 +237,7 @@ def test_recognizer(build, corpus):
 
 
 def test_what_is_not_told_is_refused(build):
-    with pytest.raises(UsageError, match="must be told a language"):
+    with pytest.raises(UsageError, match="needs a language"):
         Recognizer.open(build / "fp32")
     with pytest.raises(UsageError, match="de-DE"):
         Recognizer.open(build / "fp32", language="de-DD")

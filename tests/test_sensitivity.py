@@ -70,7 +70,7 @@ def test_groups_are_modules_of_layers():
     parts = ("0/conv/pointwise_conv1", "0/conv/pointwise_conv2", "1/self_attn/linear_q")
     names = [f"/layers.{part}/MatMul" for part in parts]
     assert groups(names) == {"0.conv": names[:2], "1.self_attn": names[2:]}
-    with pytest.raises(ArtifactError, match="told apart"):
+    with pytest.raises(ArtifactError, match="distinguished"):
         groups(["/encoder/MatMul"])
     costs = {"0.conv": Cost(1e-3, 0), "1.self_attn": Cost(1e-4, 0)}
     assert heat_map(costs).splitlines()[2:] == ["| 0 | 30.0 |  |", "| 1 |  | 40.0 |"]

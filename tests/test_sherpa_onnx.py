@@ -25,11 +25,12 @@ from nemoport.package.assemble import package
 from nemoport.package.layouts import sherpa_onnx as layout
 from nemoport.package.manifest import PackageManifest, hash_files
 from nemoport.package.verify import verify
+from nemoport.prompt import PromptSpec
 from nemoport.quantize import build_variant
 from nemoport.recognizer import Recognizer
 from nemoport.reference import random_checkpoint
 from nemoport.runtimes.onnxruntime.session import open_graph
-from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, PromptSpec
+from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec
 from nemoport.speech.corpus import read_corpus
 from nemoport.validate.gate_result import GateResult, artifact_sha256
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from nemoport.caches import NemoCaches
+from nemoport.chunker import Chunker
 from nemoport.decode import GreedyState, greedy
 from nemoport.errors import UsageError
 from nemoport.recognizer import Recognizer
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, StreamingSpec
-from nemoport.stream import Chunker
 
 PUBLISHED = StreamingSpec(24, 1024, 8, 70, (13, 6, 1, 0), 8, 8, 9)
 
@@ -197,6 +197,19 @@ def test_live_stream_returns_each_token_once(build, utterances, alone):
     assert tuple(live) == alone[name].tokens != ()
     assert stream.token_seconds == sorted(stream.token_seconds)
     assert stream.token_seconds[-1] <= len(samples) / 16000 + 0.08  # the last frame may reach past the end
+
+
+def test_deprecated_names_warn_and_work(build, utterances):
+    """`tell` is `set_language`, `certain` is `n_final`."""
+    stream = Recognizer.open(build / "fp32", threads=1).stream()
+    stream.feed(utterances[0][1])
+    with pytest.warns(DeprecationWarning, match="Stream.certain is Stream.n_final now"):
+        assert stream.certain == stream.n_final == len(stream.tokens) > 0
+    slots = []
+    stream.set_language = slots.append  # the checkpoint has no prompt
+    with pytest.warns(DeprecationWarning, match="Stream.tell is Stream.set_language now"):
+        stream.tell(3)
+    assert slots == [3]
 
 
 def test_silence_gives_frames_and_does_not_wedge(build, utterances, alone):

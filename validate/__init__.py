@@ -1,1 +1,1 @@
-"""The oracle and the gates between a build and its package."""
+"""Records NeMo's own runs (the oracle) and holds the variants of a build to gates, before they are packaged."""

@@ -1,26 +1,30 @@
-"""What nemoport replaces: NeMo's own `export()`, run as the published package (danielbodart/nemotron-speech-600m-onnx)
-says: nine frames of zeros before the first chunk, the first two encoder frames of every chunk dropped."""
+"""Measures NeMo's own `export()`, for comparison with nemoport's.
+
+Its graphs are run as the published package danielbodart/nemotron-speech-600m-onnx documents: nine frames of zeros before the
+first chunk, the first two encoder frames of every chunk dropped.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from nemoport.chunker import Chunk
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.config import default_lookahead
 from nemoport.files import digest_json, read_json, sha256_file, write_json
 from nemoport.frontend import LogMel, mel_filterbank
+from nemoport.progress import Progress, silent
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.spec import StreamingSpec
 from nemoport.speech.corpus import Corpus
-from nemoport.stream import Chunk, Stream, advance
+from nemoport.stream import Stream, advance
 from nemoport.tokens import detokenize
 from nemoport.validate import nemo
-from nemoport.validate.oracle import Oracle
+from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle
 from nemoport.validate.score import count_all, wer_percent
 
 BATCH_UTTERANCES = 8
@@ -28,12 +32,12 @@ BATCH_UTTERANCES = 8
 
 @dataclass(frozen=True)
 class Baseline:
-    """Figures of one lookahead on the same utterances as the oracle's."""
+    """Figures of NeMo's exported graphs at one lookahead, on the oracle's utterances."""
 
     lookahead: int
     utterances: int
     token_exact: int  # utterances with the tokens of NeMo's streaming run
-    token_exact_either: int  # ... or of its offline run, which treats the tail as the package does
+    token_exact_either: int  # ... or of its offline run, which handles the tail as the package does
     wer_percent: float
     oracle_wer_percent: float
 
@@ -43,11 +47,15 @@ def record_baseline(
     corpus: Corpus,
     oracle: Oracle,
     build: Path,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = silent,
     threads: int = 0,
 ) -> list[Baseline]:
-    """At the published package's 560 ms (lookahead 6 where there is one) and at lookahead 1. Kept in build/oracle/."""
-    lookaheads = {default_lookahead(checkpoint.spec), 1} & {*checkpoint.spec.streaming.lookaheads}
+    """Measures at the published package's 560 ms (lookahead 6, where the checkpoint has it) and at lookahead 1.
+
+    Figures are kept in build/oracle/ and read from there the next time. threads: intra-op threads, 0 for onnxruntime's
+    choice. Raises UsageError for an offline model, ArtifactError.
+    """
+    lookaheads = {default_lookahead(checkpoint.spec), 1} & {*checkpoint.spec.require_streaming().lookaheads}
     rows = []
     for lookahead in sorted(lookaheads, reverse=True):
         key = digest_json([oracle.digest, sha256_file(Path(__file__)), lookahead])
@@ -59,38 +67,41 @@ def record_baseline(
     return rows
 
 
-def _measure(checkpoint: Checkpoint, corpus: Corpus, oracle: Oracle, lookahead: int, progress, threads: int) -> Baseline:
-    expected, offline = oracle.expected(lookahead, "nemo"), oracle.expected(lookahead, "full")
+def _measure(
+    checkpoint: Checkpoint, corpus: Corpus, oracle: Oracle, lookahead: int, progress: Progress, threads: int
+) -> Baseline:
+    streaming = oracle.runs[STREAMING, lookahead]
+    offline = oracle.runs.get((OFFLINE, lookahead), streaming)
     with tempfile.TemporaryDirectory() as folder:
         session = _exported(checkpoint, lookahead, Path(folder), threads)
         tokens = _transcribe(session, corpus, lookahead, progress)
     texts = [detokenize(checkpoint.tokens, one) for one in tokens]
     references, languages = ([getattr(u, name) for u in corpus.utterances] for name in ("text", "language"))
-    exact = [{s.tokens, o.tokens} for s, o in zip(expected, offline or expected, strict=True)]
+    either = [{s.tokens, o.tokens} for s, o in zip(streaming, offline, strict=True)]
     return Baseline(
         lookahead=lookahead,
-        utterances=len(expected),
-        token_exact=sum(tuple(t) == record.tokens for t, record in zip(tokens, expected, strict=True)),
-        token_exact_either=sum(tuple(t) in either for t, either in zip(tokens, exact, strict=True)),
+        utterances=len(streaming),
+        token_exact=sum(tuple(t) == record.tokens for t, record in zip(tokens, streaming, strict=True)),
+        token_exact_either=sum(tuple(t) in both for t, both in zip(tokens, either, strict=True)),
         wer_percent=wer_percent(count_all(references, texts, languages)),
-        oracle_wer_percent=wer_percent(count_all(references, [record.text for record in expected], languages)),
+        oracle_wer_percent=wer_percent(count_all(references, [record.text for record in streaming], languages)),
     )
 
 
 def _exported(checkpoint: Checkpoint, lookahead: int, folder: Path, threads: int = 0) -> OnnxSession:
     model = nemo.restore(checkpoint)
-    left = checkpoint.spec.streaming.left_context_enc_frames
+    left = checkpoint.spec.require_streaming().left_context_enc_frames
     with nemo.quiet():
         model.encoder.set_default_att_context_size([left, lookahead])
         model.set_export_config({"cache_support": "True"})
         model.export(str(folder / "x.onnx"), verbose=False)
-    # Of a model with a prompt NeMo exports the encoder without it, and says nothing.
+    # NeMo exports the encoder of a model with a prompt without the prompt, and does not warn of it.
     spec = replace(checkpoint.spec, prompt=None)
     return OnnxSession(spec, folder / "encoder-x.onnx", folder / "decoder_joint-x.onnx", threads=threads)
 
 
-def _transcribe(session: OnnxSession, corpus: Corpus, lookahead: int, progress) -> list[list[int]]:
-    frontend = session.spec.frontend
+def _transcribe(session: OnnxSession, corpus: Corpus, lookahead: int, progress: Progress) -> list[list[int]]:
+    frontend, streaming = session.spec.frontend, session.spec.require_streaming()
     log_mel = LogMel(frontend, mel_filterbank(frontend))
     tokens, seconds = [], 0.0
     for at in range(0, len(corpus.utterances), BATCH_UTTERANCES):
@@ -98,7 +109,7 @@ def _transcribe(session: OnnxSession, corpus: Corpus, lookahead: int, progress) 
         streams = []
         for utterance in group:
             stream = Stream(session, mel_filterbank(frontend), lookahead)
-            stream.chunks = windows(log_mel.whole(utterance.samples()), session.spec.streaming, lookahead)
+            stream.chunks = windows(log_mel.whole(utterance.samples()), streaming, lookahead)
             streams.append(stream)
         while running := [s for s in streams if s.chunks]:
             advance(session, running)
@@ -109,7 +120,7 @@ def _transcribe(session: OnnxSession, corpus: Corpus, lookahead: int, progress) 
 
 
 def windows(mel: np.ndarray, spec: StreamingSpec, lookahead: int) -> list[Chunk]:
-    """mel: f32 [n_mels, n] -> windows of one size; zeros stand before the first and fill up the last."""
+    """Cuts mel, f32 [n_mels, n], into windows of one size, with zeros before the first and behind the last frames."""
     cache, new = spec.pre_encode_cache_mel_frames, spec.chunk_mel_frames(lookahead, first=False)
     count = -(-mel.shape[1] // new)
     padded = np.pad(mel, ((0, 0), (cache, count * new - mel.shape[1])))

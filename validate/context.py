@@ -1,10 +1,9 @@
-"""What the gates of one variant share: the opened artifact, NeMo's record, and runs that are made once."""
+"""Holds what the gates of one variant share: the opened artifact, NeMo's records, and runs that are made once."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -12,15 +11,16 @@ from pathlib import Path
 
 import nemoport
 from nemoport.artifact import Artifact
+from nemoport.chunker import flush_rules
 from nemoport.errors import CorpusError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.files import digest_json, sha256_file
-from nemoport.progress import silent
+from nemoport.progress import Progress, silent
+from nemoport.prompt import AUTO
 from nemoport.runtimes import open_session, runtime_version
-from nemoport.spec import AUTO, ModelSpec, context_name
+from nemoport.spec import ModelSpec, context_name
 from nemoport.speech.corpus import Corpus
 from nemoport.speech.longform import LongForm, make_longform
-from nemoport.stream import flush_rules
 from nemoport.validate.finite import FiniteSession
 from nemoport.validate.gate_result import GateResult, artifact_sha256, within
 from nemoport.validate.limits import Limits, limits_digest
@@ -28,19 +28,21 @@ from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle, Record, record_
 from nemoport.validate.runs import CorpusRunner, UtteranceRun
 
 PROGRESS_SECONDS = 10.0
-# Of an offline model's one pass, as published. NeMo's attention takes memory by the square: at ten minutes and 8 heads
-# its scores are 1.8 GB, those of the positions 3.6, and it holds several of either.
+# The longest recording that an offline model is given in one pass, as published. NeMo's attention takes memory by the square:
+# at ten minutes and 8 heads its scores are 1.8 GB, those of the positions 3.6, and it holds several of either.
 OFFLINE_MINUTES = 6.5
-# Of nemoport/: what runs an artifact and reads the corpus. All of validate/ counts too.
-RUN_BY = (
-    "audio", "cache_layout", "caches", "caches_kv", "decode", "frontend", "heads", "interface", "runtime", "session", "stream",
+# Modules of nemoport/ that run an artifact or read the corpus: with all of validate/, the code that results depend on.
+RUN_MODULES = (
+    "audio", "cache_layout", "caches", "caches_kv", "chunker", "decode", "frontend", "interface", "runtime", "session", "stream",
     "tokens",
 )  # fmt: skip
-RUN_BY_FOLDERS = ("apple", "runtimes", "speech")
+RUN_FOLDERS = ("apple", "heads", "runtimes", "speech")
 
 
 @dataclass
 class Context:
+    """One variant under validation, and what its gates need. threads: intra-op threads, 0 for the runtime's choice."""
+
     folder: Path  # of the artifact, in its build or package
     limits: Limits
     checkpoint: Checkpoint
@@ -48,17 +50,17 @@ class Context:
     oracle: Oracle
     provider: str = "cpu"
     threads: int = 0
-    progress: Callable[[str], None] = silent
+    progress: Progress = silent
     _runs: dict[tuple[int | None, int, int], dict[str, tuple[UtteranceRun, ...]]] = field(default_factory=dict, repr=False)
 
     @property
     def spec(self) -> ModelSpec:
-        """The checkpoint's own, not what the artifact says of itself."""
+        """The spec of the checkpoint, not that in the artifact's config.json."""
         return self.checkpoint.spec
 
     @property
     def lookaheads(self) -> tuple[int | None, ...]:
-        """Those of the checkpoint's that the artifact serves, in its order."""
+        """Lookaheads of the checkpoint that the artifact serves, in the checkpoint's order."""
         return tuple(lookahead for lookahead in self.spec.lookaheads if lookahead in self.artifact.lookaheads)
 
     @property
@@ -80,16 +82,17 @@ class Context:
 
     @cached_property
     def judge_digest(self) -> str:
+        """Digest of the code that runs and judges the artifact, the runtime and its execution provider."""
         package = Path(nemoport.__file__).parent
-        files = [package / f"{name}.py" for name in RUN_BY]
-        for folder in (*(package / name for name in RUN_BY_FOLDERS), Path(__file__).parent):
+        files = [package / f"{name}.py" for name in RUN_MODULES]
+        for folder in (*(package / name for name in RUN_FOLDERS), Path(__file__).parent):
             files += sorted(folder.rglob("*.py"))
         return digest_json(
             [[sha256_file(f) for f in files], self.provider, runtime_version(self.limits.target), version("jiwer")]
         )
 
     def stamp(self, result: GateResult) -> GateResult:
-        """Writes into a result what it was judged with."""
+        """Returns the result with the digests of limits, oracle and code that it was judged with."""
         return replace(
             result,
             limits_sha256=limits_digest(),
@@ -98,7 +101,11 @@ class Context:
         )
 
     def run(self, lookahead: int | None, streams: int | None = None, every: int = 1) -> dict[str, tuple[UtteranceRun, ...]]:
-        """The corpus, or every so manieth utterance of it, at one lookahead, by both flush rules; see CorpusRunner."""
+        """Runs the corpus at one lookahead, by every flush rule, or returns the run that was made before; see CorpusRunner.run.
+
+        streams: utterances at once, default those of the limits. every: 1 for all utterances, n for each n-th of them. Raises
+        CorpusError for an empty corpus, and as CorpusRunner.run.
+        """
         if not self.corpus.utterances:
             raise CorpusError(
                 "There is nothing to judge the artifact on.",
@@ -123,17 +130,20 @@ class Context:
         return self._runs[key]
 
     def compared(self) -> list[tuple[int | None, str, tuple[UtteranceRun, ...], tuple[Record, ...]]]:
-        """(lookahead, flush rule, what was heard, what NeMo heard), wherever NeMo has something to compare with."""
+        """(lookahead, flush rule, the artifact's runs, NeMo's), for each of them that NeMo has a run of."""
         return [
-            (lookahead, flush, self.run(lookahead)[flush], expected)
+            (lookahead, flush, self.run(lookahead)[flush], references)
             for lookahead in self.lookaheads
             for flush in flush_rules(self.spec)
-            if (expected := self.oracle.expected(lookahead, flush)) is not None
+            if (references := self.oracle.expected(lookahead, flush)) is not None
         ]
 
     def longform(self, lookahead: int | None) -> list[tuple[LongForm, Record]]:
-        """The evaluation speech as one long recording, and NeMo's run of it; for an offline model, as many as it takes of the
-        longest that it hears at once."""
+        """Makes long recordings of the evaluation speech, each with NeMo's run of it.
+
+        For a streaming model one recording of the limit `minutes`; for an offline model as many as make up that time, each no
+        longer than OFFLINE_MINUTES.
+        """
         minutes = self.limits.get("longform", "minutes")
         longest = min(minutes, OFFLINE_MINUTES) if lookahead is None else minutes
         numbers = range(math.ceil(minutes / longest))
@@ -142,25 +152,26 @@ class Context:
 
     @property
     def prompt_language(self) -> str:
-        """The prompt of a recording in all languages of the corpus; "" of a model without a prompt."""
+        """Language prompt for a recording in all languages of the corpus; "" for a model without a prompt."""
         if self.spec.prompt is None:
             return ""
         return AUTO if AUTO in self.spec.prompt.languages else self.corpus.utterances[0].prompt_language
 
     def nemo_reference(self, corpus: Corpus, lookahead: int | None) -> tuple[Record, ...]:
-        """NeMo's run of other audio, in the mode that `last_rule` is compared with."""
+        """NeMo's run over another corpus, streaming, or offline for an offline model: what `reference_rule` is compared with."""
         mode = OFFLINE if lookahead is None else STREAMING
         return record_runs(self.checkpoint, corpus, [(mode, lookahead)], self.folder.parent, self.progress).runs[mode, lookahead]
 
     @property
-    def last_rule(self) -> str:
+    def reference_rule(self) -> str:
+        """The flush rule that gives what `nemo_reference` gives: "nemo", or "full" for an offline model."""
         return flush_rules(self.spec)[-1]
 
-    def product(self) -> list[tuple[int | None, tuple[UtteranceRun, ...], tuple[Record, ...]]]:
-        """(lookahead, heard, NeMo): by the product's flush rule, "full"; at lookahead 0, where only NeMo's streaming
-        can be compared with, by "nemo"."""
-        best = {lookahead: (heard, record) for lookahead, flush, heard, record in self.compared() if flush == "nemo"}
-        best |= {lookahead: (heard, record) for lookahead, flush, heard, record in self.compared() if flush == "full"}
+    def compared_by_default_rule(self) -> list[tuple[int | None, tuple[UtteranceRun, ...], tuple[Record, ...]]]:
+        """(lookahead, the artifact's runs, NeMo's) by the flush rule that users get, "full"; by "nemo" at lookahead 0, where
+        NeMo has no run that "full" can be compared with."""
+        best = {lookahead: (runs, references) for lookahead, flush, runs, references in self.compared() if flush == "nemo"}
+        best |= {lookahead: (runs, references) for lookahead, flush, runs, references in self.compared() if flush == "full"}
         return [(lookahead, *pair) for lookahead, pair in best.items()]
 
     def judge(
@@ -176,7 +187,12 @@ class Context:
         interval: tuple[float, float] | None = None,
         evidence: str = "",
     ) -> GateResult:
-        """limit: the name of the limit in gates.toml, None for a figure that is only recorded."""
+        """Judges one figure by its limit.
+
+        limit: its name in gates.toml, None for a figure that is only recorded; at_least: the limit is the smallest value that
+        passes. n: how many utterances, files or checks were measured; interval: 95 %. Raises UsageError for a limit that
+        gates.toml does not state.
+        """
         bound = self.limits.get(gate, limit) if limit else None
         status = within(measured, bound, at_least=at_least, n=n)
         return GateResult(gate, self.variant, self.sha256, status, case, float(measured), bound, unit, n, interval, evidence)

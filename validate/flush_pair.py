@@ -1,5 +1,7 @@
-"""One utterance by both flush rules at the cost of one, fed in packets of two sizes; by an offline model, which has one
-rule, in packets of one size."""
+"""Runs one utterance by both flush rules at the cost of one run, fed in packets of two sizes.
+
+An offline model has one flush rule, and is fed packets of one size.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nemoport.chunker import flush_rules
 from nemoport.errors import ArtifactError
 from nemoport.session import Session
 from nemoport.speech.corpus import Utterance
-from nemoport.stream import Stream, flush_rules
+from nemoport.stream import Stream
 
 PACKETS_MS = (1, 10, 37, 100, 560, 5000)  # 37: no multiple of anything
 
 
 @dataclass
 class Member:
-    """One utterance by one rule; frames: f32 [T', d_model] per window."""
+    """A stream over one utterance by one flush rule. frames: f32 [T', d_model] of each chunk that was run."""
 
     flush: str
     packet_ms: int
@@ -28,12 +31,16 @@ class Member:
 
 @dataclass
 class FlushPair:
-    """The rules differ only in the windows cut at the end, so all windows before it are run once for both."""
+    """One utterance by each flush rule of its model.
+
+    The rules differ only in the chunks that are cut at the end, so the chunks before it are run once: by the first member,
+    whose state is then copied to the others.
+    """
 
     utterance: Utterance
-    streams: list[Member]  # the first alone, until the common windows are done; then one for each rule
-    others: list[Member]
-    parted: bool = False
+    running: list[Member]  # the first member alone until the common chunks are run, then all
+    waiting: list[Member]  # the others until then
+    closed: bool = False  # whether the last chunks are cut
 
     @staticmethod
     def start(
@@ -44,6 +51,12 @@ class FlushPair:
         turn: int,
         prompt: int | None = None,
     ) -> FlushPair:
+        """Cuts the utterance into chunks and runs none of them.
+
+        filterbank: f32 [n_mels, n_fft // 2 + 1]. turn: place in PACKETS_MS of the first rule's packet size; the second rule
+        takes the next. prompt: the slot of the language, for a model with a prompt. Raises ArtifactError if the chunks depend
+        on the packet size.
+        """
         samples = utterance.samples()
         members = []
         for offset, flush in enumerate(flush_rules(session.spec)):
@@ -57,28 +70,28 @@ class FlushPair:
         for other in others:
             _check_same_chunks(utterance, first, other)
             other.stream.chunks.clear()
-        one = FlushPair(utterance, [first], others)
-        if not first.stream.chunks:  # shorter than one window
-            one._part()
-        return one
+        pair = FlushPair(utterance, [first], others)
+        if not first.stream.chunks:  # shorter than one chunk
+            pair._close()
+        return pair
 
     def ended(self) -> bool:
-        """Whether all is run; goes on to the two endings when the common windows are done."""
-        if any(member.stream.chunks for member in self.streams):
+        """Whether every chunk is run. Cuts the last chunks by each rule when the common ones are run."""
+        if any(member.stream.chunks for member in self.running):
             return False
-        if self.parted:
+        if self.closed:
             return True
-        self._part()
-        return not any(member.stream.chunks for member in self.streams)
+        self._close()
+        return not any(member.stream.chunks for member in self.running)
 
-    def _part(self) -> None:
-        first = self.streams[0]
-        for other in self.others:
+    def _close(self) -> None:
+        first = self.running[0]
+        for other in self.waiting:
             other.stream.encoder_state = copy.deepcopy(first.stream.encoder_state)  # a state is good for one continuation
             other.stream.decoded = copy.deepcopy(first.stream.decoded)
             other.frames = list(first.frames)
-        self.streams, self.parted = [first, *self.others], True
-        for member in self.streams:
+        self.running, self.waiting, self.closed = [first, *self.waiting], [], True
+        for member in self.running:
             member.stream.close()
 
 
@@ -90,5 +103,5 @@ def _check_same_chunks(utterance: Utterance, first: Member, other: Member) -> No
             f"The front end depends on how {utterance.id} is cut into packets.",
             expected=f"the same chunks from packets of {first.packet_ms} and {other.packet_ms} ms",
             found=f"{len(a)} and {len(b)} chunks, not all equal",
-            todo="report this as a bug of nemoport/frontend.py or nemoport/stream.py",
+            todo="report this as a bug of nemoport/frontend.py or nemoport/chunker.py",
         )

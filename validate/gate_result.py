@@ -1,4 +1,4 @@
-"""What a gate returns, and the digest of what it judged."""
+"""The result that a gate returns, and the digest of the files that it judged."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from nemoport.artifact import Manifest
 from nemoport.files import digest_json, sha256_file
 
 PASS, FAIL = "pass", "fail"
-# What a runtime loads besides the graphs; languages.json only of a model with a prompt.
-JUDGED_BESIDE = ("config.json", "shared/filterbank.bin", "shared/tokens.txt", "shared/languages.json")
+# Files that a runtime loads besides the graphs; languages.json is there only for a model with a prompt.
+SHARED_FILES = ("config.json", "shared/filterbank.bin", "shared/tokens.txt", "shared/languages.json")
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """One figure that a gate judged. `case` tells the gate's figures apart, e.g. "lookahead 6, full"."""
+    """One figure that a gate judged. `case` names the figure among those of its gate, e.g. "lookahead 6, full"."""
 
     gate: str
     variant: str
@@ -26,12 +26,12 @@ class GateResult:
     measured: float | None = None
     limit: float | None = None  # None: recorded, any finite figure passes
     unit: str = ""
-    n: int = 0  # how many utterances, files or checks the figure is of
+    n: int = 0  # how many utterances, files or checks the figure was measured on
     interval: tuple[float, float] | None = None  # 95 %
     evidence: str = ""
     limits_sha256: str = ""  # of gates.toml
     oracle_digest: str = ""  # which also names checkpoint and corpus
-    judge_digest: str = ""  # of the code that ran and judged it, the runtime and its execution provider
+    judge_digest: str = ""  # of the code that ran and judged the artifact, the runtime and its execution provider
 
     @property
     def passed(self) -> bool:
@@ -42,11 +42,15 @@ class GateResult:
 
     @staticmethod
     def from_dict(raw: dict) -> GateResult:
+        """The inverse of `to_dict`. Raises KeyError or TypeError for another object."""
         return GateResult(**{**raw, "interval": tuple(raw["interval"]) if raw["interval"] else None})
 
 
 def within(measured: float, limit: float | None, *, at_least: bool, n: int) -> str:
-    """ "pass" for a finite figure of at least one thing on the right side of its limit; all else is "fail"."""
+    """Returns "pass" for a finite figure, measured on at least one thing, that its limit admits; else "fail".
+
+    at_least: the limit is the smallest value that passes, not the largest. n: how many things were measured.
+    """
     if n < 1 or not math.isfinite(measured):
         return FAIL
     if limit is None:
@@ -55,10 +59,10 @@ def within(measured: float, limit: float | None, *, at_least: bool, n: int) -> s
 
 
 def artifact_sha256(folder: Path) -> str:
-    """Of every file that the manifest lists and of what a runtime loads beside them, as they are now.
+    """Digest of the files in `folder` that its manifest lists and of SHARED_FILES beside it, as they are now.
 
-    Raises ArtifactError without a manifest; a file that is missing counts as "missing".
+    A file that is missing counts as "missing". Raises ArtifactError if there is no manifest.
     """
     names = [entry.path for entry in Manifest.read(folder).files.values()]
-    paths = {name: folder / name for name in names} | {name: folder.parent / name for name in JUDGED_BESIDE}
+    paths = {name: folder / name for name in names} | {name: folder.parent / name for name in SHARED_FILES}
     return digest_json({name: sha256_file(p) if p.is_file() else "missing" for name, p in sorted(paths.items())})

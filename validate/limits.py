@@ -21,7 +21,7 @@ KEYS = {"like": str, "target": str, "required": list, "streams": int}
 
 @dataclass(frozen=True)
 class GateLimits:
-    """One gate's limits by name, and why they are what they are."""
+    """One gate's limits by name, and the reason for them."""
 
     values: Mapping[str, float]
     reason: str
@@ -29,7 +29,7 @@ class GateLimits:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one variant is held to. `streams`: utterances that the corpus runs take at once. `target`: the variant's runtime."""
+    """The gates and limits of one variant. streams: utterances that are run at once over the corpus; target: its runtime."""
 
     variant: str
     required: tuple[str, ...]
@@ -39,11 +39,11 @@ class Limits:
 
     @property
     def fp32(self) -> str:
-        """The variant in full precision that it is compared with: of the same target and cache layout."""
+        """Name of the variant in full precision that this one is compared with: of the same target and cache layout."""
         return variant_of(cache_layout_of(self.variant), FP32) if self.target == ONNXRUNTIME else f"{self.target}-{FP32}"
 
     def get(self, gate: str, name: str) -> float:
-        """Raises UsageError for a limit that is not stated: without one, nothing would be judged."""
+        """Returns a limit. Raises UsageError if gates.toml does not state it: without one, nothing would be judged."""
         try:
             return self.gates[gate].values[name]
         except KeyError as error:
@@ -55,7 +55,7 @@ class Limits:
             ) from error
 
     def override(self, gate: str, **values: float) -> Limits:
-        """The same limits but for some of one gate's, for tests and benchmarks. Raises UsageError for one that is not stated."""
+        """A copy with other values for some limits of one gate, for tests and benchmarks. Raises UsageError as `get`."""
         for name in values:
             self.get(gate, name)
         found = self.gates[gate]
@@ -63,11 +63,11 @@ class Limits:
 
 
 def read_limits(path: Path = LIMITS_FILE) -> dict[str, Limits]:
-    """variant -> limits, in the file's order: first the variants of onnxruntime, then the same with kv caches, which are held
-    to the same limits, then those of other targets.
+    """Reads the limits of every variant: variant -> limits, in the file's order.
 
-    Raises ArtifactError, with all problems of a kind at once, for a key that means nothing; for a `like` that names no variant
-    or leads back to its own; for `required` or `streams` neither stated nor inherited; for limits without a reason.
+    First the variants of onnxruntime, then the same with kv caches, which have the same limits, then those of other targets.
+    Raises ArtifactError, with all problems of a kind at once, for an unknown key; for a `like` that names no variant or leads
+    back to its own; for `required` or `streams` neither stated nor inherited; for limits without a reason.
     """
     raw = tomllib.loads(path.read_text(encoding="utf-8"))
     _check_keys(raw, path)
@@ -81,7 +81,7 @@ def read_limits(path: Path = LIMITS_FILE) -> dict[str, Limits]:
 
 
 def limits_of(variant: str, path: Path = LIMITS_FILE) -> Limits:
-    """Raises UsageError for a variant without a table."""
+    """Reads the limits of one variant. Raises UsageError if it has no table."""
     every = read_limits(path)
     if variant not in every:
         raise UsageError(
@@ -94,12 +94,13 @@ def limits_of(variant: str, path: Path = LIMITS_FILE) -> Limits:
 
 
 def limits_digest(path: Path = LIMITS_FILE) -> str:
+    """Digest of the file, which results are stamped with."""
     return sha256_file(path)
 
 
 def _resolve(variant: str, raw: dict[str, Any]) -> Limits:
-    """The variant's limits, each the nearest along its chain of `like`. A gate's reason is "" where none is stated and its
-    limits are not the inherited ones."""
+    """Limits of a variant, each from the nearest table along its chain of `like`. A gate's reason is "" where none is stated
+    and its limits are not the inherited ones."""
     stated = raw[variant]
     parent = _resolve(stated["like"], raw) if "like" in stated else Limits(variant, (), 0, {})
     gates = dict(parent.gates)
@@ -113,7 +114,7 @@ def _resolve(variant: str, raw: dict[str, Any]) -> Limits:
 
 
 def _tables(stated: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """gate -> its limits and their reason, as stated in a variant's table."""
+    """The tables of gates in a variant's table: gate -> its limits and their reason."""
     return {key: value for key, value in stated.items() if key not in KEYS}
 
 

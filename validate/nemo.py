@@ -1,10 +1,11 @@
-"""NeMo itself: a freshly restored model, and the setting in which its results count."""
+"""Restores checkpoints in NeMo, and runs them in the exact setting that their results are compared in."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 from nemoport.errors import CheckpointError
 from nemoport.export.checkpoint import Checkpoint
@@ -12,8 +13,8 @@ from nemoport.export.checkpoint import Checkpoint
 SMALL_MODEL_WEIGHTS = 50e6
 
 
-def restore(checkpoint: Checkpoint):
-    """A fresh `EncDecRNNTBPEModel` on the CPU: eval mode, float32, dither 0. Raises CheckpointError.
+def restore(checkpoint: Checkpoint) -> Any:
+    """Returns a fresh `EncDecRNNTBPEModel` on the CPU: eval mode, float32, dither 0. Raises CheckpointError.
 
     Restored anew for every use: `export()` changes the model it exports, and `restore_from` leaves it in train mode.
     """
@@ -23,7 +24,7 @@ def restore(checkpoint: Checkpoint):
         from nemo.collections.asr.models import ASRModel
 
         try:
-            model = ASRModel.restore_from(str(checkpoint.path), map_location="cpu")
+            model: Any = ASRModel.restore_from(str(checkpoint.path), map_location=torch.device("cpu"))
         except Exception as error:  # NeMo raises what its parts raise
             raise CheckpointError(
                 f"NeMo cannot restore {checkpoint.path}.",
@@ -38,9 +39,12 @@ def restore(checkpoint: Checkpoint):
 
 
 @contextlib.contextmanager
-def exact(model) -> Iterator[None]:
-    """Inference only, float32 products in full precision; one thread for a small model, whose threads would wait for
-    each other more than they work (14 times slower was measured on two busy cores)."""
+def exact(model: Any) -> Iterator[None]:
+    """Runs its block in torch's inference mode, with matrix products in full float32 precision.
+
+    A small model gets one thread: several would wait for each other more than they work (14 times slower was measured on
+    two busy cores).
+    """
     import torch
 
     precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
@@ -57,7 +61,7 @@ def exact(model) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without NeMo's warnings on absent training data and its progress lines."""
+    """Suppresses NeMo's warnings about absent training data and its progress lines within its block."""
     from nemo.utils import logging as nemo_logging
 
     before = nemo_logging.getEffectiveLevel()

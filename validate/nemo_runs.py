@@ -1,4 +1,4 @@
-"""NeMo's own cache-aware streaming run and its own offline run."""
+"""Runs a restored checkpoint in NeMo itself: cache-aware streaming, and offline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class NemoRun:
-    """One utterance as NeMo heard it. frames: f32 [T', d_model]; token_frames: encoder frame of each token."""
+    """NeMo's run of one utterance. frames: f32 [T', d_model]; token_frames: encoder frame of each token."""
 
     tokens: tuple[int, ...]
     token_frames: tuple[int, ...]
@@ -20,19 +20,20 @@ class NemoRun:
 
 
 def stream(
-    model,
+    model: Any,
     audio: Sequence[np.ndarray],
     lookahead: int,
     languages: Sequence[str] | None = None,
     within: int | None = None,
 ) -> list[NemoRun]:
-    """Cache-aware streaming of several utterances, each f32 [samples], at one lookahead. languages: what a model with a
-    prompt is told of each, by names of its dictionary. within: how far the attention looks ahead, where that is less than
-    the chunk.
+    """Runs cache-aware streaming over several utterances, each f32 [samples], at one lookahead.
+
+    languages: the prompt of each utterance, by names of the dictionary of a model with a prompt. within: how many frames the
+    attention looks ahead, where that is less than the chunk.
 
     Each utterance has a CacheAwareStreamingAudioBuffer of its own, so that its length and its flush are its own; the
-    windows that stand at the same step and have the same size share a call, and NeMo tells a call one language. That is
-    three times as fast as one by one, and equal to it: tests/test_oracle.py holds both against each other.
+    windows that are at the same step and have the same size and language share a call, because a call has one prompt in
+    NeMo. That is three times as fast as one by one, and equal to it: tests/test_oracle.py compares both.
     """
     _set_context(model, lookahead, within)
     drop = model.encoder.streaming_cfg.drop_extra_pre_encoded
@@ -53,9 +54,13 @@ def stream(
     return [_result(model, s.hypothesis, s.frames) for s in streams]
 
 
-def offline(model, samples: np.ndarray, lookahead: int | None, slot: int | None = None, within: int | None = None) -> NemoRun:
-    """The whole utterance, f32 [samples], in one forward run, with `lookahead`'s attention mask if there is one. slot: of
-    the language that a model with a prompt is told; within: as for `stream`."""
+def offline(
+    model: Any, samples: np.ndarray, lookahead: int | None, slot: int | None = None, within: int | None = None
+) -> NemoRun:
+    """Runs the whole utterance, f32 [samples], in one forward pass, with `lookahead`'s attention mask if there is one.
+
+    slot: the prompt's, for a model with a prompt; within: as for `stream`.
+    """
     import torch
 
     if lookahead is not None:
@@ -70,7 +75,7 @@ def offline(model, samples: np.ndarray, lookahead: int | None, slot: int | None 
     return _result(model, hypothesis, [encoded[0, :, : int(encoded_length[0])].T])
 
 
-def _set_context(model, lookahead: int, within: int | None) -> None:
+def _set_context(model: Any, lookahead: int, within: int | None) -> None:
     left = model.encoder.att_context_size_all[0][0]
     model.encoder.set_default_att_context_size([left, lookahead if within is None else within])
     if within is not None:
@@ -80,6 +85,8 @@ def _set_context(model, lookahead: int, within: int | None) -> None:
 
 @dataclass
 class _Stream:
+    """One utterance between two steps."""
+
     windows: list[tuple[Any, Any, bool]]  # mel f32 [1, n_mels, T], its length i64 [1], whether it is the last
     caches: Any  # layer first, as NeMo keeps them
     language: str | None = None
@@ -87,7 +94,7 @@ class _Stream:
     frames: list = field(default_factory=list)
 
 
-def _windows(model, samples: np.ndarray) -> list:
+def _windows(model: Any, samples: np.ndarray) -> list[tuple[Any, Any, bool]]:
     from nemo.collections.asr.parts.utils.streaming_utils import CacheAwareStreamingAudioBuffer
 
     buffer = CacheAwareStreamingAudioBuffer(model, online_normalization=False, pad_and_drop_preencoded=False)
@@ -95,8 +102,8 @@ def _windows(model, samples: np.ndarray) -> list:
     return [(mel, length, buffer.is_buffer_empty()) for mel, length in buffer]
 
 
-def _step(model, members: list[_Stream], step: int, last: bool, drop: int) -> None:
-    """One call of `cache_aware_stream_step` and of the greedy decoder, as NeMo's `conformer_stream_step` has them."""
+def _step(model: Any, members: list[_Stream], step: int, last: bool, drop: int) -> None:
+    """Calls `cache_aware_stream_step` and the greedy decoder once, as NeMo's `conformer_stream_step` does."""
     import torch
 
     channel, time, length = (
@@ -125,7 +132,7 @@ def _step(model, members: list[_Stream], step: int, last: bool, drop: int) -> No
         member.frames.append(encoded[row, :, : int(encoded_length[row])].T)
 
 
-def _result(model, hypothesis, frames: list) -> NemoRun:
+def _result(model: Any, hypothesis: Any, frames: list) -> NemoRun:
     width = model.cfg.encoder.d_model
     if hypothesis is None:  # shorter than NeMo's buffer needs for one step
         return NemoRun((), (), "", np.zeros((0, width), np.float32))

@@ -1,30 +1,35 @@
-"""What NeMo itself hears on a corpus, recorded once per checkpoint, corpus, NeMo version and recording code."""
+"""Records NeMo's own runs over a corpus, once per checkpoint, corpus, NeMo version and recording code."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from nemoport.errors import ArtifactError
+from nemoport.errors import ArtifactError, UsageError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.files import digest_json, exclusive_lock, read_json, sha256_file, write_bytes, write_json
+from nemoport.progress import Progress, silent
 from nemoport.spec import ModelSpec, context_name
-from nemoport.speech.corpus import Corpus, prompts
+from nemoport.speech.corpus import Corpus, Utterance, prompts
 from nemoport.validate import nemo, nemo_runs
 
 STREAMING, OFFLINE = "streaming", "offline"
 BATCH_UTTERANCES = 16  # utterances that stream in one batch
-EVENLY_SPACED_SAMPLES = 32  # encoder frames kept of an utterance, besides its first and last chunk
+EVENLY_SPACED_SAMPLES = 32  # encoder frames kept of an utterance, besides those of its first and last chunk
 
 
 @dataclass(frozen=True)
 class Record:
-    """One utterance of one run. sampled_frames: f32 [k, d_model], the encoder frames at `sample_positions(...)`."""
+    """What is kept of a run of one utterance.
+
+    token_frames: encoder frame of each token; sampled_frames: f32 [k, d_model], the encoder frames at `sample_positions`.
+    """
 
     tokens: tuple[int, ...]
     token_frames: tuple[int, ...]
@@ -35,14 +40,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Oracle:
-    """NeMo's runs: (mode, lookahead) -> one record an utterance, in the corpus's order."""
+    """NeMo's runs over one corpus: (mode, lookahead) -> one record an utterance, in the corpus's order."""
 
     digest: str
     folder: Path
     runs: dict[tuple[str, int | None], tuple[Record, ...]]
 
     def expected(self, lookahead: int | None, flush: str) -> tuple[Record, ...] | None:
-        """What a run by a flush rule of nemoport.stream must give; None where NeMo has nothing to compare with.
+        """Records that a run by a flush rule of nemoport.chunker is compared with; None where NeMo has no such run.
 
         "nemo" reproduces NeMo's streaming buffer; "full" encodes every frame, as NeMo's offline run does. At lookahead
         0 NeMo's streaming differs from its offline run by itself.
@@ -51,8 +56,11 @@ class Oracle:
 
 
 def sample_positions(enc_frames: int, lookahead: int | None) -> np.ndarray:
-    """i64 [k], ascending: the frames of the first and of the last chunk, and 32 between them. Of an offline run the first
-    and last 16: what a wrong edge or a wrong mask spoils."""
+    """Positions of the encoder frames that are kept of a run of `enc_frames`: i64 [k], ascending.
+
+    Those of the first and of the last chunk (of an offline run the first and last 16), which a wrong edge or a wrong mask
+    changes, and 32 evenly spaced ones.
+    """
     chunk = 16 if lookahead is None else lookahead + 1
     even = np.linspace(0, max(enc_frames - 1, 0), EVENLY_SPACED_SAMPLES).astype(np.int64)
     positions = np.concatenate([np.arange(chunk), even, np.arange(enc_frames - chunk, enc_frames)])
@@ -60,18 +68,16 @@ def sample_positions(enc_frames: int, lookahead: int | None) -> np.ndarray:
 
 
 def oracle_digest(checkpoint: Checkpoint, corpus: Corpus) -> str:
-    """Of all that decides the record: a changed recording code counts as another oracle."""
+    """Digest of everything that the records depend on, the code that makes them included."""
     code = [sha256_file(Path(module)) for module in (__file__, nemo.__file__, nemo_runs.__file__)]
     streaming = checkpoint.spec.streaming
     profile = [] if streaming is None or streaming.attention_lookahead is None else [streaming.attention_lookahead]
     return digest_json([checkpoint.sha256, corpus.digest, code, version("nemo_toolkit"), version("torch"), *profile])
 
 
-def record_oracle(
-    checkpoint: Checkpoint, corpus: Corpus, build: Path, progress: Callable[[str], None] = lambda line: None
-) -> Oracle:
-    """Runs NeMo over the corpus at every lookahead, streaming, and offline where the lookahead is 1 or more; an offline
-    model offline.
+def record_oracle(checkpoint: Checkpoint, corpus: Corpus, build: Path, progress: Progress = silent) -> Oracle:
+    """Runs NeMo over the corpus at every lookahead: streaming, and offline too where the lookahead is 1 or more. An offline
+    model is run offline only.
 
     Raises as `record_runs`.
     """
@@ -86,12 +92,12 @@ def record_runs(
     corpus: Corpus,
     wanted: Sequence[tuple[str, int | None]],
     build: Path,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = silent,
 ) -> Oracle:
-    """Runs NeMo over the corpus by each (mode, lookahead).
+    """Runs NeMo over the corpus by each (mode, lookahead) in `wanted`.
 
-    Reads what build/oracle/<digest>/ holds already; each run is written when it is complete. Raises CheckpointError,
-    OutputError.
+    Runs that build/oracle/<digest>/ holds already are read; each other one is written there when it is complete. Raises
+    CheckpointError if NeMo cannot restore the checkpoint, ArtifactError for a damaged record, OutputError.
     """
     digest = oracle_digest(checkpoint, corpus)
     folder = build / "oracle" / digest[:16]
@@ -100,7 +106,7 @@ def record_runs(
     for mode, lookahead in wanted:
         path = folder / f"{mode}{'' if lookahead is None else f'-{lookahead}'}.json"
         if not path.is_file():
-            with exclusive_lock(path):  # processes that judge beside each other want the same runs
+            with exclusive_lock(path):  # processes that judge variants at the same time need the same runs
                 if not path.is_file():
                     if model is None:
                         progress(f"oracle: restoring {checkpoint.path.name} in NeMo")
@@ -110,19 +116,15 @@ def record_runs(
     return Oracle(digest, folder, runs)
 
 
-def _record(model, spec: ModelSpec, corpus: Corpus, mode: str, lookahead: int | None, path: Path, progress) -> None:
-    results, seconds, slots = [], 0.0, prompts(corpus, spec)
-    within = spec.streaming.attention_lookahead if spec.streaming else None
+def _record(
+    model: Any, spec: ModelSpec, corpus: Corpus, mode: str, lookahead: int | None, path: Path, progress: Progress
+) -> None:
+    results: list[nemo_runs.NemoRun] = []
+    seconds, slots = 0.0, prompts(corpus, spec)
     with nemo.exact(model), nemo.quiet():
         for at in range(0, len(corpus.utterances), BATCH_UTTERANCES):
             group = corpus.utterances[at : at + BATCH_UTTERANCES]
-            audio, told = [u.samples() for u in group], slots[at : at + BATCH_UTTERANCES]
-            if mode == STREAMING:
-                languages = [spec.prompt.name(slot) for slot in told] if spec.prompt else None
-                results += nemo_runs.stream(model, audio, lookahead, languages, within)
-            else:
-                pairs = zip(audio, told, strict=True)
-                results += [nemo_runs.offline(model, one, lookahead, slot, within) for one, slot in pairs]
+            results += _run(model, spec, group, slots[at : at + BATCH_UTTERANCES], mode, lookahead)
             seconds += sum(u.seconds for u in group)
             progress(f"oracle: {mode}, {context_name(lookahead)}: {seconds:.0f} of {corpus.seconds:.0f} s of audio")
     samples = [run.frames[sample_positions(len(run.frames), lookahead)] for run in results]
@@ -142,6 +144,21 @@ def _record(model, spec: ModelSpec, corpus: Corpus, mode: str, lookahead: int | 
     ]
     frames_sha256 = sha256_file(path.with_suffix(".npz"))
     write_json(path, {"mode": mode, "lookahead": lookahead, "frames_sha256": frames_sha256, "utterances": utterances})
+
+
+def _run(
+    model: Any, spec: ModelSpec, group: Sequence[Utterance], slots: Sequence[int | None], mode: str, lookahead: int | None
+) -> list[nemo_runs.NemoRun]:
+    audio = [utterance.samples() for utterance in group]
+    within = spec.streaming.attention_lookahead if spec.streaming else None
+    if mode == OFFLINE:
+        pairs = zip(audio, slots, strict=True)
+        return [nemo_runs.offline(model, samples, lookahead, slot, within) for samples, slot in pairs]
+    if lookahead is None:
+        todo = "record it offline"
+        raise UsageError("An offline model has no streaming run.", expected="a lookahead", found="none", todo=todo)
+    languages = [spec.prompt.name(slot) for slot in slots if slot is not None] if spec.prompt else None
+    return nemo_runs.stream(model, audio, lookahead, languages, within)
 
 
 def _read(path: Path, corpus: Corpus, lookahead: int | None) -> tuple[Record, ...]:

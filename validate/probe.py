@@ -1,8 +1,9 @@
-"""`python -m nemoport.validate.probe FOLDER PROVIDER THREADS LANGUAGE AUDIO...`: speed and peak memory of one live stream.
+"""Measures speed and peak memory of one live stream, and prints a StreamCost as one JSON object.
 
-LANGUAGE: what a model with a prompt is told; "" for any other.
+    python -m nemoport.validate.probe FOLDER PROVIDER THREADS LANGUAGE AUDIO...
 
-A process of its own, so that its peak is that of the artifact and of nothing else. Prints one JSON object.
+LANGUAGE is the prompt, "" for a model without one. The gate `cost` runs this in a process of its own, so that the peak is that
+of the artifact and of nothing else.
 """
 
 from __future__ import annotations
@@ -10,17 +11,30 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nemoport.audio import read_audio
 from nemoport.recognizer import Recognizer
 
 
+@dataclass(frozen=True)
+class StreamCost:
+    """Figures of streams over several utterances, one after another. work_seconds: wall-clock time in the recognizer."""
+
+    lookahead: int | None
+    utterances: int
+    audio_seconds: float
+    work_seconds: float
+    tokens: int
+    peak_bytes: int
+
+
 def main(folder: str, provider: str, threads: str, language: str, *audio: str) -> None:
     recognizer = Recognizer.open(Path(folder), provider=provider, threads=int(threads), language=language or None)
     rate_hz = recognizer.sample_rate_hz
     packet_samples = rate_hz // 10
-    tokens, samples_heard, work_seconds = 0, 0, 0.0
+    tokens, audio_samples, work_seconds = 0, 0, 0.0
     for path in audio:
         samples = read_audio(Path(path), rate_hz)
         stream = recognizer.stream()
@@ -29,26 +43,16 @@ def main(folder: str, provider: str, threads: str, language: str, *audio: str) -
             stream.feed(samples[at : at + packet_samples])
         stream.finish()
         work_seconds += time.perf_counter() - started
-        samples_heard += len(samples)
+        audio_samples += len(samples)
         tokens += len(stream.tokens)
-    print(
-        json.dumps(
-            {
-                "lookahead": recognizer.lookahead,
-                "utterances": len(audio),
-                "audio_seconds": samples_heard / rate_hz,
-                "work_seconds": work_seconds,
-                "tokens": tokens,
-                "peak_bytes": peak_bytes(),
-            }
-        )
-    )
+    cost = StreamCost(recognizer.lookahead, len(audio), audio_samples / rate_hz, work_seconds, tokens, peak_bytes())
+    print(json.dumps(asdict(cost)))
 
 
 def peak_bytes() -> int:
     """Peak resident memory of this process.
 
-    Linux: VmHWM. `ru_maxrss` survives exec, so that it would tell the parent's size where that was larger.
+    Linux: VmHWM, because `ru_maxrss` survives exec and would be the parent's size where that was larger.
     """
     status = Path("/proc/self/status")
     if status.exists():

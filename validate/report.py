@@ -1,4 +1,4 @@
-"""The results for people and for CI: a table, report.md, junit.xml."""
+"""Writes the results for people and for CI: a table, report.md, junit.xml."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ABSENT = "-"
 
 
 def write_reports(build: Path, baselines: Sequence[Baseline]) -> None:
-    """build/results/report.md and junit.xml, of all variants that have results."""
+    """Writes build/results/report.md and junit.xml, of all variants that have results."""
     variants = _variants(build)
     results = {variant: read_results(results_path(build, variant)) for variant in variants}
     write_bytes(build / "results" / "report.md", _markdown(build, variants, baselines).encode())
@@ -28,31 +28,32 @@ def write_reports(build: Path, baselines: Sequence[Baseline]) -> None:
 
 
 def table(build: Path, variants: Sequence[str]) -> str:
-    """One line a variant, for the terminal."""
+    """Table with one line a variant, for the terminal."""
     rows = _rows(build, variants)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def by_language(build: Path, variants: Sequence[str]) -> list[tuple[str, ...]]:
-    """One line a language and variant, below a head; nothing of a corpus in one language. The rates are WER, or CER of the
-    languages without spaces."""
-    rows = [("language", "variant", "rate", "NeMo's", "above NeMo (95 %)", "utterances")]
+    """Table rows, one a language and variant, below a head; none for a corpus in one language.
+
+    The rates are WER, or CER for languages without spaces.
+    """
+    rows: list[tuple[str, ...]] = [("language", "variant", "rate", "NeMo's", "above NeMo (95 %)", "utterances")]
     for variant in variants:
         figure = {r.case: r for r in read_results(results_path(build, variant)) if r.gate == "wer"}
         for case, above in figure.items():
             if not (case.startswith("language ") and case.endswith(": difference")) or above.interval is None:
                 continue
-            mine, nemo = (figure[case.replace("difference", name)] for name in ("rate", "NeMo's rate"))
-            spread = f"{above.measured:+.2f} ({above.interval[0]:+.2f} to {above.interval[1]:+.2f})"
+            own, nemo = (figure[case.replace("difference", name)] for name in ("rate", "NeMo's rate"))
             language = case.removeprefix("language ").removesuffix(": difference")
-            rate = f"{mine.measured:.2f} {mine.unit}"
-            rows.append((language, variant, rate, f"{nemo.measured:.2f} {nemo.unit}", spread, str(above.n)))
+            rate = f"{own.measured:.2f} {own.unit}"
+            rows.append((language, variant, rate, f"{nemo.measured:.2f} {nemo.unit}", _spread(above), str(above.n)))
     return [rows[0], *sorted(rows[1:], key=lambda row: row[0])] if len(rows) > 1 else []
 
 
 def junit(results: dict[str, list[GateResult]]) -> bytes:
-    """A test suite a variant, a test case a figure."""
+    """JUnit XML: a test suite for each variant, a test case for each figure."""
     root = ElementTree.Element("testsuites")
     for variant, found in results.items():
         failures = sum(not r.passed for r in found)
@@ -70,7 +71,7 @@ def _printable(text: str) -> str:
 
 
 def _variants(build: Path) -> list[str]:
-    """Those of gates.toml that have results, then what is shown beside them."""
+    """Variants of gates.toml that have results, then artifacts that are built only for comparison."""
     known = [variant for variant in read_limits() if results_path(build, variant).is_file()]
     return known + sorted(path.stem for path in (build / "results").glob("extra-*.jsonl"))
 
@@ -79,20 +80,18 @@ def _rows(build: Path, variants: Sequence[str]) -> list[tuple[str, ...]]:
     results = {variant: read_results(results_path(build, variant)) for variant in variants}
     contexts = list(dict.fromkeys(c for rs in results.values() for r in rs if (c := _context(r))))
     head = ("variant", "gates", "MB", *(f"WER {c.removeprefix('lookahead ')}" for c in contexts), "above NeMo (95 %)")
-    rows = [(*head, "worst minute", "runs not exact", "tokens other", "x real time", "peak MB")]
+    rows: list[tuple[str, ...]] = [(*head, "worst minute", "runs not exact", "tokens other", "x real time", "peak MB")]
     for found in results.values():
         figure = {(r.gate, r.case): r for r in found if r.measured is not None}
-        above, exact = figure.get(("wer", "all lookaheads: difference")), figure.get(("tokens", "all"))
-        spread = f"{above.measured:+.2f} ({above.interval[0]:+.2f} to {above.interval[1]:+.2f})" if above else ABSENT
         rows.append(
             (
                 found[0].variant if found else ABSENT,
                 _verdict(found),
                 _show(figure.get(("cost", "bytes")), ".1f", 1e-6),
                 *(_show(figure.get(("wer", f"{c}: WER")), ".2f") for c in contexts),
-                spread,
+                _spread(figure.get(("wer", "all lookaheads: difference"))),
                 _show(figure.get(("longform", "worst minute above NeMo")), "+.1f"),
-                f"{round((1 - exact.measured) * exact.n)} of {exact.n}" if exact else ABSENT,
+                _not_exact(figure.get(("tokens", "all"))),
                 _show(figure.get(("tokens", "different")), ".0f"),
                 _show(figure.get(("cost", "speed")), ".1f"),
                 _show(figure.get(("cost", "peak memory")), ".0f", 1e-6),
@@ -102,7 +101,7 @@ def _rows(build: Path, variants: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _context(result: GateResult) -> str | None:
-    """ "lookahead 6", or "full context", of a WER."""
+    """The context of a WER, such as "lookahead 6" or "full context"; None for any other figure."""
     return result.case.removesuffix(": WER") if result.gate == "wer" and result.case.endswith(": WER") else None
 
 
@@ -112,7 +111,19 @@ def _verdict(found: Sequence[GateResult]) -> str:
 
 
 def _show(result: GateResult | None, form: str, scale: float = 1.0) -> str:
-    return ABSENT if result is None else format(scale * result.measured, form)
+    return ABSENT if result is None or result.measured is None else format(scale * result.measured, form)
+
+
+def _spread(result: GateResult | None) -> str:
+    """A difference in WER points and its interval."""
+    if result is None or result.measured is None or result.interval is None:
+        return ABSENT
+    return f"{result.measured:+.2f} ({result.interval[0]:+.2f} to {result.interval[1]:+.2f})"
+
+
+def _not_exact(result: GateResult | None) -> str:
+    """How many runs are not token-exact, from the share of those that are."""
+    return ABSENT if result is None or result.measured is None else f"{round((1 - result.measured) * result.n)} of {result.n}"
 
 
 def _markdown(build: Path, variants: Sequence[str], baselines: Sequence[Baseline]) -> str:

@@ -1,4 +1,4 @@
-"""Gate results on disk, and what they allow: `build/results/<variant>.jsonl`, one result a line."""
+"""Reads and writes gate results, one a line in `build/results/<variant>.jsonl`, and decides whether they allow publishing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from nemoport.validate.limits import limits_digest, limits_of
 
 
 def required_passes(build: Path, variant: str) -> list[str]:
-    """What keeps a variant from being published: required gates without a pass on the files as they are now.
+    """Problems that keep a variant from being published: required gates without a pass on the files as they are now.
 
-    Empty if nothing does. Raises UsageError for a variant that gates.toml does not know.
+    Empty if there are none. Raises UsageError for a variant without limits in gates.toml.
     """
     limits = limits_of(variant)
     try:
@@ -38,6 +38,7 @@ def required_passes(build: Path, variant: str) -> list[str]:
 
 
 def describe(result: GateResult) -> str:
+    """One line of text: case, figure with its limit, evidence."""
     figure = "" if result.measured is None else f"{result.measured:.6g} {result.unit}"
     figure += "" if result.limit is None else f", limit {result.limit:g}"
     return ": ".join(part for part in (result.case, figure, result.evidence) if part)
@@ -48,7 +49,7 @@ def results_path(build: Path, variant: str) -> Path:
 
 
 def read_results(path: Path) -> list[GateResult]:
-    """Empty if there is no file. Raises ArtifactError."""
+    """Returns the results in a file; none if there is no file. Raises ArtifactError if it cannot be read."""
     if not path.is_file():
         return []
     try:

@@ -1,9 +1,9 @@
-"""Holds the variants of a build to their gates; results of unchanged inputs are kept from run to run."""
+"""Runs the gates of a build's variants; passes of unchanged inputs are kept from run to run."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context, parent_process
@@ -13,7 +13,7 @@ from threading import Thread
 
 from nemoport.errors import ArtifactError, NemoportError
 from nemoport.export.checkpoint import Checkpoint, read_checkpoint
-from nemoport.progress import silent
+from nemoport.progress import Progress, silent
 from nemoport.speech.corpus import check_disjoint, read_corpus
 from nemoport.validate import gates
 from nemoport.validate.baseline import record_baseline
@@ -25,7 +25,7 @@ from nemoport.validate.report import table, write_reports
 from nemoport.validate.result_store import read_results, required_passes, results_path, write_results
 
 COST = "cost"
-ACCURACY_GATES = ("numeric", "tokens", "wer", "longform")  # gates that tell how good an artifact is
+ACCURACY_GATES = ("numeric", "tokens", "wer", "longform")  # gates that measure how near to NeMo an artifact is
 
 
 def validate(
@@ -39,16 +39,16 @@ def validate(
     threads: int = 0,
     jobs: int = 1,
     baseline: bool = True,
-    progress: Callable[[str], None] = silent,
+    progress: Progress = silent,
 ) -> bool:
-    """Whether every variant (default: all that are built) passes every gate that it must.
+    """Validates variants (default: all that are built); returns whether each passes all gates that it must.
 
-    Writes build/results/: <variant>.jsonl, junit.xml, report.md. By default also what is built for comparison, into
-    extra-<name>.jsonl, which does not count for the verdict. `calibration`: the manifest that variants were
-    calibrated on, which must share no recording with `corpus`. `baseline`: measure NeMo's own export beside them.
-    `jobs`: variants that are judged at once, each in a process of its own with its share of the threads; what a variant
-    costs is measured behind all that, alone. With several, `progress` must be a function of a module.
-    Raises NemoportError kinds for unusable input; a variant that is asked for and not there is a fail.
+    Writes build/results/: <variant>.jsonl, junit.xml, report.md. By default artifacts that are built only for comparison are
+    judged too, into extra-<name>.jsonl, which does not count for the verdict. calibration: the manifest that variants were
+    calibrated on, which must share no recording with `corpus`. baseline: measure NeMo's own export too. jobs: variants that
+    are judged at once, each in a process of its own with its share of the threads; the gate `cost` is run after all others,
+    alone. With several jobs, `progress` must be a function of a module. threads: intra-op threads, 0 for the runtime's choice.
+    Raises NemoportError kinds for unusable input; a variant that is named and not there is a fail.
     """
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = read_checkpoint(str(checkpoint))
@@ -58,19 +58,19 @@ def validate(
         check_disjoint(read_corpus(calibration, rate_hz), evaluation)
     limits = [limits_of(variant) for variant in variants or built(build)]
     oracle = record_oracle(checkpoint, evaluation, build, progress)
-    streaming = checkpoint.spec.streaming  # what it measures is NeMo's cache-aware export, which has no profiles
+    streaming = checkpoint.spec.streaming  # the baseline is NeMo's cache-aware export, which has no profiles
     baseline = baseline and streaming is not None and streaming.attention_lookahead is None
     baselines = record_baseline(checkpoint, evaluation, oracle, build, progress, threads) if baseline else []
 
     def context(one: Limits, threads: int) -> Context:
         return Context(build / one.variant, one, checkpoint, evaluation, oracle, provider, threads, progress)
 
-    beside = {} if variants else comparisons(build)
+    extras = {} if variants else comparisons(build)
     shared = threads or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else 0)
     tasks = [(context(one, shared), results_path(build, one.variant), _but_cost(one)) for one in limits]
     tasks += [
         (context(replace(limits_of(like), variant=name), shared), results_path(build, f"extra-{name}"), ACCURACY_GATES)
-        for name, like in beside.items()
+        for name, like in extras.items()
     ]
     judged = _judge_all(tasks, jobs)
     for one, found in zip(limits, judged, strict=False):
@@ -78,7 +78,7 @@ def validate(
             judge(context(one, threads), results_path(build, one.variant), [COST], found)
     write_reports(build, baselines)
     problems = {one.variant: required_passes(build, one.variant) for one in limits}
-    progress(table(build, [*problems, *(f"extra-{name}" for name in beside)]))
+    progress(table(build, [*problems, *(f"extra-{name}" for name in extras)]))
     for variant, found in problems.items():
         for problem in found:
             progress(f"{variant}: {problem}")
@@ -98,12 +98,18 @@ def _judge_all(tasks: Sequence[tuple[Context, Path, Sequence[str]]], jobs: int) 
 
 
 def end_with_parent() -> None:
-    """Ends this worker as soon as the process that started it is gone, killed included: else it would end its variant
-    first, and a second run beside it would judge the same."""
+    """Ends this worker process as soon as the process that started it has ended or was killed.
+
+    Otherwise the worker would finish its variant, while another `nemoport validate` judged the same one. Does nothing in a
+    process that multiprocessing did not start.
+    """
     parent = parent_process()
+    if parent is None:
+        return
+    sentinel = parent.sentinel
 
     def watch() -> None:
-        wait([parent.sentinel])
+        wait([sentinel])
         os._exit(1)
 
     Thread(target=watch, daemon=True).start()
@@ -116,9 +122,10 @@ def _judge_task(task: tuple[Context, Path, Sequence[str]]) -> list[GateResult]:
 def judge(
     context: Context, path: Path, names: Sequence[str] | None = None, standing: Sequence[GateResult] = ()
 ) -> list[GateResult]:
-    """Runs each required gate (or `names`) that has no pass from the same artifact, oracle, limits and code.
+    """Runs each required gate (or those in `names`) that has no pass with the same artifact, oracle, limits and code.
 
-    `path` holds all results, as soon as each gate has ended, and `standing`, those of other gates.
+    Returns the results of these gates. All results are written to `path` when a gate has ended, together with `standing`,
+    results of other gates.
     """
     kept = _reusable(context, path)
     asked = sorted(names or context.limits.required)
@@ -140,7 +147,7 @@ def judge(
 
 
 def built(build: Path) -> list[str]:
-    """Variants that stand in the build, in the order of gates.toml. Raises ArtifactError if there is none."""
+    """Variants in the build folder, in the order of gates.toml. Raises ArtifactError if there is none."""
     found = [variant for variant in read_limits() if (build / variant / "manifest.json").is_file()]
     if not found:
         raise ArtifactError(
@@ -153,9 +160,10 @@ def built(build: Path) -> list[str]:
 
 
 def comparisons(build: Path) -> dict[str, str]:
-    """Artifacts that are built only to be compared: name -> the variant whose limits they are shown against.
+    """Artifacts that are built only to be compared: name -> the variant whose limits they are judged by.
 
-    They have no block in gates.toml; int8-static-cold, say, is shown beside int8-static and never packaged.
+    They have no block in gates.toml. An example is int8-static-cold, which is judged by the limits of int8-static and never
+    packaged.
     """
     known = sorted(read_limits(), key=len)
     found = sorted(path.parent.name for path in build.glob("*/manifest.json"))
@@ -164,7 +172,7 @@ def comparisons(build: Path) -> dict[str, str]:
 
 
 def _reusable(context: Context, path: Path) -> dict[str, list[GateResult]]:
-    """gate -> results of which all passed, with everything as it is now."""
+    """Results that need no new run: gate -> its results, where all passed with the artifact, limits, oracle and code of now."""
     try:
         sha256, results = context.sha256, read_results(path)
     except NemoportError:  # no artifact, or results of another version: judge anew

@@ -1,4 +1,4 @@
-"""An artifact over a corpus: both flush rules in one pass, several streams at once, packets of every size."""
+"""Runs an artifact over a corpus: both flush rules in one pass, several streams at once, packets of every size."""
 
 from __future__ import annotations
 
@@ -8,30 +8,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from nemoport.artifact import Artifact
+from nemoport.chunker import flush_rules
 from nemoport.session import Session
 from nemoport.speech.corpus import Corpus, Utterance, prompts
-from nemoport.stream import advance, flush_rules
+from nemoport.stream import advance
 from nemoport.tokens import detokenize, read_tokens
 from nemoport.validate.flush_pair import FlushPair, Member
-from nemoport.validate.oracle import sample_positions
+from nemoport.validate.oracle import Record, sample_positions
 
 
 @dataclass(frozen=True)
-class UtteranceRun:
-    """One utterance by one flush rule. sampled_frames: f32 [k, d_model] at `oracle.sample_positions`."""
+class UtteranceRun(Record):
+    """The artifact's run of one utterance by one flush rule: what the oracle keeps of NeMo's, and how it was fed."""
 
     id: str
-    tokens: tuple[int, ...]
-    token_frames: tuple[int, ...]
-    text: str
-    enc_frames: int
-    sampled_frames: np.ndarray
     packet_ms: int
 
 
 @dataclass(frozen=True)
 class CorpusRunner:
-    """Runs one session over utterances."""
+    """Runs one session over utterances. filterbank: f32 [n_mels, n_fft // 2 + 1]; pieces: text of each token."""
 
     session: Session
     filterbank: np.ndarray
@@ -39,51 +35,53 @@ class CorpusRunner:
 
     @staticmethod
     def open(artifact: Artifact, session: Session) -> CorpusRunner:
+        """A runner of `session` with the artifact's filterbank and tokens. Raises ArtifactError if they cannot be read."""
         return CorpusRunner(session, artifact.filterbank(), read_tokens(artifact.shared / "tokens.txt"))
 
     def run(
         self, corpus: Corpus, lookahead: int | None, streams: int, progress: Callable[[float], None] = lambda seconds: None
     ) -> dict[str, tuple[UtteranceRun, ...]]:
-        """flush rule -> what was heard, in the corpus's order.
+        """Runs every utterance by every flush rule of the model: flush rule -> the runs, in the corpus's order.
 
         Up to `streams` utterances at once; one joins at each step until all places are taken, then as others end.
         Utterance u at the checkpoint's i-th lookahead is fed in packets of PACKETS_MS[u + 2i] and [u + 2i + 1] (by one
-        rule and by the other, round the list): over four lookaheads each utterance sees every size.
-        A model with a prompt is told what the corpus says, whatever its neighbours in the batch are told.
-        Raises ArtifactError if a packet size changes the chunks or if a number is not finite, CorpusError as `prompts`.
+        rule and by the other, round the list): over four lookaheads each utterance is fed in every size.
+        Each stream of a model with a prompt gets the prompt of its own utterance, whatever the others in the batch get.
+        progress: called with the seconds of audio done. Raises ArtifactError if a packet size changes the chunks or if a
+        number is not finite, CorpusError as `prompts`.
         """
         rules = flush_rules(self.session.spec)
         turn = 2 * self.session.spec.lookaheads.index(lookahead)
         waiting, slots = list(enumerate(corpus.utterances)), prompts(corpus, self.session.spec)
         running: list[tuple[int, FlushPair]] = []
-        heard: dict[int, dict[str, UtteranceRun]] = {}
+        runs: dict[int, dict[str, UtteranceRun]] = {}
         seconds = 0.0
         while waiting or running:
             if waiting and len(running) < streams:
                 index, utterance = waiting.pop(0)
-                begun = (self.session, self.filterbank, utterance, lookahead, index + turn, slots[index])
-                running.append((index, FlushPair.start(*begun)))
+                pair = FlushPair.start(self.session, self.filterbank, utterance, lookahead, index + turn, slots[index])
+                running.append((index, pair))
             for flush in rules:  # apart: the two endings of an utterance are not two streams of a batch
-                members = [member for _, one in running for member in one.streams if member.flush == flush]
+                members = [member for _, pair in running for member in pair.running if member.flush == flush]
                 for member, frames in zip(members, advance(self.session, [m.stream for m in members]), strict=True):
                     member.frames.append(frames)
-            for index, one in list(running):
-                if one.ended():
-                    running.remove((index, one))
-                    heard[index] = {m.flush: self._heard(one.utterance, m, lookahead) for m in one.streams}
-                    seconds += one.utterance.seconds
+            for index, pair in list(running):
+                if pair.ended():
+                    running.remove((index, pair))
+                    runs[index] = {m.flush: self._run_of(pair.utterance, m, lookahead) for m in pair.running}
+                    seconds += pair.utterance.seconds
                     progress(seconds)
-        return {rule: tuple(heard[i][rule] for i in range(len(heard))) for rule in rules}
+        return {rule: tuple(runs[i][rule] for i in range(len(runs))) for rule in rules}
 
-    def _heard(self, utterance: Utterance, member: Member, lookahead: int | None) -> UtteranceRun:
+    def _run_of(self, utterance: Utterance, member: Member, lookahead: int | None) -> UtteranceRun:
         none = np.zeros((0, self.session.spec.encoder.d_model), np.float32)
         decoded, frames = member.stream.decoded, np.concatenate([none, *member.frames])
         return UtteranceRun(
-            utterance.id,
-            tuple(decoded.tokens),
-            tuple(decoded.token_frames),
-            detokenize(self.pieces, decoded.tokens),
-            len(frames),
-            frames[sample_positions(len(frames), lookahead)],
-            member.packet_ms,
+            tokens=tuple(decoded.tokens),
+            token_frames=tuple(decoded.token_frames),
+            text=detokenize(self.pieces, decoded.tokens),
+            enc_frames=len(frames),
+            sampled_frames=frames[sample_positions(len(frames), lookahead)],
+            id=utterance.id,
+            packet_ms=member.packet_ms,
         )

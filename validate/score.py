@@ -1,4 +1,4 @@
-"""Word error rates and what the number of utterances says about them."""
+"""Word error rates, and their bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNSPACED = ("ja", "zh", "yue", "cmn", "th", "lo", "km", "my")  # written without
 
 @dataclass(frozen=True)
 class WordCounts:
-    """Of one utterance: words in the reference, or characters of a language without spaces, and errors against it."""
+    """Counts of one utterance: words in the reference, or characters of a language without spaces, and errors against it."""
 
     words: int
     substitutions: int
@@ -38,7 +38,8 @@ class Interval:
 
 
 def normalise(text: str) -> str:
-    """Lower case, NFKC, no language tags, no punctuation but the apostrophe, single spaces: conventions are not errors.
+    """Reduces text to what is scored, so that conventions of writing are not errors: NFKC, lower case, single spaces, no
+    language tags, no punctuation but the apostrophe.
 
     Letters, numbers and the marks that belong to them stay (Unicode categories L, N, M): the vowel signs of Hindi are
     marks. Characters that only arrange others (Cf, such as joiners) go without a trace.
@@ -58,13 +59,13 @@ def is_unspaced(language: str) -> bool:
 
 
 def units(text: str, language: str = "") -> str:
-    """The normalised text with a space between what is counted: words, or characters."""
+    """Returns the normalised text with a space between the units that are counted: words, or characters."""
     normal = normalise(text)
     return " ".join(normal.replace(" ", "")) if is_unspaced(language) else normal
 
 
 def count_words(reference: str, hypothesis: str, language: str = "") -> WordCounts:
-    """An empty hypothesis is all deletions; an empty reference makes every word an insertion."""
+    """Counts errors. An empty hypothesis is all deletions; an empty reference makes every word an insertion."""
     import jiwer
 
     reference, hypothesis = units(reference, language), units(hypothesis, language)
@@ -77,13 +78,13 @@ def count_words(reference: str, hypothesis: str, language: str = "") -> WordCoun
 
 
 def count_all(references: Sequence[str], hypotheses: Sequence[str], languages: Sequence[str] = ()) -> list[WordCounts]:
-    """languages: BCP 47 codes; none where all are written with spaces."""
+    """Counts the errors of each utterance. languages: BCP 47 codes; none where all are written with spaces."""
     languages = languages or [""] * len(references)
     return [count_words(*row) for row in zip(references, hypotheses, languages, strict=True)]
 
 
 def wer_percent(counts: Sequence[WordCounts]) -> float:
-    """100 * errors / words over all utterances; NaN without a word."""
+    """Word error rate, 100 * errors / words over all utterances; NaN without a word."""
     words = sum(c.words for c in counts)
     return 100.0 * sum(c.errors for c in counts) / words if words else float("nan")
 
@@ -91,8 +92,8 @@ def wer_percent(counts: Sequence[WordCounts]) -> float:
 def wer_difference(variant: Sequence[Sequence[WordCounts]], base: Sequence[Sequence[WordCounts]]) -> Interval:
     """WER points by which `variant` is worse than `base`: paired percentile bootstrap over utterances.
 
-    Both: for each utterance its counts under one or more conditions (lookaheads), the same ones in both. An utterance
-    is drawn with all its conditions, since errors on one recording are not independent (Bisani and Ney 2004).
+    variant and base hold for each utterance its counts under one or more conditions (lookaheads), the same ones in both. An
+    utterance is drawn with all its conditions, since errors on one recording are not independent (Bisani and Ney 2004).
     """
     added = np.array([sum(c.errors for c in v) - sum(c.errors for c in b) for v, b in zip(variant, base, strict=True)])
     words = np.array([sum(c.words for c in counts) for counts in base])

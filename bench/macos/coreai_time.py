@@ -5,8 +5,8 @@ script itself works. Needs `pip install 'nemoport[coreai]'` or coreai-core alone
 system's own Core AI; see coreai/runtime/_specialization_options.py of the package.
 
 Prints for each graph its milliseconds a call (median, least, of `--runs` after `--warm`), and how long it took to load; and for
-a chunk, as card 003 counts it: stream_pre, both halves, one predict and one joint a frame.
-"""
+a chunk, as the published Core AI conversion of Nemotron 3.5 counts it: stream_pre, both halves, one predict and one joint a
+frame."""
 
 from __future__ import annotations
 

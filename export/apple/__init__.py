@@ -1,1 +1,1 @@
-"""What the targets of Apple's frameworks share: graphs of fixed shapes, for one stream and one lookahead."""
+"""Shared by the targets of Apple's frameworks: graphs of fixed shapes, for one stream and one lookahead."""

@@ -1,10 +1,11 @@
-"""The torch modules of nemoport/apple_graphs.py: fixed shapes and one stream, so that torch.export takes them whole.
+"""Torch modules of the graphs that nemoport/apple/graphs.py describes: of fixed shapes, for one stream, so that torch.export
+takes them whole.
 
-Made of the same pieces as the ONNX encoders and equal to NeMo's streaming. The subsampling keeps the one frame that each of
-its convolutions will see again (kernel 3, stride 2, causal) where NeMo's streaming hands in nine mel frames again and drops
-the two frames that they yield: the same for a lookahead of 1 and more, where nine frames hold all that a kept frame hears.
-At lookahead 0 NeMo's second window has one real frame behind eight of zeros, and what the convolutions make of those zeros is
-not the zeros of their padding: `SubsamplingFirst` then hands on what NeMo's second window would have computed.
+They are made of the same parts as the ONNX encoders and equal NeMo's streaming. The subsampling caches the one frame that each
+of its convolutions reads again (kernel 3, stride 2, causal); NeMo's streaming feeds nine mel frames again and drops the two
+encoder frames that they give. Both are the same for a lookahead of 1 and more, where the nine frames hold the receptive field of
+every kept frame. At lookahead 0 NeMo's second window has one real frame behind eight of zeros, and the convolutions' outputs for
+those zeros differ from the zeros of their padding: `SubsamplingFirst` then returns the caches of NeMo's second window.
 """
 
 from __future__ import annotations
@@ -18,27 +19,21 @@ from torch.nn import functional as F
 from nemoport.apple.graphs import JOINT, PRE, PRE_FIRST, PREDICT, conformer_parts, layers_of
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.decoder import DecoderJoint
-from nemoport.export.encoder import Convolution as CachedConvolution
-from nemoport.export.encoder import StreamingEncoder
-from nemoport.export.layers import CAUSAL_PADDING, MatMul, SelfAttentionWeights, Subsampling, Weights, heads
+from nemoport.export.encoder import CacheAwareEncoder
+from nemoport.export.layers import CAUSAL_PADDING, CachedAttentionWeights, ConvolutionWeights, MatMul, Subsampling
 from nemoport.export.lstm_step import lstm_step
 from nemoport.export.prompt import PromptKernel
 from nemoport.export.shared import check_frontend_buffers
 from nemoport.export.weight_errors import explain_weight_errors, refuse_unused
 
 
-class SelfAttention(SelfAttentionWeights):
-    """Attention over cached and new keys and values of one stream."""
-
-    def __init__(self, weights: Weights, name: str, n_heads: int, positions: Tensor):
-        """positions: [C + 2T - 1, d_model], from the furthest past to the furthest future of a chunk of T frames."""
-        super().__init__(weights, name, n_heads)
-        projected = positions @ weights.take(f"{name}.linear_pos.weight").t()
-        self.positions = nn.Parameter(heads(projected, n_heads).contiguous().unsqueeze(0))  # [1, h, d_k, C + 2T - 1]
-        self.scale_queries(self.positions.shape[2])
+class SelfAttention(CachedAttentionWeights):
+    """Attention over cached and new keys and values of one stream, whose table of positions is that of a chunk of T frames:
+    [1, h, d_k, C + 2T - 1]."""
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x: [1, T, d], keys, values: [h, C, d_k], mask: [1, 1, T, C + T] -> ([1, T, d], next keys, next values)."""
+        """x: [1, T, d]; keys, values: [h, C, d_k]; mask: [1, 1, T, C + T], added to the scores -> ([1, T, d], next keys, next
+        values)."""
         new, left, n_heads, d_k = x.shape[1], keys.shape[1], self.n_heads, keys.shape[2]
         query = self.linear_q(x).reshape(1, new, n_heads, d_k)
         key, value = (linear(x).reshape(1, new, n_heads, d_k).transpose(1, 2) for linear in (self.linear_k, self.linear_v))
@@ -54,23 +49,28 @@ class SelfAttention(SelfAttentionWeights):
         return self.linear_out(context), keys[0, :, new:], values[0, :, new:]
 
 
-class Convolution(CachedConvolution):
+class Convolution(ConvolutionWeights):
+    """Convolution of one stream with a cache of the last k - 1 frames before the chunk, k being the kernel's size."""
+
     def forward(self, x: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
-        """x: [1, T, d], cache: [d, k - 1] -> ([1, T, d], next cache)."""
+        """x: [1, T, d]; cache: [d, k - 1] -> ([1, T, d], next cache)."""
         value, gate = self.pointwise_conv1(x).split(self.depthwise_weight.shape[0], -1)
-        seen = torch.cat([cache.unsqueeze(0), (value * torch.sigmoid(gate)).transpose(1, 2)], 2)
-        y = F.conv1d(seen, self.depthwise_weight, self.depthwise_bias, groups=self.depthwise_weight.shape[0])
-        return self.pointwise_conv2(F.silu(self.norm(y.transpose(1, 2)))), seen[0, :, x.shape[1] :]
+        window = torch.cat([cache.unsqueeze(0), (value * torch.sigmoid(gate)).transpose(1, 2)], 2)
+        y = F.conv1d(window, self.depthwise_weight, self.depthwise_bias, groups=self.depthwise_weight.shape[0])
+        return self.pointwise_conv2(F.silu(self.norm(y.transpose(1, 2)))), window[0, :, x.shape[1] :]
 
 
-class AppleEncoder(StreamingEncoder):
-    """Holds the encoder's parts, for chunks of one lookahead; the graphs take them from here."""
+class AppleEncoder(CacheAwareEncoder):
+    """The encoder's layers, for chunks of one lookahead, from which the modules of the graphs are made."""
 
-    ATTENTION, CONVOLUTION, FOLD_HALF = SelfAttention, Convolution, True
+    ATTENTION, CONVOLUTION = SelfAttention, Convolution
 
 
 class SubsamplingLater(nn.Module):
-    """mel [1, 8(r + 1), n_mels], length i32 [1], three caches [1, channels, 1, bands] -> embeds [1, r + 1, d], the next ones."""
+    """Subsampling of a later chunk.
+
+    mel [1, 8(r + 1), n_mels]; length i32 [1]; three caches [1, channels, 1, bands] -> embeds [1, r + 1, d], the next caches.
+    """
 
     def __init__(self, parts: Subsampling):
         super().__init__()
@@ -88,8 +88,10 @@ class SubsamplingLater(nn.Module):
 
 
 class SubsamplingFirst(nn.Module):
-    """mel [1, 1 + 8r, n_mels], length i32 [1] -> as `SubsamplingLater`. zeros_before: frames of zeros that NeMo's second
-    window has in front of this one."""
+    """Subsampling of a first chunk. zeros_before: number of zero frames before the chunk in NeMo's second window.
+
+    mel [1, 1 + 8r, n_mels]; length i32 [1] -> embeds [1, r + 1, d], three caches as of `SubsamplingLater`.
+    """
 
     def __init__(self, parts: Subsampling, zeros_before: int):
         super().__init__()
@@ -107,15 +109,16 @@ class SubsamplingFirst(nn.Module):
         return (_flat(self.parts, x), *kept)
 
 
-class Conformer(nn.Module):
-    """Some of the encoder's layers. x [1, T, d], neg_mask [1, 1, T, C + T], k_cache, v_cache [layers, h, C, d_k], conv_cache
-    [layers, d, k - 1] -> y [1, T, d] and the three caches, next."""
+class ConformerLayers(nn.Module):
+    """Some of the encoder's layers."""
 
     def __init__(self, layers: nn.ModuleList):
         super().__init__()
         self.layers = layers
 
-    def forward(self, x, neg_mask, k_cache, v_cache, conv_cache):
+    def run(self, x, neg_mask, k_cache, v_cache, conv_cache):
+        """x [1, T, d]; neg_mask [1, 1, T, C + T]; k_cache, v_cache [layers, h, C, d_k]; conv_cache [layers, d, k - 1]
+        -> frames [1, T, d] and the three caches, next."""
         kept = []
         for i, layer in enumerate(self.layers):
             x, *caches = layer(x, (k_cache[i], v_cache[i], neg_mask), (conv_cache[i],))
@@ -123,33 +126,41 @@ class Conformer(nn.Module):
         return x, *(torch.stack(caches) for caches in zip(*kept, strict=True))
 
 
-class LastConformer(Conformer):
-    """The last of them: encoded [1, T, d] and enc_proj [1, T, joint_hidden] in the place of y."""
+class Conformer(ConformerLayers):
+    """Layers of a part that another part follows: inputs and outputs of `ConformerLayers.run`."""
+
+    def forward(self, x, neg_mask, k_cache, v_cache, conv_cache):
+        return self.run(x, neg_mask, k_cache, v_cache, conv_cache)
+
+
+class LastConformer(ConformerLayers):
+    """Layers of the last part, and the joint's projection: as `Conformer`, but with encoded [1, T, d] and enc_proj
+    [1, T, joint_hidden] in place of the frames."""
 
     def __init__(self, layers: nn.ModuleList, projection: MatMul):
         super().__init__(layers)
         self.projection = projection
 
     def forward(self, x, neg_mask, k_cache, v_cache, conv_cache):
-        x, *caches = super().forward(x, neg_mask, k_cache, v_cache, conv_cache)
+        x, *caches = self.run(x, neg_mask, k_cache, v_cache, conv_cache)
         return x, self.projection(x), *caches
 
 
-class PromptedConformer(Conformer):
-    """The same of a model that is told a language: one_hot [1, slots]."""
+class PromptedConformer(ConformerLayers):
+    """As `LastConformer`, of a model with a language prompt: with one_hot [1, slots], 1 at the language's slot."""
 
     def __init__(self, layers: nn.ModuleList, projection: MatMul, prompt: PromptKernel):
         super().__init__(layers)
         self.projection, self.prompt = projection, prompt
 
     def forward(self, x, neg_mask, k_cache, v_cache, conv_cache, one_hot):
-        x, *caches = super().forward(x, neg_mask, k_cache, v_cache, conv_cache)
+        x, *caches = self.run(x, neg_mask, k_cache, v_cache, conv_cache)
         x = self.prompt.out(F.relu(self.prompt.frames(x) + torch.matmul(one_hot, self.prompt.slots)))
         return x, self.projection(x), *caches
 
 
 class Predict(nn.Module):
-    """token i32 [1, 1], h, c [layers, 1, hidden] -> dec_out [1, joint_hidden], next h and c."""
+    """Prediction network: token i32 [1, 1]; h, c [layers, 1, hidden] -> dec_out [1, joint_hidden], next h and c."""
 
     def __init__(self, decoder: DecoderJoint):
         super().__init__()
@@ -161,7 +172,7 @@ class Predict(nn.Module):
 
 
 class Join(nn.Module):
-    """dec_out, enc_frame [1, joint_hidden] -> token_logits [1, scores], raw."""
+    """Joint: dec_out, enc_frame [1, joint_hidden] -> token_logits [1, n_scores], raw."""
 
     def __init__(self, head: MatMul):
         super().__init__()
@@ -172,10 +183,14 @@ class Join(nn.Module):
 
 
 def graph_modules(checkpoint: Checkpoint, lookahead: int, parts: int, dtype: torch.dtype) -> tuple[dict[str, nn.Module], int]:
-    """Graph name -> module, and the channels of the subsampling. dtype: of the encoder. Raises CheckpointError."""
+    """Makes the modules of every graph: graph name -> module, and the number of channels of the subsampling.
+
+    lookahead: that of the chunks; parts: number of graphs that the layers are divided among; dtype: of the encoder. Raises
+    CheckpointError, and UsageError for an offline model.
+    """
     weights, spec = checkpoint.load_weights(), checkpoint.spec
     check_frontend_buffers(checkpoint, weights)
-    streaming = replace(spec.streaming, lookaheads=(lookahead,))
+    streaming = replace(spec.require_streaming(), lookaheads=(lookahead,))
     with explain_weight_errors(checkpoint), torch.no_grad():
         decoder = DecoderJoint(weights, spec.decoding)
         encoder = AppleEncoder(weights, streaming, spec.prompt)
@@ -190,7 +205,7 @@ def graph_modules(checkpoint: Checkpoint, lookahead: int, parts: int, dtype: tor
         part = encoder.layers[layers.start : layers.stop]
         if layers.stop < streaming.n_layers:
             modules[name] = Conformer(part)
-        elif spec.prompt:
+        elif encoder.prompt_kernel is not None:
             modules[name] = PromptedConformer(part, decoder.enc, encoder.prompt_kernel)
         else:
             modules[name] = LastConformer(part, decoder.enc)
@@ -200,21 +215,21 @@ def graph_modules(checkpoint: Checkpoint, lookahead: int, parts: int, dtype: tor
 
 
 def _stages(parts: Subsampling):
-    """What stands between two caches: a strided convolution of frames [1, channels, T, bands], the first of which stand for
-    its padding, and what follows it up to the next."""
+    """Yields the functions between two caches: a strided convolution of frames [1, channels, T, bands], the first of which are in
+    place of its padding, and the layers up to the next one."""
     yield lambda x: F.relu(parts.first(_with_bands(x)))
     for depthwise, pointwise in zip(parts.depthwise, parts.pointwise, strict=True):
         yield lambda x, one=depthwise, two=pointwise: F.relu(two(one(_with_bands(x))))
 
 
 def _with_bands(x: Tensor) -> Tensor:
-    """With the causal padding of the mel bands."""
+    """Adds the causal padding of the mel bands."""
     return _joined(x, 3, CAUSAL_PADDING[1], CAUSAL_PADDING[3])
 
 
 def _joined(x: Tensor, axis: int, before: int, behind: int) -> Tensor:
-    """With zeros on an axis. By joining, for Core AI's runtime for the CPU pads much slower, a convolution's padding too: 32 ms
-    of processor time for [1, 64, 29, 65] where this takes 6."""
+    """Concatenates zeros before and behind x on an axis. Core AI's runtime for the CPU pads much slower, a convolution's padding
+    too: 32 ms of processor time for [1, 64, 29, 65] where this takes 6."""
     zeros = [x.new_zeros([size if i == axis else n for i, n in enumerate(x.shape)]) for size in (before, behind) if size]
     return torch.cat([*zeros[: bool(before)], x, *zeros[bool(before) :]], axis)
 
@@ -226,4 +241,5 @@ def _valid(x: Tensor, length: Tensor) -> Tensor:
 
 
 def _flat(parts: Subsampling, x: Tensor) -> Tensor:
+    """Projects [1, channels, T, bands] to frames [1, T, d]."""
     return parts.out(x.transpose(1, 2).reshape(1, x.shape[2], parts.out.weight.shape[0]))

@@ -1,4 +1,4 @@
-"""Rounds weights to the grid that a converter compresses them to, so that the program that is proven has the rounded ones."""
+"""Rounds weights to the grid that a converter compresses them to, so that the program that the gates run has the rounded ones."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from nemoport.export.layers import MatMul
 
 
 def round_weights(module: nn.Module, bits: int, block: int, least: int) -> None:
-    """Every product's weight [in, out] of at least so many values, in place: symmetric, one scale for `block` inputs of an
-    output, or for all of them where it is 0. Compressed again by the same rule, they stay as they are."""
+    """Rounds the weight [in, out] of every MatMul below `module` in place, to symmetric integers of `bits` bits.
+
+    block: number of inputs of an output that share a scale, 0 for all of them; least: weights of fewer values are left as they
+    are. A weight that is compressed again by the same rule stays as it is.
+    """
     top = 2 ** (bits - 1) - 1
     for part in module.modules():
         if isinstance(part, MatMul) and part.weight.numel() >= least:

@@ -1,8 +1,8 @@
-"""What the targets with fixed shapes share: which lookahead they are of, the traced programs, metadata.json."""
+"""Shared by the targets of Apple's frameworks: the lookahead of their graphs, the traced programs, metadata.json."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AppleParameters:
-    """dtype: of the encoder's floats; parts: that the conformer is cut into; lookahead: None until a checkpoint is known."""
+    """Parameters of graphs of fixed shapes. dtype: of the encoder's floats; parts: number of graphs that its layers are divided
+    among; lookahead: None until `resolved` chooses one for a checkpoint."""
 
     dtype: str
     parts: int
@@ -30,7 +31,7 @@ class AppleParameters:
 
     @property
     def chosen_lookahead(self) -> int:
-        """Raises UsageError before it is resolved."""
+        """The lookahead. Raises UsageError if it is not resolved."""
         if self.lookahead is None:
             raise UsageError("No lookahead was chosen.", expected="parameters as `resolved` returns them", found="none")
         return self.lookahead
@@ -40,14 +41,15 @@ Parameters = TypeVar("Parameters", bound="AppleParameters")
 
 
 def resolved(parameters: Parameters, spec: ModelSpec, target: str) -> Parameters:
-    """With the checkpoint's default lookahead, or the only one of its profile. Raises UsageError, see `check_served`."""
+    """Completes the parameters with the checkpoint's default lookahead, or the only one of its profile. Raises UsageError as
+    `check_served`. target: its name, for the error."""
     check_served(spec, None if spec.streaming is None else default_lookahead(spec), target)
     return replace(parameters, lookahead=default_lookahead(spec))
 
 
 @dataclass(frozen=True)
 class Traced:
-    """program: torch.export.ExportedProgram of a module with the inputs and outputs of `graph`."""
+    """A traced module. program: with the inputs and outputs of `graph`."""
 
     program: torch.export.ExportedProgram
     graph: Interface
@@ -58,8 +60,11 @@ def trace(
     parameters: AppleParameters,
     change: Callable[[str, torch.nn.Module], None] = lambda name, module: None,
 ) -> tuple[dict[str, Traced], int]:
-    """Graph name -> program, and the channels of the subsampling. change: what is done to each module before. Raises
-    CheckpointError."""
+    """Traces every graph of a checkpoint: graph name -> program, and the number of channels of the subsampling.
+
+    change(graph name, module): changes a module in place before it is traced. Raises CheckpointError; UsageError for parameters
+    without a lookahead.
+    """
     import torch
 
     from nemoport.export.apple.modules import graph_modules
@@ -73,9 +78,10 @@ def trace(
 
 
 def trace_one(module: torch.nn.Module, graph: Interface) -> Traced:
+    """Traces a module with inputs of the types and shapes of `graph`, which has no dynamic dimension."""
     import torch
 
-    example = {key: torch.ones(tensor.shape, dtype=getattr(torch, tensor.dtype)) for key, tensor in graph.inputs.items()}
+    example = {key: torch.ones(tensor.of(), dtype=getattr(torch, tensor.dtype)) for key, tensor in graph.inputs.items()}
     with torch.no_grad():
         return Traced(torch.export.export(module, args=(), kwargs=example), graph)
 
@@ -83,7 +89,10 @@ def trace_one(module: torch.nn.Module, graph: Interface) -> Traced:
 def write_metadata(
     folder: Path, checkpoint: Checkpoint, target: str, parameters: AppleParameters, channels: int, files: dict[str, str]
 ) -> None:
-    """metadata.json: what a host must know of the graphs, and `channels`. files: graph name -> path within `folder`."""
+    """Writes metadata.json, which describes the graphs and how to run them, for applications that do not use nemoport.
+
+    channels: of the subsampling; files: graph name -> path within `folder`.
+    """
     spec, lookahead = checkpoint.spec, parameters.chosen_lookahead
     streaming, decoding = spec.require_streaming(), spec.decoding
     graphs = graph_interfaces(spec, lookahead, channels, parameters.parts, parameters.dtype)
@@ -110,13 +119,13 @@ def write_metadata(
 
 
 def file_roles(folder: Path) -> dict[str, str]:
-    """Role -> path of every file in `folder`, those within packages that are folders too."""
+    """Role -> path of every file in `folder`; a package that is a folder counts with each of its files."""
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return {path: path for path in paths}
 
 
 def _described(graph: Interface) -> dict:
-    def side(tensors: dict[str, Tensor]) -> list[dict]:  # a list, as their order is the module's
+    def side(tensors: Mapping[str, Tensor]) -> list[dict]:  # a list, as their order is the module's
         return [{"name": name, "dtype": tensor.dtype, "shape": list(tensor.shape)} for name, tensor in tensors.items()]
 
     return {"inputs": side(graph.inputs), "outputs": side(graph.outputs)}

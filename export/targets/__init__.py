@@ -1,7 +1,7 @@
 """The formats that checkpoints are converted to: each module or folder here defines TARGET, a `nemoport.export.target.Target`.
 
-A target imports no heavy package at module level. Its variants stand in the same build folder: openvino-fp32, litert-int8, ...
-Their limits are blocks of gates.toml with `target`, and the runtime that runs them is in nemoport/runtimes, by the same name.
+A target imports no heavy package at module level. Its variants are folders of the same build: openvino-fp32, litert-int8, ...
+Their limits are the blocks of gates.toml with its name as `target`. Their runtime is in nemoport/runtimes, under the same name.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from nemoport.runtime import check_installed
 
 
 def targets() -> dict[str, Target]:
+    """Every target by its name."""
     found = [import_module(f"{__name__}.{module.name}").TARGET for module in pkgutil.iter_modules(__path__)]
     return {target.name: target for target in found}
 
 
 def load_target(name: str) -> Target:
-    """Raises UsageError for a target that does not exist, or whose packages are not installed."""
+    """The target of a name. Raises UsageError for one that does not exist, or whose packages are not installed."""
     known = targets()
     if name not in known:
         raise UsageError(
@@ -47,11 +48,11 @@ def export_target(
     caches: str = NEMO,
     progress: Progress,
 ) -> Artifact:
-    """Makes the variant of a target's precision, or returns what the same inputs made before.
+    """Builds the variant of a target's precision, or returns what the same inputs made before.
 
     caches: the cache layout; the precision kv-fp32 is fp32 in the layout kv. calibration: NeMo manifest, for the precisions that
-    need audio. Raises as `load_target`; UsageError for a precision that the target has not or a checkpoint that it cannot serve,
-    CorpusError, CheckpointError, OutputError.
+    need audio; progress: is given a line for each step. Raises as `load_target`; UsageError for a precision that the target does
+    not have or a checkpoint that it cannot be made of, CorpusError, CheckpointError, OutputError.
     """
     one = load_target(target)
     check_layout(caches, checkpoint.spec)

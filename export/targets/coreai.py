@@ -1,4 +1,5 @@
-"""Core AI: the graphs of card 003, an .aimodel each, in fp32 or, of the encoder, fp16. See nemoport/apple_graphs.py.
+"""Core AI: the graphs of mlboydaisuke/Nemotron-3.5-ASR-Streaming-CoreAI (nemoport/apple/graphs.py), an .aimodel each, in
+fp32 or, of the encoder, fp16.
 
 One lookahead an artifact: the checkpoint's default, or that of a profile (`--profile 1120ms/13`).
 """
@@ -14,14 +15,16 @@ from nemoport.runtimes.coreai import SUFFIX
 from nemoport.runtimes.coreai import TARGET as NAME
 from nemoport.spec import ModelSpec
 
-HALVES = 2  # whole, the loader of a device refuses 24 layers, says card 003
+HALVES = 2  # a device refuses to load 24 layers in one graph, by the model card of mlboydaisuke/Nemotron-3.5-ASR-Streaming-CoreAI
 
 
 def resolve(parameters: AppleParameters, spec: ModelSpec) -> AppleParameters:
+    """As `Target.resolve`."""
     return resolved(parameters, spec, NAME)
 
 
 def convert(source: Source, folder: Path, parameters: AppleParameters, progress: Progress) -> dict[str, str]:
+    """As `Target.convert`. Raises CheckpointError."""
     traced, channels = trace(source.checkpoint, parameters)
     files = {name: f"{name}{SUFFIX}" for name in traced}
     for name, file in files.items():
@@ -32,7 +35,7 @@ def convert(source: Source, folder: Path, parameters: AppleParameters, progress:
 
 
 def save(traced: Traced, path: Path) -> None:
-    """path: of the folder to be written, NAME.aimodel."""
+    """Converts a traced module and writes it to `path`, a folder with the suffix .aimodel."""
     from coreai_torch import TorchConverter, get_decomp_table
 
     converter = TorchConverter(mode=TorchConverter.Mode.RELEASE)  # DEBUG writes the paths of this machine into it
@@ -45,7 +48,7 @@ def save(traced: Traced, path: Path) -> None:
 
 
 def _dateless(metadata) -> None:
-    """The same checkpoint gives the same bytes on any day."""
+    """Removes the date, so that the same checkpoint gives the same bytes on any day."""
     metadata.creation_date = 0.0
 
 

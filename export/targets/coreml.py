@@ -1,7 +1,7 @@
-"""Core ML: the graphs of nemoport/apple_graphs.py, an .mlpackage each, and beside them the programs that they were made from.
+"""Core ML: the graphs of nemoport/apple/graphs.py, an .mlpackage each, and beside them the programs that they were made from.
 
-Core ML predicts on macOS only. What is proven here is the .pt2, the very ExportedProgram that was converted, run by torch in
-float32; of the compressed precisions its weights are rounded already, to the grid that the package stores.
+Core ML predicts on macOS only. The gates run the .pt2, the very ExportedProgram that was converted, by torch in float32; in the
+compressed precisions its weights are rounded already, to the grid that the package stores.
 
 One lookahead an artifact: the checkpoint's default, or that of a profile (`--profile 1120ms/13`).
 """
@@ -10,32 +10,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from nemoport.apple.graphs import CONFORMER, JOINT
 from nemoport.export.apple.trace import AppleParameters, file_roles, resolved, trace, write_metadata
 from nemoport.export.target import Source, Target
-from nemoport.interface import Tensor
+from nemoport.interface import Interface, Tensor
 from nemoport.progress import Progress
 from nemoport.runtimes.coreml import NAMES, PACKAGE_SUFFIX, PROGRAM_SUFFIX
 from nemoport.runtimes.coreml import TARGET as NAME
 from nemoport.spec import ModelSpec
 
+if TYPE_CHECKING:
+    import torch
+
 
 @dataclass(frozen=True)
 class CoreMLParameters(AppleParameters):
-    """compute: precision of the arithmetic, and of the weights that are not compressed; weight_bits: 8 or 4 in the encoder's
-    products and the joint, else None; block: weights of one output that share a scale at most, 0 for all of them."""
+    """Parameters of Core ML packages. compute: precision of the arithmetic, and of the weights that are not compressed;
+    weight_bits: 8 or 4 in the encoder's products and the joint, else None; block: largest number of weights of one output that
+    share a scale, 0 for all of them."""
 
     compute: str = "float32"
     weight_bits: int | None = None
     block: int = 0
 
 
-COMPRESSED = (CONFORMER, JOINT)  # the others hold small weights, and the table of embeddings, which is looked up
+COMPRESSED = (CONFORMER, JOINT)  # the others hold small weights, and the table of embeddings, which is gathered from
 LEAST_WEIGHTS = 2048  # of a tensor that is compressed: norms, biases and depthwise kernels are not worth it
 
 
 def resolve(parameters: CoreMLParameters, spec: ModelSpec) -> CoreMLParameters:
+    """As `Target.resolve`; a block that does not divide the model's sizes is halved until it does."""
     parameters, block = resolved(parameters, spec, NAME), parameters.block
     while block and (spec.encoder.d_model % block or spec.decoding.joint_hidden % block):
         block //= 2
@@ -43,6 +49,7 @@ def resolve(parameters: CoreMLParameters, spec: ModelSpec) -> CoreMLParameters:
 
 
 def convert(source: Source, folder: Path, parameters: CoreMLParameters, progress: Progress) -> dict[str, str]:
+    """As `Target.convert`. Raises CheckpointError."""
     import torch
 
     from nemoport.export.apple.rounding import round_weights
@@ -63,12 +70,12 @@ def convert(source: Source, folder: Path, parameters: CoreMLParameters, progress
     return file_roles(folder)
 
 
-def package(name: str, program, graph, parameters: CoreMLParameters):
-    """-> coremltools MLModel."""
+def package(name: str, program: torch.export.ExportedProgram, graph: Interface, parameters: CoreMLParameters) -> Any:
+    """Converts a program to a coremltools MLModel, with the weights of a graph of COMPRESSED in `weight_bits` bits."""
     import coremltools as ct
     import coremltools.optimize.coreml as optimize
 
-    model = ct.convert(
+    model: Any = ct.convert(
         program,
         inputs=[ct.TensorType(name=key, shape=one.shape, dtype=_numpy(one)) for key, one in graph.inputs.items()],
         outputs=[ct.TensorType(name=key, dtype=_numpy(one)) for key, one in graph.outputs.items()],
@@ -83,8 +90,9 @@ def package(name: str, program, graph, parameters: CoreMLParameters):
         mode="linear_symmetric", dtype=f"int{parameters.weight_bits}", weight_threshold=LEAST_WEIGHTS, **granularity
     )
     weights = optimize.get_weights_metadata(model, weight_threshold=LEAST_WEIGHTS)
-    alone = {name: None for name, weight in weights.items() if weight.val.ndim != 2}  # positions, depthwise kernels
-    return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=config, op_name_configs=alone))
+    # Positions and depthwise kernels are left out. coremltools annotates this mapping of names to configs as one config.
+    others: Any = {name: None for name, weight in weights.items() if weight.val.ndim != 2}
+    return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=config, op_name_configs=others))
 
 
 def _numpy(tensor: Tensor):

@@ -1,4 +1,4 @@
-"""ONNX, the format that the others are made from: fp32 graphs in either cache layout. Other precisions are quantize/'s."""
+"""ONNX: fp32 graphs in either cache layout, from which other formats and precisions (quantize/) are made."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from nemoport.variant import FP32
 
 @dataclass(frozen=True)
 class Parameters:
+    """layout: the cache layout, NEMO or KV."""
+
     layout: str
 
 
 class OnnxTarget(Target):
-    """Its variants have no prefix: they are fp32 and kv-fp32."""
+    """The target whose variants have no prefix: fp32 and kv-fp32."""
 
     def recipe(self, precision: str, parameters: Parameters, spec: ModelSpec) -> Recipe:
         return build.onnx_recipe(spec, parameters.layout)
 
 
 def convert(source: Source, folder: Path, parameters: Parameters, progress: Progress) -> dict[str, str]:
+    """As `Target.convert`. Raises CheckpointError."""
     return build.fill(source.checkpoint, folder, parameters.layout)
 
 

@@ -1,1 +1,1 @@
-"""What the runtimes of Apple's frameworks share: graphs of fixed shapes, for one stream and one lookahead."""
+"""Graphs of fixed shapes, for one stream and one lookahead, which the runtimes of Apple's frameworks share."""

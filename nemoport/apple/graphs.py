@@ -1,16 +1,17 @@
-"""A streaming model as graphs of fixed shapes, for runtimes that compile them ahead: one stream, one lookahead, as card 003.
+"""A streaming model as graphs of fixed shapes, for runtimes that compile them ahead: one stream, one lookahead, as in
+mlboydaisuke/Nemotron-3.5-ASR-Streaming-CoreAI.
 
-    stream_pre_first   mel of the first chunk -> embeds, and what the strided convolutions saw last
-    stream_pre         mel of a later chunk and those three caches -> embeds, the caches
+    stream_pre_first   mel of the first chunk -> embeds, and the last inputs of the three strided convolutions, their caches
+    stream_pre         mel of a later chunk and those caches -> embeds, the caches
     stream_conformer   embeds, additive mask, projected keys and values, convolution caches -> frames, the caches; cut in
-                       two halves, _a and _b, where a runtime cannot load it whole. The last part also holds the prompt, told
-                       as a one-hot vector, and the joint's projection of the frames
+                       two halves, _a and _b, where a runtime cannot load it whole. The last part also takes the prompt, as a
+                       one-hot vector, and contains the joint's projection of the frames
     predict            token, LSTM states -> prediction, states
     joint              prediction and one projected frame -> scores
 
 Both kinds of chunk yield lookahead + 1 frames, so that the conformer is the same for both. Caches go in as they came out; all
-start as zeros. `length` counts valid new mel frames, zeros stand behind them: the card has no such input, and without it the
-frames at the end of a stream, whose last window is not full, would not be NeMo's.
+start as zeros. `length` counts valid new mel frames, with zeros behind them: that package has no such input, and without it
+the frames at the end of a stream, whose last window is not full, would not be NeMo's.
 """
 
 from __future__ import annotations
@@ -29,21 +30,26 @@ PRE_FIRST, PRE, CONFORMER, PREDICT, JOINT = "stream_pre_first", "stream_pre", "s
 PRE_CACHES = ("pre_cache_0", "pre_cache_1", "pre_cache_2")
 CONFORMER_CACHES = ("k_cache", "v_cache", "conv_cache")
 NEXT = "_next"  # an output that is an input of the next chunk
-METADATA = "metadata.json"  # what a host must know of the graphs, their interfaces among it
+METADATA = "metadata.json"  # facts of the graphs for a host, such as their interfaces
 
 
 def conformer_parts(parts: int) -> list[str]:
+    """Returns the names of the graphs that the conformer is cut into."""
     return [CONFORMER] if parts == 1 else [f"{CONFORMER}_{letter}" for letter in string.ascii_lowercase[:parts]]
 
 
 def layers_of(parts: int, n_layers: int) -> list[range]:
-    """Of each part; the first ones hold one more where they cannot all hold as many."""
+    """Returns the layers of each part; the first parts have one more where the layers do not divide evenly."""
     bounds = [-(-n_layers * part // parts) for part in range(parts + 1)]
     return [range(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
 
 
 def graph_interfaces(spec: ModelSpec, lookahead: int, channels: int, parts: int, dtype: str) -> dict[str, Interface]:
-    """channels: of the subsampling's convolutions; dtype: of the encoder's floats, the decoder's are f32."""
+    """Returns each graph's interface by its name.
+
+    channels: of the subsampling's convolutions; parts: that the conformer is cut into; dtype: of the encoder's floats, the
+    decoder's are f32. Raises UsageError for an offline model.
+    """
     streaming, decoding, n_mels = spec.require_streaming(), spec.decoding, spec.frontend.n_mels
     frames, left = lookahead + 1, streaming.left_context_enc_frames
     heads, d_model = streaming.n_heads, streaming.d_model
@@ -77,17 +83,20 @@ def graph_interfaces(spec: ModelSpec, lookahead: int, channels: int, parts: int,
 
 
 def negative_mask(streaming: StreamingSpec, frames: int, cached: int, valid: int) -> np.ndarray:
-    """f32 [1, 1, frames, C + frames], added to the scores: of C cached frames the last `cached` are filled, of the new ones
-    the first `valid`. Where the attention looks ahead less than the chunk, a frame sees those of its own group and, of
-    those before it, as many as fit into the left context (NeMo ConformerEncoder._create_masks)."""
+    """Computes the mask that is added to the attention scores, f32 [1, 1, frames, C + frames].
+
+    Of the C cached frames the last `cached` are filled, of the new ones the first `valid` are. Where the attention's lookahead
+    is less than the chunk, a frame attends to those of its own group and, of those before it, to as many as fit into the left
+    context (NeMo ConformerEncoder._create_masks).
+    """
     left = streaming.left_context_enc_frames
     key = np.arange(left + frames)
-    seen = ((key >= left - cached) & (key < left + valid))[None, :]
+    attended = ((key >= left - cached) & (key < left + valid))[None, :]
     if streaming.attention_lookahead is not None:
         size = streaming.attention_lookahead + 1
         behind = (key[left:] // size)[:, None] - (key // size)[None, :]
-        seen = seen & (behind >= 0) & (behind <= left // size)
-    return np.where(np.broadcast_to(seen, (frames, left + frames)), 0.0, MASKED_SCORE).astype(np.float32)[None, None]
+        attended = attended & (behind >= 0) & (behind <= left // size)
+    return np.where(np.broadcast_to(attended, (frames, left + frames)), 0.0, MASKED_SCORE).astype(np.float32)[None, None]
 
 
 def check_served(spec: ModelSpec, lookahead: int | None, target: str) -> None:
@@ -113,7 +122,7 @@ def _next(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_interfaces(artifact: Artifact) -> dict[str, Interface]:
-    """Graph name -> its interface, as the artifact's own metadata.json describes it. Raises ArtifactError."""
+    """Reads graph name -> its interface from the artifact's metadata.json. Raises ArtifactError."""
     raw = read_json(artifact.folder / METADATA, "export again")["graphs"]
 
     def tensors(side: list[dict]) -> dict[str, Tensor]:
@@ -123,17 +132,16 @@ def read_interfaces(artifact: Artifact) -> dict[str, Interface]:
 
 
 def expected_interfaces(artifact: Artifact, spec: ModelSpec) -> dict[str, Interface]:
-    """Graph name -> what it must be for `spec` and the artifact's recipe. Raises UsageError."""
-    recipe = artifact.manifest.recipe
-    check_served(spec, recipe.parameters["lookahead"], recipe.target)
+    """Returns graph name -> the interface that it must have for `spec` and the artifact's recipe. Raises UsageError."""
+    recipe, lookahead = artifact.manifest.recipe, fixed_lookahead(artifact)
+    check_served(spec, lookahead, recipe.target)
     channels = read_json(artifact.folder / METADATA, "export again")["subsampling_channels"]
-    sizes = (recipe.parameters["parts"], recipe.parameters["dtype"])
-    return graph_interfaces(spec, recipe.parameters["lookahead"], channels, *sizes)
+    return graph_interfaces(spec, lookahead, channels, recipe.parameters["parts"], recipe.parameters["dtype"])
 
 
 def fixed_lookahead(artifact: Artifact) -> int:
-    """The one that the graphs are made for. Raises ArtifactError."""
-    lookahead = artifact.manifest.recipe.parameters.get("lookahead")
+    """Returns the lookahead that an artifact's graphs are made for. Raises ArtifactError if its recipe has none."""
+    lookahead = artifact.manifest.recipe.lookahead
     if not isinstance(lookahead, int):
         raise ArtifactError(
             f"{artifact.folder} does not record its lookahead.",

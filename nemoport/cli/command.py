@@ -1,4 +1,4 @@
-"""What a subcommand is. Each module of a subcommand has one: `COMMAND`."""
+"""The description of a subcommand. Each module of a subcommand has one: `COMMAND`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def option(*flags: str, **settings: Any) -> Option:
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand. help: its line in `nemoport --help`; run: is given the parsed options, returns the exit code or None for 0.
+    """A subcommand. help: its line in `nemoport --help`; run: takes the parsed options, returns the exit code or None for 0.
 
     `run` imports what it needs when it is called, so that `nemoport --help` is instant.
     """

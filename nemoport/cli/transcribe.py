@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _transcribe_live(recognizer: Recognizer) -> None:
-    """Prints the text of raw 16-bit PCM from stdin as soon as it is certain."""
+    """Prints the text of raw 16-bit PCM from stdin as soon as it is final."""
     import numpy as np
 
     stream, shown = recognizer.stream(), ""
@@ -55,7 +55,8 @@ def _transcribe_live(recognizer: Recognizer) -> None:
         sys.stdout.flush()
         shown = text
 
-    while packet := sys.stdin.buffer.read1(65536):
+    # typeshed types the buffer as BinaryIO; a process's is an io.BufferedReader.
+    while packet := sys.stdin.buffer.read1(65536):  # pyright: ignore[reportAttributeAccessIssue]
         if len(packet) % 2:
             packet += sys.stdin.buffer.read(1)
         stream.feed(np.frombuffer(packet[: len(packet) // 2 * 2], "<i2").astype(np.float32) / 32768)

@@ -14,7 +14,7 @@ from nemoport.errors import UsageError
 if TYPE_CHECKING:
     from nemoport.spec import ModelSpec
 
-JOBS = option("--jobs", type=int, default=1, help="variants judged at once, each in a process with its share of the cores")
+JOBS = option("--jobs", type=int, default=1, help="variants validated at once, each in a process with its share of the cores")
 DATASET = (
     option("--dataset", help="in place of --corpus: a data set of the Hub such as google/fleurs, or a folder like one"),
     option("--languages", default="", help="its configurations, such as en_us,de_de"),
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _manifest(options: argparse.Namespace, spec: ModelSpec) -> Path:
-    """Of the data set, fetched into the build folder."""
+    """Returns the manifest of the data set, fetched into the build folder."""
     from nemoport.speech.dataset import Part, dataset_manifest
 
     return dataset_manifest(

@@ -1,4 +1,4 @@
-"""The runtimes that artifacts run in: each module or folder here is one, and defines RUNTIME, a `nemoport.runtime.Runtime`."""
+"""The runtimes that run artifacts. Each module or folder here is one and defines RUNTIME, a `nemoport.runtime.Runtime`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from nemoport.session import Session
 
 
 def runtimes() -> list[str]:
+    """Lists the names of the runtimes that exist, installed or not."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def load_runtime(name: str) -> Runtime:
-    """Raises ArtifactError for a name that no runtime has."""
+    """Returns the runtime of a name. Raises ArtifactError for a name that no runtime has."""
     if name not in runtimes():
         raise ArtifactError(
             f"There is no runtime {name!r}.",
@@ -28,14 +29,15 @@ def load_runtime(name: str) -> Runtime:
 
 
 def runtime_of(artifact: Artifact) -> Runtime:
+    """Returns the runtime that an artifact is made for. Raises ArtifactError for one that does not exist."""
     return load_runtime(artifact.manifest.recipe.target)
 
 
 def open_session(artifact: Artifact, provider: str = "cpu", threads: int = 0) -> Session:
-    """Raises as `Runtime.open_session`."""
+    """Opens an artifact in the runtime that it is made for. Raises as `Runtime.open`."""
     return runtime_of(artifact).open(artifact, provider, threads)
 
 
 def runtime_version(name: str) -> str:
-    """The runtime's distribution and its version, as figures name them."""
+    """Returns a runtime's distribution and its version, as measured figures cite them."""
     return load_runtime(name).version

@@ -1,7 +1,7 @@
-"""Runs the .aimodel files themselves, in the runtime that coreai-core carries: on Linux too, on the CPU.
+"""Core AI: runs the .aimodel files themselves, in the runtime that coreai-core contains, on the CPU of Linux too.
 
-It compiles an asset when it is opened and takes no number of threads. What a device's own Core AI computes from the same file
-is for a device to tell.
+It compiles an asset when it is opened and takes no number of threads. The results of a device's own Core AI from the same file
+can only be measured on a device.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class Assets:
         self._functions = {name: self._loop.run_until_complete(self._load(artifact, name)) for name in names}
         weakref.finalize(self, _close, self._loop, self._open)  # each keeps a compiled copy in a temporary folder
 
-    async def _load(self, artifact: Artifact, name: str):
+    async def _load(self, artifact: Artifact, name: str) -> Any:  # a function whose outputs are arrays, not images
         from coreai.authoring.asset import AIModelAsset
 
         path = (artifact.folder / f"{name}{SUFFIX}").resolve()
@@ -52,6 +53,7 @@ class Assets:
             ) from error
 
     def run(self, name: str, feeds: dict[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Runs a graph: input name -> array in, output name -> array out."""
         from coreai.runtime import NDArray
 
         inputs = {key: NDArray(array) for key, array in feeds.items()}
@@ -59,6 +61,7 @@ class Assets:
 
 
 def open_artifact(artifact: Artifact, provider: str = "cpu", threads: int = 0) -> Session:
+    """Opens an artifact. threads: not used. Raises UsageError for a provider but cpu, ArtifactError."""
     if provider != "cpu":
         raise UsageError(
             f"The package's runtime has no {provider!r}.",
@@ -76,34 +79,36 @@ def _close(loop: asyncio.AbstractEventLoop, opened: AsyncExitStack) -> None:
 
 
 def expected(artifact: Artifact, spec: ModelSpec) -> dict[str, Interface]:
+    """Returns the interface that each graph must have, as `Runtime.expected`."""
     return {f"{name}{SUFFIX}": graph for name, graph in expected_interfaces(artifact, spec).items()}
 
 
 def found(artifact: Artifact) -> dict[str, Interface]:
-    """Of the assets themselves, by the name of their folder."""
-    from coreai.authoring.asset import AIModelAsset
-
+    """Reads the interfaces of the assets themselves, by the names of their folders, as `Runtime.found`."""
     interfaces = {}
-    for path in sorted(artifact.folder.glob(f"*{SUFFIX}")):
-        summary = AIModelAsset.load(path).summary(include_statistics=False)
-        if FUNCTION in summary.function_names:
+    for name, summary in _summaries(artifact):
+        if summary is not None and FUNCTION in summary.function_names:
             inputs, outputs = (_tensors(described(FUNCTION)) for described in (summary.function_inputs, summary.function_outputs))
-            interfaces[path.name] = Interface(inputs, outputs)
+            interfaces[name] = Interface(inputs, outputs)
     return interfaces
 
 
 def problems(artifact: Artifact, spec: ModelSpec) -> Iterator[str]:
-    """Assets with other functions than the one that is called."""
+    """Compares the functions of each asset with the one that is called. See `Runtime.problems`."""
+    for name, summary in _summaries(artifact):
+        yield difference(f"{name}: functions", [FUNCTION], None if summary is None else summary.function_names)
+
+
+def _summaries(artifact: Artifact) -> Iterator[tuple[str, Any | None]]:
+    """Yields (name of the folder, AIModelAssetSummary) of each asset; None for one without its source program."""
     from coreai.authoring.asset import AIModelAsset
 
     for path in sorted(artifact.folder.glob(f"*{SUFFIX}")):
-        yield difference(
-            f"{path.name}: functions", [FUNCTION], AIModelAsset.load(path).summary(include_statistics=False).function_names
-        )
+        yield path.name, AIModelAsset.load(path).summary(include_statistics=False)
 
 
 def _tensors(described: list[tuple[str, str]]) -> dict[str, Tensor]:
-    """described: as the package prints it, such as ("mel", "NDArray (Float32, 1 × 56 × 128)")."""
+    """Returns name -> tensor. described: as the package prints it, such as ("mel", "NDArray (Float32, 1 × 56 × 128)")."""
     tensors = {}
     for name, text in described:
         kind, _, shape = text.removeprefix("NDArray (").rstrip(")").partition(", ")

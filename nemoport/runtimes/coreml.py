@@ -1,13 +1,14 @@
-"""Runs the programs that Core ML packages were converted from, in torch: Core ML itself predicts on macOS only.
+"""Core ML: runs the programs that its packages were converted from, in torch, because Core ML itself predicts on macOS only.
 
-So what the gates say of a variant of Core ML is said of its .pt2 files, the very ExportedPrograms that were converted, in
-fp32: that the graph is NeMo's, at every step of a stream. What rounding to fp16, 8 or 4 bits costs in the packages, and that
-Core ML runs them, is for macOS to tell: bench/macos/coreml_time.py.
+So the gates measure the .pt2 files of a variant, the very ExportedPrograms that were converted, in fp32: they prove that the
+graph is NeMo's, at every step of a stream. The error of rounding to fp16, 8 or 4 bits in the packages, and whether Core ML runs
+them, can only be measured on macOS: bench/macos/coreml_time.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class Programs:
         self._modules = {name: _load(artifact, name) for name in outputs}
 
     def run(self, name: str, feeds: dict[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Runs a graph: input name -> array in, output name -> array out."""
         import torch
 
         with torch.no_grad():
@@ -46,7 +48,8 @@ class Programs:
         return {key: value.numpy() for key, value in zip(self._outputs[name], values, strict=True)}
 
 
-def _load(artifact: Artifact, name: str):
+def _load(artifact: Artifact, name: str) -> Any:
+    """Returns a graph's torch module. Raises ArtifactError."""
     import torch
 
     path = artifact.folder / f"{NAMES[name]}{PROGRAM_SUFFIX}"
@@ -62,6 +65,8 @@ def _load(artifact: Artifact, name: str):
 
 
 def open_artifact(artifact: Artifact, provider: str = "cpu", threads: int = 0) -> Session:
+    """Opens an artifact. threads: torch's, in the whole process; 0 leaves them. Raises UsageError for a provider but cpu,
+    ArtifactError."""
     if provider != "cpu":
         raise UsageError(
             f"The programs beside the packages are not run by {provider!r}.",
@@ -75,29 +80,31 @@ def open_artifact(artifact: Artifact, provider: str = "cpu", threads: int = 0) -
 
 
 def expected(artifact: Artifact, spec: ModelSpec) -> dict[str, Interface]:
+    """Returns the interface that each graph must have, as `Runtime.expected`."""
     return {f"{NAMES[name]}{PACKAGE_SUFFIX}": graph for name, graph in expected_interfaces(artifact, spec).items()}
 
 
 def found(artifact: Artifact) -> dict[str, Interface]:
-    """Of the packages themselves, by the name of their folder."""
+    """Reads the interfaces of the packages themselves, by the names of their folders, as `Runtime.found`."""
     import coremltools as ct
 
     interfaces = {}
     for path in sorted(artifact.folder.glob(f"*{PACKAGE_SUFFIX}")):
-        described = ct.utils.load_spec(str(path)).description
+        model: Any = ct.utils.load_spec(str(path))  # of protobuf, whose classes are made at run time
+        described = model.description
         interfaces[path.name] = Interface(_tensors(described.input), _tensors(described.output))
     return interfaces
 
 
 def problems(artifact: Artifact, spec: ModelSpec) -> Iterator[str]:
-    """Packages without the program that they were made from."""
+    """Checks that each package's program is beside it. See `Runtime.problems`."""
     for name in NAMES.values():
         path = artifact.folder / f"{name}{PROGRAM_SUFFIX}"
         yield "" if path.is_file() else f"{path.name} is absent"
 
 
-def _tensors(features) -> dict[str, Tensor]:
-    """features: of a package's description."""
+def _tensors(features: Iterable[Any]) -> dict[str, Tensor]:
+    """Returns name -> tensor. features: inputs or outputs of a package's description."""
     kinds = {65568: F32, 65552: F16, 131104: I32}  # coremltools' ArrayFeatureType
     arrays = {feature.name: feature.type.multiArrayType for feature in features}
     return {name: Tensor(kinds.get(array.dataType, "another type"), tuple(array.shape)) for name, array in arrays.items()}

@@ -1,4 +1,4 @@
-"""Audio with transcripts, as NeMo manifests: hashed by their decoded samples, so that overlap shows however a file is named."""
+"""Audio with transcripts, listed in NeMo manifests; hashed by the decoded samples, so that overlap shows despite file names."""
 
 from __future__ import annotations
 
@@ -25,26 +25,29 @@ class Utterance:
     seconds: float
     sha256: str
     sample_rate_hz: int
-    language: str = ""  # that is spoken: the manifest's `lang`
-    prompt_language: str = ""  # that a model with a prompt is given: the manifest's `target_lang`, else `language`
+    language: str = ""  # the spoken one: the manifest's `lang`
+    prompt_language: str = ""  # the one that a model with a prompt is given: the manifest's `target_lang`, else `language`
 
     def samples(self) -> np.ndarray:
-        """f32 [n], mono, at `sample_rate_hz`."""
+        """Reads f32 [n], mono, at `sample_rate_hz`. Raises AudioError."""
         return read_audio(self.path, self.sample_rate_hz)
 
 
 @dataclass(frozen=True)
 class Corpus:
+    """The utterances of a manifest. path: of the manifest."""
+
     path: Path
     utterances: tuple[Utterance, ...]
 
     @property
     def digest(self) -> str:
-        """Of the audio, the texts and the languages, in order; file names do not matter."""
+        """Digest of the audio, the texts and the languages, in order; file names do not matter."""
         return digest_json([(u.sha256, u.text, *filter(None, (u.language, u.prompt_language))) for u in self.utterances])
 
     @property
     def seconds(self) -> float:
+        """Length of all audio."""
         return sum(u.seconds for u in self.utterances)
 
 
@@ -54,20 +57,21 @@ def read_corpus(manifest: Path, sample_rate_hz: int) -> Corpus:
 
     Raises CorpusError naming all bad lines at once, AudioError for a file that cannot be used.
     """
-    rows, problems = [], []
+    rows: list[tuple[str, Path, str, str, str]] = []
+    problems = []
     for number, line in enumerate(_lines(manifest), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
             path = manifest.parent / row["audio_filepath"]  # an absolute path stays as it is
-            text, *languages = texts = [row.get(key) or "" for key in ("text", "lang", "target_lang")]
+            text, language, prompt_language = texts = [row.get(key) or "" for key in ("text", "lang", "target_lang")]
             if not all(isinstance(one, str) for one in texts):
                 problems.append(f"line {number}: text, lang or target_lang is not a string")
             elif not path.is_file():
                 problems.append(f"line {number}: no file {path}")
             else:
-                rows.append((row["audio_filepath"], path, text, *languages))
+                rows.append((row["audio_filepath"], path, text, language, prompt_language))
         except (ValueError, KeyError, TypeError) as error:
             problems.append(f"line {number}: {type(error).__name__}: {error}")
     if problems or not rows:
@@ -82,9 +86,9 @@ def read_corpus(manifest: Path, sample_rate_hz: int) -> Corpus:
 
 
 def prompts(corpus: Corpus, spec: ModelSpec) -> list[int | None]:
-    """The prompt slot of each utterance; None for all of them, of a model without a prompt.
+    """Returns the prompt slot of each utterance; None for each, for a model without a prompt.
 
-    Raises CorpusError naming the utterances that name no language, or one that the model does not know.
+    Raises CorpusError naming the utterances without a language, or with one that the model's dictionary does not have.
     """
     if spec.prompt is None:
         return [None] * len(corpus.utterances)
@@ -96,8 +100,8 @@ def prompts(corpus: Corpus, spec: ModelSpec) -> list[int | None]:
             problems.append(f"{utterance.id}: {error.found}")
     if problems:
         raise CorpusError(
-            f"{corpus.path} does not tell this model its languages.",
-            expected="in each line `lang`, or `target_lang` where the model is to be told another: a name of its dictionary",
+            f"{corpus.path} lacks languages that this model needs as its prompt.",
+            expected="in each line `lang`, or `target_lang` for a prompt of another language: a name of the model's dictionary",
             found="; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else ""),
             todo="add them; languages.json of a build or package has the names",
         )
@@ -106,8 +110,8 @@ def prompts(corpus: Corpus, spec: ModelSpec) -> list[int | None]:
 
 def check_disjoint(calibration: Corpus, evaluation: Corpus) -> None:
     """Raises CorpusError if an utterance is in both: figures measured on calibration audio prove nothing."""
-    seen = {u.sha256: u.id for u in calibration.utterances}
-    both = [f"{seen[u.sha256]} = {u.id}" for u in evaluation.utterances if u.sha256 in seen]
+    ids = {u.sha256: u.id for u in calibration.utterances}
+    both = [f"{ids[u.sha256]} = {u.id}" for u in evaluation.utterances if u.sha256 in ids]
     if both:
         raise CorpusError(
             "Calibration and evaluation audio overlap.",

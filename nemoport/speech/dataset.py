@@ -1,7 +1,7 @@
-"""A speech data set of the Hub, or a folder laid out like one, as a manifest: FLEURS and whatever has its columns.
+"""Manifests of speech data sets on the Hub, or of a folder laid out like one: FLEURS and others with its columns.
 
-<folder>/<digest of data set, revision, split and limit>/<language>/   recordings as they came, and manifest.jsonl
-<folder>/<digest>/<digest of languages and shard>.jsonl                what a run hears of them
+<folder>/<digest of data set, revision, split and limit>/<language>/   recordings as published, and manifest.jsonl
+<folder>/<digest>/<digest of languages and shard>.jsonl                the manifest of one run
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nemoport.errors import CorpusError, UsageError, first_line
 from nemoport.files import digest_json, new_folder, write_bytes
@@ -20,13 +21,14 @@ from nemoport.spec import ModelSpec
 
 TEXT_COLUMNS = ("transcription", "raw_transcription", "text", "sentence")  # the first that is there
 PARQUET = "refs/convert/parquet"  # where the Hub keeps data sets that have a loading script, which `datasets` 4 refuses
-# FLEURS names some languages by region or script, which no model does.
+# FLEURS' names of languages that models name otherwise.
 KNOWN_AS = {"cmn_hans_cn": "zh-CN", "yue_hant_hk": "zh-HK", "es_419": "es-US", "ar_eg": "ar-AR"}
 
 
 @dataclass(frozen=True)
 class Part:
-    """Of each language the first `limit` recordings (None: all), and of these the `shard`-th of every `shards`, from 1."""
+    """Part of a data set: of each language the first `limit` recordings (None: all), and of these every `shards`-th, from the
+    `shard`-th on, counted from 1."""
 
     limit: int | None = None
     shard: int = 1
@@ -34,7 +36,7 @@ class Part:
 
     @staticmethod
     def parse(limit: int | None, shard: str | None) -> Part:
-        """shard: "2/8" or None. Raises UsageError."""
+        """Parses the options of the command line. shard: "2/8" or None. Raises UsageError."""
         match = re.fullmatch(r"(\d+)/(\d+)", shard or "1/1")
         if not match or not 1 <= int(match[1]) <= int(match[2]):
             raise UsageError("The shard cannot be used.", expected="i/n with 1 <= i <= n", found=shard or "", todo="correct it")
@@ -53,10 +55,10 @@ def dataset_manifest(
     revision: str | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Fetches what is not in `folder` yet, a language at a time, and returns a manifest with `lang` as the model names it.
+    """Fetches the recordings that are not in `folder` yet, a language at a time, and returns a manifest with the model's `lang`.
 
     languages: configurations of the data set, such as en_us. Raises CorpusError (no such data set, configuration or split;
-    no audio or text in it), UsageError (a language that the model does not know), OutputError.
+    no audio or text in it), UsageError (a language that the model does not have), OutputError.
     """
     part = part or Part()
     if not languages:
@@ -78,16 +80,17 @@ def dataset_manifest(
 
 
 def _name(language: str, spec: ModelSpec) -> str:
-    """What the model calls a configuration; of a model without a prompt the configuration itself."""
+    """Returns the model's name of a configuration's language; for a model without a prompt the configuration itself."""
     if spec.prompt is None:
         return language
     for name in (KNOWN_AS.get(language, language), language.partition("_")[0]):
         with suppress(UsageError):
             return spec.prompt.canonical_name(name)
-    return spec.prompt.canonical_name(language)  # which tells the nearest names
+    return spec.prompt.canonical_name(language)  # raises, with the nearest names
 
 
 def _fetch(dataset: str, language: str, split: str, revision: str | None, limit: int | None, folder: Path) -> None:
+    """Writes recordings and manifest.jsonl into `folder`. Raises CorpusError."""
     rows = []
     for number, (audio, text) in enumerate(_recordings(dataset, language, split, revision)):
         if number == limit:
@@ -106,7 +109,7 @@ def _fetch(dataset: str, language: str, split: str, revision: str | None, limit:
 
 
 def _recordings(dataset: str, language: str, split: str, revision: str | None) -> Iterator[tuple[dict, str]]:
-    """(audio as {"bytes", "path"}, text) of each row, undecoded: decoding here would need another library."""
+    """Yields (audio as {"bytes", "path"}, text) of each row, undecoded: decoding here would need another library."""
     from datasets import Audio
 
     try:
@@ -126,8 +129,8 @@ def _recordings(dataset: str, language: str, split: str, revision: str | None) -
         ) from error
 
 
-def _open(dataset: str, language: str, split: str, revision: str | None):
-    """Streaming: of a limited run only the beginning is fetched."""
+def _open(dataset: str, language: str, split: str, revision: str | None) -> Any:
+    """Opens a data set for streaming, so that a limited run fetches only its beginning."""
     from datasets import load_dataset
 
     try:

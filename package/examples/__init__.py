@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def example_text(name: str) -> str:
-    """Of the script of that name."""
+    """Returns the text of the script `name`.py, without blanks at its end."""
     return Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8").rstrip()

@@ -40,7 +40,7 @@ def transcribe(package, variant, audio, lookahead=None, language=None):
     padded = np.pad(mel, ((0, 0), (past, 0)))
     while at < mel.shape[1]:
         # The first window holds new mel frames only; a later one begins with the frames before its new ones. The last
-        # is filled up with zeros, and `length` says how much of it counts: the outputs behind `count` are not valid.
+        # is filled up with zeros, and `length` is how much of it counts: the outputs behind `count` are not valid.
         if at == 0:
             size = full = chunk["first_window_mel_frames"]
             window, run, feeds = mel[:, :size], first, {}
@@ -56,12 +56,12 @@ def transcribe(package, variant, audio, lookahead=None, language=None):
         given = min(given + lookahead + 1, most)
         for t in range(int(out["encoded_lengths"][0])):
             for _ in range(dec["max_symbols_per_frame"]):
-                said = predict(target=np.array([token], np.int32), **states)
+                predicted = predict(target=np.array([token], np.int32), **states)
                 frame = out["outputs"][:, t : t + 1]
-                best = int(joint(encoder_outputs=frame, prediction=said["prediction"])["scores"].argmax())
+                best = int(joint(encoder_outputs=frame, prediction=predicted["prediction"])["scores"].argmax())
                 if best == dec["blank_id"]:
                     break  # the next frame; the states stay as they were before this call
-                token, states = best, {f"input_states_{i}": said[f"output_states_{i}"] for i in (1, 2)}
+                token, states = best, {f"input_states_{i}": predicted[f"output_states_{i}"] for i in (1, 2)}
                 tokens.append(token)
 
     pieces = [line.rpartition(" ")[0] for line in (package / "shared" / "tokens.txt").read_text("utf-8").splitlines()]

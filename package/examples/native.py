@@ -37,7 +37,7 @@ def transcribe(package, variant, audio, lookahead=None, language=None):
     padded = np.pad(mel, ((0, 0), (past, 0)))
     while at < mel.shape[1]:
         # The first window holds new mel frames only; a later one begins with the frames before its new ones. The last
-        # is filled up with zeros, and `length` says how much of it counts: the outputs behind `count` are not valid.
+        # is filled up with zeros, and `length` is how much of it counts: the outputs behind `count` are not valid.
         if at == 0:
             size = full = chunk["first_window_mel_frames"]
             window = mel[:, :size]

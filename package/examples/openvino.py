@@ -37,7 +37,7 @@ def transcribe(folder, audio, lookahead=None, language=None):
     token, padded = blank, np.pad(mel, ((0, 0), (past, 0)))
     while at < mel.shape[1]:
         # The first window holds new mel frames only; a later one begins with the frames before its new ones. The last
-        # is filled up with zeros, and mel_length says how much of it counts: the outputs behind `count` are not valid.
+        # is filled up with zeros, and mel_length is how much of it counts: the outputs behind `count` are not valid.
         if at == 0:
             size = full = chunk["first_window_mel_frames"]
             window = mel[:, :size]
@@ -52,11 +52,11 @@ def transcribe(folder, audio, lookahead=None, language=None):
         for t in range(count):
             for _ in range(meta["max_symbols_per_frame"]):
                 one = {"token": np.array([[token]], np.int32), "token_length": np.ones(1, np.int32)}
-                told = decoder({**one, "h_in": states[0], "c_in": states[1]})
-                best = int(joint({"encoder": frames[:, :, t : t + 1], "decoder": told["decoder_out"]})["logits"].argmax())
+                predicted = decoder({**one, "h_in": states[0], "c_in": states[1]})
+                best = int(joint({"encoder": frames[:, :, t : t + 1], "decoder": predicted["decoder_out"]})["logits"].argmax())
                 if best == blank:
                     break  # the next frame; the states stay as they were before this call
-                token, states = best, [told["h_out"], told["c_out"]]
+                token, states = best, [predicted["h_out"], predicted["c_out"]]
                 tokens.append(token)
 
     pieces = json.loads((folder / "nemotron_vocab.json").read_text("utf-8"))

@@ -10,7 +10,7 @@ import soundfile
 
 
 def transcribe(package, suffix, audio, language=None):
-    """audio: mono, at the model's rate. language: of a model that is told one."""
+    """audio: mono, at the model's rate. language: of a model with a prompt."""
     package = Path(package)
     config = json.loads((package / "config.json").read_text())
     samples, rate = soundfile.read(audio, dtype="float32")

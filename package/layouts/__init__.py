@@ -1,6 +1,6 @@
-"""The layouts of packages, one module a consumer: each defines LAYOUT, a `nemoport.package.layout.Layout`.
+"""Package layouts, one module a consumer: each defines LAYOUT, a `nemoport.package.layout.Layout`.
 
-A module's file name, with - for _, is the name that its layout is chosen by.
+A module's file name, with - for _, is the name by which its layout is chosen.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from nemoport.package.layout import Layout
 
 
 def layouts() -> list[str]:
+    """Returns the names of all layouts, sorted."""
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
 def load_layout(name: str) -> Layout:
-    """Raises UsageError for one that does not exist."""
+    """Returns a layout by its name. Raises UsageError for one that does not exist."""
     if name not in layouts():
         raise UsageError(f"Unknown layout {name!r}.", expected=f"one of {', '.join(layouts())}", found=name)
     return import_module(f"{__name__}.{name.replace('-', '_')}").LAYOUT

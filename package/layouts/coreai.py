@@ -1,4 +1,4 @@
-"""Core AI: a folder a variant with the .aimodel of each graph, beside shared/.
+"""The layout for Core AI: a folder a variant with the .aimodel of each graph, beside shared/.
 
 config.json                          the model's parameters
 shared/                              filterbank, tokens, tokenizer, front end
@@ -15,6 +15,7 @@ from nemoport.export.targets.coreai import HALVES
 from nemoport.package import fixed_shapes
 from nemoport.package.layout import CardFacts, Layout
 from nemoport.package.layouts import native
+from nemoport.package.usage import nemoport_commands
 from nemoport.runtimes.coreai import SUFFIX, TARGET
 
 LIMITS = (
@@ -32,19 +33,17 @@ FILES = fixed_shapes.files(
 
 
 def graphs(folder: Path, variant: str) -> tuple[Path, ...]:
+    """Returns the graphs of a variant in a package of this layout."""
     names = (PRE_FIRST, PRE, *conformer_parts(HALVES), PREDICT, JOINT)
     return tuple(folder / variant / f"{name}{SUFFIX}" for name in names)
 
 
 def usage(facts: CardFacts) -> str:
-    variant = next(iter(facts.artifacts))
-    told = " --language auto" if facts.spec.prompt else ""
+    """Returns the card's section on how to run the graphs."""
+    commands = nemoport_commands(facts, next(iter(facts.artifacts)))
     return f"""With nemoport and the package's own runtime (`pip install 'nemoport[coreai]'`):
 
-```sh
-nemoport verify .
-nemoport transcribe {variant}{told} recording.wav
-```
+{commands}
 
 In an app: load each `.aimodel` with Core AI, call its function `main` by the names below, carry the caches along."""
 

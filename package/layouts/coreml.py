@@ -1,4 +1,4 @@
-"""Core ML: a folder a variant with the .mlpackage of each graph and the program it was made from, beside shared/.
+"""The layout for Core ML: a folder a variant with the .mlpackage of each graph and the program behind it, beside shared/.
 
 config.json                          the model's parameters
 shared/                              filterbank, tokens, tokenizer, front end
@@ -15,6 +15,7 @@ from nemoport.apple.graphs import CONFORMER, JOINT, PRE, PRE_FIRST, PREDICT
 from nemoport.package import fixed_shapes
 from nemoport.package.layout import CardFacts, Layout
 from nemoport.package.layouts import native
+from nemoport.package.usage import nemoport_commands
 from nemoport.runtimes.coreml import NAMES, PACKAGE_SUFFIX, PROGRAM_SUFFIX, TARGET
 
 LIMITS = (
@@ -32,19 +33,17 @@ FILES = fixed_shapes.files(
 
 
 def graphs(folder: Path, variant: str) -> tuple[Path, ...]:
+    """Returns the graphs of a variant in a package of this layout."""
     return tuple(folder / variant / f"{name}{PACKAGE_SUFFIX}" for name in NAMES.values())
 
 
 def usage(facts: CardFacts) -> str:
-    variant = next(iter(facts.artifacts))
-    told = " --language auto" if facts.spec.prompt else ""
+    """Returns the card's section on how to run the graphs."""
+    commands = nemoport_commands(facts, next(iter(facts.artifacts)))
     return f"""In an app: load each `.mlpackage`, call it by the names below, carry the caches along. With nemoport, which runs
 the torch programs beside them (`pip install 'nemoport[coreml]'`):
 
-```sh
-nemoport verify .
-nemoport transcribe {variant}{told} recording.wav
-```"""
+{commands}"""
 
 
 LAYOUT = Layout(

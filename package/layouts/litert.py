@@ -1,4 +1,4 @@
-"""The layout of variants for LiteRT: a folder a precision, beside shared/.
+"""The layout for LiteRT: a folder a precision, beside shared/.
 
 config.json                           runtime parameters, as the gates were run with them
 rules.json                            chunk and cache rules of these graphs
@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nemoport.files import read_json, write_json
+from nemoport.files import write_json
 from nemoport.package.examples import example_text
 from nemoport.package.layout import CardFacts, Layout
 from nemoport.package.layouts import native
+from nemoport.package.runtime_config import RuntimeConfig, StreamingEncoderSection, WindowRules, read_config, streaming_encoder
+from nemoport.package.usage import nemoport_commands, prompt_arguments
 from nemoport.runtimes.litert.graphs import DECODER, ENCODER, INTERFACE, cache_tensors
 from nemoport.spec import ModelSpec
 
@@ -28,7 +30,7 @@ FILES = {
     "<variant>/manifest.json": "what the variant was made from, by which recipe and tools",
     **{path: what for path, what in native.FILES.items() if path.startswith(("shared/", "manifest"))},
 }
-RULES = {
+RULES: WindowRules = {
     "first_chunk_rule": (
         "run `first_<lookahead>` on first_window_mel_frames frames with nothing before them; it takes no caches. An utterance "
         "shorter than that is zero-padded to it, with `length` the valid frames"
@@ -50,41 +52,43 @@ RULES = {
 
 
 def graphs(folder: Path, variant: str) -> tuple[Path, Path]:
-    """(encoder, decoder) of a variant in a package of this layout."""
+    """Returns encoder and decoder of a variant in a package of this layout."""
     return folder / variant / ENCODER, folder / variant / DECODER
 
 
 def intro(facts: CardFacts) -> str:
+    """Returns the card's sentence on shapes and signatures."""
     return "Static graphs of one stream, a signature\n  for each window of each lookahead, which share their weights"
 
 
-def config_for(config: dict) -> dict:
-    """What the card is made of: config.json, which stays the build's, with the rules of these graphs in it."""
-    streaming = ModelSpec.from_dict(config["spec"]).require_streaming()
-    encoder = {name: value for name, value in config["encoder"].items() if not name.startswith("kv_")}
-    encoder |= RULES | {"cache_shapes": {name: list(tensor.shape) for name, tensor in cache_tensors(streaming).items()}}
-    rest = {name: value for name, value in config.items() if name != "onnxruntime"}
+def config_for(config: RuntimeConfig) -> RuntimeConfig:
+    """Returns config.json with the rules of these graphs in it, for the card. The package's own config.json is the build's."""
+    shown: RuntimeConfig = {**config, "encoder": _encoder_section(config)}
     if "prompt" in config:
-        rest["prompt"] = config["prompt"] | {"rule": config["prompt"]["rule"].replace("i64 [batch]", "i32 [1]")}
-    return rest | {"encoder": encoder}
+        rule = config["prompt"]["rule"].replace("i64 [batch]", "i32 [1]")
+        shown["prompt"] = {**config["prompt"], "rule": rule}
+    return shown
+
+
+def _encoder_section(config: RuntimeConfig) -> StreamingEncoderSection:
+    tensors = cache_tensors(ModelSpec.from_dict(config["spec"]).require_streaming())
+    shapes = {name: list(tensor.of()) for name, tensor in tensors.items()}  # static: one stream
+    return {**streaming_encoder(config), **RULES, "cache_shapes": shapes}
 
 
 def usage(facts: CardFacts) -> str:
-    variant, artifact = next(iter(facts.artifacts.items()))
-    told, language = (" --language auto", " auto") if artifact.spec.prompt else ("", "")
-    default = facts.config["encoder"]["default_lookahead"]
-    lookahead = f" {default}{language}" if language else ""
+    """Returns the card's section on how to run the graphs."""
+    variant = next(iter(facts.artifacts))
+    default = streaming_encoder(facts.config)["default_lookahead"]
+    command = f"python example.py . {variant} recording.wav{prompt_arguments(facts)}"
     example = example_text("litert")
     return f"""With nemoport (`pip install 'nemoport[litert]'`):
 
-```sh
-nemoport verify .
-nemoport transcribe {variant}{told} recording.wav
-```
+{nemoport_commands(facts, variant)}
 
 In an app: `{ENCODER}` by its signatures `first_{default}`, then `later_{default}` (or those of another lookahead),
 `{DECODER}` by `predict` once a token and `joint_<frames>` on the encoder frames not yet decoded. With the interpreter alone
-(`pip install numpy ai-edge-litert soundfile`), as `python example.py . {variant} recording.wav{lookahead}`:
+(`pip install numpy ai-edge-litert soundfile`), as `{command}`:
 
 ```python
 {example}
@@ -92,10 +96,10 @@ In an app: `{ENCODER}` by its signatures `first_{default}`, then `later_{default
 
 
 def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
-    """Raises ArtifactError for a file that the build lacks."""
+    """Copies the files of the layout native and writes rules.json. Raises ArtifactError for a file that the build lacks."""
     native.lay_out(build, variants, folder)
-    config = config_for(read_json(build / "config.json", "run `nemoport export`"))
-    write_json(folder / RULES_FILE, {name: config["encoder"][name] for name in (*RULES, "cache_shapes")})
+    encoder = _encoder_section(read_config(build))
+    write_json(folder / RULES_FILE, {**RULES, "cache_shapes": encoder["cache_shapes"]})
 
 
 LAYOUT = Layout(

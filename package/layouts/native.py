@@ -1,8 +1,8 @@
-"""The layout of nemoport itself and of the apps that load card 000's packages: a folder a precision, beside shared/.
+"""The layout of nemoport itself and of apps that load danielbodart/nemotron-speech-600m-onnx: a folder a precision.
 
 config.json                                            runtime parameters and rules, for every variant
 shared/                                                filterbank, tokens, tokenizer, front end
-<variant>/{encoder,decoder}_model.onnx[.data]          graphs and weights, with the variant's manifest.json
+<variant>/{encoder,decoder}_model.onnx[.data]          graphs and weights, beside the variant's manifest.json
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pathlib import Path
 
 from nemoport.artifact import DECODER, ENCODER, Artifact
 from nemoport.errors import ArtifactError
-from nemoport.package.copying import copy_file
+from nemoport.package.copying import copy_artifact, copy_file, copy_present
 from nemoport.package.examples import example_text
 from nemoport.package.layout import CardFacts, Layout
+from nemoport.package.usage import nemoport_commands, prompt_arguments
 
 SHARED = ("filterbank.bin", "filterbank.meta", "tokens.txt", "preprocessor.config", "frontend.onnx")
 # A checkpoint without SentencePiece has no tokenizer.model, and one without a prompt no languages.
@@ -35,28 +36,23 @@ FILES = {
 
 
 def artifact_folder(folder: Path, variant: str) -> Path:
-    """Where a variant stands in a package of this layout."""
+    """Returns the folder of a variant in a package of this layout."""
     return folder / variant
 
 
 def graphs(folder: Path, variant: str) -> tuple[Path, Path]:
-    """(encoder, decoder) of a variant in a package of this layout."""
+    """Returns encoder and decoder of a variant in a package of this layout."""
     return folder / variant / ENCODER, folder / variant / DECODER
 
 
 def usage(facts: CardFacts) -> str:
-    variant, artifact = next(iter(facts.artifacts.items()))
-    told = " --language auto" if artifact.spec.prompt else ""
-    command = f"python example.py . {variant} recording.wav" + (
-        f" {facts.config['encoder']['default_lookahead']} auto" if artifact.spec.prompt else ""
-    )
-    example = example_text("native" if artifact.spec.streaming else "native_offline")
+    """Returns the card's section on how to run the graphs."""
+    variant = next(iter(facts.artifacts))
+    command = f"python example.py . {variant} recording.wav{prompt_arguments(facts)}"
+    example = example_text("native" if facts.spec.streaming else "native_offline")
     return f"""With nemoport:
 
-```sh
-nemoport verify .
-nemoport transcribe {variant}{told} recording.wav
-```
+{nemoport_commands(facts, variant)}
 
 With onnxruntime alone (`pip install numpy onnxruntime soundfile`), as `{command}`:
 
@@ -66,7 +62,7 @@ With onnxruntime alone (`pip install numpy onnxruntime soundfile`), as `{command
 
 
 def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
-    """Raises ArtifactError for a file that the build lacks."""
+    """Copies config.json, shared/ and the variants. Raises ArtifactError for a file that the build lacks."""
     copy_file(build / "config.json", folder / "config.json")
     (folder / "shared").mkdir()
     missing = [name for name in SHARED if not (build / "shared" / name).is_file()]
@@ -77,15 +73,9 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
             found=f"no {', '.join(missing)}",
             todo=f"remove {build} and run `nemoport export`",
         )
-    for name in (*SHARED, *SHARED_OPTIONAL):
-        if (build / "shared" / name).is_file():
-            copy_file(build / "shared" / name, folder / "shared" / name)
+    copy_present(build / "shared", folder / "shared", (*SHARED, *SHARED_OPTIONAL))
     for variant in variants:
-        artifact = Artifact.open(build / variant)
-        (folder / variant).mkdir()
-        for name in ["manifest.json", *(entry.path for entry in artifact.manifest.files.values())]:
-            (folder / variant / name).parent.mkdir(parents=True, exist_ok=True)  # some targets' files are folders
-            copy_file(artifact.folder / name, folder / variant / name)
+        copy_artifact(Artifact.open(build / variant), artifact_folder(folder, variant))
 
 
 LAYOUT = Layout("native", FILES, lay_out, graphs, usage, artifact_folder=artifact_folder)

@@ -1,32 +1,34 @@
-"""The layout that the onnx-asr package loads, and the browser apps that took its file names; offline models only.
+"""The layout of the package onnx-asr, and of browser apps that use its file names; offline models only.
 
 encoder-model[.SUFFIX].onnx         encoder; fp32 with its weights in encoder-model.onnx.data
 decoder_joint-model[.SUFFIX].onnx   prediction network and joint
 nemo128.onnx                        audio to log-mel
 vocab.txt                           a token and its id a line, <blk> last
-config.json                         what onnx-asr reads of it, and all of nemoport's
-sharded/                            fp32 again, in files below a limit, where one was asked for
+config.json                         the keys that onnx-asr reads, and all of nemoport's
+sharded/                            fp32's encoder again, in files below a limit, if one was given
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nemoport.artifact import ENCODER, Artifact
 from nemoport.errors import UsageError
-from nemoport.files import read_json, write_json
+from nemoport.files import write_json
 from nemoport.graph_file import external_tensors
 from nemoport.package.copying import copy_file
 from nemoport.package.layout import CardFacts, Layout
+from nemoport.package.runtime_config import RuntimeConfig, read_config
 from nemoport.package.shards import write_shards
 from nemoport.spec import ModelSpec
 from nemoport.tokens import read_tokens
 from nemoport.variant import FP32
 
-# What a variant is called in onnx-asr's `quantization`; the others by their own names.
+# Variant -> its name in onnx-asr's `quantization`; the other variants keep their own.
 SUFFIXES = {FP32: "", "int8-smoothquant": "int8"}
-# What a package for any processor does not hold, and why.
+# Variants that a package for any processor does not hold, and why.
 GPU_ONLY = {"int8-smoothquant-signed": "is for TensorRT: onnxruntime on x86 makes u8 of its activations, which overflow"}
 BLANK = "<blk>"
 FRONTEND_NAMES = {"audio": "waveforms", "length": "waveforms_lens", "mel": "features", "mel_length": "features_lens"}
@@ -43,17 +45,19 @@ FILES = {
 
 
 def suffix_of(variant: str) -> str:
-    """ "" or ".int8"."""
+    """Returns what a variant adds to the names of its files, such as ".int8"; "" for fp32."""
     suffix = SUFFIXES.get(variant, variant)
     return f".{suffix}" if suffix else ""
 
 
 def graphs(folder: Path, variant: str) -> tuple[Path, Path]:
-    """(encoder, decoder) of a variant in a package of this layout."""
-    return tuple(folder / f"{part}-model{suffix_of(variant)}.onnx" for part in ("encoder", "decoder_joint"))
+    """Returns encoder and decoder of a variant in a package of this layout."""
+    suffix = suffix_of(variant)
+    return folder / f"encoder-model{suffix}.onnx", folder / f"decoder_joint-model{suffix}.onnx"
 
 
 def usage(facts: CardFacts) -> str:
+    """Returns the card's section on how to run the graphs."""
     rows = {name: suffix_of(name).removeprefix(".") for name in facts.artifacts}
     name, suffix = next(((n, s) for n, s in rows.items() if s == "int8"), next(iter(rows.items())))
     chosen = f', quantization="{suffix}"' if suffix else ""
@@ -63,16 +67,16 @@ def usage(facts: CardFacts) -> str:
 ```python
 import onnx_asr
 
-model = onnx_asr.load_model("{facts.config["model_type"]}", "."{chosen})  # {name}
+model = onnx_asr.load_model("{_model_type(facts.spec)}", "."{chosen})  # {name}
 print(model.recognize("recording.wav"))
 ```"""
 
 
 def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
-    """Raises UsageError for a model that onnx-asr cannot run."""
+    """Writes graphs, front end, tokens and config.json. Raises UsageError for a model that onnx-asr cannot run."""
     import onnx
 
-    config = read_json(build / "config.json", "run `nemoport export`")
+    config = read_config(build)
     spec = ModelSpec.from_dict(config["spec"])
     _check(spec, variants)
     for variant in variants:
@@ -82,13 +86,18 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
     frontend = onnx.load(build / "shared" / "frontend.onnx")
     _rename(frontend.graph, FRONTEND_NAMES)
     onnx.save(frontend, folder / f"nemo{spec.frontend.n_mels}.onnx")
-    lines = [f"{piece} {i}\n" for i, piece in enumerate([*read_tokens(build / "shared" / "tokens.txt"), BLANK])]
-    (folder / "vocab.txt").write_text("".join(lines), encoding="utf-8")
+    write_tokens(build, folder / "vocab.txt")
     write_json(folder / "config.json", config_for(config))
 
 
+def write_tokens(build: Path, path: Path) -> None:
+    """Writes the vocabulary, a token and its id a line, blank last."""
+    lines = [f"{piece} {i}\n" for i, piece in enumerate([*read_tokens(build / "shared" / "tokens.txt"), BLANK])]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
 def shard(folder: Path, variants: Sequence[str], limit_bytes: int) -> None:
-    """Writes fp32's encoder again, in files of at most so many bytes. Raises UsageError where fp32 is not packed."""
+    """Writes fp32's encoder again, in files of at most `limit_bytes`. Raises UsageError where fp32 is not packed."""
     if FP32 not in variants:
         raise UsageError("There is nothing to shard.", expected=f"{FP32} among the variants", found=", ".join(variants))
     encoder = graphs(folder, FP32)[0]
@@ -96,18 +105,20 @@ def shard(folder: Path, variants: Sequence[str], limit_bytes: int) -> None:
     write_shards(encoder, folder / "sharded", limit_bytes, encoder.name)
 
 
-def config_for(config: dict) -> dict:
-    """config.json of a package of this layout."""
-    return {**config, **_onnx_asr_config(ModelSpec.from_dict(config["spec"]))}
-
-
-def _onnx_asr_config(spec: ModelSpec) -> dict:
+def config_for(config: RuntimeConfig) -> RuntimeConfig:
+    """Returns config.json of a package of this layout: the build's, with the keys that onnx-asr reads."""
+    spec = ModelSpec.from_dict(config["spec"])
     return {
-        "model_type": f"nemo-conformer-{'tdt' if spec.decoding.durations else 'rnnt'}",
+        **config,
+        "model_type": _model_type(spec),
         "features_size": spec.frontend.n_mels,
         "subsampling_factor": spec.encoder.subsampling_factor,
         "max_tokens_per_step": spec.decoding.max_symbols_per_frame,
     }
+
+
+def _model_type(spec: ModelSpec) -> str:
+    return f"nemo-conformer-{'tdt' if spec.decoding.durations else 'rnnt'}"
 
 
 def _check(spec: ModelSpec, variants: Sequence[str]) -> None:
@@ -126,7 +137,7 @@ def _check(spec: ModelSpec, variants: Sequence[str]) -> None:
 
 
 def _copy_graph(source: Path, target: Path, beside: bool) -> None:
-    """beside: with the weights in a file of their own; else within the graph, if they fit there."""
+    """Writes a graph under another name. beside: with its weights in a file of their own, else in the graph, if they fit."""
     import onnx
     from onnx.external_data_helper import load_external_data_for_model
 
@@ -143,7 +154,8 @@ def _copy_graph(source: Path, target: Path, beside: bool) -> None:
     onnx.save(model, target)
 
 
-def _rename(graph, names: dict[str, str]) -> None:
+def _rename(graph: Any, names: dict[str, str]) -> None:
+    """Renames the inputs and outputs of an onnx.GraphProto. names: old -> new."""
     for value in (*graph.input, *graph.output):
         value.name = names[value.name]
     for node in graph.node:

@@ -1,7 +1,9 @@
-"""The layout of card 002, for eddy and whatever else loads its packages: a folder a precision, each complete by itself.
+"""The layout of FluidInference's OpenVINO package of Nemotron 3.5, for eddy and other apps that load that package.
+
+A folder a precision, each complete by itself:
 
 <precision>/nemotron_{preprocessor,encoder,decoder,joint}.xml, .bin    graphs and weights
-<precision>/nemotron_vocab.json, metadata.json                         tokens by id; sizes, languages, what to compile with
+<precision>/nemotron_vocab.json, metadata.json                         tokens by id; sizes, languages, compile options
 <precision>/manifest.json                                              the variant's
 config.json, shared/                                                   nemoport's own, for every variant
 """
@@ -11,19 +13,22 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nemoport.artifact import Artifact
 from nemoport.cache_layout import KV
 from nemoport.export.shared import FILTERBANK, LANGUAGES, TOKENS
-from nemoport.files import read_json, write_json
-from nemoport.package.copying import copy_file
+from nemoport.files import write_json
+from nemoport.package.copying import copy_artifact, copy_present
 from nemoport.package.examples import example_text
 from nemoport.package.layout import CardFacts, Layout
+from nemoport.package.runtime_config import DecoderSection, RuntimeConfig, StreamingEncoderSection, read_config, streaming_encoder
+from nemoport.package.usage import nemoport_commands, prompt_arguments
 from nemoport.runtimes.openvino.graphs import DECODER, ENCODER, GRAPHS, METADATA, RENAMED, STATEFUL, VOCABULARY
 from nemoport.runtimes.openvino.metadata import STATE_RULE
 
 NAME = "openvino"
-SHARED = (FILTERBANK, TOKENS)  # what nemoport's own runtime reads; the graphs need none of it
+SHARED = (FILTERBANK, TOKENS, LANGUAGES)  # what nemoport itself reads; the graphs need none of it
 
 FILES = {
     "<precision>/nemotron_encoder.xml`, `.bin": "encoder: graph, weights",
@@ -38,25 +43,33 @@ FILES = {
 
 
 def artifact_folder(folder: Path, variant: str) -> Path:
-    """Where a variant stands in a package of this layout."""
+    """Returns the folder of a variant in a package of this layout."""
     return folder / variant.removeprefix(f"{NAME}-")
 
 
 def graphs(folder: Path, variant: str) -> tuple[Path, ...]:
+    """Returns front end, encoder, prediction network and joint of a variant in a package of this layout."""
     return tuple(artifact_folder(folder, variant) / f"{name}.xml" for name in GRAPHS)
 
 
-def config_for(config: dict) -> dict:
-    """The build's, by the names of these graphs."""
-    kept = {key: value for key, value in config.items() if key != "onnxruntime"}
-    encoder, decoder = (_renamed(config[part], RENAMED[name]) for part, name in (("encoder", ENCODER), ("decoder", DECODER)))
+def config_for(config: RuntimeConfig) -> RuntimeConfig:
+    """Returns the build's config.json with the tensor names of these graphs, without the section on onnxruntime."""
+    encoder: StreamingEncoderSection = _renamed(streaming_encoder(config), RENAMED[ENCODER])
     encoder["cache_rule"] = encoder["cache_rule"].replace("*_next", "*_out")
-    prompt = {"prompt": _renamed(config["prompt"], RENAMED[ENCODER])} if "prompt" in config else {}
-    return {**kept, "encoder": encoder, "decoder": {**decoder, "state_names": ["h_in", "c_in"]}, **prompt}
+    decoder: DecoderSection = _renamed(config["decoder"], RENAMED[DECODER])
+    decoder["state_names"] = ["h_in", "c_in"]
+    renamed: RuntimeConfig = {**config, "encoder": encoder, "decoder": decoder}
+    renamed.pop("onnxruntime", None)
+    if "prompt" in config:
+        renamed["prompt"] = _renamed(config["prompt"], RENAMED[ENCODER])
+    return renamed
 
 
-def _renamed(value, names: dict[str, str]):
-    """Names in keys and rules: quoted ones, and those that are no plain words."""
+def _renamed(value: Any, names: dict[str, str]) -> Any:
+    """Returns JSON with tensor names replaced in keys and texts. names: old -> new.
+
+    In a text a name is replaced where it stands in backquotes, or anywhere if it has an underscore, which plain words have not.
+    """
     if isinstance(value, dict):
         return {names.get(key, key): _renamed(item, names) for key, item in value.items()}
     if not isinstance(value, str):
@@ -67,24 +80,20 @@ def _renamed(value, names: dict[str, str]):
 
 
 def usage(facts: CardFacts) -> str:
-    variant, artifact = next(iter(facts.artifacts.items()))
-    name = artifact_folder(Path(), variant).name
-    told, language = (" --language auto", " auto") if artifact.spec.prompt else ("", "")
-    lookahead = f" {facts.config['encoder']['default_lookahead']}{language}" if language else ""
+    """Returns the card's section on how to run the graphs."""
+    name = artifact_folder(Path(), next(iter(facts.artifacts))).name
+    command = f"python example.py {name} recording.wav{prompt_arguments(facts)}"
     example = example_text("openvino")
     fast = "" if KV not in facts.cache_layouts else "\nThe example is for the folders without `kv-`.\n"
     kept = f"\n`{STATEFUL}-*`: {STATE_RULE}.\n" if STATEFUL in facts.cache_layouts else ""
     return f"""With nemoport (`pip install 'nemoport[openvino]'`):
 
-```sh
-nemoport verify .
-nemoport transcribe {name}{told} recording.wav
-```
+{nemoport_commands(facts, name)}
 
-OpenVINO computes in bf16 where a processor has it, unless it is told not to: the gates ran these graphs in f32, so compile
-them with what `metadata.json` has under `runtime`.
+OpenVINO computes in bf16 by default, where a processor has it. The gates ran these graphs in f32, so compile them with the
+options that `metadata.json` has under `runtime`.
 {kept}{fast}
-With OpenVINO alone (`pip install numpy openvino soundfile`), as `python example.py {name} recording.wav{lookahead}`:
+With OpenVINO alone (`pip install numpy openvino soundfile`), as `{command}`:
 
 ```python
 {example}
@@ -92,16 +101,12 @@ With OpenVINO alone (`pip install numpy openvino soundfile`), as `python example
 
 
 def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
-    write_json(folder / "config.json", config_for(read_json(build / "config.json", "run `nemoport export` first")))
+    """Writes config.json and copies shared/ and the variants. Raises ArtifactError for a file that the build lacks."""
+    write_json(folder / "config.json", config_for(read_config(build)))
     (folder / "shared").mkdir()
-    for name in (*SHARED, LANGUAGES):
-        if (build / "shared" / name).is_file():
-            copy_file(build / "shared" / name, folder / "shared" / name)
+    copy_present(build / "shared", folder / "shared", SHARED)
     for variant in variants:
-        artifact, place = Artifact.open(build / variant), artifact_folder(folder, variant)
-        place.mkdir()
-        for name in ["manifest.json", *(entry.path for entry in artifact.manifest.files.values())]:
-            copy_file(artifact.folder / name, place / name)
+        copy_artifact(Artifact.open(build / variant), artifact_folder(folder, variant))
 
 
 LAYOUT = Layout(NAME, FILES, lay_out, graphs, usage, config_for=config_for, runtime=NAME, artifact_folder=artifact_folder)

@@ -1,14 +1,14 @@
-"""The layout that sherpa-onnx loads: its OnlineRecognizer streaming models, its OfflineRecognizer offline ones.
+"""The layout of sherpa-onnx: its OnlineRecognizer loads streaming models, its OfflineRecognizer offline ones.
 
 encoder[.SUFFIX].onnx     with the metadata that sherpa-onnx reads
 decoder[.SUFFIX].onnx     prediction network
 joiner[.SUFFIX].onnx      joint
 tokens.txt                a token and its id a line, <blk> last
-config.json               nemoport's own, and what silence a stream needs before and behind its audio
+config.json               nemoport's own, and the silence that a stream needs before and after its audio
 
-It feeds tensors by their order, which is that of the build. A streaming package has one lookahead, which its windows are cut
-by. All of them have one length: the graph takes the first of a stream for a later one and drops what a cache would hold, and
-the rest of a stream that fills no window is never heard. Silence makes up for both, see `_silence`.
+sherpa-onnx feeds tensors by their order, which is that of the build. A streaming package has one lookahead, and all windows
+have its length. The graph therefore takes the first window of a stream for a later one and drops the frames that a cache would
+hold, and the rest of a stream that fills no window is never decoded. Silence makes up for both, see `_streaming`.
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nemoport.artifact import Artifact
 from nemoport.cache_layout import NEMO, cache_layout_of
 from nemoport.caches import NemoCaches
 from nemoport.errors import UsageError
 from nemoport.export.split import split_decoder
-from nemoport.files import read_json, write_json
+from nemoport.files import write_json
 from nemoport.graph_file import save_model
 from nemoport.package.examples import example_text
 from nemoport.package.layout import CardFacts, Layout
-from nemoport.package.layouts.onnx_asr import BLANK, GPU_ONLY, SINGLE_FILE_BYTES, suffix_of  # names are alike in both
-from nemoport.spec import AUTO, FrontendSpec, ModelSpec
-from nemoport.tokens import read_tokens
+from nemoport.package.layouts.onnx_asr import GPU_ONLY, SINGLE_FILE_BYTES, suffix_of, write_tokens
+from nemoport.package.runtime_config import RuntimeConfig, SherpaOnnxSection, read_config, streaming_encoder
+from nemoport.prompt import AUTO
+from nemoport.spec import FrontendSpec, ModelSpec, StreamingSpec
 
-CACHE_LAYOUTS = (NEMO,)  # it carries NeMo's caches
+CACHE_LAYOUTS = (NEMO,)  # those that sherpa-onnx keeps from window to window
 VERSION = "2.0.1"  # of sherpa-onnx, the one that the tests run
-FRONT_END = FrontendSpec(16000, 0, 512, 400, 160, 0.97, 0.0, "")  # what its own is fixed to, number of bands apart
+FRONT_END = FrontendSpec(16000, 0, 512, 400, 160, 0.97, 0.0, "")  # sherpa-onnx's own, apart from the number of bands
 
 FILES = {
     "config.json": "every parameter and rule below, machine-readable",
@@ -45,19 +47,21 @@ FILES = {
 
 
 def graphs(folder: Path, variant: str) -> tuple[Path, Path, Path]:
-    """(encoder, decoder, joiner) of a variant in a package of this layout."""
-    return tuple(folder / f"{part}{suffix_of(variant)}.onnx" for part in ("encoder", "decoder", "joiner"))
+    """Returns encoder, decoder and joiner of a variant in a package of this layout."""
+    suffix = suffix_of(variant)
+    return folder / f"encoder{suffix}.onnx", folder / f"decoder{suffix}.onnx", folder / f"joiner{suffix}.onnx"
 
 
 def usage(facts: CardFacts) -> str:
+    """Returns the card's section on how to run the graphs."""
     kind = "streaming" if facts.spec.streaming else "offline"
     example = example_text(f"sherpa_onnx_{kind}")
     suffixes = {name: suffix_of(name) for name in facts.artifacts}
     chosen = ".int8" if ".int8" in suffixes.values() else next(iter(suffixes.values()))
-    told = " auto" if facts.spec.prompt else ""
-    ours = facts.config["sherpa_onnx"]
+    command = f'python example.py . "{chosen}" recording.wav{" auto" if facts.spec.prompt else ""}'
+    ours = _section(facts.config)
     notes = [f"Suffixes: {', '.join(f'`{s}`: {name}' if s else f'none: {name}' for name, s in suffixes.items())}."]
-    if facts.spec.streaming:
+    if "lookahead" in ours and "chunk_ms" in ours:
         notes.append(
             f"Chunks of {ours['chunk_ms']:g} ms (lookahead {ours['lookahead']}): a package of this layout has one. Another takes "
             "the same files, with its later window and the new frames in it, as in the table above, for `window_size` and "
@@ -65,7 +69,7 @@ def usage(facts: CardFacts) -> str:
         )
     notes += [f"`{name.removesuffix('_rule')}`: {rule}." for name, rule in ours.items() if name.endswith("_rule")]
     notes.append("The figures above are of these graphs behind NeMo's own front end and windows; sherpa-onnx has others.")
-    return f"""With sherpa-onnx (`pip install sherpa-onnx soundfile`), as `python example.py . "{chosen}" recording.wav{told}`:
+    return f"""With sherpa-onnx (`pip install sherpa-onnx soundfile`), as `{command}`:
 
 ```python
 {example}
@@ -75,13 +79,13 @@ def usage(facts: CardFacts) -> str:
 
 
 def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
-    """Raises UsageError for a model or a variant that sherpa-onnx cannot run."""
+    """Writes graphs, tokens and config.json. Raises UsageError for a model or a variant that sherpa-onnx cannot run."""
     import onnx
 
-    config = read_json(build / "config.json", "run `nemoport export`")
+    config = read_config(build)
     spec = ModelSpec.from_dict(config["spec"])
     _check(spec, variants)
-    metadata = encoder_metadata(spec, config["encoder"].get("default_lookahead"))
+    metadata = encoder_metadata(spec, config)
     for variant in variants:
         artifact = Artifact.open(build / variant)
         encoder, decoder, joiner = graphs(folder, variant)
@@ -89,24 +93,28 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
         _save(onnx.load(artifact.encoder), encoder, metadata)
         _save(split.predictor, decoder, {})
         _save(split.joiner, joiner, {})
-    lines = [f"{piece} {i}\n" for i, piece in enumerate([*read_tokens(build / "shared" / "tokens.txt"), BLANK])]
-    (folder / "tokens.txt").write_text("".join(lines), encoding="utf-8")
+    write_tokens(build, folder / "tokens.txt")
     write_json(folder / "config.json", config_for(config))
 
 
-def config_for(config: dict) -> dict:
-    """config.json of a package of this layout."""
+def config_for(config: RuntimeConfig) -> RuntimeConfig:
+    """Returns config.json of a package of this layout: the build's, with a section on the silence that a stream needs."""
+    return {**config, "sherpa_onnx": _section(config)}
+
+
+def _section(config: RuntimeConfig) -> SherpaOnnxSection:
     spec = ModelSpec.from_dict(config["spec"])
-    rules = _silence(spec, config["encoder"]["default_lookahead"]) if spec.streaming else _offline(spec)
-    return {**config, "sherpa_onnx": {"version": VERSION, **rules}}
+    if spec.streaming is None:
+        return _offline(spec.frontend)
+    return _streaming(spec.streaming, spec.frontend, streaming_encoder(config)["default_lookahead"])
 
 
-def _silence(spec: ModelSpec, lookahead: int) -> dict:
-    """What a stream needs before and behind its audio. sherpa-onnx centres frame i at hop * (i + 1/2), NeMo at hop * i."""
-    streaming, frontend = spec.streaming, spec.frontend
+def _streaming(streaming: StreamingSpec, frontend: FrontendSpec, lookahead: int) -> SherpaOnnxSection:
+    """Silence for a stream before and after its audio. sherpa-onnx centres frame i at hop * (i + 1/2), NeMo at hop * i."""
     hop = frontend.hop_samples
     dropped = streaming.drop_enc_frames * streaming.subsampling_factor
     return {
+        "version": VERSION,
         "lookahead": lookahead,
         "chunk_ms": streaming.chunk_ms(lookahead, frontend),
         "lead_samples": dropped * hop + hop // 2,
@@ -122,9 +130,10 @@ def _silence(spec: ModelSpec, lookahead: int) -> dict:
     }
 
 
-def _offline(spec: ModelSpec) -> dict:
+def _offline(frontend: FrontendSpec) -> SherpaOnnxSection:
     return {
-        "lead_samples": spec.frontend.hop_samples // 2,
+        "version": VERSION,
+        "lead_samples": frontend.hop_samples // 2,
         "lead_rule": "sherpa-onnx centres its frames half a hop behind NeMo's; with it they stand where NeMo has them",
         "front_end_rule": (
             "sherpa-onnx gives offline NeMo transducers a Povey window and mel bands that end 400 Hz below NeMo's, where NeMo "
@@ -134,8 +143,8 @@ def _offline(spec: ModelSpec) -> dict:
     }
 
 
-def encoder_metadata(spec: ModelSpec, lookahead: int | None) -> dict[str, str]:
-    """metadata_props that sherpa-onnx reads of an encoder; of decoder and joiner it reads none."""
+def encoder_metadata(spec: ModelSpec, config: RuntimeConfig) -> dict[str, str]:
+    """Returns the metadata_props that sherpa-onnx reads of an encoder; of decoder and joiner it reads none."""
     values = {
         "model_type": "EncDecRNNTBPEModel",
         "url": spec.kind,  # a model is a TDT to sherpa-onnx if this holds "tdt"
@@ -148,6 +157,7 @@ def encoder_metadata(spec: ModelSpec, lookahead: int | None) -> dict[str, str]:
     }
     streaming = spec.streaming
     if streaming:
+        lookahead = streaming_encoder(config)["default_lookahead"]
         values |= {
             "window_size": streaming.window_mel_frames(lookahead, first=False),
             "chunk_shift": streaming.chunk_mel_frames(lookahead, first=False),
@@ -164,7 +174,7 @@ def _check(spec: ModelSpec, variants: Sequence[str]) -> None:
     front_end = replace(found, n_mels=0, log_guard=0.0, normalize="")
     problems = [f"{name}, which {GPU_ONLY[name]}" for name in variants if name in GPU_ONLY]
     if others := [name for name in variants if cache_layout_of(name) not in CACHE_LAYOUTS]:
-        problems.append(f"{', '.join(others)}, whose caches it does not carry")
+        problems.append(f"{', '.join(others)}, whose caches it does not keep")
     if front_end != FRONT_END:
         problems.append(f"a front end of {front_end}")
     if found.normalize != "NA" and (spec.streaming or found.normalize != "per_feature"):
@@ -176,15 +186,15 @@ def _check(spec: ModelSpec, variants: Sequence[str]) -> None:
     if problems:
         raise UsageError(
             "sherpa-onnx cannot run this.",
-            expected="variants of the nemo contract in whole files; NeMo's usual front end, normalised per_feature if "
+            expected="variants of the nemo cache layout in whole files; NeMo's usual front end, normalised per_feature if "
             "offline and not at all if streaming; durations 0, 1, 2, ... of a TDT",
             found="; ".join(problems),
             todo="name other variants (--variants), or take the layout native",
         )
 
 
-def _save(model, path: Path, metadata: dict[str, str]) -> None:
-    """In one file, as apps that bundle their models need it, if it fits; else with the weights beside."""
+def _save(model: Any, path: Path, metadata: dict[str, str]) -> None:
+    """Writes an onnx.ModelProto in one file, as apps that bundle models need it, if it fits; else with its weights beside."""
     import onnx
 
     metadata = {p.key: p.value for p in model.metadata_props} | metadata

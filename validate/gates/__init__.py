@@ -1,4 +1,4 @@
-"""One file per gate: its `run(context)` returns results. A file that is here is a gate; there is no second list."""
+"""The gates: each module in this folder is one, and its `run(context)` returns results. There is no other list of them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from nemoport.validate.gate_result import FAIL, GateResult
 
 
 def names() -> list[str]:
+    """Names of all gates, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def run_gate(name: str, context: Context) -> list[GateResult]:
-    """At least one result, stamped. Whatever goes wrong in a gate is a fail with its evidence. Raises UsageError for no gate."""
+    """Runs a gate; returns at least one result, stamped. Any error in it is a fail with the error as evidence.
+
+    Raises UsageError for a name that no gate has.
+    """
     if name not in names():
         raise UsageError(
             f"There is no gate {name!r}.", expected=f"one of {', '.join(names())}", found=name, todo="mend gates.toml"
@@ -31,6 +35,6 @@ def run_gate(name: str, context: Context) -> list[GateResult]:
 def _failed(name: str, context: Context, evidence: str) -> GateResult:
     try:
         sha256 = context.sha256
-    except Exception:  # nothing there to hash; the evidence tells
+    except Exception:  # no artifact to hash; the evidence has the reason
         sha256 = ""
     return GateResult(name, context.variant, sha256, FAIL, evidence=" ".join(evidence.split()))

@@ -1,4 +1,4 @@
-"""Batch: 3 and 8 streams at once, joining one after another and ending at different times, equal to one alone."""
+"""Gate `batch`: 3 and 8 streams at once, joining one after another and ending at different times, are equal to one alone."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from nemoport.validate.context import Context
 from nemoport.validate.gate_result import GateResult
 from nemoport.validate.gates.numeric import differences
 
-BATCH_UTTERANCES = (3, 8)
+STREAMS = (3, 8)  # at once
 
 
 def run(context: Context) -> list[GateResult]:
     results = []
-    # A half-precision or INT8 variant is held to a sample: that batches do not mix is the graph's structure.
+    # For half precision and INT8 a sample of the utterances is enough: whether streams mix depends on the graph's structure.
     every = max(1, len(context.corpus.utterances) // int(context.limits.get("batch", "max_utterances")))
     for lookahead in context.lookaheads:
         alone = context.run(lookahead, 1, every)["full"]
-        for streams in BATCH_UTTERANCES:
+        for streams in STREAMS:
             batch = context.run(lookahead, streams, every)["full"]
-            differing = [h.id for h, a in zip(batch, alone, strict=True) if h.tokens != a.tokens]
+            differing = [run.id for run, one in zip(batch, alone, strict=True) if run.tokens != one.tokens]
             worst, _, _ = differences(batch, alone)
             evidence = f"frames within {worst:.1e}" + ("; other tokens: " if differing else "") + ", ".join(differing[:5])
             results.append(

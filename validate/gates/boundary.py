@@ -1,4 +1,4 @@
-"""Boundary: first and last words, which a wrong first chunk or a lost tail costs first."""
+"""Gate `boundary`: first and last words, which are the first to be lost by a wrong first chunk or a lost tail."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from nemoport.validate.score import normalise
 
 def run(context: Context) -> list[GateResult]:
     results = []
-    for lookahead, heard, record in context.product():
-        pairs = [(normalise(h.text).split(), normalise(r.text).split()) for h, r in zip(heard, record, strict=True)]
-        spoken = [(ours, theirs) for ours, theirs in pairs if theirs]
+    for lookahead, runs, references in context.compared_by_default_rule():
+        pairs = [(normalise(o.text).split(), normalise(r.text).split()) for o, r in zip(runs, references, strict=True)]
+        spoken = [(words, nemo) for words, nemo in pairs if nemo]
         for case, at in (("first word", 0), ("last word", -1)):
-            lost = [f"{' '.join(o) or 'nothing'} / {' '.join(t)}" for o, t in spoken if not o or o[at] != t[at]]
+            lost = [f"{' '.join(w) or 'nothing'} / {' '.join(n)}" for w, n in spoken if not w or w[at] != n[at]]
             share = 1 - len(lost) / len(spoken) if spoken else float("nan")
             results.append(
                 context.judge(

@@ -1,4 +1,4 @@
-"""Conditions: telephone, noise and distance, beside NeMo's own streaming of the same recordings."""
+"""Gate `conditions`: telephone, noise and distance, compared with NeMo's own run of the same recordings."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ def run(context: Context) -> list[GateResult]:
     results = []
     for condition in CONDITIONS:
         corpus = degraded(condition, context.corpus, build)
-        record = context.nemo_reference(corpus, lookahead)
-        heard = runner.run(corpus, lookahead, context.limits.streams)[context.last_rule]
+        references = context.nemo_reference(corpus, lookahead)
+        runs = runner.run(corpus, lookahead, context.limits.streams)[context.reference_rule]
         texts, languages = zip(*((u.text, u.language) for u in corpus.utterances), strict=True)
-        mine, nemo = (wer_percent(count_all(texts, [r.text for r in runs], languages)) for runs in (heard, record))
-        same = sum(exact(h, r) for h, r in zip(heard, record, strict=True)) / len(record)
-        shown = dict(n=len(record), evidence=f"{context_name(lookahead)}: {mine:.1f} % WER, NeMo {nemo:.1f} %")
+        own, nemo = (wer_percent(count_all(texts, [r.text for r in part], languages)) for part in (runs, references))
+        same = sum(exact(o, r) for o, r in zip(runs, references, strict=True)) / len(references)
+        n, evidence = len(references), f"{context_name(lookahead)}: {own:.1f} % WER, NeMo {nemo:.1f} %"
         results += [
             context.judge(
                 "conditions",
                 f"{condition}: difference",
-                mine - nemo,
+                own - nemo,
                 limit="max_difference_points",
                 unit="WER points",
-                **shown,
+                n=n,
+                evidence=evidence,
             ),
             context.judge(
                 "conditions",
@@ -38,7 +39,8 @@ def run(context: Context) -> list[GateResult]:
                 limit="min_exact_share",
                 at_least=True,
                 unit="share of utterances token-exact",
-                **shown,
+                n=n,
+                evidence=evidence,
             ),
         ]
     return results

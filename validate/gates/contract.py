@@ -1,4 +1,7 @@
-"""Contract: what a runtime relies on without looking: names, types, shapes, metadata, file names, hashes."""
+"""Gate `contract`: what a runtime relies on without a check: names, types, shapes, metadata, file names, hashes.
+
+Each check yields a text: the problem that it found, or "".
+"""
 
 from __future__ import annotations
 
@@ -58,21 +61,21 @@ def _files(context: Context) -> Iterator[str]:
 
 
 def _languages(context: Context) -> Iterator[str]:
-    """What a consumer of languages.json tells the model is what the checkpoint was taught."""
+    """Compares the languages that the files list for prompts with those that the checkpoint was trained on."""
     if (prompt := context.spec.prompt) is None:
         return
     path = context.artifact.shared / LANGUAGES
     yield difference(f"shared/{LANGUAGES}", prompt.languages, json.loads(path.read_text()) if path.is_file() else "no file")
-    told = context.artifact.config().get("prompt", {}).get("languages")
-    yield difference("config.json's prompt.languages", prompt.languages, told)
+    listed = context.artifact.config().get("prompt", {}).get("languages")
+    yield difference("config.json's prompt.languages", prompt.languages, listed)
 
 
 def _specs(context: Context) -> Iterator[str]:
-    ours, theirs = context.spec.to_dict(), context.artifact.spec.to_dict()
-    yield difference("config.json's kind", ours["kind"], theirs["kind"])
-    for part in [name for name in ours if name != "kind"]:
-        for name, value in ours[part].items():
-            yield difference(f"config.json's {part}.{name}", value, theirs.get(part, {}).get(name))
+    expected, found = context.spec.to_dict(), context.artifact.spec.to_dict()
+    yield difference("config.json's kind", expected["kind"], found["kind"])
+    for part in [name for name in expected if name != "kind"]:
+        for name, value in expected[part].items():
+            yield difference(f"config.json's {part}.{name}", value, found.get(part, {}).get(name))
     if context.spec.streaming is None:
         return
     encoder, streaming = context.artifact.config()["encoder"], context.spec.streaming

@@ -1,4 +1,4 @@
-"""Longform: one stream of many minutes, minute by minute, beside NeMo's own streaming of the same."""
+"""Gate `longform`: one stream of many minutes, compared minute by minute with NeMo's own run of the same recording."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from nemoport.validate.context import Context
 from nemoport.validate.gate_result import GateResult
 from nemoport.validate.score import count_all, units, wer_percent
 
-MINUTE_WORDS = 50  # with fewer a minute is judged with its neighbour: of six words, two are 33 points
-SPOKEN_WORDS = 2  # a segment in which NeMo hears as many and an artifact none is a stall
+MINUTE_WORDS = 50  # a minute of fewer is judged with its neighbour: of six words, two are 33 points
+SPOKEN_WORDS = 2  # a segment for which NeMo returns as many or more and the artifact none is a stall
 
 
 @dataclass(frozen=True)
 class Minute:
-    """Of the utterances that begin in it, or in it and those behind it. wer, nemo: percent."""
+    """Scores of the utterances that begin in one minute, or in it and in those behind it.
+
+    wer, nemo: word error rates of the artifact and of NeMo, in percent.
+    """
 
     number: int
     words: int
@@ -33,16 +36,17 @@ class Minute:
 
 @dataclass(frozen=True)
 class SegmentScores:
-    """What an artifact and NeMo said in each segment of the recording: tokens, and text."""
+    """The artifact's and NeMo's transcripts of each segment of the recording, and their scores."""
 
     form: LongForm
-    ours: Sequence[tuple[int, ...]]
-    theirs: Sequence[tuple[int, ...]]
-    our_text: Sequence[str]
-    their_text: Sequence[str]
+    tokens: Sequence[tuple[int, ...]]
+    nemo_tokens: Sequence[tuple[int, ...]]
+    texts: Sequence[str]
+    nemo_texts: Sequence[str]
 
     @cached_property
     def spoken(self) -> list[int]:
+        """Indices of the segments with speech."""
         return [i for i, segment in enumerate(self.form.segments) if segment.text]
 
     @cached_property
@@ -51,7 +55,7 @@ class SegmentScores:
 
     @cached_property
     def _by_minute(self) -> dict[int, list[int]]:
-        """Minute -> the spoken segments that begin in it."""
+        """The spoken segments by the minute in which they begin."""
         found: dict[int, list[int]] = {}
         for i in self.spoken:
             found.setdefault(int(self.form.segments[i].start_s // 60), []).append(i)
@@ -59,12 +63,12 @@ class SegmentScores:
 
     @property
     def whole(self) -> Minute:
-        """All of it, as if it were one."""
+        """Scores of the whole recording, as if it were one minute."""
         return Minute(0, *self._score(self.spoken))
 
     @property
     def worst(self) -> Minute:
-        """Of those with words enough to tell."""
+        """The minute that is furthest above NeMo, among stretches of at least MINUTE_WORDS words."""
         stretches: dict[int, list[int]] = {}
         number, gathered = 0, []
         for minute, segments in self._by_minute.items():
@@ -78,40 +82,44 @@ class SegmentScores:
 
     @property
     def stalls(self) -> list[int]:
-        return [i for i in self.spoken if not self.our_text[i] and len(self.their_text[i].split()) >= SPOKEN_WORDS]
+        """Indices of the segments for which the artifact returns no word and NeMo at least SPOKEN_WORDS."""
+        return [i for i in self.spoken if not self.texts[i] and len(self.nemo_texts[i].split()) >= SPOKEN_WORDS]
 
     @property
     def in_silence(self) -> int:
-        """Tokens more than NeMo's where nothing is said."""
+        """How many tokens more than NeMo the artifact emits in segments without speech."""
         silent = set(range(len(self.form.segments))) - set(self.spoken)
-        return sum(max(0, len(self.ours[i]) - len(self.theirs[i])) for i in silent)
+        return sum(max(0, len(self.tokens[i]) - len(self.nemo_tokens[i])) for i in silent)
 
     @property
     def exact(self) -> float:
-        return sum(o == t for o, t in zip(self.ours, self.theirs, strict=True)) / len(self.ours)
+        """Share of segments with NeMo's tokens."""
+        return sum(own == nemo for own, nemo in zip(self.tokens, self.nemo_tokens, strict=True)) / len(self.tokens)
 
     def _words(self, segments: list[int]) -> int:
         return sum(len(units(self.form.segments[i].text, self.form.segments[i].language).split()) for i in segments)
 
     def _score(self, segments: list[int]) -> tuple[int, float, float]:
-        said, languages = ([getattr(self.form.segments[i], name) for i in segments] for name in ("text", "language"))
-        heard = ([text[i] for i in segments] for text in (self.our_text, self.their_text))
-        ours, theirs = (count_all(said, texts, languages) for texts in heard)
-        return sum(c.words for c in ours), wer_percent(ours), wer_percent(theirs)
+        """(words of the transcript, WER of the artifact, WER of NeMo) over some segments."""
+        references, languages = ([getattr(self.form.segments[i], name) for i in segments] for name in ("text", "language"))
+        hypotheses = ([text[i] for i in segments] for text in (self.texts, self.nemo_texts))
+        own, nemo = (count_all(references, texts, languages) for texts in hypotheses)
+        return sum(c.words for c in own), wer_percent(own), wer_percent(nemo)
 
 
 def transcribe_segments(context: Context) -> SegmentScores:
-    """At the lookahead that is the checkpoint's first."""
+    """Runs the artifact and NeMo over the long recordings, at the first of the artifact's lookaheads."""
     lookahead = context.lookaheads[0]
-    runner = context.runner  # first: an artifact that does not load is found before NeMo listens for minutes
-    said: tuple[list, list] = ([], [])  # by us, by NeMo: tokens of each segment
+    runner = context.runner  # first: an artifact that does not load is found before NeMo runs for minutes
+    tokens: list[tuple[int, ...]] = []  # of each segment
+    nemo_tokens: list[tuple[int, ...]] = []
     recordings = context.longform(lookahead)
-    for form, record in recordings:
-        heard = runner.run(form.corpus, lookahead, 1)[context.last_rule][0]
-        for whole, one in zip(said, (heard, record), strict=True):
-            whole += form.split(one.tokens, one.token_frames, context.spec.frame_seconds)
-    texts = ([split_tags(detokenize(runner.pieces, tokens))[0] for tokens in part] for part in said)
-    return SegmentScores(LongForm.joined([form for form, _ in recordings]), *said, *texts)
+    for form, reference in recordings:
+        run = runner.run(form.corpus, lookahead, 1)[context.reference_rule][0]
+        tokens += form.split(run.tokens, run.token_frames, context.spec.frame_seconds)
+        nemo_tokens += form.split(reference.tokens, reference.token_frames, context.spec.frame_seconds)
+    texts, nemo_texts = ([split_tags(detokenize(runner.pieces, one))[0] for one in part] for part in (tokens, nemo_tokens))
+    return SegmentScores(LongForm.joined([form for form, _ in recordings]), tokens, nemo_tokens, texts, nemo_texts)
 
 
 def run(context: Context) -> list[GateResult]:
@@ -125,8 +133,10 @@ def run(context: Context) -> list[GateResult]:
     stalled = "; ".join(f"at {segments[i].start_s:.0f} s: {segments[i].text}" for i in scores.stalls[:3])
     points = "WER points"
 
-    def judge(case: str, measured: float, limit: str | None, unit: str, evidence: str = where, **more) -> GateResult:
-        return context.judge("longform", case, measured, limit=limit, unit=unit, n=n, evidence=evidence, **more)
+    def judge(
+        case: str, measured: float, limit: str | None, unit: str, evidence: str = where, *, at_least: bool = False
+    ) -> GateResult:
+        return context.judge("longform", case, measured, limit=limit, unit=unit, n=n, at_least=at_least, evidence=evidence)
 
     return [
         judge("WER", whole.wer, None, "%"),

@@ -1,11 +1,11 @@
-"""Structure: what runtimes and processors make of the graph, whichever judges it.
+"""Gate `structure`: what runtimes and processors make of the graph, which a run on this machine need not show.
 
 A product that was meant for integers must not run in floats. A quantizer can miss a node, and a runtime can fail to fuse a
-pattern: both give the right words at fp32's speed or slower, so no gate on accuracy sees them. Judged on the graph as
+pattern: both give the right words at fp32's speed or slower, so no gate on accuracy finds them. Judged on the graph as
 onnxruntime optimised it for the provider.
 
 No integer product may overflow. x86 without VNNI adds two products of u8 and s8 in 16 bits, saturating: words are lost there
-and nowhere else, so no gate on accuracy that runs elsewhere sees them. Judged on the weights.
+and nowhere else, so no gate on accuracy that runs elsewhere finds them. Judged on the weights.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def run(context: Context) -> list[GateResult]:
 
 
 def products(encoder: Path, provider: str) -> tuple[list[str], list[str]]:
-    """Names of the nodes that multiply by a weight: in floats, of those that must not; in integers."""
+    """Names of nodes that multiply by a weight: (those that do so in floats and should not, those that do so in integers)."""
     import onnx
 
     with TemporaryDirectory() as folder:
@@ -75,8 +75,11 @@ def products(encoder: Path, provider: str) -> tuple[list[str], list[str]]:
 
 
 def overflowing_pairs(encoder: Path) -> dict[str, int]:
-    """Name of each s8 weight [in, out] that has such -> its pairs of neighbours along `in`, 2i and 2i + 1, whose products with
-    some two activations of the type that they are multiplied with sum to more than s16 holds."""
+    """Finds s8 weights [in, out] whose products can overflow 16 bits: name -> how many pairs of them do.
+
+    A pair is two neighbours along `in`, 2i and 2i + 1. It counts if its products with some two activations, of the type that
+    the weight is multiplied with, sum to more than s16 holds.
+    """
     import numpy as np
     import onnx
     from onnx import numpy_helper

@@ -1,5 +1,8 @@
-"""WER: word errors against the transcripts, beside NeMo's own on the same audio; of a corpus in several languages by
-language too, so that no average hides the loss of one. Languages without spaces count characters."""
+"""Gate `wer`: word errors against the transcripts, compared with NeMo's on the same audio.
+
+Of a corpus in several languages it judges each language too, so that no average hides the loss of one. In languages without
+spaces characters are counted.
+"""
 
 from __future__ import annotations
 
@@ -8,59 +11,73 @@ from nemoport.validate.context import Context
 from nemoport.validate.gate_result import GateResult
 from nemoport.validate.score import WordCounts, count_all, is_unspaced, wer_difference, wer_percent
 
-LANGUAGE = "language "  # begins the case of what is told of one
+Counts = list[list[WordCounts]]  # of each utterance, one for each lookahead
+LANGUAGE = "language "  # prefix of the case of one language's figures
 
 
 def run(context: Context) -> list[GateResult]:
-    references, languages = ([getattr(u, name) for u in context.corpus.utterances] for name in ("text", "language"))
+    texts, languages = ([getattr(u, name) for u in context.corpus.utterances] for name in ("text", "language"))
     results: list[GateResult] = []
-    ours: list[list[WordCounts]] = [[] for _ in references]  # per utterance, one for each lookahead
-    theirs: list[list[WordCounts]] = [[] for _ in references]
-    for lookahead, heard, record in context.product():
-        mine = count_all(references, [h.text for h in heard], languages)
-        nemo = count_all(references, [r.text for r in record], languages)
-        for rows, counts in ((ours, mine), (theirs, nemo)):
-            for row, count in zip(rows, counts, strict=True):
+    all_counts: Counts = [[] for _ in texts]  # of each utterance, at every lookahead
+    all_nemo: Counts = [[] for _ in texts]
+    compared = context.compared_by_default_rule()
+    for lookahead, runs, references in compared:
+        case, n = context_name(lookahead), len(runs)
+        counts = count_all(texts, [run.text for run in runs], languages)
+        nemo = count_all(texts, [reference.text for reference in references], languages)
+        for rows, row_counts in ((all_counts, counts), (all_nemo, nemo)):
+            for row, count in zip(rows, row_counts, strict=True):
                 row.append(count)
-        empty = sum(not h.tokens and bool(r.tokens) for h, r in zip(heard, record, strict=True))
-        note = f"{wer_percent(mine):.2f} % WER, NeMo {wer_percent(nemo):.2f} %, on {sum(c.words for c in mine)} words"
-        results += _judge(context, f"{context_name(lookahead)}", [[c] for c in mine], [[c] for c in nemo], note, "each")
-        n = len(heard)
+        empty = sum(not run.tokens and bool(r.tokens) for run, r in zip(runs, references, strict=True))
+        note = f"{wer_percent(counts):.2f} % WER, NeMo {wer_percent(nemo):.2f} %, on {sum(c.words for c in counts)} words"
+        results += _judge(context, case, [[c] for c in counts], [[c] for c in nemo], note, "each")
         results += [
-            context.judge("wer", f"{context_name(lookahead)}: WER", wer_percent(mine), limit=None, unit="%", n=n),
-            context.judge("wer", f"{context_name(lookahead)}: NeMo's WER", wer_percent(nemo), limit=None, unit="%", n=n),
-            context.judge(
-                "wer", f"{context_name(lookahead)}: lost", empty, limit="max_empty", unit="utterances without a word", n=n
-            ),
+            context.judge("wer", f"{case}: WER", wer_percent(counts), limit=None, unit="%", n=n),
+            context.judge("wer", f"{case}: NeMo's WER", wer_percent(nemo), limit=None, unit="%", n=n),
+            context.judge("wer", f"{case}: lost", empty, limit="max_empty", unit="utterances without a word", n=n),
         ]
     for language in dict.fromkeys(languages) if len(set(languages)) > 1 else ():
         members = [i for i, other in enumerate(languages) if other == language]
-        results += _of_language(context, language, [ours[i] for i in members], [theirs[i] for i in members])
+        results += _of_language(context, language, [all_counts[i] for i in members], [all_nemo[i] for i in members])
     corpus = context.corpus
-    note = f"{len(references)} utterances, {corpus.seconds / 60:.1f} min, each at {len(context.product())} lookaheads; "
+    note = f"{len(texts)} utterances, {corpus.seconds / 60:.1f} min, each at {len(compared)} lookaheads; "
     note += f"corpus {corpus.digest[:16]}"
-    return [*results, *_judge(context, "all lookaheads", ours, theirs, note, "")]
+    return [*results, *_judge(context, "all lookaheads", all_counts, all_nemo, note, "")]
 
 
-def _of_language(context: Context, language: str, ours: list[list[WordCounts]], theirs: list[list[WordCounts]]):
-    """Over all lookaheads."""
-    case, unit = f"{LANGUAGE}{language}", "% CER" if is_unspaced(language) else "% WER"
-    mine, nemo = (wer_percent([count for row in rows for count in row]) for rows in (ours, theirs))
-    counted = "characters" if is_unspaced(language) else "words"
-    note = f"{mine:.2f} {unit}, NeMo {nemo:.2f}, on {sum(row[0].words for row in ours)} {counted}"
+def _of_language(context: Context, language: str, counts: Counts, nemo: Counts) -> list[GateResult]:
+    """Judges the utterances in one language, over all lookaheads."""
+    case, n, unspaced = f"{LANGUAGE}{language}", len(counts), is_unspaced(language)
+    unit, counted = ("% CER", "characters") if unspaced else ("% WER", "words")
+    rate, nemo_rate = (wer_percent([count for row in rows for count in row]) for rows in (counts, nemo))
+    note = f"{rate:.2f} {unit}, NeMo {nemo_rate:.2f}, on {sum(row[0].words for row in counts)} {counted}"
     return [
-        *_judge(context, case, ours, theirs, note, "language"),
-        context.judge("wer", f"{case}: rate", mine, limit=None, unit=unit, n=len(ours)),
-        context.judge("wer", f"{case}: NeMo's rate", nemo, limit=None, unit=unit, n=len(ours)),
+        *_judge(context, case, counts, nemo, note, "language"),
+        context.judge("wer", f"{case}: rate", rate, limit=None, unit=unit, n=n),
+        context.judge("wer", f"{case}: NeMo's rate", nemo_rate, limit=None, unit=unit, n=n),
     ]
 
 
-def _judge(context: Context, case: str, ours, theirs, evidence: str, which: str) -> list[GateResult]:
-    difference = wer_difference(ours, theirs)
-    interval = (difference.lower, difference.upper)
-    suffix = f"_{which}" if which else ""
-    shown = dict(unit="WER points", n=len(ours), interval=interval, evidence=evidence)
-    results = [context.judge("wer", f"{case}: difference", difference.value, limit=f"max_difference_points{suffix}", **shown)]
-    if not which:
-        results.append(context.judge("wer", f"{case}: upper end", difference.upper, limit="max_upper_end_points", **shown))
-    return results
+def _judge(context: Context, case: str, counts: Counts, nemo: Counts, evidence: str, which: str) -> list[GateResult]:
+    """Judges the difference from NeMo. which: suffix of the limit's name; "" for the figure over everything, whose upper end of
+    the interval is judged too."""
+    difference = wer_difference(counts, nemo)
+
+    def judge(name: str, points: float, limit: str) -> GateResult:
+        return context.judge(
+            "wer",
+            f"{case}: {name}",
+            points,
+            limit=limit,
+            unit="WER points",
+            n=len(counts),
+            interval=(difference.lower, difference.upper),
+            evidence=evidence,
+        )
+
+    if which:
+        return [judge("difference", difference.value, f"max_difference_points_{which}")]
+    return [
+        judge("difference", difference.value, "max_difference_points"),
+        judge("upper end", difference.upper, "max_upper_end_points"),
+    ]

@@ -1,8 +1,8 @@
 """LiteRT: the files of nemoport/runtimes/litert/graphs.py.
 
-Graphs have fixed shapes and run one stream. fp16 halves the weights of products and convolutions; int8 gives those of the
-encoder's layers 8 bits, a scale for each row, and the activations as many, a scale for each frame, found at run time
-(ai-edge-quantizer's dynamic_wi8_afp32). Subsampling, prompt and decoder stay in floats, as in the ONNX variants.
+Graphs have fixed shapes and run one stream. fp16 halves the weights of products and convolutions. int8 rounds those of the
+encoder's layers to 8 bits, with a scale for each row, and at run time the activations to 8 bits, with a scale for each frame
+(ai-edge-quantizer's dynamic_wi8_afp32); subsampling, prompt and decoder stay in floats, as in the ONNX variants.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONVERTERS = ("litert_torch", "ai_edge_quantizer")
 
 @dataclass(frozen=True)
 class Parameters:
-    """weights: f32; f16; or i8, of the encoder's layers, with activations of as many bits."""
+    """weights: f32; f16; or i8, of the encoder's layers, with activations of 8 bits too."""
 
     weights: str
 
@@ -32,7 +32,7 @@ FLOATS = Parameters("f32")
 
 
 def convert(source: Source, folder: Path, parameters: Parameters, progress: Progress) -> dict[str, str]:
-    """Raises UsageError for an offline model, and where the converter is not installed; CheckpointError."""
+    """As `Target.convert`. Raises UsageError for an offline model, or if the converter is not installed; CheckpointError."""
     checkpoint, spec = source.checkpoint, source.checkpoint.spec
     if spec.streaming is None:
         raise UsageError(
@@ -46,7 +46,7 @@ def convert(source: Source, folder: Path, parameters: Parameters, progress: Prog
             "Converting to LiteRT needs packages that are not installed.",
             expected=", ".join(CONVERTERS),
             found=f"no {', no '.join(absent)}",
-            todo="`make setup-litert` makes an environment that has them: one of them asks for other versions than NeMo",
+            todo="`make setup-litert` makes an environment that has them: one of them requires other versions than NeMo",
         )
     from nemoport.export.targets.litert.convert import convert_graphs, quantize
 

@@ -1,4 +1,4 @@
-"""Modules of fixed shapes -> .tflite files, by litert-torch; 16 and 8 bits, by ai-edge-quantizer."""
+"""Converts modules of fixed shapes to .tflite files, by litert-torch, and their weights to 16 or 8 bits, by ai-edge-quantizer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ from nemoport.interface import Tensor
 from nemoport.progress import Progress
 from nemoport.runtimes.litert.graphs import DECODER, ENCODER, joint_frames, joint_name, signatures, window_name
 
-LAYERS = ".*ConformerLayer.*"  # in the names of what the encoder's layers compute
+LAYERS = ".*ConformerLayer.*"  # matches the names of tensors that the encoder's layers compute
 
 
 def convert_graphs(checkpoint: Checkpoint, folder: Path, progress: Progress) -> None:
@@ -52,21 +53,19 @@ def _example(inputs: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _convert(modules: dict[str, tuple[torch.nn.Module, dict]], path: Path) -> None:
-    with _quiet():
-        import litert_torch
-
-        chain = litert_torch
+    with _quiet() as chain:
         for name, (module, example) in modules.items():
             chain = chain.signature(name, module, sample_kwargs=example)
         chain.convert().export(str(path))
 
 
 def quantize(floats: Path, folder: Path, weights: str) -> None:
-    """Writes into `folder` what stands in `floats`, in other weights: f16 or i8, as targets.litert.Parameters."""
-    from ai_edge_quantizer import qtyping, quantizer
-    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    """Writes the graphs of the folder `floats` into `folder` with other weights: f16 or i8, as targets.litert.Parameters."""
+    # both in an environment of their own, see constraints-litert.txt
+    from ai_edge_quantizer import qtyping, quantizer  # pyright: ignore[reportMissingImports]
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName  # pyright: ignore[reportMissingImports]
 
-    def recipe(one: quantizer.Quantizer) -> None:
+    def recipe(one: Any) -> None:
         if weights == "i8":
             one.add_dynamic_config(LAYERS, qtyping.TFLOperationName.FULLY_CONNECTED, 8)
             return
@@ -88,16 +87,16 @@ def quantize(floats: Path, folder: Path, weights: str) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the converters say of each step, and of libraries for GPUs that they do without."""
+def _quiet() -> Iterator[Any]:
+    """Silences the converters, which print each step and the libraries for GPUs that are absent. Yields litert_torch."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()):
             warnings.simplefilter("ignore")
-            import litert_torch
+            import litert_torch  # pyright: ignore[reportMissingImports]  # in an environment of its own, as above
 
             litert_torch.config.show_progress = False
-            yield
+            yield litert_torch
     finally:
         logging.disable(level)

@@ -1,6 +1,6 @@
-"""Prediction network and joint for runtimes that take no dynamic shapes: one stream, one token, a fixed number of frames.
+"""Prediction network and joint for runtimes without dynamic shapes: one stream, one token, a fixed number of frames.
 
-Apart, so that a token that several frames are joined with is predicted once.
+They are two modules, so that the prediction is computed once for a token that several frames are joined with.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nemoport.export.targets.litert.encoder import use_linear
 
 
 class Predict(nn.Module):
-    """One token -> what the joint is to be given of it, and the states after it."""
+    """The prediction network, with the joint's projection of the prediction."""
 
     def __init__(self, decoder: DecoderJoint):
         super().__init__()
@@ -29,7 +29,7 @@ class Predict(nn.Module):
 
 
 class Joint(nn.Module):
-    """Raw scores of encoder frames behind a prefix."""
+    """The joint: raw scores of encoder frames for the prediction of one prefix."""
 
     def __init__(self, decoder: DecoderJoint):
         super().__init__()

@@ -1,7 +1,8 @@
-"""OpenVINO IR: front end, encoder, decoder and joint as .xml and .bin, by card 002's names, beside vocabulary and metadata.
+"""OpenVINO IR of streaming checkpoints: front end, encoder, decoder and joint as .xml and .bin, with the names of
+FluidInference's OpenVINO package of Nemotron 3.5, beside vocabulary and metadata.
 
-Streaming checkpoints. What the graphs are to be compiled with stands in metadata.json and, where OpenVINO reads it from
-there, in the graph itself: what is run by default is what the gates ran.
+The properties to compile the graphs with are in metadata.json and, where OpenVINO reads them from there, in the graph itself:
+the defaults of a consumer are then what the gates ran.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from nemoport.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Parameters:
-    """layout: of the caches of the ONNX graphs, or STATEFUL. weights: of the encoder's layers, fp32, fp16 or int8; the rest is in
-    fp16 where they are not fp32. group: so many channels of an activation are rounded to 8 bits together as the graph runs, where
-    the processor can; 0: none are."""
+    """Parameters of OpenVINO graphs.
+
+    layout: the cache layout of the ONNX graphs, or STATEFUL; weights: of the encoder's layers, fp32, fp16 or int8; the rest is in
+    fp16 where they are not fp32; group: number of channels of an activation that are rounded to 8 bits together while the graph
+    runs, on processors that can; 0 rounds none.
+    """
 
     layout: str = NEMO
     weights: str = "fp32"
@@ -32,13 +36,15 @@ class Parameters:
 
 
 class OpenVinoTarget(Target):
+    """The target whose recipes name the cache layout `contract`, as digests of earlier builds have it."""
+
     def recipe(self, precision: str, parameters: Parameters, spec: ModelSpec) -> Recipe:
         values = {"contract": parameters.layout, "weights": parameters.weights, "group": parameters.group}
         return Recipe(f"{self.name}-{precision}", None, {"target": self.name, **values})
 
 
 def convert(source: Source, folder: Path, parameters: Parameters, progress: Progress) -> dict[str, str]:
-    """Raises UsageError for an offline checkpoint."""
+    """As `Target.convert`. Raises UsageError for an offline checkpoint; CheckpointError, ArtifactError."""
     import openvino
 
     from nemoport.export.targets.openvino.compress import compress
@@ -62,7 +68,7 @@ def convert(source: Source, folder: Path, parameters: Parameters, progress: Prog
         models[ENCODER] = stateful(models[ENCODER], checkpoint.spec.streaming)
     models[ENCODER].set_rt_info(str(parameters.group), ["runtime_options", GROUP])
     for name, model in models.items():
-        # The front end keeps its 0.8 MB: half precision of filterbank and waves would change every frame.
+        # The front end keeps its 0.8 MB in fp32: half precision of filterbank and waves would change every frame.
         half = parameters.weights != "fp32" and name != PREPROCESSOR
         openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=half)
     properties = runtime_properties(parameters.group)
@@ -72,6 +78,7 @@ def convert(source: Source, folder: Path, parameters: Parameters, progress: Prog
 
 
 def roles() -> dict[str, str]:
+    """Role -> file name of an artifact's files."""
     graphs = {name.removeprefix("nemotron_"): name for name in GRAPHS}
     files = {role: f"{name}.xml" for role, name in graphs.items()}
     files |= {f"{role}_data": f"{name}.bin" for role, name in graphs.items()}

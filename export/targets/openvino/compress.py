@@ -1,21 +1,25 @@
 """Weights of the encoder in 8 bits: symmetric, a scale for each output channel, data-free (nncf).
 
-The MatMuls of the layers, the same as those of the ONNX variants: the subsampling and the language prompt stay in floats
-(quantize/graph.py has the reasons), and so do the positions, which are constants behind no weight.
+They are the weights of the layers' MatMuls, as in the ONNX variants: the subsampling and the language prompt stay in floats
+(quantize/graph.py has the reasons), and so do the positions, which are folded constants.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from nemoport.quantize.graph import check_quantized, layer_matmuls
 
-CANDIDATES = ("MatMul", "Convolution", "GroupConvolution", "Gather")  # what nncf would look for weights in
+CANDIDATES = ("MatMul", "Convolution", "GroupConvolution", "Gather")  # whose weights nncf compresses unless they are ignored
 
 
-def compress(model, onnx_graph: Path):
-    """model: openvino.Model of `onnx_graph`, whose nodes gave its operations their names. Raises ArtifactError where nncf
-    compressed something else than it was asked to."""
+def compress(model: Any, onnx_graph: Path) -> Any:
+    """Compresses the weights of an encoder, openvino.Model, and returns it.
+
+    onnx_graph: the graph that the model was converted from, whose node names are those of its operations. Raises ArtifactError
+    if nncf did not compress exactly the layers' MatMuls.
+    """
     import nncf
     import onnx
 
@@ -30,13 +34,13 @@ def compress(model, onnx_graph: Path):
     return made
 
 
-def compressed(model) -> list[str]:
-    """Names of the operations that read an 8-bit weight."""
+def compressed(model: Any) -> list[str]:
+    """Names of the operations of an openvino.Model that read an 8-bit weight."""
     return [op.get_friendly_name() for op in model.get_ops() if op.get_type_name() in CANDIDATES and _in_8_bits(op)]
 
 
-def _in_8_bits(operation) -> bool:
-    """Behind its scale, and behind the half precision of that."""
+def _in_8_bits(operation: Any) -> bool:
+    """Whether the weight of an operation is 8-bit, behind its scale and the scale's conversion from half precision."""
     node = operation.input_value(1).get_node()
     while node.get_type_name() in ("Multiply", "Convert", "Reshape", "Subtract"):
         node = node.input_value(0).get_node()

@@ -1,21 +1,22 @@
-"""The fp32 ONNX graphs as openvino.Model, with the names and types of names.py."""
+"""Converts the fp32 ONNX graphs to openvino.Model, with the names and types of nemoport/runtimes/openvino/graphs.py."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from nemoport.artifact import Artifact
 from nemoport.export.shared import FRONTEND
 from nemoport.export.split import split_decoder
 from nemoport.runtimes.openvino.graphs import DECODER, ENCODER, JOINT, PREPROCESSOR, RENAMED
 
-UNUSED = "prednet_lengths"  # hands an input on
+UNUSED = "prednet_lengths"  # an output that only copies an input
 
 
-def converted(source: Artifact) -> dict:
-    """Graph -> openvino.Model, of an fp32 ONNX variant in its build."""
+def converted(source: Artifact) -> dict[str, Any]:
+    """Converts an fp32 ONNX variant, which must be in its build: graph name -> openvino.Model. Raises ArtifactError."""
     import onnx
     import openvino
 
@@ -25,30 +26,31 @@ def converted(source: Artifact) -> dict:
         for name, part in ((DECODER, decoder.predictor), (JOINT, decoder.joiner)):
             places[name] = Path(scratch) / f"{name}.onnx"
             onnx.save(part, places[name])
-        # Read at once: OpenVINO maps the files of weights, and on some systems a mapped one cannot be removed.
+        # Converted within the block: OpenVINO maps the files of weights, and on some systems a mapped one cannot be removed.
         return {name: _named(openvino.convert_model(str(path)), RENAMED[name]) for name, path in places.items()}
 
 
-def _named(model, names: dict[str, str]):
-    """With i32 for i64 at either end: values that stand there are counts, tokens and prompt slots."""
+def _named(model: Any, names: dict[str, str]) -> Any:
+    """Renames inputs and outputs, names: old -> new, and makes those of i64 i32: they are counts, tokens and prompt slots."""
     import openvino
     from openvino import opset13 as opset
 
-    model = openvino.Model([r for r in model.get_results() if UNUSED not in r.output(0).get_names()], model.get_parameters())
+    results = [r for r in model.get_results() if UNUSED not in r.output(0).get_names()]
+    model = openvino.Model(results, model.get_parameters())  # pyright: ignore[reportGeneralTypeIssues]  # stubs of the C++ class
     for parameter in _integers(model.get_parameters()):
         readers = parameter.output(0).get_target_inputs()
         parameter.set_element_type(openvino.Type.i32)
         wide = opset.convert(parameter, "i64").output(0)
         for reader in readers:
             reader.replace_source_output(wide)
-    results = {next(iter(r.output(0).get_names())): r for r in model.get_results()}
-    for result in _integers(results.values()):
+    returned = {next(iter(r.output(0).get_names())): r for r in model.get_results()}
+    for result in _integers(returned.values()):
         result.input(0).replace_source_output(opset.convert(result.input_value(0), "i32").output(0))
     model.validate_nodes_and_infer_types()
     for port in model.inputs:
-        _name(port, names.get(port.get_any_name(), port.get_any_name()))
-    for name, result in results.items():
-        _name(result.output(0), names.get(name, name))
+        _name(port, port.get_any_name(), names)
+    for name, result in returned.items():
+        _name(result.output(0), name, names)
     return model
 
 
@@ -58,6 +60,7 @@ def _integers(nodes: Iterable) -> list:
     return [node for node in nodes if node.output(0).get_element_type() == openvino.Type.i64]
 
 
-def _name(port, name: str) -> None:
+def _name(port: Any, old: str, names: dict[str, str]) -> None:
+    name = names.get(old, old)
     port.get_tensor().set_names({name})
     port.get_node().set_friendly_name(name)

@@ -1,11 +1,13 @@
-"""The encoder of the kv contract with its caches as OpenVINO's state: what feeds it hands over mel and keeps nothing.
+"""Makes the caches of an encoder in the cache layout kv OpenVINO's state, so that a caller feeds mel and keeps no cache.
 
-OpenVINO's own transformation, `apply_make_stateful_transformation`, joins an input with an output that holds the same; this
-graph gives only what a chunk adds. One stream a request: where the first chunk decides how many there are, fresh requests gave
-no frames, or crashed, in OpenVINO 2026.4's CPU plugin once the state of another one had been set.
+OpenVINO's own transformation, `apply_make_stateful_transformation`, pairs an input with an output of the same contents; this
+graph returns only what a chunk adds. A request runs one stream: where the first chunk sets the number of streams, fresh requests
+returned no frames, or crashed, in OpenVINO 2026.4's CPU plugin once the state of another one had been set.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +15,11 @@ from nemoport.caches_kv import KvCaches
 from nemoport.spec import StreamingSpec
 
 
-def stateful(model, streaming: StreamingSpec):
-    """model: openvino.Model of the encoder, by the names of names.py, which is taken apart. Variables are called as the
-    inputs that they replace, and are zeros after a reset."""
+def stateful(model: Any, streaming: StreamingSpec) -> Any:
+    """Returns an openvino.Model whose variables have the names of the inputs that they replace, and are zeros after a reset.
+
+    model: openvino.Model of the encoder, with the names of nemoport/runtimes/openvino/graphs.py; it cannot be used afterwards.
+    """
     import openvino
     from openvino import opset13 as opset
     from openvino.op.util import Variable, VariableInfo
@@ -31,7 +35,7 @@ def stateful(model, streaming: StreamingSpec):
         return opset.constant(np.array(values, np.int32))
 
     def state(name: str):
-        """In the place of an input: its value, and the variable."""
+        """Replaces an input by a variable; returns the node that reads it, and the variable."""
         parameter, info = inputs.pop(name), VariableInfo()
         info.variable_id, info.data_shape = name, parameter.get_partial_shape()
         info.data_type = parameter.get_element_type()
@@ -53,4 +57,5 @@ def stateful(model, streaming: StreamingSpec):
     frames = opset.gather(opset.shape_of(added[0], "i32"), integers(0), np.int32(0))
     after = opset.minimum(opset.add(value, frames), integers(streaming.left_context_enc_frames))
     assigned.append(opset.assign(after, variable))
-    return openvino.Model(list(outputs.values()), assigned, list(inputs.values()))
+    results, parameters = list(outputs.values()), list(inputs.values())
+    return openvino.Model(results, assigned, parameters)  # pyright: ignore[reportGeneralTypeIssues]  # stubs of the C++ class

@@ -11,6 +11,7 @@ from nemoport.session import Session
 
 
 def open_artifact(artifact: Artifact, provider: str = "cpu", threads: int = 0) -> Session:
+    """Opens an artifact. threads: 0 for the runtime's choice. Raises UsageError for a provider but cpu, ArtifactError."""
     if provider != "cpu":
         raise UsageError(
             f"The LiteRT interpreter has no provider {provider!r} here.",

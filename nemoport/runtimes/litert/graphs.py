@@ -4,7 +4,7 @@ weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from nemoport.artifact import Artifact
 from nemoport.caches import PROMPT
@@ -16,21 +16,22 @@ ENCODER, DECODER, INTERFACE = "encoder.tflite", "decoder.tflite", "litert.json"
 
 
 def window_name(lookahead: int, first: bool) -> str:
-    """Signature of an encoder window."""
+    """Returns the name of the signature that encodes a window."""
     return f"{'first' if first else 'later'}_{lookahead}"
 
 
 def joint_name(frames: int) -> str:
+    """Returns the name of the signature that scores so many frames."""
     return f"joint_{frames}"
 
 
 def joint_frames(spec: StreamingSpec) -> list[int]:
-    """Ascending: one frame, and the chunk of each lookahead."""
+    """Returns the numbers of frames that signatures of the joint score, ascending: one, and the chunk of each lookahead."""
     return sorted({1, *(lookahead + 1 for lookahead in spec.lookaheads)})
 
 
 def signatures(spec: ModelSpec) -> dict[str, dict[str, Interface]]:
-    """File -> signature -> its interface."""
+    """Returns file -> signature -> its interface. Raises UsageError for an offline model."""
     streaming, decoding = spec.require_streaming(), spec.decoding
     windows = [(lookahead, first) for lookahead in streaming.lookaheads for first in (True, False)]
     states = {f"input_states_{i}": Tensor(F32, decoding.state_shape(1)) for i in (1, 2)}
@@ -51,6 +52,7 @@ def signatures(spec: ModelSpec) -> dict[str, dict[str, Interface]]:
 
 
 def cache_tensors(spec: StreamingSpec) -> dict[str, Tensor]:
+    """Returns the caches that a window takes, and their length, which is last."""
     context = Tensor(F32, (spec.n_layers, spec.left_context_enc_frames, spec.d_model))
     return {
         "cache_key": context,
@@ -80,10 +82,10 @@ def _window(spec: ModelSpec, streaming: StreamingSpec, lookahead: int, first: bo
 
 
 def described(spec: ModelSpec) -> dict:
-    """litert.json: file -> signature -> `inputs` and `outputs`, name -> [type, shape]."""
+    """Returns the content of litert.json: file -> signature -> `inputs` and `outputs`, name -> [type, shape]."""
     sides = ("inputs", "outputs")
 
-    def side(tensors) -> dict[str, list]:
+    def side(tensors: Mapping[str, Tensor]) -> dict[str, list]:
         return {name: [tensor.dtype, list(tensor.shape)] for name, tensor in tensors.items()}
 
     return {
@@ -93,12 +95,13 @@ def described(spec: ModelSpec) -> dict:
 
 
 def expected(artifact: Artifact, spec: ModelSpec) -> dict[str, Interface]:
+    """Returns the interface that each graph must have, as `Runtime.expected`."""
     return {f"{file}: {name}": one for file, every in signatures(spec).items() for name, one in every.items()}
 
 
 def found(artifact: Artifact) -> dict[str, Interface]:
-    """Of the files' signatures, as the interpreter reads them."""
-    from ai_edge_litert.interpreter import Interpreter
+    """Reads the interfaces of the files' signatures by the interpreter, as `Runtime.found`."""
+    from ai_edge_litert.interpreter import Interpreter  # pyright: ignore[reportMissingImports]  # only with the extra litert
 
     interfaces = {}
     for file in (ENCODER, DECODER):
@@ -111,6 +114,7 @@ def found(artifact: Artifact) -> dict[str, Interface]:
 
 
 def problems(artifact: Artifact, spec: ModelSpec) -> Iterator[str]:
+    """Compares litert.json with the spec. See `Runtime.problems`."""
     yield difference(INTERFACE, described(spec), read_json(artifact.folder / INTERFACE, "build the variant again"))
 
 

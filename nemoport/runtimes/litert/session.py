@@ -1,5 +1,5 @@
-"""Runs an artifact in the LiteRT interpreter, on the CPU. Its graphs hear one stream: those of a batch are run one after
-another, so that no stream can depend on its neighbours."""
+"""Session over an artifact's graphs in the LiteRT interpreter, on the CPU. The graphs run one stream: those of a batch are run
+one after another, so that no stream can depend on its neighbours."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from nemoport.caches import PROMPT, PromptedState
 from nemoport.caches_kv import KvCaches
 from nemoport.errors import ArtifactError, UsageError, first_line
 from nemoport.runtimes.litert.graphs import joint_frames, joint_name, window_name
+from nemoport.session import EncoderState
 from nemoport.spec import ModelSpec
 
 PACKAGE = "ai-edge-litert"
@@ -22,12 +23,13 @@ OPERATORS = 10  # the field of a SubGraph in LiteRT's schema
 
 
 class LitertSession:
-    """`nemoport.session.Session` over the files of targets/litert.py."""
+    """`nemoport.session.Session` over the files that nemoport/export/targets/litert/ writes."""
 
     def __init__(self, spec: ModelSpec, encoder: Path, decoder: Path, threads: int = 0):
-        """threads: 0 for the runtime's choice. Raises ArtifactError, UsageError."""
+        """threads: 0 for the runtime's choice. Raises ArtifactError for files that cannot be loaded, UsageError for an offline
+        model."""
         self.spec = spec
-        streaming = spec.require_streaming()
+        self._streaming = streaming = spec.require_streaming()
         groups = [[window_name(lookahead, first) for first in (True, False)] for lookahead in streaming.lookaheads]
         self._encoder, self._decoder = Graph(encoder, threads, groups), Graph(decoder, threads)
         self._windows = {
@@ -38,15 +40,16 @@ class LitertSession:
         }
         self._joints = joint_frames(streaming)
 
-    def initial_state(self, batch: int, prompts: Sequence[int] = ()) -> KvCaches | PromptedState:
+    def initial_state(self, batch: int, prompts: Sequence[int] = ()) -> EncoderState:
         slots = self.spec.check_prompts(batch, prompts)
-        caches = KvCaches.initial(self.spec.streaming, batch)
+        caches = KvCaches.initial(self._streaming, batch)
         return PromptedState(caches, np.array(slots, np.int64)) if self.spec.prompt else caches
 
-    def encode(self, mel: np.ndarray, lengths: np.ndarray, state: KvCaches | PromptedState):
+    def encode(self, mel: np.ndarray, lengths: np.ndarray, state: EncoderState):
+        """Encodes as `Session.encode` does. Raises UsageError for windows that the files have no graph for."""
         name, first = self._window(mel.shape[2])
         caches = state.caches if self.spec.prompt else state
-        given = []
+        outputs = []
         for row in range(len(mel)):
             feeds = {"audio_signal": mel[row : row + 1], "length": lengths[row : row + 1].astype(np.int32)}
             if not first:
@@ -55,9 +58,9 @@ class LitertSession:
                 feeds["cache_len"] = caches.length[row : row + 1].astype(np.int32)
             if self.spec.prompt:
                 feeds[PROMPT] = state.prompt_index[row : row + 1].astype(np.int32)
-            given.append(self._encoder.run(name, feeds))
-        frames, frame_lengths = (np.concatenate([one[key] for one in given]) for key in ("outputs", "encoded_lengths"))
-        return frames, frame_lengths.astype(np.int64), state.advance(self._added(given))
+            outputs.append(self._encoder.run(name, feeds))
+        frames, frame_lengths = (np.concatenate([one[key] for one in outputs]) for key in ("outputs", "encoded_lengths"))
+        return frames, frame_lengths.astype(np.int64), state.advance(self._added(outputs))
 
     def step(self, frames: np.ndarray, tokens: np.ndarray, state: tuple[np.ndarray, np.ndarray]):
         scores, states = [], []
@@ -69,10 +72,10 @@ class LitertSession:
         hidden, cell = (np.concatenate(parts, 1) for parts in zip(*states, strict=True))
         return np.stack(scores), (hidden, cell)
 
-    def stack(self, states: list[KvCaches | PromptedState]) -> KvCaches | PromptedState:
+    def stack(self, states: list[EncoderState]) -> EncoderState:
         return PromptedState.stack(states, KvCaches) if self.spec.prompt else KvCaches.stack(states)
 
-    def unstack(self, state: KvCaches | PromptedState) -> list[KvCaches | PromptedState]:
+    def unstack(self, state: EncoderState) -> list[EncoderState]:
         return state.rows()
 
     def _window(self, mel_frames: int) -> tuple[str, bool]:
@@ -85,15 +88,16 @@ class LitertSession:
             )
         return self._windows[mel_frames]
 
-    def _added(self, given: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
-        """What the streams' chunks add to the caches, as KvCaches takes it: key, value and conv of each layer."""
-        heads = (self.spec.streaming.n_heads, -1)
-        parts = [np.stack([one[key] for one in given], 2) for key in ("key_new", "value_new", "conv_new")]
+    def _added(self, outputs: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
+        """Returns the frames that a chunk of each stream adds to the caches, as `KvCaches.advance` takes them: key, value and
+        conv of each layer."""
+        heads = (self._streaming.n_heads, -1)
+        parts = [np.stack([one[key] for one in outputs], 2) for key in ("key_new", "value_new", "conv_new")]
         parts[:2] = (part.reshape(*part.shape[:3], *heads) for part in parts[:2])
-        return [part[layer] for layer in range(self.spec.streaming.n_layers) for part in parts]
+        return [part[layer] for layer in range(self._streaming.n_layers) for part in parts]
 
     def _join(self, frames: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-        """frames: f32 [T, d] of any T -> scores f32 [T, n_scores]."""
+        """Scores frames, f32 [T, d] of any T: f32 [T, n_scores]."""
         longest, scores = self._joints[-1], []
         for at in range(0, len(frames), longest):
             part = frames[at : at + longest]
@@ -105,19 +109,20 @@ class LitertSession:
 
 
 def _stream(cached: np.ndarray, row: int) -> np.ndarray:
-    """[layers, frames, B, ...] -> [layers, frames, d] of one stream."""
+    """Returns the cache of one stream, [layers, frames, d], from that of a batch, [layers, frames, B, ...]."""
     return cached[:, :, row].reshape(*cached.shape[:2], -1)
 
 
 class Graph:
     """A file's signatures. Those of a group are opened together when the first of them is run, and the others not at all:
-    the interpreter packs the weights anew for each signature that it opens, and would hold them all as often.
+    the interpreter packs the weights anew for each signature that it opens, and would keep as many copies of them.
 
-    Of the others one operator is left. Where there is none, the interpreter gives up its fast kernels (XNNPACK) for all
-    signatures behind, without a word: half as fast, and in 8 bits less exact."""
+    Of the other signatures one operator is left. Where a signature has none, the interpreter does without its fast kernels
+    (XNNPACK) for all signatures behind it and reports nothing: half as fast, and in 8 bits less exact."""
 
     def __init__(self, path: Path, threads: int, groups: Sequence[Sequence[str]] = ()):
-        """groups: of signature names; none for one that holds all. Raises ArtifactError for what is no such file."""
+        """groups: of signature names; none for a single one of all signatures. Raises ArtifactError for a file that is not for
+        LiteRT."""
         self._path, self._threads = path, threads
         self._runners: dict = {}
         with self._explained(), open(path, "rb") as file:
@@ -126,12 +131,13 @@ class Graph:
         self._groups = groups or [self.signatures]
 
     def run(self, signature: str, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs a signature: input name -> array in, output name -> array out. Raises ArtifactError if it cannot be loaded."""
         if signature not in self._runners:
             self._open(next(group for group in self._groups if signature in group))
         return self._runners[signature](**feeds)
 
     def _open(self, group: Sequence[str]) -> None:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter  # pyright: ignore[reportMissingImports]  # only with the extra litert
 
         with self._explained(), open(self._path, "rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -156,8 +162,8 @@ class Graph:
 
 
 def _subgraphs(content: mmap.mmap) -> dict[str, int]:
-    """Signature -> where the number of its operators stands in the file (a little-endian u32)."""
-    from ai_edge_litert import schema_py_generated as schema
+    """Returns signature -> the place in the file of the number of its operators (a little-endian u32)."""
+    from ai_edge_litert import schema_py_generated as schema  # pyright: ignore[reportMissingImports]  # only with the extra litert
 
     if not schema.Model.ModelBufferHasIdentifier(content, 0):
         raise ValueError("no .tflite file")

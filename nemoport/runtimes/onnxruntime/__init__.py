@@ -11,7 +11,7 @@ from nemoport.session import Session
 
 
 def open_artifact(artifact: Artifact, provider: str = "cpu", threads: int = 0) -> Session:
-    """Raises as `session.open_graph`."""
+    """Opens an artifact, with its caches in the device's memory where the provider has one. Raises as `session.open_graph`."""
     if provider in DEVICES and artifact.spec.streaming:
         return DeviceSession.open(artifact, provider, threads)
     return OnnxSession.open(artifact, provider, threads)

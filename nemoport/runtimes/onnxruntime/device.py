@@ -1,13 +1,14 @@
-"""onnxruntime where the provider has a memory of its own: the caches of a stream stay there from chunk to chunk.
+"""Session in onnxruntime for providers with a memory of their own: a stream's caches stay there from chunk to chunk.
 
-At 0.6B they are 14 MB a stream (kv; 7 in NeMo's form), which a plain run would send both ways with every chunk. Here a
-chunk sends its mel and brings its frames back, and only streams that join or leave a batch pass through the CPU's memory.
+At 0.6B they are 14 MB a stream (kv; 7 in NeMo's layout), which a plain run would copy both ways with every chunk. Here a
+chunk copies its mel there and its frames back, and only streams that join or leave a batch pass through the CPU's memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,28 +16,32 @@ from typing import Any
 import numpy as np
 
 from nemoport.cache_layout import caches_of
-from nemoport.caches import Caches, NemoCaches, PromptedState, Row, rows_of, whole_batch
+from nemoport.caches import CacheFactory, Caches, NemoCaches, Row, rows_of, whole_batch
 from nemoport.caches_kv import KvCaches
 from nemoport.errors import UsageError
-from nemoport.runtimes.onnxruntime.session import DEVICES, OnnxSession, open_graph
+from nemoport.runtimes.onnxruntime.session import DEVICES, OnnxSession, OrtValue, open_graph
+from nemoport.session import EncoderState
 from nemoport.spec import ModelSpec, StreamingSpec
 
 ON_CPU = ("outputs", "encoded_lengths", "cache_last_channel_next_len")
 NEW, NEXT = ".new", ".next"
-OrtValue = Any  # of onnxruntime
 
 
 class DeviceSession(OnnxSession):
-    """`nemoport.session.Session` over a graph of either contract; encoder states are `DeviceCaches`."""
+    """`nemoport.session.Session` over an encoder graph in either cache layout; encoder states are `DeviceCaches`."""
 
     def __init__(self, spec: ModelSpec, encoder: Path, decoder: Path, provider: str, threads: int = 0, **options):
-        """As `OnnxSession`. Raises UsageError too where a kv graph asks for onnx and it is not installed."""
+        """Takes the arguments of `OnnxSession`. Raises UsageError also for an offline model, and for kv caches without onnx."""
         super().__init__(spec, encoder, decoder, provider, threads, **options)
         self._device = DEVICES.get(provider, provider)
-        kind = caches_of(i.name for i in self._encoder.get_inputs())
-        self._caches = DeviceMemory(kind, spec.streaming, self._device, provider)
+        kind = KvCaches if caches_of(i.name for i in self._encoder.get_inputs()) is KvCaches else NemoCaches
+        self._memory = DeviceMemory(kind, spec.require_streaming(), self._device, provider)
 
-    def encode(self, mel: np.ndarray, lengths: np.ndarray, state: DeviceCaches | PromptedState):
+    @cached_property
+    def _caches(self) -> CacheFactory:
+        return self._memory
+
+    def encode(self, mel: np.ndarray, lengths: np.ndarray, state: EncoderState):
         binding = self._encoder.io_binding()
         for name, value in {"audio_signal": mel, "length": lengths, **state.feeds()}.items():
             if isinstance(value, np.ndarray):
@@ -51,7 +56,7 @@ class DeviceSession(OnnxSession):
 
 
 class DeviceMemory:
-    """Makes and joins `DeviceCaches`, as a class of caches does for those in the CPU's memory."""
+    """The `nemoport.caches.CacheFactory` of `DeviceCaches`. kind: the class of caches of the graph's layout."""
 
     def __init__(self, kind: type[NemoCaches | KvCaches], spec: StreamingSpec, device: str, provider: str):
         self._kind, self._spec, self._device = kind, spec, device
@@ -60,9 +65,11 @@ class DeviceMemory:
         self._appending = open_appending(spec, provider) if kind is KvCaches else None
 
     def initial(self, spec: StreamingSpec, batch: int) -> DeviceCaches:
+        """Returns the caches of `batch` new streams."""
         return self._put(self._kind.initial(spec, batch))
 
     def advance(self, state: DeviceCaches, outputs: Sequence[OrtValue]) -> DeviceCaches:
+        """Returns the caches after a run that was fed `state` and returned `outputs`, without a copy to the CPU's memory."""
         if self._appending is None:
             *whole, length = outputs
             return DeviceCaches(self, dict(zip(state.arrays, whole, strict=True)), length.numpy())
@@ -76,6 +83,7 @@ class DeviceMemory:
         return DeviceCaches(self, dict(zip(state.arrays, binding.get_outputs(), strict=True)), length)
 
     def stack(self, states: Sequence[Row]) -> DeviceCaches:
+        """Joins streams into a batch, in the CPU's memory unless they are a whole batch already."""
         if (batch := whole_batch(states)) is not None:
             return batch
         batches = {id(s.batch): s.batch for s in states}
@@ -114,8 +122,8 @@ class DeviceCaches:
         return rows_of(self)
 
 
-def open_appending(spec: StreamingSpec, provider: str):
-    """A session that puts behind each cache of the kv contract what a chunk adds, and drops as much in front.
+def open_appending(spec: StreamingSpec, provider: str) -> Any:
+    """Opens a graph that appends to each cache of the kv layout the frames that a chunk adds, and drops as many in front.
 
     NAME f32 [C, ...], NAME.new f32 [T, ...] -> NAME.next f32 [C, ...]. Raises UsageError where onnx is not installed.
     """
@@ -124,10 +132,10 @@ def open_appending(spec: StreamingSpec, provider: str):
         from onnx import TensorProto, helper
     except ImportError as error:
         raise UsageError(
-            "The kv contract on a device needs onnx, which joins the caches there.",
+            "The kv cache layout on a device needs onnx, which joins the caches there.",
             expected="onnx installed",
             found="none",
-            todo="pip install onnx, or take a variant of the nemo contract",
+            todo="pip install onnx, or choose a variant without kv-, which has the nemo cache layout",
         ) from error
 
     nodes, inputs, outputs, numbers = [], [], [], {"last": 2**63 - 1, "axis": 0}

@@ -1,4 +1,4 @@
-"""Names, types and shapes of the ONNX graphs: NeMo's own where NeMo has them."""
+"""Interfaces of the ONNX graphs: names, types and shapes, NeMo's own where NeMo has them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ ENCODER_INPUTS, ENCODER_OUTPUTS = ("audio_signal", "length"), ("outputs", "encod
 
 
 def expected(artifact: Artifact, spec: ModelSpec) -> dict[str, Interface]:
+    """Returns the interface that each graph must have, as `Runtime.expected`."""
     layout = cache_layout_of(artifact.manifest.variant)
     return {ENCODER: encoder_interface(spec, layout), DECODER: head_of(spec).interface(spec)}
 
 
 def found(artifact: Artifact) -> dict[str, Interface]:
+    """Reads the interface of each graph on disk, as `Runtime.found`."""
     return {path.name: read_interface(path) for path in (artifact.encoder, artifact.decoder)}
 
 
 def problems(artifact: Artifact, spec: ModelSpec) -> Iterator[str]:
-    """Metadata of the graphs, and where their weights stand."""
+    """Checks the graphs' metadata, and that their weights are in the files that the manifest lists. See `Runtime.problems`."""
     import onnx
 
     listed = {entry.path for entry in artifact.manifest.files.values()}
@@ -47,7 +49,7 @@ def problems(artifact: Artifact, spec: ModelSpec) -> Iterator[str]:
 
 
 def encoder_interface(spec: ModelSpec, layout: str) -> Interface:
-    """Of an encoder graph in a cache layout."""
+    """Returns the interface of an encoder graph in a cache layout."""
     lengths = Tensor(I64, (None,))
     inputs = dict(zip(ENCODER_INPUTS, (Tensor(F32, (None, spec.frontend.n_mels, None)), lengths), strict=True))
     outputs = dict(zip(ENCODER_OUTPUTS, (Tensor(F32, (None, spec.encoder.d_model, None)), lengths), strict=True))
@@ -67,7 +69,7 @@ def encoder_interface(spec: ModelSpec, layout: str) -> Interface:
 
 
 def read_interface(path: Path) -> Interface:
-    """Of an ONNX file, without its weights."""
+    """Reads the interface of an ONNX file, without its weights."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph

@@ -1,4 +1,4 @@
-"""Runs an artifact in onnxruntime."""
+"""Session over an artifact's graphs in onnxruntime, on any of its execution providers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
 from nemoport.artifact import Artifact
 from nemoport.cache_layout import caches_of
-from nemoport.caches import Caches, PromptedState
+from nemoport.caches import CacheFactory, PromptedState
 from nemoport.errors import ArtifactError, UsageError, first_line
 from nemoport.graph_file import check_external_data
+from nemoport.session import EncoderState
 from nemoport.spec import ModelSpec
 
 PROVIDERS = {
@@ -24,13 +26,17 @@ PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
     "dml": "DmlExecutionProvider",
 }
-DEVICES = {"cuda": "cuda", "tensorrt": "cuda", "dml": "dml"}  # those with a memory of their own, and its name there
+DEVICES = {"cuda": "cuda", "tensorrt": "cuda", "dml": "dml"}  # providers with a memory of their own -> onnxruntime's name of it
 PACKAGE = "onnxruntime"
 DECODER_OUTPUTS = ("outputs", "output_states_1", "output_states_2")
+OrtValue = Any  # of onnxruntime, which is imported when a graph is opened
 
 
 class OnnxSession:
-    """`nemoport.session.Session` over a graph of either contract."""
+    """`nemoport.session.Session` over an encoder graph in either cache layout, or of an offline model, and a decoder graph."""
+
+    _encoder: Any  # sessions of onnxruntime, see `open_graph`, or others with their get_inputs and run
+    _decoder: Any
 
     def __init__(
         self,
@@ -41,30 +47,34 @@ class OnnxSession:
         threads: int = 0,
         encoder_weights: Mapping[str, np.ndarray] | None = None,
     ):
-        """threads: intra-op threads, 0 for onnxruntime's choice. encoder_weights: see `open_graph`."""
+        """threads: intra-op threads, 0 for onnxruntime's choice. encoder_weights: arrays that take the place of the encoder's
+        initializers of these names. Raises as `open_graph`."""
         self.spec = spec
-        self._encoder = open_graph(encoder, provider, threads, encoder_weights)
+        weights = ort_values(encoder_weights or {})
+        self._encoder = open_graph(encoder, provider, threads, weights)
+        self._weights = weights  # onnxruntime reads them where they are and does not keep them alive
         self._decoder = open_graph(decoder, provider, threads)
         _return_memory()
 
     @classmethod
-    def open(cls, artifact: Artifact, provider: str = "cpu", threads: int = 0) -> OnnxSession:
+    def open(cls, artifact: Artifact, provider: str = "cpu", threads: int = 0) -> Self:
+        """Opens an artifact. Raises as `open_graph`."""
         return cls(artifact.spec, artifact.encoder, artifact.decoder, provider, threads)
 
     @cached_property
-    def _caches(self) -> type[Caches]:
+    def _caches(self) -> CacheFactory:
         return caches_of(i.name for i in self._encoder.get_inputs())
 
     @cached_property
     def _outputs(self) -> tuple[str, ...]:
         return ("outputs", "encoded_lengths", *self._caches.outputs(self.spec.streaming))
 
-    def initial_state(self, batch: int, prompts: Sequence[int] = ()) -> Caches | PromptedState:
+    def initial_state(self, batch: int, prompts: Sequence[int] = ()) -> EncoderState:
         slots = self.spec.check_prompts(batch, prompts)
         caches = self._caches.initial(self.spec.streaming, batch)
         return PromptedState(caches, np.array(slots, np.int64)) if self.spec.prompt else caches
 
-    def encode(self, mel: np.ndarray, lengths: np.ndarray, state: Caches | PromptedState):
+    def encode(self, mel: np.ndarray, lengths: np.ndarray, state: EncoderState):
         feeds = {"audio_signal": mel, "length": lengths, **state.feeds()}
         frames, frame_lengths, *caches = self._encoder.run(self._outputs, feeds)
         return frames.transpose(0, 2, 1), frame_lengths, state.advance(caches)
@@ -81,41 +91,50 @@ class OnnxSession:
         logits, hidden, cell = self._decoder.run(DECODER_OUTPUTS, {n: feeds[n] for n in names})
         return logits[:, :, 0], (hidden, cell)
 
-    def stack(self, states: list[Caches | PromptedState]) -> Caches | PromptedState:
+    def stack(self, states: list[EncoderState]) -> EncoderState:
         return PromptedState.stack(states, self._caches) if self.spec.prompt else self._caches.stack(states)
 
-    def unstack(self, state: Caches | PromptedState) -> list[Caches | PromptedState]:
+    def unstack(self, state: EncoderState) -> list[EncoderState]:
         return state.rows()
 
 
 def _return_memory() -> None:
-    """Hands what loading has freed back to the system, where the C library can: with 8-bit blocks, whose weights
+    """Returns memory that loading has freed to the system, where the C library can: with 8-bit blocks, whose weights
     onnxruntime rearranges, that was 400 of 1105 MB at 0.6B."""
     with suppress(OSError, AttributeError):  # no glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _name_missing_weights(graph: Path) -> None:
-    """Raises ArtifactError if a file of weights is missing or too short, and nothing for whatever else is wrong."""
+    """Raises ArtifactError if a file of weights is missing or too short, and no error for anything else that is wrong."""
     try:
         check_external_data(graph)
     except ArtifactError:
         raise
-    except Exception:  # no onnx, which running does not need; no file; no graph: onnxruntime has told already
+    except Exception:  # no onnx, which running does not need; no file; no graph: onnxruntime has reported it
         return
+
+
+def ort_values(arrays: Mapping[str, np.ndarray]) -> dict[str, OrtValue]:
+    """Returns onnxruntime's values over the arrays, by name, without a copy."""
+    import onnxruntime as ort
+
+    return {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
 
 
 def open_graph(
     path: Path,
     provider: str = "cpu",
     threads: int = 0,
-    weights: Mapping[str, np.ndarray] | None = None,
+    weights: Mapping[str, OrtValue] | None = None,
     optimised: Path | None = None,
-):
-    """An onnxruntime session. Raises UsageError for a provider that is not there, ArtifactError for a bad graph.
+) -> Any:  # onnxruntime.InferenceSession, whose stubs give each output four types: an array, or what these graphs never return
+    """Opens a graph in onnxruntime.
 
-    weights: arrays that take the place of the graph's initializers of these names. optimised: where to write the graph
-    that the runtime makes of it.
+    provider: a key of PROVIDERS. threads: intra-op threads, 0 for onnxruntime's choice. weights: values that take the place of
+    the graph's initializers of these names; the caller keeps them as long as the session. optimised: where to write the graph
+    as onnxruntime has optimised it. Raises UsageError for a provider that is absent, ArtifactError for a graph that cannot be
+    loaded.
     """
     import onnxruntime as ort
 
@@ -135,21 +154,18 @@ def open_graph(
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{optimised.name}.data")
-    values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in (weights or {}).items()}
-    for name, value in values.items():
+    for name, value in (weights or {}).items():
         options.add_initializer(name, value)
     try:
         behind = [PROVIDERS["cuda"]] if provider == "tensorrt" else []  # takes the nodes that TensorRT does not
-        session = ort.InferenceSession(str(path), options, providers=[PROVIDERS[provider], *behind])
-        session.nemoport_weights = values  # the session reads them where they are, and does not keep them alive
-        return session
+        return ort.InferenceSession(str(path), options, providers=[PROVIDERS[provider], *behind])
     except Exception as error:  # onnxruntime's own exception classes share no public base
         _name_missing_weights(path)
         raise ArtifactError(
             f"{path} cannot be loaded.",
             expected="a graph and its .data file, as they were built",
             found=f"onnxruntime {ort.__version__}: {first_line(error)}",
-            todo="install onnxruntime 1.19 or later, which knows the graph's opset"
+            todo="install onnxruntime 1.19 or later, which has the graph's opset"
             if "opset" in str(error).lower()
             else "check it with `nemoport verify`, then build or download it again",
         ) from error

@@ -1,4 +1,4 @@
-"""Runs graphs whose decoder is split into predictor and joiner, in onnxruntime."""
+"""Session for graphs whose decoder is split into predictor and joiner, in onnxruntime."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SplitSession(OnnxSession):
     """`nemoport.session.Session` over encoder, predictor (`decoder`) and joiner."""
 
     def __init__(self, spec: ModelSpec, encoder: Path, decoder: Path, joiner: Path, provider: str = "cpu", threads: int = 0):
-        """Raises as `open_graph`."""
+        """threads: 0 for onnxruntime's choice. Raises as `open_graph`."""
         super().__init__(spec, encoder, decoder, provider, threads)
         self._joiner = open_graph(joiner, provider, threads)
 

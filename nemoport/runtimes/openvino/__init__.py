@@ -18,19 +18,20 @@ from nemoport.variant import instruction_set
 
 
 def problems(artifact: Artifact, spec: ModelSpec) -> Iterator[str]:
-    """Whether this processor can judge the graphs, what the encoder keeps, and the two files beside the graphs."""
+    """Checks that this processor rounds as the gates need, that the encoder writes and reads its states, and the two files beside
+    the graphs. See `Runtime.problems`."""
     recipe, unread = artifact.manifest.recipe.parameters, "build the variant again"
     if recipe["group"] and "vnni" not in (here := instruction_set()):
-        yield f"activations are rounded by processors with VNNI: on this one ({here}) the gates would judge another function"
+        yield f"activations are rounded by processors with VNNI: on this one ({here}) the gates would measure other results"
     yield from graphs.unwritten_states(artifact)
     tokens = read_tokens(artifact.shared / "tokens.txt")
     yield difference(VOCABULARY, vocabulary(tokens), read_json(artifact.folder / VOCABULARY, unread))
     config = {**artifact.config(), "spec": spec.to_dict()}
     properties = runtime_properties(recipe["group"])
-    wanted = metadata(config, tokens, graphs.layout_of(artifact), recipe["weights"], properties)
-    there = read_json(artifact.folder / METADATA, unread)
-    for key in sorted({*wanted, *there}):
-        yield difference(f"{METADATA}: {key}", wanted.get(key), there.get(key))
+    expected = metadata(config, tokens, graphs.layout_of(artifact), recipe["weights"], properties)
+    found = read_json(artifact.folder / METADATA, unread)
+    for key in sorted({*expected, *found}):
+        yield difference(f"{METADATA}: {key}", expected.get(key), found.get(key))
 
 
 RUNTIME = Runtime(

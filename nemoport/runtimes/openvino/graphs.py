@@ -1,8 +1,9 @@
-"""What the graphs for OpenVINO are called, and what goes in and out: card 002's names where it has any.
+"""Names and interfaces of the graphs for OpenVINO, the same as in FluidInference's OpenVINO package of Nemotron 3.5
+as far as that package has them.
 
-Integers are i32, as its consumers feed and read them. Batch and time are dynamic, so that one encoder serves every
-lookahead and the exact first chunk; what always feeds one stream and one window length gets what it always got. An encoder
-that keeps its caches as state hears one stream.
+Integers are i32, as the consumers of that package feed and read them. Batch and time are dynamic, so that one encoder serves
+every lookahead and the exact first chunk; a consumer that always feeds one stream and one window length needs no change. An
+encoder that keeps its caches as state runs one stream.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from nemoport.spec import ModelSpec, StreamingSpec
 PREPROCESSOR, ENCODER, DECODER, JOINT = (f"nemotron_{part}" for part in ("preprocessor", "encoder", "decoder", "joint"))
 GRAPHS = (PREPROCESSOR, ENCODER, DECODER, JOINT)
 VOCABULARY, METADATA = "nemotron_vocab.json", "metadata.json"
-RUNTIME = "runtime"  # key of METADATA: what the graphs are compiled with
-STATEFUL = "stateful"  # beside the contracts of the ONNX graphs: kv's caches, kept by OpenVINO
+RUNTIME = "runtime"  # key of METADATA: the properties that the graphs are compiled with
+STATEFUL = "stateful"  # a cache layout beside those of the ONNX graphs: kv's caches, kept by OpenVINO
 
-# Names of the ONNX graphs -> those here. What is not among them keeps its name.
+# Names in the ONNX graphs -> names here. Other tensors keep their names.
 RENAMED = {
     PREPROCESSOR: {"length": "audio_length"},
     ENCODER: {
@@ -53,7 +54,7 @@ RENAMED = {
 
 
 def interfaces(spec: ModelSpec, layout: str) -> dict[str, Interface]:
-    """Graph -> what it takes and returns, and of the encoder what it keeps. layout: NEMO, KV or STATEFUL."""
+    """Returns each graph's interface by its name, with the states that the encoder keeps. layout: NEMO, KV or STATEFUL."""
     decoding, mels, width = spec.decoding, spec.frontend.n_mels, spec.encoder.d_model
     state = Tensor(F32, (decoding.pred_layers, None, decoding.pred_hidden))
     prediction, lengths = Tensor(F32, (None, decoding.joint_hidden, None)), Tensor(I32, (None,))
@@ -91,28 +92,31 @@ def _encoder(spec: ModelSpec, streaming: StreamingSpec, layout: str) -> Interfac
         shapes = NemoCaches.shapes(streaming, 1)
         channel, time, _ = (Tensor(F32, (None, *shape[1:])) for shape in shapes.values())
         inputs |= dict(zip((names[name] for name in shapes), (channel, time, lengths), strict=True))
-        # As long as what came in, which the graph's types do not hold.
+        # As many frames as the input has; the graph's own types leave the number open.
         cut = Tensor(F32, (None, channel.shape[1], None, channel.shape[3]))
         outputs |= dict(zip((names[name] for name in NemoCaches.outputs(streaming)), (cut, time, lengths), strict=True))
     return Interface(inputs | ({names[PROMPT]: lengths} if spec.prompt else {}), outputs, states)
 
 
 def _kv_caches(streaming: StreamingSpec, streams: int | None) -> dict[str, Tensor]:
-    """The caches, and their length, which is last."""
+    """Returns the caches, and their length, which is last."""
     *caches, (length, _) = KvCaches.shapes(streaming, 1).items()
     tensors = {name: Tensor(F32, (shape[0], streams, *shape[2:])) for name, shape in caches}
     return tensors | {length: Tensor(I32, (streams,))}
 
 
 def layout_of(artifact: Artifact) -> str:
+    """Returns the cache layout in the artifact's recipe: NEMO, KV or STATEFUL."""
     return artifact.manifest.recipe.parameters["contract"]
 
 
 def expected(artifact: Artifact, spec: ModelSpec) -> dict[str, Interface]:
+    """Returns the interface that each graph must have, as `Runtime.expected`."""
     return interfaces(spec, layout_of(artifact))
 
 
 def found(artifact: Artifact) -> dict[str, Interface]:
+    """Reads the interface of each graph on disk, as `Runtime.found`."""
     import openvino
 
     core = openvino.Core()
@@ -124,12 +128,12 @@ def found(artifact: Artifact) -> dict[str, Interface]:
 
 
 def _states(model: Any) -> Iterator[tuple[str, Any]]:
-    """Variables that are read, by name."""
+    """Yields name and port of the variables of an openvino.Model that are read."""
     yield from ((op.get_variable_id(), op.output(0)) for op in model.get_ops() if op.get_type_name() == "ReadValue")
 
 
 def unwritten_states(artifact: Artifact) -> Iterator[str]:
-    """A text for each variable of the encoder that keeps its first value, and for each that is written and never read."""
+    """Yields a text for each variable of the encoder that is never written, and for each that is never read."""
     import openvino
 
     model = openvino.Core().read_model(artifact.folder / f"{ENCODER}.xml")

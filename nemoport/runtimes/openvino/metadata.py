@@ -1,4 +1,5 @@
-"""nemotron_vocab.json and metadata.json, which stand beside the graphs: card 002's keys, and behind them our own."""
+"""nemotron_vocab.json and metadata.json, the files beside the graphs: the keys of
+FluidInference's OpenVINO package of Nemotron 3.5, and behind them nemoport's own."""
 
 from __future__ import annotations
 
@@ -8,11 +9,12 @@ from pathlib import Path
 
 from nemoport.cache_layout import NEMO
 from nemoport.files import write_bytes, write_json
+from nemoport.prompt import AUTO
 from nemoport.runtimes.openvino.graphs import METADATA, RUNTIME, STATEFUL, VOCABULARY
-from nemoport.spec import AUTO, ModelSpec
+from nemoport.spec import ModelSpec
 from nemoport.tokens import tag_tokens
 
-# NeMo's classes of the two kinds that the graphs serve, as card 002 names its own.
+# NeMo's classes of the two kinds that the graphs serve: the value of `model_class`, as in that package.
 STREAMING_CLASS = "nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel"
 PROMPT_CLASS = "nemo.collections.asr.models.rnnt_bpe_models_prompt.EncDecRNNTBPEModelWithPrompt"
 STATE_RULE = (
@@ -20,23 +22,27 @@ STATE_RULE = (
     "for each stream, and call its reset_state() before the next one"
 )
 
-
-FLOATS = "f32"  # else OpenVINO takes bf16 where a processor has it
+FLOATS = "f32"  # else OpenVINO computes in bf16 where a processor has it
 GROUP = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
 
 
 def runtime_properties(group: int) -> dict:
-    """OpenVINO's properties to compile the graphs with. group: channels of an activation that are rounded together, 0 for
-    none."""
+    """Returns OpenVINO's properties to compile the graphs with. group: channels of an activation that are rounded together, 0
+    for none."""
     return {"INFERENCE_PRECISION_HINT": FLOATS, GROUP: group}
 
 
 def vocabulary(tokens: Sequence[str]) -> dict[str, str]:
+    """Returns the content of nemotron_vocab.json: id -> piece."""
     return {str(index): piece for index, piece in enumerate(tokens)}
 
 
 def metadata(config: Mapping, tokens: Sequence[str], layout: str, precision: str, runtime: Mapping) -> dict:
-    """config: config.json of the build; runtime: OpenVINO's properties to compile with."""
+    """Returns the content of metadata.json.
+
+    config: config.json of the build; tokens: pieces by id; layout: the cache layout; precision: of the weights; runtime:
+    OpenVINO's properties to compile the graphs with. Raises UsageError for an offline model.
+    """
     spec = ModelSpec.from_dict(config["spec"])
     encoder, streaming, decoding = config["encoder"], spec.require_streaming(), spec.decoding
     longest = encoder["chunks_by_lookahead"][str(max(streaming.lookaheads))]
@@ -53,7 +59,7 @@ def metadata(config: Mapping, tokens: Sequence[str], layout: str, precision: str
         "precision": precision.upper(),
         "sample_rate": spec.frontend.sample_rate_hz,
         "mel_features": spec.frontend.n_mels,
-        # Of one chunk size: the longest, as card 002 has it.
+        # The package's consumers expect one chunk size: the longest.
         "chunk_mel_frames": longest["new_mel_frames"],
         "pre_encode_cache": streaming.pre_encode_cache_mel_frames,
         "total_mel_frames": longest["window_mel_frames"],
@@ -88,5 +94,6 @@ def _prompt(spec: ModelSpec, tokens: Sequence[str]) -> dict:
 
 
 def write_sidecars(folder: Path, tokens: Sequence[str], values: dict) -> None:
+    """Writes nemotron_vocab.json and metadata.json. values: as `metadata` returns them. Raises OutputError."""
     write_bytes(folder / VOCABULARY, (json.dumps(vocabulary(tokens), ensure_ascii=False, indent=2) + "\n").encode())
     write_json(folder / METADATA, values)

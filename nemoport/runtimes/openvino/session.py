@@ -1,14 +1,15 @@
-"""Runs an artifact in OpenVINO."""
+"""Session over an artifact's graphs in OpenVINO."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nemoport.artifact import Artifact
-from nemoport.caches import Caches, NemoCaches, PromptedState
+from nemoport.caches import CacheFactory, NemoCaches, PromptedState
 from nemoport.caches_kv import KvCaches
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.files import read_json
@@ -18,16 +19,17 @@ from nemoport.session import EncoderState
 from nemoport.spec import ModelSpec
 
 PACKAGE = "openvino"
-TOLD = RENAMED[ENCODER]  # NeMo's name -> the graph's
+NAMES = RENAMED[ENCODER]  # NeMo's name of a tensor -> its name in the encoder
 
 
 class OpenVinoSession:
-    """`nemoport.session.Session` over encoder, decoder and joint. An encoder that keeps its caches as state hears
-    one stream: those of a batch are run one after another."""
+    """`nemoport.session.Session` over encoder, decoder and joint. An encoder that keeps its caches as state runs one stream at a
+    time: those of a batch are run one after another."""
 
     def __init__(self, spec: ModelSpec, folder: Path, provider: str = "cpu", threads: int = 0):
-        """folder: of the graphs and metadata.json, which says what they are compiled with. threads: 0 for OpenVINO's choice.
-        Raises UsageError for a provider that is not there, ArtifactError for graphs that cannot be loaded."""
+        """folder: of the graphs and metadata.json, whose `runtime` lists the properties to compile them with. provider: as in
+        `_device`. threads: 0 for OpenVINO's choice. Raises UsageError for a provider that is absent and for an offline model,
+        ArtifactError for graphs that cannot be loaded."""
         self.spec = spec
         metadata = read_json(folder / METADATA, "build or download the variant again")
         settings = {"PERFORMANCE_HINT": "LATENCY", **metadata.get(RUNTIME, {})}
@@ -36,25 +38,27 @@ class OpenVinoSession:
         graphs = (Graph(folder / f"{name}.xml", provider, settings) for name in (ENCODER, DECODER, JOINT))
         self._encoder, self._decoder, self._joint = graphs
         inputs = self._encoder.inputs
-        self._caches: type[Caches] | type[StateCaches] = (
-            NemoCaches if TOLD["cache_last_channel"] in inputs else KvCaches if "cache_len" in inputs else StateCaches
+        self._caches: CacheFactory = (
+            NemoCaches if NAMES["cache_last_channel"] in inputs else KvCaches if "cache_len" in inputs else StateCaches
         )
-        self._outputs = [TOLD.get(name, name) for name in self._caches.outputs(spec.streaming)]
+        self._outputs = [NAMES.get(name, name) for name in self._caches.outputs(spec.require_streaming())]
 
     @staticmethod
     def open(artifact: Artifact, provider: str = "cpu", threads: int = 0) -> OpenVinoSession:
+        """Opens an artifact. Raises UsageError, ArtifactError."""
         return OpenVinoSession(artifact.spec, artifact.folder, provider, threads)
 
     def initial_state(self, batch: int, prompts: Sequence[int] = ()) -> EncoderState:
         slots = self.spec.check_prompts(batch, prompts)
-        source = self._encoder.compiled if self._caches is StateCaches else self.spec.streaming
+        source = self._encoder.compiled if self._caches is StateCaches else self.spec.require_streaming()
         caches = self._caches.initial(source, batch)
         return PromptedState(caches, np.array(slots, np.int64)) if self.spec.prompt else caches
 
     def encode(self, mel: np.ndarray, lengths: np.ndarray, state: EncoderState):
-        """Raises ArtifactError for a graph that gives no frames, as one does whose state is never written."""
-        told = {"audio_signal": mel, "length": lengths, **state.feeds()}
-        feeds = {TOLD.get(name, name): values for name, values in told.items()}
+        """Encodes as `Session.encode` does. Raises ArtifactError for a graph whose frames do not match their counts, as where its
+        state is never written."""
+        named: dict[str, np.ndarray] = {"audio_signal": mel, "length": lengths, **state.feeds()}
+        feeds = {NAMES.get(name, name): values for name, values in named.items()}
         caches = state.caches if self.spec.prompt else state
         if isinstance(caches, StateCaches):
             each = [
@@ -67,8 +71,8 @@ class OpenVinoSession:
         frames, counts = found["encoded"].transpose(0, 2, 1), found["encoded_length"]
         if not ((counts >= 0) & (counts <= frames.shape[1])).all():
             raise ArtifactError(
-                "The encoder gives other frames than it says.",
-                expected=f"as many as encoded_length says, {counts.tolist()}, or more",
+                "The encoder returns frames that do not match their count.",
+                expected=f"as many as its output encoded_length, {counts.tolist()}, or more",
                 found=str(frames.shape[1]),
                 todo="build or download the variant again",
             )
@@ -76,9 +80,9 @@ class OpenVinoSession:
 
     def step(self, frames: np.ndarray, tokens: np.ndarray, state: tuple[np.ndarray, np.ndarray]):
         ones = np.ones(len(tokens), np.int32)
-        told = self._decoder.run({"token": tokens[:, None], "token_length": ones, "h_in": state[0], "c_in": state[1]})
-        fed = {"encoder": np.ascontiguousarray(frames.transpose(0, 2, 1)), "decoder": told["decoder_out"]}
-        return self._joint.run(fed)["logits"][:, :, 0], (told["h_out"], told["c_out"])
+        predicted = self._decoder.run({"token": tokens[:, None], "token_length": ones, "h_in": state[0], "c_in": state[1]})
+        feeds = {"encoder": np.ascontiguousarray(frames.transpose(0, 2, 1)), "decoder": predicted["decoder_out"]}
+        return self._joint.run(feeds)["logits"][:, :, 0], (predicted["h_out"], predicted["c_out"])
 
     def stack(self, states: list[EncoderState]) -> EncoderState:
         return PromptedState.stack(states, self._caches) if self.spec.prompt else self._caches.stack(states)
@@ -91,7 +95,8 @@ class Graph:
     """One compiled graph, fed and read by name. inputs: their names."""
 
     def __init__(self, path: Path, provider: str, settings: Mapping):
-        """Raises UsageError for a provider that is not there, ArtifactError for a graph that cannot be loaded."""
+        """settings: OpenVINO's properties. Raises UsageError for a provider that is absent, ArtifactError for a graph that cannot
+        be loaded."""
         import openvino
 
         core = openvino.Core()
@@ -109,20 +114,22 @@ class Graph:
         self._integers = {p.get_any_name() for p in self.compiled.inputs if p.get_element_type().is_integral()}
         self._request = self.compiled.create_infer_request()
 
-    def run(self, feeds: Mapping[str, np.ndarray], request=None) -> dict[str, np.ndarray]:
-        """Integers of any width. request: another one of `compiled`. What comes back is the caller's own."""
-        fed = {name: v.astype(np.int32) if name in self._integers else v for name, v in feeds.items()}
-        results = (request or self._request).infer(fed, share_inputs=True)
+    def run(self, feeds: Mapping[str, np.ndarray], request: Any = None) -> dict[str, np.ndarray]:
+        """Runs the graph: input name -> array in, output name -> a new array out. Integers may have any width. request: an infer
+        request of `compiled` to run in, by default the graph's own."""
+        cast = {name: v.astype(np.int32) if name in self._integers else v for name, v in feeds.items()}
+        results = (request or self._request).infer(cast, share_inputs=True)
         return {name: results[name] for name in self._names}
 
 
-def _device(core, provider: str) -> str:
-    """cpu -> CPU, gpu.1 -> GPU.1, gpu -> GPU, which is the first of several, npu -> NPU, of those that are there."""
-    there = core.available_devices
-    if provider.upper() not in {*there, *(device.partition(".")[0] for device in there)}:
+def _device(core: Any, provider: str) -> str:
+    """Returns OpenVINO's name of a device: cpu -> CPU, gpu.1 -> GPU.1, gpu -> GPU, which is the first of several, npu -> NPU.
+    Raises UsageError for one that is absent."""
+    present = core.available_devices
+    if provider.upper() not in {*present, *(device.partition(".")[0] for device in present)}:
         raise UsageError(
             f"OpenVINO has no device for the provider {provider!r} here.",
-            expected=f"one of {', '.join(device.lower() for device in there)}",
+            expected=f"one of {', '.join(device.lower() for device in present)}",
             found=provider,
             todo="choose one of these, or install the device's driver",
         )

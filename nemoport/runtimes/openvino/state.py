@@ -13,7 +13,7 @@ from nemoport.errors import UsageError
 
 
 class Holder:
-    """An infer request that keeps the caches of one stream. chunks: how many it has heard."""
+    """An infer request that keeps the caches of one stream. chunks: how many it has run."""
 
     def __init__(self, compiled: Any):
         """compiled: openvino.CompiledModel."""
@@ -33,27 +33,32 @@ class Holder:
 
 @dataclass(frozen=True)
 class StateCaches:
-    """Of a batch of streams. chunks: how many each holder had heard, as the graph keeps no older caches."""
+    """Encoder state of a batch of streams, kept by their infer requests, which keep no older caches.
+
+    chunks: how many chunks each holder had run when this state was made. A state is stale once its holder has run more.
+    """
 
     holders: tuple[Holder, ...]
     chunks: tuple[int, ...]
 
     @staticmethod
     def outputs(spec: object) -> tuple[str, ...]:
+        """Returns the outputs that hold caches: none."""
         return ()
 
     @staticmethod
     def of(holders: Sequence[Holder]) -> StateCaches:
+        """Returns the current state of the holders."""
         return StateCaches(tuple(holders), tuple(holder.chunks for holder in holders))
 
     @staticmethod
     def initial(compiled: Any, batch: int) -> StateCaches:
-        """Of `batch` fresh streams."""
+        """Returns the state of `batch` new streams. compiled: openvino.CompiledModel."""
         return StateCaches.of([Holder(compiled) for _ in range(batch)])
 
     def requests(self, streams: int) -> list[Any]:
-        """The infer requests to run the next chunk of so many streams with. Raises UsageError for another number of them,
-        ArtifactError if one has gone on since."""
+        """Returns the infer requests that run the next chunk of so many streams. Raises UsageError for another number of streams
+        than the state has, ArtifactError if one of them has run a chunk since."""
         if streams != len(self.holders):
             raise UsageError(
                 "A chunk has another number of streams than the encoder state.",
@@ -68,14 +73,18 @@ class StateCaches:
         return [holder.request for holder in self.holders]
 
     def feeds(self) -> dict[str, np.ndarray]:
+        """Returns the inputs that hold caches: none."""
         return {}
 
     def advance(self, outputs: Sequence[np.ndarray]) -> StateCaches:
+        """Returns the state after the last run."""
         return StateCaches.of(self.holders)
 
     @staticmethod
     def stack(states: Sequence[StateCaches]) -> StateCaches:
+        """Joins streams into a batch."""
         return StateCaches(sum((s.holders for s in states), ()), sum((s.chunks for s in states), ()))
 
     def rows(self) -> list[StateCaches]:
+        """Splits the batch into streams."""
         return [StateCaches((h,), (n,)) for h, n in zip(self.holders, self.chunks, strict=True)]

@@ -1,31 +1,17 @@
-"""The graphs of heads (nemoport/heads.py): the module that is traced for each, and an example of its inputs."""
+"""RNNT: prediction network and joint in one graph."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nemoport.export.decoder import DecoderJoint
-from nemoport.spec import DecodingSpec, ModelSpec
-
-Axes = dict[str, dict[int, str]]  # tensor -> names of its dynamic dimensions
-
-
-@dataclass(frozen=True)
-class HeadGraph:
-    """build: the module from a checkpoint's tensors, with `unused`, the names of the weights that it does not use; example:
-    inputs to trace it with, none of whose dynamic dimensions is 1."""
-
-    build: Callable[[dict[str, Tensor], DecodingSpec], DecoderJoint]
-    example: Callable[[ModelSpec], tuple[Tensor, ...]]
-    axes: Axes
+from nemoport.export.heads import HeadGraph
+from nemoport.spec import ModelSpec
 
 
 def transducer_example(spec: ModelSpec) -> tuple[Tensor, ...]:
-    """Two streams, three frames, two tokens."""
+    """Inputs of the fused prediction network and joint: two streams, three encoder frames, two tokens."""
     state = torch.zeros(spec.decoding.state_shape(2))
     return (
         torch.randn(2, spec.encoder.d_model, 3),
@@ -36,7 +22,7 @@ def transducer_example(spec: ModelSpec) -> tuple[Tensor, ...]:
     )
 
 
-TRANSDUCER = HeadGraph(
+GRAPH = HeadGraph(
     DecoderJoint,
     transducer_example,
     {
@@ -51,4 +37,3 @@ TRANSDUCER = HeadGraph(
         "output_states_2": {1: "batch"},
     },
 )
-HEAD_GRAPHS = {"rnnt": TRANSDUCER, "tdt": TRANSDUCER}

@@ -1,0 +1,149 @@
+"""Windows of mel frames for an encoder, cut from audio that comes in packets of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nemoport.audio import checked_samples
+from nemoport.errors import UsageError
+from nemoport.frontend import LogMel, LogMelStream
+from nemoport.spec import ModelSpec, StreamingSpec
+
+FLUSH_RULES = ("full", "nemo")
+
+
+def flush_rules(spec: ModelSpec) -> tuple[str, ...]:
+    """Returns the flush rules that differ for a model: an offline one always encodes the whole recording."""
+    return FLUSH_RULES if spec.streaming else FLUSH_RULES[:1]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Input of one encoder run. mel: f32 [n_mels, T], zero behind `length`; T is the full window of its kind; `length` counts
+    mel frames; first: whether the stream begins with it."""
+
+    mel: np.ndarray
+    length: int
+    first: bool
+
+
+class Chunker:
+    """Cuts a stream of mel frames into encoder windows, as NeMo's CacheAwareStreamingAudioBuffer does.
+
+    The first window has 1 + 8r frames and nothing before it, later ones 8(r + 1) behind the last 9 frames. Flush rules
+    for the frames that are left at the end:
+
+    - "full": every valid frame is encoded. Equals NeMo's offline run for r >= 1 (measured, see README).
+    - "nemo": NeMo's own streaming buffer: one frame of zeros is appended (its STFT yields one frame more than is
+      valid), and a rest of fewer than 8 frames is dropped.
+    """
+
+    def __init__(self, spec: StreamingSpec, n_mels: int, lookahead: int | None, flush: str = "full"):
+        """Raises UsageError for a lookahead that the checkpoint does not have, and for an unknown flush rule."""
+        if lookahead is None or lookahead not in spec.lookaheads:
+            raise UsageError(
+                f"Lookahead {lookahead} is not one of this checkpoint's.",
+                expected=f"one of {', '.join(map(str, spec.lookaheads))}",
+                found=str(lookahead),
+                todo="choose one of these; others were never trained",
+            )
+        if flush not in FLUSH_RULES:
+            raise UsageError("Unknown flush rule.", expected=" or ".join(FLUSH_RULES), found=flush, todo="choose one")
+        self._spec, self._lookahead, self._flush = spec, lookahead, flush
+        self._pending = np.zeros((n_mels, 0), np.float32)  # not yet cut
+        self._cache: np.ndarray | None = None  # the mel frames before them; None before the first window
+
+    def feed(self, mel: np.ndarray) -> list[Chunk]:
+        """Takes the next valid frames, f32 [n_mels, k], and returns the windows that they complete."""
+        if mel.shape[1]:
+            self._pending = np.concatenate([self._pending, mel], 1)
+        return list(self._full_windows())
+
+    def finish(self) -> list[Chunk]:
+        """Returns the last, shorter windows of the stream."""
+        if self._flush == "nemo":
+            self._pending = np.pad(self._pending, ((0, 0), (0, 1)))
+        chunks = list(self._full_windows())
+        rest = self._pending.shape[1]
+        dropped = self._flush == "nemo" and self._cache is not None and rest < self._spec.subsampling_factor
+        if rest and not dropped:
+            chunks.append(self._cut(rest))
+        return chunks
+
+    def _full_windows(self) -> Iterator[Chunk]:
+        while self._pending.shape[1] >= (new := self._new_frames()):
+            yield self._cut(new)
+
+    def _new_frames(self) -> int:
+        return self._spec.chunk_mel_frames(self._lookahead, first=self._cache is None)
+
+    def _cut(self, new: int) -> Chunk:
+        first = self._cache is None
+        window = self._pending[:, :new] if self._cache is None else np.concatenate([self._cache, self._pending[:, :new]], 1)
+        size = self._spec.window_mel_frames(self._lookahead, first=first)
+        # NeMo fills the cache with zeros in front when fewer frames came before (lookahead 0, second chunk).
+        keep = self._spec.pre_encode_cache_mel_frames
+        before = np.pad(window, ((0, 0), (max(0, keep - window.shape[1]), 0)))
+        self._cache = before[:, before.shape[1] - keep :]
+        self._pending = self._pending[:, new:]
+        return Chunk(np.pad(window, ((0, 0), (0, size - window.shape[1]))), window.shape[1], first)
+
+
+class StreamingChunker:
+    """Cuts samples that come in packets into the windows of a cache-aware encoder."""
+
+    def __init__(self, spec: ModelSpec, filterbank: np.ndarray, lookahead: int | None, flush: str):
+        """Raises UsageError as `Chunker` does."""
+        self._mel = LogMelStream(spec.frontend, filterbank)
+        self._chunker = Chunker(spec.require_streaming(), spec.frontend.n_mels, lookahead, flush)
+
+    def feed(self, samples: np.ndarray) -> list[Chunk]:
+        """Takes the next samples, f32 [n], any n, and returns the windows that they complete. Raises AudioError."""
+        return self._chunker.feed(self._mel.feed(samples))
+
+    def finish(self) -> list[Chunk]:
+        """Returns the last windows of the stream."""
+        return self._chunker.feed(self._mel.finish()) + self._chunker.finish()
+
+
+class OfflineChunker:
+    """Collects samples that come in packets into the one window of an offline encoder: the whole recording, at its end."""
+
+    def __init__(self, spec: ModelSpec, filterbank: np.ndarray, lookahead: int | None, flush: str):
+        """Raises UsageError for a lookahead, and for any flush rule but the first: an offline model has neither."""
+        if lookahead is not None:
+            raise UsageError(
+                "This model has no lookahead.",
+                expected="none: it encodes each recording as a whole",
+                found=str(lookahead),
+                todo="leave it out, or use a cache-aware model for live streams",
+            )
+        if flush != FLUSH_RULES[0]:
+            raise UsageError("This model has no flush rule to choose.", expected=FLUSH_RULES[0], found=flush, todo="leave it out")
+        self._mel = LogMel(spec.frontend, filterbank)
+        self._packets: list[np.ndarray] = []
+
+    def feed(self, samples: np.ndarray) -> list[Chunk]:
+        """Takes the next samples, f32 [n], any n. Returns no window. Raises AudioError."""
+        self._packets.append(checked_samples(samples).copy())  # the caller may fill its buffer anew
+        return []
+
+    def finish(self) -> list[Chunk]:
+        """Returns the window of the whole recording; none if it is shorter than a mel frame."""
+        mel = self._mel.whole(np.concatenate([np.zeros(0, np.float32), *self._packets]))
+        return [Chunk(mel, mel.shape[1], True)] if mel.shape[1] else []
+
+
+def make_chunker(spec: ModelSpec, filterbank: np.ndarray, lookahead: int | None, flush: str) -> StreamingChunker | OfflineChunker:
+    """Returns the chunker for this model's encoder. Raises UsageError for a lookahead or flush rule that it does not have."""
+    return (StreamingChunker if spec.streaming else OfflineChunker)(spec, filterbank, lookahead, flush)
+
+
+def stacked(chunks: Sequence[Chunk]) -> tuple[np.ndarray, np.ndarray]:
+    """Joins chunks into a batch: mel f32 [B, n_mels, T], zeros behind those that are shorter; lengths i64 [B]."""
+    longest = max(chunk.mel.shape[1] for chunk in chunks)
+    mel = np.stack([np.pad(chunk.mel, ((0, 0), (0, longest - chunk.mel.shape[1]))) for chunk in chunks])
+    return mel, np.array([chunk.length for chunk in chunks], np.int64)

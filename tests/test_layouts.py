@@ -1,0 +1,86 @@
+"""Package layouts by themselves: their names, the format that the licence notice names, what they read of config.json."""
+
+import json
+import pkgutil
+
+import pytest
+
+from nemoport.errors import ArtifactError
+from nemoport.package import layouts
+from nemoport.package.layouts import load_layout
+from nemoport.package.runtime_config import read_config, streaming_encoder
+from nemoport.package.terms import resolve_terms
+from nemoport.runtimes import load_runtime
+
+FORMATS = {
+    "native": "ONNX",
+    "onnx-asr": "ONNX",
+    "sherpa-onnx": "ONNX",
+    "openvino": "OpenVINO",
+    "coreai": "Core AI",
+    "coreml": "Core ML",
+    "litert": "LiteRT",
+}
+
+
+def test_a_layouts_name_is_its_modules():
+    modules = [module.name for module in pkgutil.iter_modules(layouts.__path__)]
+    assert modules and {load_layout(name.replace("_", "-")).name.replace("-", "_"): name for name in modules} == {
+        name: name for name in modules
+    }
+    assert set(layouts.layouts()) == set(FORMATS)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_licence_notice_names_the_layouts_own_format(name):
+    title = load_runtime(load_layout(name).runtime).title
+    notice = resolve_terms("", licence="apache-2.0").notice("f" * 64, title, ["one", "two"])
+    assert f"Changes: exported to {FORMATS[name]} and converted to these variants: one, two." in notice
+
+
+CONFIG = {
+    "spec": {"streaming": {}},
+    "checkpoint": {"name": "m", "sha256": "0" * 64},
+    "frame_seconds": 0.08,
+    "encoder": {
+        "cache_shapes": {}, "cache_rule": "", "kv_cache_shapes": {}, "kv_cache_rule": "", "pre_encode_cache_mel_frames": 9,
+        "chunks_by_lookahead": {}, "default_lookahead": 6, "first_chunk_rule": "", "next_chunk_rule": "",
+        "last_chunk_rule": "", "flush_rule": "",
+    },
+    "decoder": {
+        "blank_id": 4, "vocab_size": 5, "first_target": 4, "state_shape": [1, 1, 2], "state_rule": "",
+        "max_symbols_per_frame": 10,
+    },
+}  # fmt: skip
+
+
+def read(folder, config):
+    (folder / "config.json").write_text(json.dumps(config))
+    return read_config(folder)
+
+
+def test_config_keeps_what_is_not_read(tmp_path):
+    config = CONFIG | {"sample_rate": 16000, "more": {"x": 1}}
+    assert read(tmp_path, config) == config
+    assert streaming_encoder(read(tmp_path, config)) == CONFIG["encoder"]
+
+
+@pytest.mark.parametrize("path", ["frame_seconds", "decoder", "checkpoint.sha256", "encoder.kv_cache_rule", "decoder.blank_id"])
+def test_an_absent_key_is_named(path, tmp_path):
+    config = json.loads(json.dumps(CONFIG))
+    section, _, key = path.rpartition(".")
+    del (config[section] if section else config)[key]
+    with pytest.raises(ArtifactError, match=f"no {path}"):
+        read(tmp_path, config)
+
+
+def test_sections_of_the_kind_of_model(tmp_path):
+    offline = CONFIG | {"spec": {"offline": {}}, "encoder": {"input_rule": ""}}
+    with pytest.raises(ArtifactError, match="offline encoder"):
+        streaming_encoder(read(tmp_path, offline))
+    with pytest.raises(ArtifactError, match=r"no encoder\.input_rule"):
+        read(tmp_path, CONFIG | {"spec": {"offline": {}}})
+    with pytest.raises(ArtifactError, match=r"no prompt\.slots"):
+        read(tmp_path, CONFIG | {"prompt": {"languages": {}, "language_tags": {}, "rule": "", "tag_rule": ""}})
+    with pytest.raises(ArtifactError, match="no encoder"):
+        read(tmp_path, CONFIG | {"encoder": "none"})
