@@ -93,12 +93,12 @@ publish: ## upload DIST to REPO; prints the plan only where there is no token
 	$(NEMOPORT) publish "$(DIST)" --repo "$(REPO)"
 
 demo: setup ## all of it on the committed checkpoint, in minutes
-	$(MAKE) --no-print-directory oracle fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-smoothquant quantize-int8-weight \
+	$(MAKE) --no-print-directory KIND=$(KIND) oracle fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-smoothquant quantize-int8-weight \
 	    $(if $(filter streaming-%,$(KIND)),quantize-int8-static-cold)
-	$(if $(filter streaming-%,$(KIND)),$(MAKE) --no-print-directory CACHES=kv export quantize-int8-dynamic quantize-int8-weight)
-	$(MAKE) --no-print-directory validate
+	$(if $(filter streaming-%,$(KIND)),$(MAKE) --no-print-directory KIND=$(KIND) CACHES=kv export quantize-int8-dynamic quantize-int8-weight)
+	$(MAKE) --no-print-directory KIND=$(KIND) validate
 	rm -rf "$(DIST)"
-	$(MAKE) --no-print-directory package verify
+	$(MAKE) --no-print-directory KIND=$(KIND) package verify
 	@echo; cat "$(BUILD)/results/report.md"; echo
 	@echo "Package: $(DIST)$(if $(filter native,$(LAYOUT)),    Try: $(NEMOPORT) transcribe $(DIST)/$(if $(filter streaming-%,$(KIND)),kv-)int8-weight$(if $(filter %-prompt-rnnt,$(KIND)), --language auto) YOUR.wav)"
 
@@ -112,6 +112,7 @@ lint: setup ## ruff check and format, types (pyright), layers (import-linter)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/python .ci/tree.py
+	$(BIN)/basedpyright
 	cd build/tree && PYTHONPATH=. "$(CURDIR)/$(BIN)/lint-imports" "$(CURDIR)/pyproject.toml"
 
 bench: setup ## encoder speed and memory, every row interleaved, beside the machine's limit; see bench/README.md
