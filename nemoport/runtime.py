@@ -37,7 +37,8 @@ class Runtime:
       problems(artifact, spec): checks the files beside the graphs, such as metadata, and what the interfaces do not show. Yields
         a text for each check: what is wrong, or "" where nothing is.
 
-    optional: names of tensors that a graph may lack, because nothing is computed from them.
+    optional: names of tensors that a graph may lack, because nothing is computed from them. cpu_only: what to do for another
+    device, of a runtime that runs here on the CPU alone; "" for one that has other providers.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Runtime:
     extra: str = ""
     modules: tuple[str, ...] = ()
     optional: frozenset[str] = frozenset()
+    cpu_only: str = ""
 
     @property
     def version(self) -> str:
@@ -62,8 +64,11 @@ class Runtime:
         check_installed(f"The runtime {self.name}", self.modules, self.extra)
 
     def open(self, artifact: Artifact, provider: str = "cpu", threads: int = 0) -> Session:
-        """Checks the installation, then calls `open_session`, and raises what these raise."""
+        """Checks the installation and the provider, then calls `open_session`. Raises UsageError, and what that raises."""
         self.check_installed()
+        if self.cpu_only and provider != "cpu":
+            what = f"The runtime {self.name} has no provider {provider!r} here."
+            raise UsageError(what, expected="cpu", found=provider, todo=self.cpu_only)
         return self.open_session(artifact, provider, threads)
 
 

@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 from nemoport.apple.graphs import METADATA, fixed_lookahead
 from nemoport.files import read_json
 from nemoport.markdown import table
-from nemoport.package.layout import CardFacts
+from nemoport.package.layout import CardFacts, Layout
 from nemoport.package.layouts import native
 
 SHARED_FILES = {path: what for path, what in native.FILES.items() if path.startswith("shared/")}
 
 
-def files(graphs: dict[str, str]) -> dict[str, str]:
-    """Returns the list of files for the card. graphs: path in a variant's folder -> what the file holds."""
+def fixed_shapes_layout(
+    name: str,
+    files: dict[str, str],
+    graphs: Callable[[Path, str], tuple[Path, ...]],
+    usage: Callable[[CardFacts], str],
+    limits: tuple[str, ...],
+) -> Layout:
+    """Returns the layout of a target whose variants each have a folder beside shared/.
+
+    name: of the target and its runtime; files: path in a variant's folder -> what the file holds; the rest as in Layout.
+    """
+    return Layout(
+        name=name,
+        files=_files(files),
+        lay_out=native.lay_out,
+        graphs=graphs,
+        usage=usage,
+        runtime=name,
+        artifact_folder=native.artifact_folder,
+        intro=intro,
+        rules=rules,
+        limits=limits,
+    )
+
+
+def _files(graphs: dict[str, str]) -> dict[str, str]:
     return {
         "config.json": "the model's parameters: front end, chunks, decoder, languages",
         **{f"<variant>/{path}": what for path, what in graphs.items()},

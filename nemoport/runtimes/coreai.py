@@ -17,7 +17,7 @@ import numpy as np
 from nemoport.apple.graphs import expected_interfaces, fixed_lookahead, read_interfaces
 from nemoport.apple.session import AppleSession
 from nemoport.artifact import Artifact
-from nemoport.errors import ArtifactError, UsageError, first_line
+from nemoport.errors import ArtifactError, first_line
 from nemoport.interface import Interface, Tensor, difference
 from nemoport.runtime import Runtime
 from nemoport.session import Session
@@ -61,14 +61,7 @@ class Assets:
 
 
 def open_artifact(artifact: Artifact, provider: str = "cpu", threads: int = 0) -> Session:
-    """Opens an artifact. threads: not used. Raises UsageError for a provider but cpu, ArtifactError."""
-    if provider != "cpu":
-        raise UsageError(
-            f"The package's runtime has no {provider!r}.",
-            expected="cpu",
-            found=provider,
-            todo="run the assets in an app, or time them on macOS with bench/macos/coreai_time.py",
-        )
+    """Opens an artifact. threads: not used. Raises ArtifactError."""
     graphs = read_interfaces(artifact)
     return AppleSession(artifact.spec, fixed_lookahead(artifact), graphs, Assets(artifact, list(graphs)).run)
 
@@ -127,4 +120,5 @@ RUNTIME = Runtime(
     problems=problems,
     extra="coreai",
     modules=("coreai", "coreai_torch"),
+    cpu_only="run the assets in an app, or time them on macOS with bench/macos/coreai_time.py",
 )

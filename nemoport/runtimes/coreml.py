@@ -15,7 +15,7 @@ import numpy as np
 from nemoport.apple.graphs import CONFORMER, JOINT, PRE, PRE_FIRST, PREDICT, expected_interfaces, fixed_lookahead, read_interfaces
 from nemoport.apple.session import AppleSession
 from nemoport.artifact import Artifact
-from nemoport.errors import ArtifactError, UsageError, first_line
+from nemoport.errors import ArtifactError, first_line
 from nemoport.interface import F16, F32, I32, Interface, Tensor
 from nemoport.runtime import Runtime
 from nemoport.session import Session
@@ -65,15 +65,7 @@ def _load(artifact: Artifact, name: str) -> Any:
 
 
 def open_artifact(artifact: Artifact, provider: str = "cpu", threads: int = 0) -> Session:
-    """Opens an artifact. threads: torch's, in the whole process; 0 leaves them. Raises UsageError for a provider but cpu,
-    ArtifactError."""
-    if provider != "cpu":
-        raise UsageError(
-            f"The programs beside the packages are not run by {provider!r}.",
-            expected="cpu",
-            found=provider,
-            todo="run the packages in an app, or time them on macOS with bench/macos/coreml_time.py",
-        )
+    """Opens an artifact. threads: torch's, in the whole process; 0 leaves them. Raises ArtifactError."""
     graphs = read_interfaces(artifact)
     outputs = {name: list(graph.outputs) for name, graph in graphs.items()}
     return AppleSession(artifact.spec, fixed_lookahead(artifact), graphs, Programs(artifact, outputs, threads).run)
@@ -121,4 +113,5 @@ RUNTIME = Runtime(
     problems=problems,
     extra="coreml",
     modules=("torch",),
+    cpu_only="run the packages in an app, or time them on macOS with bench/macos/coreml_time.py",
 )

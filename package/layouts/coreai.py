@@ -12,9 +12,8 @@ from pathlib import Path
 
 from nemoport.apple.graphs import JOINT, PRE, PRE_FIRST, PREDICT, conformer_parts
 from nemoport.export.targets.coreai import HALVES
-from nemoport.package import fixed_shapes
-from nemoport.package.layout import CardFacts, Layout
-from nemoport.package.layouts import native
+from nemoport.package.fixed_shapes import fixed_shapes_layout
+from nemoport.package.layout import CardFacts
 from nemoport.package.usage import nemoport_commands
 from nemoport.runtimes.coreai import SUFFIX, TARGET
 
@@ -22,14 +21,12 @@ LIMITS = (
     "The assets were run by the package coreai-core on the CPU of the machine named above; by a device's own Core AI, its GPU "
     "and its Neural Engine: not measured.",
 )
-FILES = fixed_shapes.files(
-    {
-        f"{PRE_FIRST}{SUFFIX}`, `{PRE}{SUFFIX}": "subsampling, of the first and of later chunks",
-        "`, `".join(f"{part}{SUFFIX}" for part in conformer_parts(HALVES)): "the encoder's layers in two halves; behind the "
-        "second the joint's projection",
-        f"{PREDICT}{SUFFIX}`, `{JOINT}{SUFFIX}": "prediction network; joint",
-    }
-)
+FILES = {
+    f"{PRE_FIRST}{SUFFIX}`, `{PRE}{SUFFIX}": "subsampling, of the first and of later chunks",
+    "`, `".join(f"{part}{SUFFIX}" for part in conformer_parts(HALVES)): "the encoder's layers in two halves; behind the "
+    "second the joint's projection",
+    f"{PREDICT}{SUFFIX}`, `{JOINT}{SUFFIX}": "prediction network; joint",
+}
 
 
 def graphs(folder: Path, variant: str) -> tuple[Path, ...]:
@@ -48,15 +45,4 @@ def usage(facts: CardFacts) -> str:
 In an app: load each `.aimodel` with Core AI, call its function `main` by the names below, carry the caches along."""
 
 
-LAYOUT = Layout(
-    name=TARGET,
-    files=FILES,
-    lay_out=native.lay_out,
-    graphs=graphs,
-    usage=usage,
-    runtime=TARGET,
-    artifact_folder=native.artifact_folder,
-    intro=fixed_shapes.intro,
-    rules=fixed_shapes.rules,
-    limits=LIMITS,
-)
+LAYOUT = fixed_shapes_layout(TARGET, FILES, graphs, usage, LIMITS)

@@ -12,9 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nemoport.apple.graphs import CONFORMER, JOINT, PRE, PRE_FIRST, PREDICT
-from nemoport.package import fixed_shapes
-from nemoport.package.layout import CardFacts, Layout
-from nemoport.package.layouts import native
+from nemoport.package.fixed_shapes import fixed_shapes_layout
+from nemoport.package.layout import CardFacts
 from nemoport.package.usage import nemoport_commands
 from nemoport.runtimes.coreml import NAMES, PACKAGE_SUFFIX, PROGRAM_SUFFIX, TARGET
 
@@ -22,14 +21,12 @@ LIMITS = (
     "What the gates ran is the torch program beside each package, in float32. The packages themselves, and what fp16 and "
     "compressed weights cost in them: not measured.",
 )
-FILES = fixed_shapes.files(
-    {
-        f"{NAMES[PRE_FIRST]}{PACKAGE_SUFFIX}`, `{NAMES[PRE]}{PACKAGE_SUFFIX}": "subsampling, of the first and of later chunks",
-        f"{NAMES[CONFORMER]}{PACKAGE_SUFFIX}": "the encoder's layers, and the joint's projection of the frames",
-        f"{NAMES[PREDICT]}{PACKAGE_SUFFIX}`, `{NAMES[JOINT]}{PACKAGE_SUFFIX}": "prediction network; joint",
-        f"<Graph>{PROGRAM_SUFFIX}": "the torch program that each package was made from",
-    }
-)
+FILES = {
+    f"{NAMES[PRE_FIRST]}{PACKAGE_SUFFIX}`, `{NAMES[PRE]}{PACKAGE_SUFFIX}": "subsampling, of the first and of later chunks",
+    f"{NAMES[CONFORMER]}{PACKAGE_SUFFIX}": "the encoder's layers, and the joint's projection of the frames",
+    f"{NAMES[PREDICT]}{PACKAGE_SUFFIX}`, `{NAMES[JOINT]}{PACKAGE_SUFFIX}": "prediction network; joint",
+    f"<Graph>{PROGRAM_SUFFIX}": "the torch program that each package was made from",
+}
 
 
 def graphs(folder: Path, variant: str) -> tuple[Path, ...]:
@@ -46,15 +43,4 @@ the torch programs beside them (`pip install 'nemoport[coreml]'`):
 {commands}"""
 
 
-LAYOUT = Layout(
-    name=TARGET,
-    files=FILES,
-    lay_out=native.lay_out,
-    graphs=graphs,
-    usage=usage,
-    runtime=TARGET,
-    artifact_folder=native.artifact_folder,
-    intro=fixed_shapes.intro,
-    rules=fixed_shapes.rules,
-    limits=LIMITS,
-)
+LAYOUT = fixed_shapes_layout(TARGET, FILES, graphs, usage, LIMITS)

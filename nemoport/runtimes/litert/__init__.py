@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from nemoport.artifact import Artifact
-from nemoport.errors import UsageError
 from nemoport.runtime import Runtime
 from nemoport.runtimes.litert import graphs
 from nemoport.runtimes.litert.session import PACKAGE, LitertSession
@@ -11,14 +10,7 @@ from nemoport.session import Session
 
 
 def open_artifact(artifact: Artifact, provider: str = "cpu", threads: int = 0) -> Session:
-    """Opens an artifact. threads: 0 for the runtime's choice. Raises UsageError for a provider but cpu, ArtifactError."""
-    if provider != "cpu":
-        raise UsageError(
-            f"The LiteRT interpreter has no provider {provider!r} here.",
-            expected="cpu",
-            found=provider,
-            todo="leave the provider out; delegates for other processors are the app's to load",
-        )
+    """Opens an artifact. threads: 0 for the runtime's choice. Raises ArtifactError."""
     return LitertSession(artifact.spec, artifact.folder / graphs.ENCODER, artifact.folder / graphs.DECODER, threads)
 
 
@@ -33,4 +25,5 @@ RUNTIME = Runtime(
     problems=graphs.problems,
     extra="litert",
     modules=("ai_edge_litert",),
+    cpu_only="leave the provider out; delegates for other processors are the app's to load",
 )
