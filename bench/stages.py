@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=Path, required=True)
     parser.add_argument("--audio", help="a clip to transcribe with each variant")
     parser.add_argument("--random", metavar="PRESET", help="write CHECKPOINT first, randomly initialised")
-    parser.add_argument("--contract", choices=(NEMO, KV), default=NEMO)
+    parser.add_argument("--caches", choices=(NEMO, KV), default=NEMO)
     parser.add_argument("--target", help="convert for another runtime instead, of which --precision names some")
     parser.add_argument("--precision", action="append", dest="precisions", help="repeat for several; default: those of the demo")
     options = parser.parse_args()
@@ -48,7 +48,7 @@ def main() -> None:
     if options.random and not options.checkpoint.exists():
         make = ["-m", "nemoport.reference.random_checkpoint", "--preset", options.random, "--out", str(options.checkpoint)]
         run(f"random checkpoint {options.random}", [sys.executable, *make])
-    export = [*NEMOPORT, "export", "--checkpoint", str(options.checkpoint), *build, "--contract", options.contract]
+    export = [*NEMOPORT, "export", "--checkpoint", str(options.checkpoint), *build, "--caches", options.caches]
     calibration = ["--calibration", str(options.calibration)]
     if options.target:
         made = [f"{options.target}-{name}" for name in options.precisions or [FP32]]
@@ -56,11 +56,11 @@ def main() -> None:
             precision = variant.removeprefix(f"{options.target}-")
             run(variant, [*export, "--target", options.target, "--precision", precision, *calibration])
     else:
-        made = [variant_of(options.contract, name) for name in options.precisions or PRECISIONS]
-        run(f"export {variant_of(options.contract, FP32)}", export)
+        made = [variant_of(options.caches, name) for name in options.precisions or PRECISIONS]
+        run(f"export {variant_of(options.caches, FP32)}", export)
         for variant in made:
             run(variant, [*NEMOPORT, "quantize", variant, *build, *calibration])
-        made.insert(0, variant_of(options.contract, FP32))
+        made.insert(0, variant_of(options.caches, FP32))
     for variant in made if options.audio else ():
         run(f"transcribe, {variant}", [*NEMOPORT, "transcribe", str(options.build / variant), options.audio])
     total = sum(p.stat().st_size for p in options.build.rglob("*") if p.is_file())

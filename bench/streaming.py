@@ -1,4 +1,4 @@
-"""Encoder time a chunk, row beside row: NeMo, NeMo's own export, our two contracts in every precision, the machine's limit.
+"""Encoder time a chunk, row beside row: NeMo, NeMo's own export, both cache layouts in every precision, the machine's limit.
 
     python bench/streaming.py --build BUILD [--nemo X.nemo] [--nemo-export FOLDER] [--lookaheads 6] [--streams 1]
         [--variant NAME[@PROVIDER]] [--whole VARIANT] [--sherpa FOLDER] [--genai FOLDER]

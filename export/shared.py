@@ -8,6 +8,7 @@ import numpy as np
 
 from nemoport.errors import CheckpointError
 from nemoport.export.checkpoint import Checkpoint
+from nemoport.export.frontend_graph import build_frontend_graph
 from nemoport.files import new_folder, write_json
 from nemoport.frontend import hann_window, mel_filterbank
 from nemoport.prompt import PromptSpec
@@ -25,8 +26,6 @@ def write_shared(checkpoint: Checkpoint, folder: Path) -> None:
     metadata.json (ids and sizes), as the published packages of such models have them.
     """
     import onnx
-
-    from nemoport.export.frontend_graph import build_frontend_graph
 
     spec = checkpoint.spec.frontend
     filterbank = mel_filterbank(spec).astype(np.float32)

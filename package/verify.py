@@ -12,6 +12,9 @@ from nemoport.errors import ArtifactError, UsageError, first_line
 from nemoport.files import read_json, sha256_file
 from nemoport.package.layouts import load_layout
 from nemoport.package.manifest import NAME, PackageManifest, list_files
+from nemoport.runtimes import open_session
+from nemoport.runtimes.onnxruntime.session import OnnxSession
+from nemoport.runtimes.onnxruntime.split import SplitSession
 from nemoport.session import Session
 from nemoport.spec import ModelSpec
 
@@ -38,10 +41,6 @@ def verify(folder: Path, variants: Sequence[str] | None = None) -> list[str]:
 
 def _opened(folder: Path, manifest: PackageManifest, variant: str) -> tuple[Path, Session, tuple[int | None, ...]]:
     """Returns the variant's place for messages, a session of it, and the lookaheads that it serves."""
-    from nemoport.runtimes import open_session
-    from nemoport.runtimes.onnxruntime.session import OnnxSession
-    from nemoport.runtimes.onnxruntime.split import SplitSession
-
     layout = load_layout(manifest.layout)
     if layout.artifact_folder:
         artifact = Artifact.open(layout.artifact_folder(folder, variant))

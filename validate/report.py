@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from nemoport import markdown
 from nemoport.files import write_bytes
+from nemoport.validate.baseline import Baseline
 from nemoport.validate.gate_result import GateResult
 from nemoport.validate.limits import read_limits
 from nemoport.validate.result_store import describe, read_results, results_path
-
-if TYPE_CHECKING:
-    from nemoport.validate.baseline import Baseline
 
 ABSENT = "-"
 
