@@ -34,7 +34,7 @@ def commands(name: str, build: Path) -> Iterator[list[str]]:
     checkpoint, audio = REFERENCE / "checkpoints" / f"{name}.nemo", REFERENCE / "audio" / f"{SPEECH[name]}.jsonl"
     export = ["export", "--checkpoint", str(checkpoint), "--build", str(build)]
     for prefix in ("",) if name == "offline-tdt" else ("", "kv-"):
-        yield [*export, "--caches", "kv" if prefix else "nemo"]
+        yield [*export, "--contract", "kv" if prefix else "nemo"]  # the name that older code knows too
         yield from (["quantize", f"{prefix}{one}", "--build", str(build), "--calibration", str(audio)] for one in PRECISIONS)
     if name != "offline-tdt":
         yield from ([*export, "--target", "openvino", "--precision", precision] for precision in OPENVINO)
