@@ -87,7 +87,7 @@ def test_another_lookahead_is_refused_with_what_there_is(coreai_build):
     assert Recognizer.open(coreai_build / VARIANT).lookahead == 6
     with pytest.raises(UsageError, match=r"one lookahead.\n  expected: 6\n  found: 13"):
         Recognizer.open(coreai_build / VARIANT, 13)
-    with pytest.raises(UsageError, match="no 'cuda'"):
+    with pytest.raises(UsageError, match="no provider 'cuda'"):
         open_session(Artifact.open(coreai_build / VARIANT), "cuda")
 
 

@@ -68,7 +68,7 @@ def test_the_programs_pass_their_gates(coreml_build, context_of, variant):
 def test_another_lookahead_and_device_are_refused(coreml_build):
     with pytest.raises(UsageError, match="fixed shapes, for one lookahead"):
         Recognizer.open(coreml_build / "coreml-fp32", 0)
-    with pytest.raises(UsageError, match="not run by 'coreml'"):
+    with pytest.raises(UsageError, match="no provider 'coreml'"):
         open_session(Artifact.open(coreml_build / "coreml-fp32"), "coreml")
 
 

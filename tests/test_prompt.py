@@ -244,7 +244,7 @@ def test_what_is_not_told_is_refused(build):
     artifact = Artifact.open(build / "kv-fp32")
     session = OnnxSession.open(artifact, threads=1)
     for slots in ([], [0, 1], [128], [-1]):
-        with pytest.raises(UsageError, match="told the language"):
+        with pytest.raises(UsageError, match="needs the language"):
             session.initial_state(1, slots)
 
 
