@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemoport.errors import CheckpointError, first_line
-from nemoport.export.archive import member, opened, unreadable
+from nemoport.export import bounded_yaml
+from nemoport.export.archive import CONFIG, WEIGHTS, clipped, opened, unreadable
+from nemoport.export.hyperparameters import malformed, number, wrong_sections
 from nemoport.export.kinds import LOG_GUARD, contexts, durations, kind_of, prompt_defaults, unsupported
 from nemoport.export.source import resolve
 from nemoport.files import sha256_file
 from nemoport.prompt import PromptSpec
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, StreamingSpec
+
+MOST_TOKENIZER_BYTES = 64 << 20  # SentencePiece models of 16,384 pieces have 0.5 MB
 
 
 @dataclass(frozen=True)
@@ -39,21 +43,31 @@ class Checkpoint:
         """Loads name -> f32 tensor, on the CPU. Raises CheckpointError."""
         import torch
 
-        with opened(self.path) as tar:
+        with opened(self.path) as archive:
             try:
-                stream = member(tar, "model_weights.ckpt")
-                # torch does not verify the checksums that it writes.
-                if zipfile.is_zipfile(stream) and (damaged := zipfile.ZipFile(stream).testzip()):
-                    raise unreadable(self.path, f"model_weights.ckpt: {damaged} differs from its checksum")
+                stream = archive.member(WEIGHTS)
+                if zipfile.is_zipfile(stream):
+                    self._check_zip(zipfile.ZipFile(stream), archive.entries[WEIGHTS].size)
                 stream.seek(0)
                 weights = torch.load(stream, map_location="cpu", weights_only=True)
             except CheckpointError:
                 raise
             except Exception as error:  # torch raises many kinds for a damaged file
-                raise unreadable(self.path, f"model_weights.ckpt: {first_line(error)}") from error
+                raise unreadable(self.path, f"{WEIGHTS}: {clipped(first_line(error))}") from error
         if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
-            raise unreadable(self.path, "model_weights.ckpt: something else than named tensors")
+            raise unreadable(self.path, f"{WEIGHTS}: something else than named tensors")
+        for name, tensor in weights.items():
+            # A tensor of two bytes that repeats them 10^9 times takes none on disk and 4 GB as float.
+            if tensor.layout != torch.strided or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+                raise unreadable(self.path, f"{WEIGHTS}: {clipped(name)} has more values than the file holds for it")
         return {name: tensor.float() for name, tensor in weights.items()}
+
+    def _check_zip(self, parts: zipfile.ZipFile, size: int) -> None:
+        """size: bytes of the whole, which torch writes uncompressed."""
+        if sum(part.file_size for part in parts.infolist()) > size:
+            raise unreadable(self.path, f"{WEIGHTS}: parts that unpack to more than its {size} bytes")
+        if damaged := parts.testzip():  # torch does not verify the checksums that it writes
+            raise unreadable(self.path, f"{WEIGHTS}: {clipped(damaged)} differs from its checksum")
 
 
 def read_checkpoint(checkpoint: str) -> Checkpoint:
@@ -64,10 +78,21 @@ def read_checkpoint(checkpoint: str) -> Checkpoint:
     path, base_model = resolve(str(checkpoint))
     config, tokenizer = _read_config(path)
     try:
-        problems = unsupported(config)
-        spec = None if problems else _spec(config)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:  # not of the form that NeMo writes
-        raise unreadable(path, f"model_config.yaml: {type(error).__name__}: {error}") from error
+        wrong = wrong_sections(config)
+        problems = [] if wrong else unsupported(config)
+        wrong = wrong or ([] if problems else malformed(config))
+        spec = None if problems or wrong else _spec(config)
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        OverflowError,
+    ) as error:  # not of the form that NeMo writes
+        raise unreadable(path, f"{CONFIG}: {type(error).__name__}: {clipped(error)}") from error
+    if wrong:
+        raise unreadable(path, f"{CONFIG}: {'; '.join(wrong)}")
     if spec is None:
         raise CheckpointError(
             f"{path} is not a model that nemoport exports.",
@@ -82,66 +107,64 @@ def read_checkpoint(checkpoint: str) -> Checkpoint:
 
 
 def _read_config(path: Path) -> tuple[dict, bytes]:
-    import yaml
-
-    with opened(path) as tar:
+    with opened(path) as archive:
         try:
-            config = yaml.safe_load(member(tar, "model_config.yaml").read())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise unreadable(path, f"model_config.yaml: {first_line(error)}") from error
+            config = bounded_yaml.load(archive.read(CONFIG, bounded_yaml.MOST_BYTES))
+        except ValueError as error:
+            raise unreadable(path, f"{CONFIG}: {clipped(error)}") from error
         if not isinstance(config, dict):
-            raise unreadable(path, f"a model_config.yaml that holds {type(config).__name__}, not a mapping")
+            raise unreadable(path, f"a {CONFIG} that holds {type(config).__name__}, not a mapping")
         section = config.get("tokenizer")
         model = str(section.get("model_path", "")) if isinstance(section, dict) else ""
-        tokenizer = member(tar, model.removeprefix("nemo:")).read() if model.startswith("nemo:") else b""
-        member(tar, "model_weights.ckpt")
+        tokenizer = archive.read(model.removeprefix("nemo:"), MOST_TOKENIZER_BYTES) if model.startswith("nemo:") else b""
+        archive.member(WEIGHTS)
     return config, tokenizer
 
 
 def _spec(config: dict) -> ModelSpec:
-    decoder, mel, kind = config["decoder"], config["preprocessor"], kind_of(config)
-    rate = int(mel["sample_rate"])
-    greedy = (config.get("decoding") or {}).get("greedy") or {}
+    mel, kind = config["preprocessor"], kind_of(config)
+    rate = number(config, "preprocessor.sample_rate")
     return ModelSpec(
         kind=kind.name,
         frontend=FrontendSpec(
             sample_rate_hz=rate,
-            n_mels=int(mel["features"]),
-            n_fft=int(mel.get("n_fft") or 512),
-            win_samples=int(mel["window_size"] * rate),
-            hop_samples=int(mel["window_stride"] * rate),
-            preemphasis=float(mel.get("preemph", 0.97)),
+            n_mels=number(config, "preprocessor.features"),
+            n_fft=number(config, "preprocessor.n_fft"),
+            win_samples=int(number(config, "preprocessor.window_size") * rate),
+            hop_samples=int(number(config, "preprocessor.window_stride") * rate),
+            preemphasis=float(number(config, "preprocessor.preemph")),
             log_guard=float(mel.get("log_zero_guard_value", LOG_GUARD)),
             normalize=mel.get("normalize", "per_feature"),
         ),
-        streaming=_streaming(config["encoder"]) if kind.streaming else None,
-        offline=None if kind.streaming else OfflineSpec(**_sizes(config["encoder"])),
+        streaming=_streaming(config) if kind.streaming else None,
+        offline=None if kind.streaming else OfflineSpec(**_sizes(config)),
         decoding=DecodingSpec(
             vocab_size=len(config["joint"]["vocabulary"]),
-            pred_layers=int(decoder["prednet"]["pred_rnn_layers"]),
-            pred_hidden=int(decoder["prednet"]["pred_hidden"]),
-            joint_hidden=int(config["joint"]["jointnet"]["joint_hidden"]),
-            max_symbols_per_frame=int(greedy.get("max_symbols") or greedy.get("max_symbols_per_step") or 10),
+            pred_layers=number(config, "decoder.prednet.pred_rnn_layers"),
+            pred_hidden=number(config, "decoder.prednet.pred_hidden"),
+            joint_hidden=number(config, "joint.jointnet.joint_hidden"),
+            max_symbols_per_frame=number(config, "decoding.greedy.max_symbols"),
             durations=durations(config),
         ),
-        prompt=_prompt(prompt_defaults(config)) if kind.prompt else None,
+        prompt=_prompt(config) if kind.prompt else None,
     )
 
 
-def _prompt(defaults: dict) -> PromptSpec:
-    return PromptSpec(int(defaults.get("num_prompts", 128)), dict(defaults["prompt_dictionary"]))
+def _prompt(config: dict) -> PromptSpec:
+    return PromptSpec(number(config, "model_defaults.num_prompts"), dict(prompt_defaults(config)["prompt_dictionary"]))
 
 
-def _sizes(encoder: dict) -> dict[str, int]:
-    return {name: int(encoder[name]) for name in ("n_layers", "d_model", "n_heads", "subsampling_factor")}
+def _sizes(config: dict) -> dict[str, int]:
+    sizes = {name: number(config, f"encoder.{name}") for name in ("n_layers", "d_model", "n_heads")}
+    return {**sizes, "subsampling_factor": config["encoder"]["subsampling_factor"]}  # the kind requires its value
 
 
-def _streaming(encoder: dict) -> StreamingSpec:
-    pairs = contexts(encoder)
+def _streaming(config: dict) -> StreamingSpec:
+    pairs = contexts(config["encoder"])
     return StreamingSpec(
-        **_sizes(encoder),
+        **_sizes(config),
         left_context_enc_frames=pairs[0][0],
         lookaheads=tuple(right for _, right in pairs),
-        conv_cache_frames=int(encoder["conv_kernel_size"]) - 1,
-        pre_encode_cache_mel_frames=int(encoder["subsampling_factor"]) + 1,  # ConvSubsampling's, when causal
+        conv_cache_frames=number(config, "encoder.conv_kernel_size") - 1,
+        pre_encode_cache_mel_frames=config["encoder"]["subsampling_factor"] + 1,  # ConvSubsampling's, when causal
     )

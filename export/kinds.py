@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nemoport.export.archive import clipped
+
 LOG_GUARD = 2.0**-24  # NeMo AudioToMelSpectrogramPreprocessor's default log_zero_guard_value
 
 Settings = dict[str, tuple[Any, Any]]  # key of a section -> (NeMo's value where the config has no such key, the required value)
@@ -123,7 +125,7 @@ def _is_tdt(config: dict) -> bool:
 def unsupported(config: dict) -> list[str]:
     """Every reason for which a config's model is not exported, each as `key is X, not Y`; empty if it is."""
     kind, nemo_class = kind_of(config), _nemo_class(config)
-    problems = [] if nemo_class == kind.nemo_class else [f"target is {nemo_class or 'absent'}, not {kind.nemo_class}"]
+    problems = [] if nemo_class == kind.nemo_class else [f"target is {clipped(nemo_class) or 'absent'}, not {kind.nemo_class}"]
     if kind.prompt:
         problems += _prompt_problems(prompt_defaults(config))
     missing = [section for section in _SECTIONS if not isinstance(config.get(section), dict)]
@@ -135,7 +137,7 @@ def unsupported(config: dict) -> list[str]:
     if not missing:
         activation = config["joint"].get("jointnet", {}).get("activation")
         if activation != "relu":
-            problems.append(f"joint.jointnet.activation is {activation!r}, not 'relu'")
+            problems.append(f"joint.jointnet.activation is {clipped(repr(activation))}, not 'relu'")
         if not config["joint"].get("vocabulary"):
             problems.append("joint.vocabulary is absent")
         problems += _context_problems(config["encoder"]) if kind.streaming else _kernel_problems(config["encoder"])
@@ -143,7 +145,7 @@ def unsupported(config: dict) -> list[str]:
         if kind.head != "tdt":
             problems.append("loss.loss_name is 'tdt': a cache-aware TDT model")
         elif min(durations(config), default=-1) < 0 or max(durations(config)) < 1:
-            problems.append(f"decoding.durations is {list(durations(config))}, not frame counts")
+            problems.append(f"decoding.durations is {clipped(list(durations(config)))}, not frame counts")
     return problems
 
 
@@ -155,7 +157,7 @@ def contexts(encoder: dict) -> list[list[int]]:
 
 def _differing(section: str, found: dict, required: Settings) -> list[str]:
     values = [(key, found.get(key, default), needed) for key, (default, needed) in required.items()]
-    return [f"{section}.{key} is {value!r}, not {needed!r}" for key, value, needed in values if value != needed]
+    return [f"{section}.{key} is {clipped(repr(value))}, not {needed!r}" for key, value, needed in values if value != needed]
 
 
 def _prompt_problems(defaults: dict) -> list[str]:
@@ -165,7 +167,7 @@ def _prompt_problems(defaults: dict) -> list[str]:
     slots, languages = int(defaults.get("num_prompts", 128)), defaults.get("prompt_dictionary")
     if not isinstance(languages, dict) or not languages:
         return [*problems, "model_defaults.prompt_dictionary is absent"]
-    outside = [f"{name} {slot}" for name, slot in languages.items() if not (type(slot) is int and 0 <= slot < slots)]
+    outside = [clipped(f"{name} {slot}", 40) for name, slot in languages.items() if not (type(slot) is int and 0 <= slot < slots)]
     if outside:
         problems.append(f"model_defaults.prompt_dictionary leaves the {slots} slots of num_prompts: {', '.join(outside[:5])}")
     return problems
@@ -179,12 +181,12 @@ def _kernel_problems(encoder: dict) -> list[str]:
 def _context_problems(encoder: dict) -> list[str]:
     pairs = contexts(encoder)
     if any(len(pair) != 2 or pair[0] <= 0 or pair[1] < 0 for pair in pairs):
-        return [f"encoder.att_context_size is {pairs}: not cache-aware (limited left and right contexts)"]
+        return [f"encoder.att_context_size is {clipped(pairs)}: not cache-aware (limited left and right contexts)"]
     lefts, rights = {left for left, _ in pairs}, {right for _, right in pairs}
     problems = []
     if len(lefts) > 1:
-        problems.append(f"encoder.att_context_size has several left contexts {sorted(lefts)}, not one")
+        problems.append(f"encoder.att_context_size has several left contexts {clipped(sorted(lefts))}, not one")
     if any(r + 2 in rights for r in rights):
         # The graph distinguishes a first chunk from a later one by its length, see encoder.py.
-        problems.append(f"encoder.att_context_size has lookaheads r and r + 2 among {sorted(rights)}")
+        problems.append(f"encoder.att_context_size has lookaheads r and r + 2 among {clipped(sorted(rights))}")
     return problems

@@ -17,7 +17,7 @@ import re
 import tarfile
 from pathlib import Path
 
-from nemoport.export.archive import member, opened
+from nemoport.export.archive import opened
 
 WEIGHTS = "model_weights.ckpt"
 # The layers whose output channels are scaled up, and those that take them as input; below encoder.layers.N.
@@ -68,8 +68,8 @@ def rewrite(source: Path, target: Path, seed: int, strength: int, share: float) 
     """Writes a checkpoint ``target``: ``source`` with the weights that ``harden`` makes, all other members as they are."""
     import torch
 
-    with opened(source) as tar:
-        weights = torch.load(member(tar, WEIGHTS), map_location="cpu", weights_only=True)
+    with opened(source) as archive, tarfile.open(source) as tar:
+        weights = torch.load(archive.member(WEIGHTS), map_location="cpu", weights_only=True)
         scaled = harden(weights, seed, strength, share)
         partial = target.with_name(f".{target.name}.partial")
         partial.parent.mkdir(parents=True, exist_ok=True)

@@ -4,38 +4,63 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from nemoport.errors import CheckpointError
+from nemoport.errors import CheckpointError, first_line
+from nemoport.export.archive import clipped
 from nemoport.export.checkpoint import Checkpoint
+from nemoport.export.hyperparameters import number
+from nemoport.validate.nemo_config import kind_named, nemo_config
 
 SMALL_MODEL_WEIGHTS = 50e6
 
 
 def restore(checkpoint: Checkpoint) -> Any:
-    """Returns a fresh `EncDecRNNTBPEModel` on the CPU: eval mode, float32, dither 0. Raises CheckpointError.
+    """Returns a fresh model of NeMo's class on the CPU: eval mode, float32, dither 0. Raises CheckpointError.
 
-    Restored anew for every use: `export()` changes the model it exports, and `restore_from` leaves it in train mode.
+    Equal to what `ASRModel.restore_from` returns in all that inference uses, but built by nemo_config.py's config, because
+    `restore_from` runs what a stranger's config names. Built anew for every use: `export()` changes the model it exports.
     """
-    import torch
+    _check_size(checkpoint, weights := checkpoint.load_weights())
+    nemo_class = kind_named(checkpoint.spec.kind).nemo_class  # of KINDS: a checkpoint chooses among these only
+    with quiet(), tempfile.TemporaryDirectory(prefix="nemoport-") as folder:
+        from nemo.collections.asr import models
+        from omegaconf import OmegaConf
 
-    with quiet():
-        from nemo.collections.asr.models import ASRModel
-
+        config = OmegaConf.create(nemo_config(checkpoint, Path(folder)))
         try:
-            model: Any = ASRModel.restore_from(str(checkpoint.path), map_location=torch.device("cpu"))
+            model: Any = vars(models)[nemo_class](cfg=config)
+            model.load_state_dict(weights)
         except Exception as error:  # NeMo raises what its parts raise
             raise CheckpointError(
                 f"NeMo cannot restore {checkpoint.path}.",
                 expected="a checkpoint saved by NeMo 3.0.0 or one that it can read",
-                found=f"{type(error).__name__}: {error}",
+                found=clipped(f"{type(error).__name__}: {first_line(error)}"),
                 todo="restore and save it again with NeMo 3.0.0",
             ) from error
-    model = model.to(torch.float32).eval()
+    model = model.eval()
     model.preprocessor.featurizer.dither = 0.0
     model.preprocessor.featurizer.pad_to = 0
     return model
+
+
+def _check_size(checkpoint: Checkpoint, weights: dict) -> None:
+    """Raises CheckpointError where the config's encoder is far larger than the weights: NeMo allocates by the config."""
+    spec = checkpoint.spec
+    expansion = number(checkpoint.config, "encoder.ff_expansion_factor")
+    # Of a Conformer layer: two feed-forward blocks, four projections, two pointwise convolutions.
+    described = spec.encoder.n_layers * spec.encoder.d_model**2 * (4 * expansion + 4 + 3)
+    held = sum(weight.numel() for weight in weights.values())
+    if described > 2 * held:
+        raise CheckpointError(
+            f"{checkpoint.path} holds the weights of another model than its config describes.",
+            expected=f"at least {described} weights, by n_layers and d_model",
+            found=f"{held}",
+            todo="save it again with NeMo",
+        )
 
 
 @contextlib.contextmanager

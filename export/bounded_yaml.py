@@ -1,0 +1,53 @@
+"""Reads a YAML text of a stranger: its size, its depth and what its aliases repeat are bounded before a value is made of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+MOST_BYTES = 8 << 20  # the config of a model of 16,384 tokens, which lists them twice, has about 0.7 MB
+MOST_DEPTH = 40  # NeMo's configs have 5
+MOST_NODES = 400_000  # with aliases counted as often as they stand there
+
+_Loader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+
+
+def load(text: bytes) -> Any:
+    """Returns the value of a YAML text of plain values. Raises ValueError with the reason for which it is refused."""
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"{len(text)} bytes, more than {MOST_BYTES}")
+    try:
+        _check_depth(text)
+        node = yaml.compose(text, Loader=_Loader)
+        if node is not None:
+            _count(node, {})
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+    except yaml.YAMLError as error:
+        raise ValueError((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+
+
+def _check_depth(text: bytes) -> None:
+    """Reads the text as events, which needs no stack of its own, so that what recurses afterwards has a bound."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_DEPTH:
+            raise ValueError(f"values nested more than {MOST_DEPTH} deep")
+
+
+def _count(node: yaml.Node, known: dict[int, int | None]) -> int:
+    """Nodes below and with `node`, an alias counted with all that it repeats. known: id of a node -> its count, None while it
+    is being counted. Raises ValueError above MOST_NODES, or for a node that contains itself."""
+    if (key := id(node)) in known:
+        if (count := known[key]) is None:
+            raise ValueError("a value that contains itself")
+        return count
+    known[key], count = None, 1
+    if isinstance(node, yaml.CollectionNode):
+        for part in node.value:
+            count += sum(_count(one, known) for one in (part if isinstance(part, tuple) else (part,)))
+            if count > MOST_NODES:
+                raise ValueError(f"more than {MOST_NODES} values, repeated by aliases or written out")
+    known[key] = count
+    return count
