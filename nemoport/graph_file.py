@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from nemoport.errors import ArtifactError
 
+_PLACE = re.compile(r"[0-9]{1,15}", re.ASCII)
 OPSET = 17  # of the exported graphs: the first with LayerNormalization, loaded by every runtime of the last years
 
 
@@ -57,8 +59,9 @@ class ExternalTensor:
 def external_tensors(model: Any) -> list[ExternalTensor]:
     """Lists the weights of an onnx.ModelProto, loaded without its external data, that are in another file.
 
-    They come in the graph's order: initializers, then constants. Raises ArtifactError if one names no file. A length may be
-    missing (torch's exporter writes none); then it follows from shape and type.
+    They come in the graph's order: initializers, then constants. Raises ArtifactError if one names no file of the graph's
+    folder, or a place that is no place of its bytes. A length may be missing (torch's exporter writes none); then it follows
+    from shape and type.
     """
     from onnx import TensorProto
 
@@ -66,11 +69,27 @@ def external_tensors(model: Any) -> list[ExternalTensor]:
     for name, tensor in _tensors(model.graph):
         if tensor.data_location == TensorProto.EXTERNAL:
             entry = {e.key: e.value for e in tensor.external_data}
-            if "location" not in entry:
-                raise ArtifactError("A weight is marked as stored in another file, which is not named.", found=name)
-            size = int(entry["length"]) if "length" in entry else _bytes(tensor)
-            found.append(ExternalTensor(name, entry["location"], int(entry.get("offset", 0)), size, tensor))
+            if tensor.data_type not in TensorProto.DataType.values()[1:] or any(size < 0 for size in tensor.dims):
+                raise _misplaced(name, "a type and a shape of ONNX", f"type {tensor.data_type}, shape {list(tensor.dims)}")
+            file, size = entry.get("location", ""), _bytes(tensor)
+            # A graph may come from a stranger: a path would read, and `nemoport shard` copy, a file of somewhere else.
+            if file in ("", ".", "..") or any(c in "/\\:" or not c.isprintable() for c in file):
+                raise _misplaced(name, "a file beside the graph, by its name", f"location {file!r}")
+            if not _PLACE.fullmatch(offset := entry.get("offset", "0")):
+                raise _misplaced(name, "an offset in bytes", f"offset {offset!r}")
+            if entry.get("length", str(size)) != str(size):
+                raise _misplaced(name, f"{size} bytes, by shape and type", f"length {entry['length']!r}")
+            found.append(ExternalTensor(name, file, int(offset), size, tensor))
     return found
+
+
+def _misplaced(name: str, expected: str, found: str) -> ArtifactError:
+    return ArtifactError(
+        f"The weight {name[:200]!r} is stored where none can be.",
+        expected=expected,
+        found=found[:200],
+        todo="download or build the graph again",
+    )
 
 
 def _tensors(graph: Any) -> Iterator[tuple[str, Any]]:
@@ -94,7 +113,7 @@ def _bytes(tensor: Any) -> int:
 
 
 def check_external_data(graph: Path) -> None:
-    """Raises ArtifactError naming every file of weights of an ONNX graph that is missing or too short."""
+    """Raises ArtifactError naming every file of weights of an ONNX graph that is missing, a link or too short."""
     import onnx
 
     needed: dict[str, int] = {}
@@ -103,7 +122,9 @@ def check_external_data(graph: Path) -> None:
     wrong = []
     for name, size in needed.items():
         path = graph.parent / name
-        if not path.is_file():
+        if path.is_symlink():
+            wrong.append(f"{name}: a link")
+        elif not path.is_file():
             wrong.append(f"{name}: missing")
         elif path.stat().st_size < size:
             wrong.append(f"{name}: {path.stat().st_size} bytes, {size} needed")

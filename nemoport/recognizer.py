@@ -54,6 +54,7 @@ class Recognizer:
         beam: int = 1,
         hotwords: Sequence[str] = (),
         hotword_boost: float | None = None,
+        built_here: bool = False,
     ) -> Recognizer:
         """Opens a variant of a build or package.
 
@@ -63,7 +64,8 @@ class Recognizer:
         of so many seconds, which overlap by 15; inf for one pass whatever the length. language: its name in the model's
         dictionary, such as de-DE or auto; required for a model with a prompt, refused for any other. beam: paths of the search
         (nemoport/beam.py), 1 for greedy. hotwords: phrases that the search favours, for a beam of 2 or more. hotword_boost: what
-        each token of a hotword adds to the log score, by default 1.5.
+        each token of a hotword adds to the log score, by default 1.5. built_here: this machine built the variant, so that files
+        which can hold code (Runtime.holds_code) are opened.
 
         Raises ArtifactError for a damaged folder, UsageError for a lookahead, provider or language that does not exist, and for
         a beam or hotwords that cannot be used.
@@ -73,7 +75,7 @@ class Recognizer:
         pieces = read_tokens(artifact.shared / "tokens.txt")
         search = _search(pieces, beam, hotwords, hotword_boost)
         return Recognizer(
-            open_session(artifact, provider, threads),
+            open_session(artifact, provider, threads, built_here=built_here),
             artifact.filterbank(),
             pieces,
             lookahead,

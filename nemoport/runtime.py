@@ -38,7 +38,9 @@ class Runtime:
         a text for each check: what is wrong, or "" where nothing is.
 
     optional: names of tensors that a graph may lack, because nothing is computed from them. cpu_only: what to do for another
-    device, of a runtime that runs here on the CPU alone; "" for one that has other providers.
+    device, of a runtime that runs here on the CPU alone; "" for one that has other providers. holds_code: which files of an
+    artifact can hold code that runs when they are opened, "" where none can; such an artifact is opened only where this machine
+    built it.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Runtime:
     modules: tuple[str, ...] = ()
     optional: frozenset[str] = frozenset()
     cpu_only: str = ""
+    holds_code: str = ""
 
     @property
     def version(self) -> str:
@@ -63,12 +66,22 @@ class Runtime:
         """Raises UsageError if a module that the runtime needs is not installed."""
         check_installed(f"The runtime {self.name}", self.modules, self.extra)
 
-    def open(self, artifact: Artifact, provider: str = "cpu", threads: int = 0) -> Session:
-        """Checks the installation and the provider, then calls `open_session`. Raises UsageError, and what that raises."""
+    def open(self, artifact: Artifact, provider: str = "cpu", threads: int = 0, *, built_here: bool = False) -> Session:
+        """Checks the installation, the provider and that no code of a stranger is run, then calls `open_session`.
+
+        built_here: this machine built the artifact. Raises UsageError, and what `open_session` raises.
+        """
         self.check_installed()
         if self.cpu_only and provider != "cpu":
             what = f"The runtime {self.name} has no provider {provider!r} here."
             raise UsageError(what, expected="cpu", found=provider, todo=self.cpu_only)
+        if self.holds_code and not built_here:
+            raise UsageError(
+                f"{artifact.folder} is not run: {self.holds_code} can hold code, and a hash does not tell whose.",
+                expected="an artifact that this machine built, in `nemoport validate`",
+                found=f"an artifact of {self.title}, which may come from anyone",
+                todo="transcribe with a variant for another runtime, or run the packages in an app",
+            )
         return self.open_session(artifact, provider, threads)
 
 

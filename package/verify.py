@@ -10,9 +10,10 @@ import numpy as np
 from nemoport.artifact import Artifact
 from nemoport.errors import ArtifactError, UsageError, first_line
 from nemoport.files import read_json, sha256_file
+from nemoport.package.layout import Layout
 from nemoport.package.layouts import load_layout
 from nemoport.package.manifest import NAME, PackageManifest, list_files
-from nemoport.runtimes import open_session
+from nemoport.runtimes import load_runtime, open_session, runtime_of
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.runtimes.onnxruntime.split import SplitSession
 from nemoport.session import Session
@@ -34,25 +35,36 @@ def verify(folder: Path, variants: Sequence[str] | None = None) -> list[str]:
     done = [f"{NAME}: schema {manifest.schema}, digest {manifest.digest[:12]}"]
     done.append(_check_files(folder, manifest, wanted))
     for variant in wanted:
-        runtime = load_layout(manifest.layout).runtime
-        done.append(f"{variant}: loads in {runtime}, {_run_silence(*_opened(folder, manifest, variant))}")
+        done.append(f"{variant}: {_check_variant(folder, manifest, variant)}")
     return done
 
 
-def _opened(folder: Path, manifest: PackageManifest, variant: str) -> tuple[Path, Session, tuple[int | None, ...]]:
-    """Returns the variant's place for messages, a session of it, and the lookaheads that it serves."""
+def _check_variant(folder: Path, manifest: PackageManifest, variant: str) -> str:
     layout = load_layout(manifest.layout)
-    if layout.artifact_folder:
-        artifact = Artifact.open(layout.artifact_folder(folder, variant))
-        recorded = (manifest.variants[variant].digest, manifest.checkpoint_sha256)
-        if (artifact.manifest.digest, artifact.manifest.checkpoint_sha256) != recorded:
-            raise ArtifactError(
-                f"{artifact.folder} is not the variant that the package was made with.",
-                expected=f"manifest {recorded[0][:12]} of checkpoint {recorded[1][:12]}",
-                found=f"manifest {artifact.manifest.digest[:12]} of {artifact.manifest.checkpoint_sha256[:12]}",
-                todo="download or make the package again",
-            )
-        return artifact.folder, open_session(artifact, threads=1), artifact.lookaheads
+    if not layout.artifact_folder:
+        return f"loads in {layout.runtime}, {_run_silence(*_graphs(folder, layout, variant))}"
+    artifact = Artifact.open(layout.artifact_folder(folder, variant))
+    _check_recorded(artifact, manifest, variant, layout.runtime)
+    if code := load_runtime(layout.runtime).holds_code:
+        return f"not run, because {code} can hold code"
+    line = _run_silence(artifact.folder, open_session(artifact, threads=1), artifact.lookaheads)
+    return f"loads in {layout.runtime}, {line}"
+
+
+def _check_recorded(artifact: Artifact, manifest: PackageManifest, variant: str, runtime: str) -> None:
+    recorded = (manifest.variants[variant].digest, manifest.checkpoint_sha256, runtime)
+    found = (artifact.manifest.digest, artifact.manifest.checkpoint_sha256, runtime_of(artifact).name)
+    if found != recorded:
+        raise ArtifactError(
+            f"{artifact.folder} is not the variant that the package was made with.",
+            expected=f"manifest {recorded[0][:12]} of checkpoint {recorded[1][:12]}, for {runtime}",
+            found=f"manifest {found[0][:12]} of {found[1][:12]}, for {found[2]}",
+            todo="download or make the package again",
+        )
+
+
+def _graphs(folder: Path, layout: Layout, variant: str) -> tuple[Path, Session, tuple[int | None, ...]]:
+    """Returns the variant's place for messages, a session of its graphs, and the lookaheads that it serves."""
     encoder, decoder, *joiner = layout.graphs(folder, variant)
     spec = ModelSpec.from_dict(read_json(folder / "config.json", "download or make the package again").get("spec", {}))
     if joiner:

@@ -77,7 +77,7 @@ class Context:
 
     @cached_property
     def runner(self) -> CorpusRunner:
-        session = open_session(self.artifact, self.provider, self.threads)
+        session = open_session(self.artifact, self.provider, self.threads, built_here=True)
         return CorpusRunner.open(self.artifact, FiniteSession(session))
 
     @cached_property

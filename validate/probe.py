@@ -31,7 +31,9 @@ class StreamCost:
 
 
 def main(folder: str, provider: str, threads: str, language: str, *audio: str) -> None:
-    recognizer = Recognizer.open(Path(folder), provider=provider, threads=int(threads), language=language or None)
+    recognizer = Recognizer.open(
+        Path(folder), provider=provider, threads=int(threads), language=language or None, built_here=True
+    )
     rate_hz = recognizer.sample_rate_hz
     packet_samples = rate_hz // 10
     tokens, audio_samples, work_seconds = 0, 0, 0.0

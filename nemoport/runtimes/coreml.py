@@ -113,5 +113,6 @@ RUNTIME = Runtime(
     problems=problems,
     extra="coreml",
     modules=("torch",),
+    holds_code="its torch programs (.pt2)",
     cpu_only="run the packages in an app, or time them on macOS with bench/macos/coreml_time.py",
 )

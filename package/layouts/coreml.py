@@ -14,7 +14,6 @@ from pathlib import Path
 from nemoport.apple.graphs import CONFORMER, JOINT, PRE, PRE_FIRST, PREDICT
 from nemoport.package.fixed_shapes import fixed_shapes_layout
 from nemoport.package.layout import CardFacts
-from nemoport.package.usage import nemoport_commands
 from nemoport.runtimes.coreml import NAMES, PACKAGE_SUFFIX, PROGRAM_SUFFIX, TARGET
 
 LIMITS = (
@@ -36,11 +35,14 @@ def graphs(folder: Path, variant: str) -> tuple[Path, ...]:
 
 def usage(facts: CardFacts) -> str:
     """Returns the card's section on how to run the graphs."""
-    commands = nemoport_commands(facts, next(iter(facts.artifacts)))
-    return f"""In an app: load each `.mlpackage`, call it by the names below, carry the caches along. With nemoport, which runs
-the torch programs beside them (`pip install 'nemoport[coreml]'`):
+    return """In an app: load each `.mlpackage`, call it by the names below, carry the caches along. The files are checked by
 
-{commands}"""
+```sh
+nemoport verify .
+```
+
+nemoport does not run the torch programs beside the packages: such a file can hold code. `nemoport validate` ran them where they
+were built."""
 
 
 LAYOUT = fixed_shapes_layout(TARGET, FILES, graphs, usage, LIMITS)
