@@ -77,7 +77,7 @@ def test_registries_agree():
 
 
 def test_documents_name_files_that_exist():
-    for document in ("docs/architecture.md", "CONTRIBUTING.md"):
+    for document in ("docs/architecture.md", "CONTRIBUTING.md", "SECURITY.md"):
         text = (ROOT / document).read_text()
         names = re.findall(
             r"`((?:nemoport|export|quantize|calibration|validate|package|reference|tests|docs|bench)/[\w./-]*)`", text

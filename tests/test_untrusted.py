@@ -5,6 +5,7 @@ Each payload here only leaves a mark. The kinds of attack are those that were fo
 
 import gzip
 import io
+import os
 import tarfile
 import tracemalloc
 import zipfile
@@ -68,6 +69,14 @@ def refused(path: Path) -> str:
     assert error.what and error.expected and error.todo
     assert len(str(error)) < 5000 and str(error).isascii() and "\x1b" not in str(error)
     return error.found
+
+
+class Payload:
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
 
 
 def writes(mark: Path) -> dict:
@@ -298,6 +307,19 @@ def test_a_hostile_name_of_a_language_is_refused(members, tmp_path, languages):
             if entry.isfile():
                 add(tar, entry.name, data)
     assert "prompt_dictionary" in refused(path)
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_pickled_weights_are_not_loaded(packed, tmp_path, monkeypatch, forced):
+    """Also where the environment asks torch to load everything."""
+    if forced:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    mark, stream = tmp_path / "mark", io.BytesIO()
+    torch.save({"encoder.weight": Payload(mark)}, stream)
+    assert "Weights only load failed" in refused(packed(weights=stream.getvalue()))
+    assert not mark.exists()
+    torch.load(io.BytesIO(stream.getvalue()), weights_only=False)
+    assert mark.is_dir()
 
 
 def test_a_tensor_that_repeats_two_bytes_is_refused(members, packed):
