@@ -9,6 +9,11 @@ import numpy as np
 
 from nemoport.errors import AudioError
 
+# Of full scale 1.0. Mixes and resampling go over it by a little, 16-bit integers as floats by 32768. What is far above it is no
+# recording, and in a batch of a dynamic INT8 graph, where streams share a scale, it costs the neighbours their resolution.
+MOST_PEAK = 8.0
+RATES_HZ = (4000, 768_000)  # of telephone, and twice that of the fastest converters
+
 _FORMATS = "a WAV, FLAC, OGG (Vorbis, Opus), MP3 or other file that libsndfile reads"
 
 
@@ -20,11 +25,13 @@ def read_audio(path: Path | str, sample_rate_hz: int, min_samples: int | None = 
     min_samples: the least length, in samples at `sample_rate_hz`, one mel frame; by default the 10 ms that are the hop of every
     NeMo model here.
 
-    Raises AudioError: no such file, a folder, not audio, damaged, empty, too short, not finite. A truncated WAV or MP3 is
+    Raises AudioError: no such file, a folder, not audio, damaged, empty, too short, not finite, a peak above MOST_PEAK, a rate
+    outside of RATES_HZ. A truncated WAV or MP3 is
     read to its end, as NeMo does: libsndfile reports an error for a truncated FLAC only.
     """
     path = Path(path)
     samples, rate_hz = _read(path)
+    _check_peak(samples, str(path))
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if not len(mono):
         raise AudioError(f"{path} is empty.", expected="audio", found="0 samples", todo="record it again")
@@ -66,7 +73,19 @@ def checked_samples(samples: np.ndarray) -> np.ndarray:
             found=f"{samples[bad]} at sample {bad} of {len(samples)}",
             todo="repair what delivers them",
         )
+    _check_peak(samples, "The samples")
     return samples.astype(np.float32, copy=False)
+
+
+def _check_peak(samples: np.ndarray, what: str) -> None:
+    peak = float(max(samples.max(), -samples.min())) if samples.size else 0.0
+    if MOST_PEAK < peak < np.inf:  # what is not finite has an error of its own
+        raise AudioError(
+            f"{what} cannot be a recording: the peak is {peak:g}.",
+            expected=f"full scale 1.0, and at most {MOST_PEAK:g}",
+            found=f"{peak:g}",
+            todo="divide 16-bit integers by 32768; repair what delivers the samples",
+        )
 
 
 def _read(path: Path) -> tuple[np.ndarray, int]:
@@ -82,6 +101,7 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
         )
     try:
         with soundfile.SoundFile(path) as file:
+            _check_rate(path, file.samplerate)
             return file.read(dtype="float32", always_2d=True), file.samplerate
     # An error of libsndfile; a .raw without a header; an absurd length in a damaged header.
     except (soundfile.SoundFileError, TypeError, ValueError, MemoryError) as error:
@@ -91,6 +111,17 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
             found=f"{path.stat().st_size} bytes; {error}",
             todo="convert it, for example with `ffmpeg -i in out.wav`",
         ) from error
+
+
+def _check_rate(path: Path, rate_hz: int) -> None:
+    """Raises AudioError for a rate that no recording has: one of 1 Hz becomes 16,000 times as long."""
+    if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
+        raise AudioError(
+            f"{path} has no sample rate of audio.",
+            expected=f"{RATES_HZ[0]} to {RATES_HZ[1]} Hz",
+            found=f"{rate_hz} Hz",
+            todo="convert it, for example with `ffmpeg -i in out.wav`",
+        )
 
 
 def _resample(mono: np.ndarray, rate_hz: int, target_hz: int) -> np.ndarray:

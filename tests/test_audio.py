@@ -130,3 +130,26 @@ def test_packets():
     for bad in (np.zeros(4, np.int16), np.zeros((1, 4), np.float32), np.float32(1), np.array([np.nan]), "abc"):
         with pytest.raises(AudioError, match=REFUSAL):
             checked_samples(bad)
+
+
+@pytest.mark.parametrize("peak", [8.001, 100, 32768, 3e38, -3e38])
+def test_what_is_far_above_full_scale_is_no_recording(tmp_path, peak):
+    samples = sound(0.1, 44100, 2)
+    samples[7, 1] = peak
+    soundfile.write(tmp_path / "a.wav", samples, 44100, subtype="FLOAT")
+    with pytest.raises(AudioError, match="cannot be a recording" + r".+" + REFUSAL):
+        read_audio(tmp_path / "a.wav", 16000)
+    with pytest.raises(AudioError, match="cannot be a recording" + r".+" + REFUSAL):
+        checked_samples(samples[:, 1])
+
+
+def test_a_mix_above_full_scale_is_read(tmp_path):
+    soundfile.write(tmp_path / "a.wav", 8 * np.sign(sound(0.1, 16000)), 16000, subtype="FLOAT")
+    assert np.abs(read_audio(tmp_path / "a.wav", 16000)).max() == 8
+
+
+@pytest.mark.parametrize("rate_hz", [1, 100, 3999, 2_000_000])
+def test_a_rate_of_no_recording_is_refused(tmp_path, rate_hz):
+    soundfile.write(tmp_path / "a.wav", sound(1, 16000), rate_hz)
+    with pytest.raises(AudioError, match="no sample rate of audio" + REFUSAL):
+        read_audio(tmp_path / "a.wav", 16000)

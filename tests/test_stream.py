@@ -6,7 +6,7 @@ import pytest
 from nemoport.caches import NemoCaches
 from nemoport.chunker import Chunker
 from nemoport.decode import GreedyState, greedy
-from nemoport.errors import UsageError
+from nemoport.errors import AudioError, UsageError
 from nemoport.recognizer import Recognizer
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, StreamingSpec
 
@@ -197,6 +197,18 @@ def test_live_stream_returns_each_token_once(build, utterances, alone):
     assert tuple(live) == alone[name].tokens != ()
     assert stream.token_seconds == sorted(stream.token_seconds)
     assert stream.token_seconds[-1] <= len(samples) / 16000 + 0.08  # the last frame may reach past the end
+
+
+def test_a_refused_packet_leaves_the_stream_as_it_was(build, utterances, alone):
+    """The caller may go on: a sample of 3e38 would give unknown tokens until the end of the stream."""
+    name, samples = utterances[0]
+    stream = Recognizer.open(build / "fp32", threads=1).stream()
+    live = stream.feed(samples[:8000])
+    for bad in (np.full(160, 3e38, np.float32), np.full(160, np.nan, np.float32), np.zeros((2, 160), np.float32)):
+        with pytest.raises(AudioError):
+            stream.feed(bad)
+    live += stream.feed(samples[8000:]) + stream.finish()
+    assert tuple(live) == alone[name].tokens != ()
 
 
 def test_deprecated_names_warn_and_work(build, utterances):
