@@ -123,3 +123,15 @@ def test_help_imports_nothing_heavy():
 def test_module_runs_as_a_program():
     done = subprocess.run([sys.executable, "-m", "nemoport.cli", "--help"], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.startswith("usage: nemoport ")
+
+
+def test_a_fault_is_not_the_verdict_of_a_gate(capsys, monkeypatch):
+    """Python ends a traceback with 1, by which `make validate` means that a gate failed."""
+
+    def run(options):
+        raise KeyError("within")
+
+    monkeypatch.setattr(cli, "parser", lambda: SimpleNamespace(parse_args=lambda arguments: SimpleNamespace(run=run)))
+    assert main(["export"]) == 3
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown and "within" in shown and "a fault of nemoport itself (KeyError)" in shown

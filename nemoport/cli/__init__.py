@@ -1,12 +1,16 @@
-"""The command line. Its modules parse and print, nothing else. Exit code 0: done, 1: a gate failed, 2: unusable input."""
+"""The command line. Its modules parse and print, nothing else. Exit code 0: done, 1: a gate failed, 2: unusable input, 3: a fault
+of nemoport itself."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 
 from nemoport.cli import export, kind, oracle, package, publish, quantize, sensitivity, shard, transcribe, validate, verify
 from nemoport.errors import NemoportError
+
+FAULT = 3  # Python's own exit code for a traceback is 1, which is the verdict of a gate
 
 COMMANDS = (  # in the order of `nemoport --help`
     kind.COMMAND,
@@ -35,6 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # `nemoport transcribe ... | head`
         return 141
+    except Exception as error:
+        traceback.print_exc()
+        print(f"nemoport: a fault of nemoport itself ({type(error).__name__}). Report it with the lines above.", file=sys.stderr)
+        return FAULT
 
 
 def parser() -> argparse.ArgumentParser:
