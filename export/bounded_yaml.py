@@ -10,6 +10,7 @@ MOST_BYTES = 8 << 20  # the config of a model of 16,384 tokens, which lists them
 MOST_DEPTH = 40  # NeMo's configs have 5
 MOST_NODES = 400_000  # with aliases counted as often as they stand there
 
+_TOO_MANY = f"more than {MOST_NODES} values, repeated by aliases or written out"
 _Loader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
@@ -18,7 +19,7 @@ def load(text: bytes) -> Any:
     if len(text) > MOST_BYTES:
         raise ValueError(f"{len(text)} bytes, more than {MOST_BYTES}")
     try:
-        _check_depth(text)
+        _check_events(text)
         node = yaml.compose(text, Loader=_Loader)
         if node is not None:
             _count(node, {})
@@ -27,10 +28,13 @@ def load(text: bytes) -> Any:
         raise ValueError((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
 
 
-def _check_depth(text: bytes) -> None:
+def _check_events(text: bytes) -> None:
     """Reads the text as events, which needs no stack of its own, so that what recurses afterwards has a bound."""
-    depth = 0
+    depth = nodes = 0
     for event in yaml.parse(text, Loader=_Loader):
+        nodes += isinstance(event, yaml.NodeEvent)
+        if nodes > MOST_NODES:
+            raise ValueError(_TOO_MANY)
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MOST_DEPTH:
             raise ValueError(f"values nested more than {MOST_DEPTH} deep")
@@ -48,6 +52,6 @@ def _count(node: yaml.Node, known: dict[int, int | None]) -> int:
         for part in node.value:
             count += sum(_count(one, known) for one in (part if isinstance(part, tuple) else (part,)))
             if count > MOST_NODES:
-                raise ValueError(f"more than {MOST_NODES} values, repeated by aliases or written out")
+                raise ValueError(_TOO_MANY)
     known[key] = count
     return count
