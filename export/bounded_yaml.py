@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from nemoport.errors import first_line
+
 MOST_BYTES = 8 << 20  # the config of a model of 16,384 tokens, which lists them twice, has about 0.7 MB
 MOST_DEPTH = 40  # NeMo's configs have 5
 MOST_NODES = 400_000  # with aliases counted as often as they stand there
@@ -20,12 +22,20 @@ def load(text: bytes) -> Any:
         raise ValueError(f"{len(text)} bytes, more than {MOST_BYTES}")
     try:
         _check_events(text)
-        node = yaml.compose(text, Loader=_Loader)
-        if node is not None:
-            _count(node, {})
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+        return _value(_Loader(text))
     except yaml.YAMLError as error:
-        raise ValueError((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+        raise ValueError(first_line(error)) from error
+
+
+def _value(loader: Any) -> Any:
+    """Composes the text's nodes, counts them, and makes the value of the same nodes."""
+    try:
+        if (node := loader.get_single_node()) is None:
+            return None
+        _count(node, {})
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 def _check_events(text: bytes) -> None:

@@ -16,6 +16,8 @@ from nemoport.files import sha256_file
 from nemoport.prompt import PromptSpec
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, StreamingSpec
 
+# What reading a config raises that is not of the form that NeMo writes.
+_OTHER_FORM = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 MOST_TOKENIZER_BYTES = 64 << 20  # SentencePiece models of 16,384 pieces have 0.5 MB
 
 
@@ -78,21 +80,13 @@ def read_checkpoint(checkpoint: str) -> Checkpoint:
     path, base_model = resolve(str(checkpoint))
     config, tokenizer = _read_config(path)
     try:
-        wrong = wrong_sections(config)
-        problems = [] if wrong else unsupported(config)
-        wrong = wrong or ([] if problems else malformed(config))
-        spec = None if problems or wrong else _spec(config)
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        IndexError,
-        OverflowError,
-    ) as error:  # not of the form that NeMo writes
+        _refuse(path, wrong_sections(config))
+        problems = unsupported(config)
+        if not problems:
+            _refuse(path, malformed(config))
+        spec = None if problems else _spec(config)
+    except _OTHER_FORM as error:
         raise unreadable(path, f"{CONFIG}: {type(error).__name__}: {clipped(error)}") from error
-    if wrong:
-        raise unreadable(path, f"{CONFIG}: {'; '.join(wrong)}")
     if spec is None:
         raise CheckpointError(
             f"{path} is not a model that nemoport exports.",
@@ -104,6 +98,12 @@ def read_checkpoint(checkpoint: str) -> Checkpoint:
         )
     tokens = tuple(config["joint"]["vocabulary"])
     return Checkpoint(path, sha256_file(path), spec, config, tokens, tokenizer, base_model)
+
+
+def _refuse(path: Path, wrong: list[str]) -> None:
+    """Raises CheckpointError naming what is wrong in the config, if anything is."""
+    if wrong:
+        raise unreadable(path, f"{CONFIG}: {'; '.join(wrong)}")
 
 
 def _read_config(path: Path) -> tuple[dict, bytes]:

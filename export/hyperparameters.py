@@ -22,12 +22,14 @@ PROMPT_NAME = re.compile(r"[\w.+-]{1,64}")  # en-US, enGB, auto; it goes into ca
 
 @dataclass(frozen=True)
 class Number:
-    """low, high: inclusive; default: NeMo's for a config without the key, None where every config has it; whole: an integer."""
+    """low, high: inclusive; default: NeMo's for a config without the key, None where every config has it; whole: an integer;
+    older: the key in checkpoints of older versions of NeMo."""
 
     low: float
     high: float
     default: float | None = None
     whole: bool = True
+    older: str = ""
 
     def accepts(self, value: object) -> bool:
         """Whether a value has the type and lies within the bounds, which NaN does not."""
@@ -57,7 +59,7 @@ NUMBERS = {
     "decoder.prednet.dropout": Number(0, 1, default=0, whole=False),
     "joint.jointnet.joint_hidden": Number(1, 16_384),
     "joint.jointnet.dropout": Number(0, 1, default=0, whole=False),
-    "decoding.greedy.max_symbols": Number(1, 1000, default=10),
+    "decoding.greedy.max_symbols": Number(1, 1000, default=10, older="decoding.greedy.max_symbols_per_step"),
     "model_defaults.num_prompts": Number(1, 65_536, default=128),
 }
 # Sections below which a value is read, beside those that kinds.py requires; and the value that each may have instead.
@@ -78,8 +80,11 @@ _MOST_DURATIONS = 64
 
 def number(config: dict, key: str) -> Any:
     """The value of a key of NUMBERS, int or float; NeMo's default where the config has none. Check `malformed` before."""
+    bounds = NUMBERS[key]
     value = _found(config, key)
-    return NUMBERS[key].default if value is None else value
+    if value is None and bounds.older:
+        value = _found(config, bounds.older)
+    return bounds.default if value is None else value
 
 
 def wrong_sections(config: dict) -> list[str]:
@@ -120,8 +125,6 @@ def _found(config: dict, key: str) -> Any:
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    if value is None and key == "decoding.greedy.max_symbols":
-        return _found(config, "decoding.greedy.max_symbols_per_step")  # its name in older checkpoints
     return value
 
 

@@ -88,6 +88,11 @@ KINDS = (
 _SECTIONS = ("encoder", "decoder", "joint", "preprocessor")  # that every config has
 
 
+def kind_named(name: str) -> Kind:
+    """The entry of KINDS with a name."""
+    return next(kind for kind in KINDS if kind.name == name)
+
+
 def kind_of(config: dict) -> Kind:
     """The kind that a config is nearest to; `unsupported` lists why it may be none. The attention context decides first, then
     the class, then the head; of equally near kinds, the first in KINDS."""

@@ -26,8 +26,8 @@ def read_audio(path: Path | str, sample_rate_hz: int, min_samples: int | None = 
     NeMo model here.
 
     Raises AudioError: no such file, a folder, not audio, damaged, empty, too short, not finite, a peak above MOST_PEAK, a rate
-    outside of RATES_HZ. A truncated WAV or MP3 is
-    read to its end, as NeMo does: libsndfile reports an error for a truncated FLAC only.
+    outside of RATES_HZ. A truncated WAV or MP3 is read to its end, as NeMo does: libsndfile reports an error for a truncated
+    FLAC only.
     """
     path = Path(path)
     samples, rate_hz = _read(path)

@@ -77,7 +77,7 @@ class Runtime:
             raise UsageError(what, expected="cpu", found=provider, todo=self.cpu_only)
         if self.holds_code and not built_here:
             raise UsageError(
-                f"{artifact.folder} is not run: {self.holds_code} can hold code, and a hash does not tell whose.",
+                f"{artifact.folder} is not run: {self.holds_code} can hold code, and a hash does not show whose.",
                 expected="an artifact that this machine built, in `nemoport validate`",
                 found=f"an artifact of {self.title}, which may come from anyone",
                 todo="transcribe with a variant for another runtime, or run the packages in an app",

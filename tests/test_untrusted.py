@@ -5,12 +5,12 @@ Each payload here only leaves a mark. The kinds of attack are those that were fo
 
 import gzip
 import io
-import os
 import tarfile
 import tracemalloc
 import zipfile
 from pathlib import Path
 
+import damage
 import pytest
 import torch
 import yaml
@@ -69,14 +69,6 @@ def refused(path: Path) -> str:
     assert error.what and error.expected and error.todo
     assert len(str(error)) < 5000 and str(error).isascii() and "\x1b" not in str(error)
     return error.found
-
-
-class Payload:
-    def __init__(self, mark: Path):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
 
 
 def writes(mark: Path) -> dict:
@@ -315,7 +307,7 @@ def test_pickled_weights_are_not_loaded(packed, tmp_path, monkeypatch, forced):
     if forced:
         monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     mark, stream = tmp_path / "mark", io.BytesIO()
-    torch.save({"encoder.weight": Payload(mark)}, stream)
+    torch.save({"encoder.weight": damage.Payload(mark)}, stream)
     assert "Weights only load failed" in refused(packed(weights=stream.getvalue()))
     assert not mark.exists()
     torch.load(io.BytesIO(stream.getvalue()), weights_only=False)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import pickle
 import shutil
 import zipfile
@@ -27,14 +26,6 @@ AUDIO = Path(__file__).parent.parent / "reference" / "audio"
 PROGRAM = "Preencoder_first.pt2"
 
 
-class Payload:
-    def __init__(self, mark: Path):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
-
-
 class Model(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -57,7 +48,7 @@ def hostile_program(mark: Path) -> bytes:
                     weight["use_pickle"] = True
                 data = json.dumps(config).encode()
             elif "/data/weights/weight_" in entry.filename:
-                data = pickle.dumps(Payload(mark), 2)
+                data = pickle.dumps(damage.Payload(mark), 2)
             target.writestr(entry.filename, data)
     return bad.getvalue()
 

@@ -13,7 +13,8 @@ from nemoport.errors import CheckpointError, first_line
 from nemoport.export.archive import clipped
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.hyperparameters import number
-from nemoport.validate.nemo_config import kind_named, nemo_config
+from nemoport.export.kinds import kind_named
+from nemoport.validate.nemo_config import nemo_config
 
 SMALL_MODEL_WEIGHTS = 50e6
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from nemoport.errors import CheckpointError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.hyperparameters import number
-from nemoport.export.kinds import KINDS, Kind, contexts
+from nemoport.export.kinds import contexts, kind_named
 
 _MODULES = "nemo.collections.asr.modules"
 _FREE_ENCODER = (
@@ -24,11 +24,6 @@ _FREE_ENCODER = (
     "ff_expansion_factor",
     "pos_emb_max_len",
 )
-
-
-def kind_named(name: str) -> Kind:
-    """The entry of KINDS with a name."""
-    return next(kind for kind in KINDS if kind.name == name)
 
 
 def nemo_config(checkpoint: Checkpoint, folder: Path) -> dict:
