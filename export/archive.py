@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from nemoport.errors import CheckpointError
+from nemoport.text import clipped
 
 CONFIG = "model_config.yaml"
 WEIGHTS = "model_weights.ckpt"
@@ -73,7 +74,10 @@ def opened(path: Path) -> Iterator[Archive]:
             file.seek(0)
             source = _BoundedGzip(path) if zipped else file
             with contextlib.closing(source), tarfile.open(path, "r:", fileobj=source) as tar:
-                yield Archive(tar, path)
+                archive = Archive(tar, path)
+                while zipped and source.read(1 << 20):  # to the end, where the checksum of it all is
+                    pass
+                yield archive
     except _DAMAGE as error:
         raise unreadable(path, clipped(str(error) or type(error).__name__)) from error
 
@@ -86,12 +90,6 @@ def unreadable(path: Path, found: str) -> CheckpointError:
         found=found,
         todo="download or save it again",
     )
-
-
-def clipped(text: object, most: int = 200) -> str:
-    """A value of the file for a message: what cannot be printed escaped, and not longer than `most` characters."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text)[: most + 1])
-    return shown if len(shown) <= most else shown[:most] + " ..."
 
 
 def _leaves(name: str) -> bool:
@@ -113,6 +111,8 @@ class _BoundedGzip(gzip.GzipFile):
         return content
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        if offset < 0:
+            raise ValueError("a member that ends before it begins")
         if offset > self._most:
             raise ValueError(f"a member that ends behind byte {self._most}, the most that this gzipped file may have")
         return super().seek(offset, whence)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from nemoport.errors import CheckpointError, first_line
 from nemoport.export import bounded_yaml
-from nemoport.export.archive import CONFIG, WEIGHTS, clipped, opened, unreadable
+from nemoport.export.archive import CONFIG, WEIGHTS, opened, unreadable
 from nemoport.export.hyperparameters import malformed, number, wrong_sections
 from nemoport.export.kinds import LOG_GUARD, contexts, durations, kind_of, prompt_defaults, unsupported
 from nemoport.export.source import resolve
 from nemoport.files import sha256_file
 from nemoport.prompt import PromptSpec
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, StreamingSpec
+from nemoport.text import clipped
 
 # What reading a config raises that is not of the form that NeMo writes.
 _OTHER_FORM = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)

@@ -7,17 +7,15 @@ times those of the largest published model of a kind.
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-from nemoport.export.archive import clipped
+from nemoport.prompt import LANGUAGE_NAME, MOST_LANGUAGES
+from nemoport.text import clipped
+from nemoport.tokens import is_piece
 
 MOST_CONTEXTS = 32
-MOST_PROMPTS = 4096
 MOST_PIECES = 65_536
-LONGEST_PIECE = 256  # characters
-PROMPT_NAME = re.compile(r"[\w.+-]{1,64}")  # en-US, enGB, auto; it goes into cards and file names
 
 
 @dataclass(frozen=True)
@@ -113,10 +111,10 @@ def malformed(config: dict) -> list[str]:
         f"joint.vocabulary: {clipped(ascii(piece))} is no piece" for piece in _wrong_pieces(config["joint"]["vocabulary"])
     ]
     languages = (config.get("model_defaults") or {}).get("prompt_dictionary") or {}
-    if not isinstance(languages, dict) or len(languages) > MOST_PROMPTS:
-        problems.append(f"model_defaults.prompt_dictionary has not names, {MOST_PROMPTS} at most")
+    if not isinstance(languages, dict) or len(languages) > MOST_LANGUAGES:
+        problems.append(f"model_defaults.prompt_dictionary has not names, {MOST_LANGUAGES} at most")
     else:
-        wrong = [name for name in languages if not (isinstance(name, str) and PROMPT_NAME.fullmatch(name))]
+        wrong = [name for name in languages if not (isinstance(name, str) and re.fullmatch(LANGUAGE_NAME, name))]
         problems += [f"model_defaults.prompt_dictionary: {clipped(ascii(name))} is no name of a language" for name in wrong[:3]]
     return problems
 
@@ -151,10 +149,4 @@ def _wrong_pieces(vocabulary: Any) -> list[Any]:
     """The first three that are no text, empty, overlong, or that a line of tokens.txt or a terminal cannot hold."""
     if not isinstance(vocabulary, list) or len(vocabulary) > MOST_PIECES:
         return [vocabulary]
-    return [piece for piece in vocabulary if not _is_piece(piece)][:3]
-
-
-def _is_piece(piece: object) -> bool:
-    if not isinstance(piece, str) or not 0 < len(piece) <= LONGEST_PIECE:
-        return False
-    return all(unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") for c in piece)  # controls, lone surrogates, line ends
+    return [piece for piece in vocabulary if not is_piece(piece)][:3]

@@ -11,17 +11,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import AfterValidator
 
+from nemoport.config import RuntimeConfig, read_config
 from nemoport.errors import ArtifactError
 from nemoport.files import digest_json, read_json, sha256_file, write_json
-from nemoport.spec import ModelSpec
+from nemoport.schema import CLOSED, Name, RelativePath, Sha256, Size, Text, check, most
+from nemoport.spec import MOST_FRAMES, ModelSpec
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
+MOST_FILES = 10_000  # of a variant or a package
 ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
 ONNXRUNTIME = "onnxruntime"
+
+
+def _checked(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Checks what is read of a recipe before its graphs are opened."""
+    target, lookahead = parameters.get("target", ONNXRUNTIME), parameters.get("lookahead")
+    if not isinstance(target, str):
+        raise ValueError("a target by its name is expected")
+    if lookahead is not None and not (type(lookahead) is int and 0 <= lookahead <= MOST_FRAMES):
+        raise ValueError("a lookahead in encoder frames is expected")
+    return parameters
 
 
 @dataclass(frozen=True)
@@ -31,9 +45,11 @@ class Recipe:
     parameters: fields of the frozen dataclass that a precision or a target states, and of a target its name.
     """
 
-    variant: str
-    parent: str | None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    __pydantic_config__: ClassVar = CLOSED
+
+    variant: Name
+    parent: Name | None
+    parameters: Annotated[Mapping[str, Any], most(256), AfterValidator(_checked)] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -54,25 +70,29 @@ class Recipe:
 class FileEntry:
     """A file of a variant, as its manifest records it. sha256: hexadecimal."""
 
-    path: str  # relative to the variant's folder
-    bytes: int
-    sha256: str
+    __pydantic_config__: ClassVar = CLOSED
+
+    path: RelativePath  # to the variant's folder
+    bytes: Size
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
 class Manifest:
     """The sources and the files of a variant; `manifest.json` in its folder."""
 
-    variant: str
+    __pydantic_config__: ClassVar = CLOSED
+
+    variant: Name
     recipe: Recipe
-    recipe_digest: str
-    checkpoint_sha256: str
-    parent_digest: str | None  # `Manifest.digest` of the parent variant
-    corpus_digest: str | None  # of the calibration audio, where any was used
-    tools: dict[str, str]
-    machine: str  # instruction set the build ran on; calibration figures can depend on it
-    files: dict[str, FileEntry]  # role -> file
-    schema: int = SCHEMA
+    recipe_digest: Sha256
+    checkpoint_sha256: Sha256
+    parent_digest: Sha256 | None  # `Manifest.digest` of the parent variant
+    corpus_digest: Sha256 | None  # of the calibration audio, where any was used
+    tools: Annotated[dict[Name, Text], most(64)]
+    machine: Text  # instruction set the build ran on; calibration figures can depend on it
+    files: Annotated[dict[Text, FileEntry], most(MOST_FILES, least=1)]  # role -> file
+    schema: Literal[1] = SCHEMA
 
     @property
     def digest(self) -> str:
@@ -86,24 +106,8 @@ class Manifest:
     @staticmethod
     def read(folder: Path) -> Manifest:
         """Reads manifest.json. Raises ArtifactError."""
-        raw = read_json(folder / "manifest.json", "run `nemoport export` (fp32) or `nemoport quantize` (the others)")
-        try:
-            if raw["schema"] != SCHEMA:
-                raise ValueError(f"schema {raw['schema']}")
-            return Manifest(
-                **{
-                    **raw,
-                    "recipe": Recipe(**raw["recipe"]),
-                    "files": {role: FileEntry(**entry) for role, entry in raw["files"].items()},
-                }
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ArtifactError(
-                f"{folder / 'manifest.json'} cannot be read.",
-                expected=f"a manifest of schema {SCHEMA}",
-                found=f"{type(error).__name__}: {error}",
-                todo="build the variant again",
-            ) from error
+        path, todo = folder / "manifest.json", "run `nemoport export` (fp32) or `nemoport quantize` (the others)"
+        return check(Manifest, read_json(path, todo), str(path), "build or download the variant again")
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,8 @@ class Artifact:
         only = self.manifest.recipe.lookahead
         return self.spec.lookaheads if only is None else (only,)
 
-    def config(self) -> dict:
-        """Reads config.json, see export/config.py. Raises ArtifactError."""
+    def config(self) -> RuntimeConfig:
+        """Reads config.json. Raises ArtifactError."""
         return _read_config(self.folder)
 
     def filterbank(self) -> np.ndarray:
@@ -173,15 +177,15 @@ class Artifact:
                 found=f"missing: {', '.join(missing)}",
                 todo="build or download it again",
             )
-        return Artifact(folder, manifest, ModelSpec.from_dict(config.get("spec", {})))
+        return Artifact(folder, manifest, ModelSpec.from_dict(config["spec"]))
 
     def verify_files(self) -> None:
         """Compares every file with its recorded size and sha256; raises ArtifactError naming all that differ."""
         verify_entries(self.folder, self.manifest.files.values())
 
 
-def _read_config(folder: Path) -> dict:
-    return read_json(folder.parent / "config.json", "keep the variant's folder beside its config.json")
+def _read_config(folder: Path) -> RuntimeConfig:
+    return read_config(folder.parent, "keep the variant's folder beside its config.json")
 
 
 def verify_entries(folder: Path, entries: Iterable[FileEntry]) -> None:

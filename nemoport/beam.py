@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from nemoport.beam_hypotheses import BeamHypothesis, expansions, log_softmax, merged, with_prefixes
+from nemoport.decode import score
 from nemoport.errors import UsageError
 from nemoport.hotwords import Hotwords
 from nemoport.session import Session
@@ -230,7 +231,7 @@ def beam_search(session: Session, frames: np.ndarray, lengths: np.ndarray, beams
         ahead = np.minimum(at[:, None] + np.arange(AHEAD_FRAMES), frames.shape[1] - 1)
         hidden, cell = (np.stack([prediction.before[i] for _, prediction, _ in batch], 1) for i in (0, 1))
         tokens = np.array([prediction.token for _, prediction, _ in batch], np.int32)
-        scores, (hidden, cell) = session.step(frames[rows[:, None], ahead], tokens, (hidden, cell))
+        scores, (hidden, cell) = score(session, frames[rows[:, None], ahead], tokens, (hidden, cell))
         for i, (row, prediction, frame) in enumerate(batch):
             prediction.first, prediction.scores = starts[row] + frame, scores[i, : int(lengths[row]) - frame]
             prediction.after = hidden[:, i], cell[:, i]

@@ -1,40 +1,50 @@
-"""Typed reading of config.json: the sections that cards and layouts read. export/config.py writes it.
+"""config.json of a build or a package: its sections, with their types and bounds. export/config.py writes it.
 
-The types list only what is read. Other keys are kept, so that a layout that writes config.json again loses nothing.
+The types list what is read, here or in the applications that the layouts serve. Other keys are kept, so that a layout that writes
+config.json again loses nothing.
 """
 
-# No `from __future__ import annotations`: with it, `__required_keys__` would count what is NotRequired, in Python 3.11.
+# No `from __future__ import annotations`: with it, what is NotRequired would be required, in Python 3.11.
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, final
+from typing import Annotated, Any, NotRequired, cast, final
+
+from typing_extensions import TypedDict  # pydantic reads those of `typing` from Python 3.12 on
 
 from nemoport.errors import ArtifactError
 from nemoport.files import read_json
+from nemoport.prompt import MOST_LANGUAGES, LanguageName
+from nemoport.schema import Name, Sha256, Shape, Text, check, most, real, whole
+from nemoport.spec import Frames, ModelSpec
+
+Count = Annotated[int, whole(0, 1_000_000)]
+Shapes = Annotated[dict[Name, Shape], most(2000)]
+Milliseconds = Annotated[float, real(0, 10_000_000)]
 
 
 class CheckpointSection(TypedDict):
     """The checkpoint that a build was exported from. sha256: of the .nemo file, in hex."""
 
-    name: str
-    sha256: str
+    name: Text
+    sha256: Sha256
 
 
 class ChunkSection(TypedDict):
     """Sizes of the chunks of one lookahead. A window is the input for one chunk: mel frames before it, then its new ones."""
 
-    latency_ms: float
-    first_window_mel_frames: int
-    window_mel_frames: int
-    new_mel_frames: int
-    encoder_frames: int
+    latency_ms: Milliseconds
+    first_window_mel_frames: Count
+    window_mel_frames: Count
+    new_mel_frames: Count
+    encoder_frames: Count
 
 
 class WindowRules(TypedDict):
     """Sentences on how windows and caches are fed."""
 
-    first_chunk_rule: str
-    next_chunk_rule: str
-    last_chunk_rule: str
-    cache_rule: str
+    first_chunk_rule: Text
+    next_chunk_rule: Text
+    last_chunk_rule: Text
+    cache_rule: Text
 
 
 @final
@@ -42,69 +52,77 @@ class StreamingEncoderSection(WindowRules):
     """Caches and chunks of a cache-aware encoder. Shapes are those of one stream; keys of `chunks_by_lookahead` are lookaheads
     in encoder frames, as decimal text."""
 
-    cache_shapes: dict[str, list[int]]
-    kv_cache_shapes: dict[str, list[int]]
-    kv_cache_rule: str
-    pre_encode_cache_mel_frames: int
-    chunks_by_lookahead: dict[str, ChunkSection]
-    default_lookahead: int
-    attention_rule: NotRequired[str]
-    flush_rule: str
+    cache_shapes: Shapes
+    kv_cache_shapes: Shapes
+    kv_cache_rule: Text
+    pre_encode_cache_mel_frames: Frames
+    chunks_by_lookahead: Annotated[dict[Name, ChunkSection], most(32, least=1)]
+    default_lookahead: Frames
+    attention_rule: NotRequired[Text]
+    flush_rule: Text
 
 
 @final
 class OfflineEncoderSection(TypedDict):
     """Input of an encoder that takes whole recordings."""
 
-    input_rule: str
+    input_rule: Text
 
 
 class PromptSection(TypedDict):
     """Language prompt. languages: name -> slot; language_tags: language -> id of the token that is its tag."""
 
-    slots: int
-    languages: dict[str, int]
-    language_tags: dict[str, int]
-    rule: str
-    tag_rule: str
+    slots: Annotated[int, whole(1, 65_536)]
+    languages: Annotated[dict[LanguageName, Count], most(MOST_LANGUAGES)]
+    language_tags: Annotated[dict[LanguageName, Count], most(MOST_LANGUAGES)]
+    rule: Text
+    tag_rule: Text
 
 
 class DecoderSection(TypedDict):
     """Prediction network and joint. vocab_size counts blank; durations, in encoder frames, only of a TDT model; state_names: of
     the two state inputs, where a layout names them differently from the ONNX graphs."""
 
-    blank_id: int
-    vocab_size: int
-    first_target: int
-    state_shape: list[int]
-    state_rule: str
-    state_names: NotRequired[list[str]]
-    max_symbols_per_frame: int
-    durations: NotRequired[list[int]]
-    duration_rule: NotRequired[str]
+    blank_id: Count
+    vocab_size: Count
+    first_target: Count
+    state_shape: Shape
+    state_rule: Text
+    state_names: NotRequired[Annotated[list[Name], most(2)]]
+    max_symbols_per_frame: Annotated[int, whole(1, 1000)]
+    durations: NotRequired[Annotated[list[Count], most(64)]]
+    duration_rule: NotRequired[Text]
 
 
 class SherpaOnnxSection(TypedDict):
     """Section that the layout sherpa-onnx adds: the silence to feed before (lead) and after (tail) the audio. Only packages of
     streaming models have lookahead, chunk and tail. Each value whose key ends in `_rule` is a sentence of the card."""
 
-    version: str
-    lead_samples: int
-    lead_rule: str
-    lookahead: NotRequired[int]
-    chunk_ms: NotRequired[float]
-    tail_samples: NotRequired[int]
-    tail_rule: NotRequired[str]
-    front_end_rule: NotRequired[str]
+    version: Text
+    lead_samples: Count
+    lead_rule: Text
+    lookahead: NotRequired[Frames]
+    chunk_ms: NotRequired[Milliseconds]
+    tail_samples: NotRequired[Count]
+    tail_rule: NotRequired[Text]
+    front_end_rule: NotRequired[Text]
+
+
+class OnnxruntimeSection(TypedDict):
+    """How onnxruntime is set for the graphs."""
+
+    minimum_version: Text
+    session_config: Annotated[dict[Name, Text], most(64)]
+    session_config_rule: Text
 
 
 class OnnxAsrKeys(TypedDict, total=False):
     """Keys of config.json that the package onnx-asr reads; the layout of that name adds them."""
 
-    model_type: str
-    features_size: int
-    subsampling_factor: int
-    max_tokens_per_step: int
+    model_type: Name
+    features_size: Count
+    subsampling_factor: Count
+    max_tokens_per_step: Count
 
 
 class RuntimeConfig(OnnxAsrKeys):
@@ -112,38 +130,40 @@ class RuntimeConfig(OnnxAsrKeys):
     frame_seconds: audio per encoder frame; sherpa_onnx: in packages of the layout of that name."""
 
     spec: dict[str, Any]
-    base_model: NotRequired[str]
+    base_model: NotRequired[Text]
     checkpoint: CheckpointSection
-    frame_seconds: float
+    sample_rate: NotRequired[Count]
+    frame_seconds: Annotated[float, real(0.0001, 60)]
     encoder: StreamingEncoderSection | OfflineEncoderSection
     prompt: NotRequired[PromptSection]
     decoder: DecoderSection
-    onnxruntime: NotRequired[dict[str, Any]]
+    onnxruntime: NotRequired[OnnxruntimeSection]
     sherpa_onnx: NotRequired[SherpaOnnxSection]
 
 
-def read_config(build: Path) -> RuntimeConfig:
-    """Reads config.json of a build folder. Raises ArtifactError: absent, not JSON, or without a key that is required here."""
-    path = build / "config.json"
-    raw = read_json(path, "run `nemoport export` first, or check BUILD")
-    streaming = "streaming" in _section(raw, "spec")
-    sections = {
-        "checkpoint": CheckpointSection,
-        "encoder": StreamingEncoderSection if streaming else OfflineEncoderSection,
-        "decoder": DecoderSection,
-        **({"prompt": PromptSection} if "prompt" in raw else {}),
-    }
-    absent = sorted(RuntimeConfig.__required_keys__ - set(raw))
-    for name, section in sections.items():
-        absent += [f"{name}.{key}" for key in sorted(section.__required_keys__ - set(_section(raw, name)))]
-    if absent:
-        raise ArtifactError(
-            f"{path} is incomplete.",
-            expected="every key that `nemoport export` writes for this kind of model",
-            found=f"no {', no '.join(absent)}",
-            todo=f"remove {build} and run `nemoport export` again",
-        )
-    return RuntimeConfig(**raw)
+class StreamingConfig(RuntimeConfig):
+    """Of a streaming model."""
+
+    encoder: StreamingEncoderSection  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+class OfflineConfig(RuntimeConfig):
+    """Of an offline model."""
+
+    encoder: OfflineEncoderSection  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+def read_config(folder: Path, todo: str = "run `nemoport export` first, or check BUILD") -> RuntimeConfig:
+    """Reads config.json of a build or a package. todo: advice where there is none. Raises ArtifactError: absent, not JSON,
+    without a required key, or with a value outside of its bounds, in `spec` too."""
+    path = folder / "config.json"
+    raw = read_json(path, todo)
+    again = f"remove {folder} and run `nemoport export` again, or download it again"
+    # Each kind of model has one section for its encoder, and each is told by the spec.
+    streaming = isinstance(raw.get("spec"), dict) and "streaming" in raw["spec"]
+    check(StreamingConfig if streaming else OfflineConfig, raw, str(path), again)
+    ModelSpec.from_dict(raw["spec"])
+    return cast(RuntimeConfig, raw)
 
 
 def streaming_encoder(config: RuntimeConfig) -> StreamingEncoderSection:
@@ -157,8 +177,3 @@ def streaming_encoder(config: RuntimeConfig) -> StreamingEncoderSection:
             todo="take the layout native or onnx-asr, or export a streaming checkpoint",
         )
     return encoder
-
-
-def _section(raw: dict, name: str) -> dict:
-    found = raw.get(name)
-    return found if isinstance(found, dict) else {}

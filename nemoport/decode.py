@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nemoport.session import Session
-from nemoport.spec import DecodingSpec
+from nemoport.spec import MASKED_SCORE, DecodingSpec
 
 
 @dataclass
@@ -40,6 +40,25 @@ class GreedyState:
         greedy(session, frames, lengths, states)
 
 
+def score(
+    session: Session, frames: np.ndarray, tokens: np.ndarray, state: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Calls `session.step`, and gives blank to the frames of a stream whose scores are not finite, as after an overflow in fp16.
+
+    Its states become zeros where they are not finite, so that a later frame can be decoded. Argmax would take NaN for the best
+    score, and a stream emit the first token of its vocabulary for ever.
+    """
+    scores, states = session.step(frames, tokens, state)
+    best = scores.max(-1)  # NaN and infinity show in it
+    if np.isfinite(best).all() and all(np.isfinite(part).all() for part in states):
+        return scores, states
+    blank = session.spec.decoding.blank_id
+    scores = scores.copy()
+    scores[~np.isfinite(best)] = np.where(np.arange(scores.shape[-1]) == blank, 0.0, MASKED_SCORE)
+    hidden, cell = (np.where(np.isfinite(part), part, 0.0).astype(np.float32) for part in states)
+    return scores, (hidden, cell)
+
+
 AHEAD_FRAMES = 16  # joined with a prefix in one call: a chunk at the largest published lookahead, two blanks of TDT or more
 
 
@@ -62,7 +81,7 @@ def greedy(session: Session, frames: np.ndarray, lengths: np.ndarray, states: li
         cell = np.stack([states[b].cell for b in active], 1)
         at_frames = np.array([position[b] for b in active])[:, None] + ahead
         window = frames[np.array(active)[:, None], np.minimum(at_frames, frames.shape[1] - 1)]
-        scores, (next_hidden, next_cell) = session.step(window, tokens, (hidden, cell))
+        scores, (next_hidden, next_cell) = score(session, window, tokens, (hidden, cell))
         best = scores[:, :, : spec.blank_id + 1].argmax(-1)
         skips = durations[scores[:, :, spec.blank_id + 1 :].argmax(-1)] if spec.durations else np.zeros_like(best)
         for row, b in enumerate(active):

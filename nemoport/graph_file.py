@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemoport.errors import ArtifactError
+from nemoport.errors import ArtifactError, first_line
+from nemoport.text import clipped
 
-_PLACE = re.compile(r"[0-9]{1,15}", re.ASCII)
 OPSET = 17  # of the exported graphs: the first with LayerNormalization, loaded by every runtime of the last years
 
 
@@ -37,6 +37,22 @@ def save_model(model: Any, path: Path, metadata: dict[str, str]) -> None:
     data.chmod(0o644)  # onnx creates it for its owner only
 
 
+@contextmanager
+def graph_errors(path: Path) -> Iterator[None]:
+    """Turns what onnx and protobuf raise within the block, which are many kinds, into an ArtifactError. path: of the graph."""
+    try:
+        yield
+    except ArtifactError:
+        raise
+    except Exception as error:
+        raise ArtifactError(
+            f"{path} cannot be loaded.",
+            expected="an ONNX graph with its weights beside it",
+            found=f"{type(error).__name__}: {clipped(first_line(error))}",
+            todo="download or build it again",
+        ) from error
+
+
 @dataclass(frozen=True)
 class ExternalTensor:
     """A weight whose bytes are in a file beside the graph. proto: the initializer, onnx.TensorProto."""
@@ -59,9 +75,8 @@ class ExternalTensor:
 def external_tensors(model: Any) -> list[ExternalTensor]:
     """Lists the weights of an onnx.ModelProto, loaded without its external data, that are in another file.
 
-    They come in the graph's order: initializers, then constants. Raises ArtifactError if one names no file of the graph's
-    folder, or a place that is no place of its bytes. A length may be missing (torch's exporter writes none); then it follows
-    from shape and type.
+    They come in the graph's order: initializers, then constants. A length may be missing (torch's exporter writes none); it
+    follows from shape and type. What the graph of a stranger names is checked by external_data.py.
     """
     from onnx import TensorProto
 
@@ -69,27 +84,8 @@ def external_tensors(model: Any) -> list[ExternalTensor]:
     for name, tensor in _tensors(model.graph):
         if tensor.data_location == TensorProto.EXTERNAL:
             entry = {e.key: e.value for e in tensor.external_data}
-            if tensor.data_type not in TensorProto.DataType.values()[1:] or any(size < 0 for size in tensor.dims):
-                raise _misplaced(name, "a type and a shape of ONNX", f"type {tensor.data_type}, shape {list(tensor.dims)}")
-            file, size = entry.get("location", ""), _bytes(tensor)
-            # A graph may come from a stranger: a path would read, and `nemoport shard` copy, a file of somewhere else.
-            if file in ("", ".", "..") or any(c in "/\\:" or not c.isprintable() for c in file):
-                raise _misplaced(name, "a file beside the graph, by its name", f"location {file!r}")
-            if not _PLACE.fullmatch(offset := entry.get("offset", "0")):
-                raise _misplaced(name, "an offset in bytes", f"offset {offset!r}")
-            if entry.get("length", str(size)) != str(size):
-                raise _misplaced(name, f"{size} bytes, by shape and type", f"length {entry['length']!r}")
-            found.append(ExternalTensor(name, file, int(offset), size, tensor))
+            found.append(ExternalTensor(name, entry["location"], int(entry.get("offset", "0")), _bytes(tensor), tensor))
     return found
-
-
-def _misplaced(name: str, expected: str, found: str) -> ArtifactError:
-    return ArtifactError(
-        f"The weight {name[:200]!r} is stored where none can be.",
-        expected=expected,
-        found=found[:200],
-        todo="download or build the graph again",
-    )
 
 
 def _tensors(graph: Any) -> Iterator[tuple[str, Any]]:
@@ -110,28 +106,3 @@ def _bytes(tensor: Any) -> int:
     four = tensor.data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
     bits = 4 if four else 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     return -(-math.prod(tensor.dims) * bits // 8)
-
-
-def check_external_data(graph: Path) -> None:
-    """Raises ArtifactError naming every file of weights of an ONNX graph that is missing, a link or too short."""
-    import onnx
-
-    needed: dict[str, int] = {}
-    for tensor in external_tensors(onnx.load(graph, load_external_data=False)):
-        needed[tensor.file] = max(needed.get(tensor.file, 0), tensor.offset + tensor.bytes)
-    wrong = []
-    for name, size in needed.items():
-        path = graph.parent / name
-        if path.is_symlink():
-            wrong.append(f"{name}: a link")
-        elif not path.is_file():
-            wrong.append(f"{name}: missing")
-        elif path.stat().st_size < size:
-            wrong.append(f"{name}: {path.stat().st_size} bytes, {size} needed")
-    if wrong:
-        raise ArtifactError(
-            f"The weights of {graph} are not all there.",
-            expected=f"{', '.join(sorted(needed))} beside it, whole",
-            found="; ".join(wrong),
-            todo="download or build it again, and keep the files' names",
-        )

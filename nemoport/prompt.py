@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Annotated
+
+from pydantic import Field
 
 from nemoport.errors import UsageError
+from nemoport.schema import most, whole
 
 AUTO = "auto"  # NeMo's name of the prompt for an unknown language, which the model then identifies by itself
+MOST_LANGUAGES = 4096
+LANGUAGE_NAME = r"[\w.+-]{1,64}"  # en-US, enGB, auto; it goes into cards and file names
+LanguageName = Annotated[str, Field(strict=True, pattern=f"^{LANGUAGE_NAME}$")]
 
 
 @dataclass(frozen=True)
@@ -17,8 +24,8 @@ class PromptSpec:
     languages: name -> slot, as in the checkpoint's `prompt_dictionary`; several names may share a slot.
     """
 
-    slots: int
-    languages: dict[str, int]
+    slots: Annotated[int, whole(1, 65_536)]
+    languages: Annotated[dict[LanguageName, Annotated[int, whole(0, 65_535)]], most(MOST_LANGUAGES)]
 
     def name(self, slot: int) -> str:
         """Returns the first name of a slot in the dictionary. Raises KeyError if it has none."""

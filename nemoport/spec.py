@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Annotated, Literal, TypeVar
 
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.prompt import PromptSpec
+from nemoport.schema import Name, check, most, real, whole
+from nemoport.text import clipped
+
+# Several times what the largest published model has, as the bounds of a checkpoint's config (export/hyperparameters.py).
+Layers = Annotated[int, whole(1, 256)]
+Width = Annotated[int, whole(1, 16_384)]
+MOST_FRAMES = 10_000
+Frames = Annotated[int, whole(0, MOST_FRAMES)]
 
 
 @dataclass(frozen=True)
 class FrontendSpec:
     """Log-mel front end. `window` is always NeMo's symmetric Hann of `win_samples`, centred in `n_fft`."""
 
-    sample_rate_hz: int
-    n_mels: int
-    n_fft: int
-    win_samples: int
-    hop_samples: int
-    preemphasis: float
-    log_guard: float  # added to the mel energy before the logarithm
-    normalize: str  # "NA": none; "per_feature": mean and deviation per utterance
+    sample_rate_hz: Annotated[int, whole(4000, 192_000)]
+    n_mels: Annotated[int, whole(8, 512)]
+    n_fft: Annotated[int, whole(32, 65_536)]
+    win_samples: Annotated[int, whole(1, 65_536)]
+    hop_samples: Annotated[int, whole(1, 65_536)]
+    preemphasis: Annotated[float, real(0, 1)]
+    log_guard: Annotated[float, real(1e-30, 1)]  # added to the mel energy before the logarithm
+    normalize: Literal["NA", "per_feature"]  # none; mean and deviation per utterance
 
 
 @dataclass(frozen=True)
@@ -36,15 +44,15 @@ class StreamingSpec:
     a chunk is several of that lookahead's, run at once (export/profile.py).
     """
 
-    n_layers: int
-    d_model: int
-    n_heads: int
-    left_context_enc_frames: int
-    lookaheads: tuple[int, ...]
-    conv_cache_frames: int
-    subsampling_factor: int
-    pre_encode_cache_mel_frames: int
-    attention_lookahead: int | None = None
+    n_layers: Layers
+    d_model: Width
+    n_heads: Layers
+    left_context_enc_frames: Frames
+    lookaheads: Annotated[tuple[Frames, ...], most(32, least=1)]
+    conv_cache_frames: Annotated[int, whole(0, 254)]
+    subsampling_factor: Annotated[int, whole(1, 64)]
+    pre_encode_cache_mel_frames: Frames
+    attention_lookahead: Frames | None = None
 
     @property
     def drop_enc_frames(self) -> int:
@@ -74,10 +82,10 @@ class StreamingSpec:
 class OfflineSpec:
     """Geometry of an encoder that takes a whole utterance at once, with attention over all of it."""
 
-    n_layers: int
-    d_model: int
-    n_heads: int
-    subsampling_factor: int
+    n_layers: Layers
+    d_model: Width
+    n_heads: Layers
+    subsampling_factor: Annotated[int, whole(1, 64)]
 
 
 @dataclass(frozen=True)
@@ -88,12 +96,12 @@ class DecodingSpec:
     tokens and blank: how many frames to go on by. An RNNT model has none.
     """
 
-    vocab_size: int
-    pred_layers: int
-    pred_hidden: int
-    joint_hidden: int
-    max_symbols_per_frame: int
-    durations: tuple[int, ...] = ()
+    vocab_size: Annotated[int, whole(1, 65_536)]
+    pred_layers: Annotated[int, whole(1, 16)]
+    pred_hidden: Width
+    joint_hidden: Width
+    max_symbols_per_frame: Annotated[int, whole(1, 1000)]
+    durations: Annotated[tuple[Annotated[int, whole(0, 1000)], ...], most(64)] = ()
 
     @property
     def blank_id(self) -> int:
@@ -118,7 +126,7 @@ MASKED_SCORE = -10000.0  # NeMo multi_head_attention.INF_VAL: finite in fp16, an
 class ModelSpec:
     """All facts of a checkpoint that a runtime needs."""
 
-    kind: str  # "streaming-rnnt", "streaming-prompt-rnnt", "offline-rnnt" or "offline-tdt"
+    kind: Name  # "streaming-rnnt", "streaming-prompt-rnnt", "offline-rnnt" or "offline-tdt"
     frontend: FrontendSpec
     decoding: DecodingSpec
     streaming: StreamingSpec | None = None  # of a cache-aware model; else
@@ -183,24 +191,25 @@ class ModelSpec:
     @staticmethod
     def from_dict(raw: dict) -> ModelSpec:
         """Reads a spec from the `spec` object of config.json. Raises ArtifactError."""
-        try:
-            if ("streaming" in raw) == ("offline" in raw):
-                raise KeyError("either streaming or offline")
-            return ModelSpec(
-                kind=raw["kind"],
-                frontend=_build(FrontendSpec, raw["frontend"]),
-                decoding=_build(DecodingSpec, raw["decoding"]),
-                streaming=_build(StreamingSpec, raw["streaming"]) if "streaming" in raw else None,
-                offline=_build(OfflineSpec, raw["offline"]) if "offline" in raw else None,
-                prompt=_build(PromptSpec, raw["prompt"]) if "prompt" in raw else None,
-            )
-        except (KeyError, TypeError) as error:
-            raise ArtifactError(
-                "The model spec cannot be read.",
-                expected="the `spec` object that `nemoport export` writes to config.json",
-                found=f"{type(error).__name__}: {error}",
-                todo="export the checkpoint again",
-            ) from error
+        spec: ModelSpec = check(ModelSpec, raw, "The model spec", todo := "export the checkpoint again, or download the package")
+        if wrong := _contradiction(spec):
+            raise ArtifactError("The model spec contradicts itself.", expected=wrong, found=clipped(repr(spec), 400), todo=todo)
+        return spec
+
+
+def _contradiction(spec: ModelSpec) -> str:
+    """Returns what should hold between the fields of a spec and does not, "" where all does."""
+    frontend, encoder, prompt = spec.frontend, spec.streaming or spec.offline, spec.prompt
+    if encoder is None or (spec.streaming and spec.offline):
+        return "either streaming or offline"
+    rules = {
+        "a window of at most n_fft samples": frontend.win_samples <= frontend.n_fft,
+        "a hop of at most a second": frontend.hop_samples <= frontend.sample_rate_hz,
+        "a d_model that is a multiple of n_heads": encoder.d_model % encoder.n_heads == 0,
+        "a prompt's slots below their number": prompt is None or all(s < prompt.slots for s in prompt.languages.values()),
+        "a kind that says whether it streams": spec.kind.startswith("streaming-" if spec.streaming else "offline-"),
+    }
+    return next((rule for rule, holds in rules.items() if not holds), "")
 
 
 def _required(part: Part | None, expected: str, kind: str) -> Part:
@@ -213,12 +222,6 @@ def _required(part: Part | None, expected: str, kind: str) -> Part:
 def context_name(lookahead: int | None) -> str:
     """Returns the name of a lookahead in gates and progress lines."""
     return "full context" if lookahead is None else f"lookahead {lookahead}"
-
-
-def _build(cls: Any, raw: dict) -> Any:
-    """Makes a dataclass from JSON. Raises KeyError for a missing field."""
-    values = {f.name: raw[f.name] for f in fields(cls) if f.name in raw or f.default is MISSING}
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _plain(values: dict) -> dict:

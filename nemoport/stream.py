@@ -12,7 +12,7 @@ import numpy as np
 from nemoport.beam import BeamSearch
 from nemoport.chunker import Chunk, make_chunker, stacked
 from nemoport.heads import DecodingState, head_of
-from nemoport.session import Session
+from nemoport.session import EncoderState, Session
 
 
 class Stream:
@@ -36,14 +36,16 @@ class Stream:
         self._session = session
         self._chunker = make_chunker(spec, filterbank, lookahead, flush)
         self.chunks: list[Chunk] = []  # cut, not yet encoded
-        (self.encoder_state,) = session.unstack(session.initial_state(1, [] if prompt is None else [prompt]))
+        self._prompts = [] if prompt is None else [prompt]
+        self.encoder_state = self._new_state()
+        self.restarts = 0  # how often the encoder began anew, because its frames were not finite
         self.decoded: DecodingState = head_of(spec).start(spec.decoding, search)
         self._returned = 0  # tokens
 
     def set_language(self, prompt: int) -> None:
         """Changes the language from the next chunk on. prompt: its slot. Raises UsageError."""
-        (slot,) = self._session.spec.check_prompts(1, [prompt])
-        self.encoder_state = replace(self.encoder_state, prompt_index=np.array([slot], np.int64))
+        self._prompts = self._session.spec.check_prompts(1, [prompt])
+        self.encoder_state = replace(self.encoder_state, prompt_index=np.array(self._prompts, np.int64))
 
     @property
     def tokens(self) -> list[int]:
@@ -98,6 +100,17 @@ class Stream:
         self._run()
         return self._new(len(self.tokens))
 
+    def restart(self) -> None:
+        """Lets the encoder begin anew behind a chunk whose frames are not finite, as after an overflow in fp16: its caches would
+        spoil every later one. Text and times go on."""
+        self.encoder_state = self._new_state()
+        self.restarts += 1
+        warnings.warn("The encoder gave frames that are not finite. It has begun anew.", RuntimeWarning, stacklevel=2)
+
+    def _new_state(self) -> EncoderState:
+        (state,) = self._session.unstack(self._session.initial_state(1, self._prompts))
+        return state
+
     def _run(self) -> None:
         while self.chunks:
             advance(self._session, [self])
@@ -112,7 +125,8 @@ def advance(session: Session, streams: list[Stream]) -> list[np.ndarray]:
 
     Streams in a batch may be at different places and have different amounts of audio left; a first window is shorter
     than a later one, so streams that have just joined form a batch of their own. Returns f32 [T', d_model] per stream,
-    valid frames only, in the order of `streams`; an empty array for a stream without a chunk.
+    valid frames only, in the order of `streams`; an empty array for a stream without a chunk. A stream whose frames are not all
+    finite yields no token in this chunk and begins anew, see `Stream.restart`.
     """
     out = [np.zeros((0, session.spec.encoder.d_model), np.float32) for _ in streams]
     # Whole utterances of any lengths share a batch.
@@ -125,6 +139,10 @@ def advance(session: Session, streams: list[Stream]) -> list[np.ndarray]:
         frames, frame_lengths, state = session.encode(*stacked(chunks), state)
         for stream, new_state in zip(batch, session.unstack(state), strict=True):
             stream.encoder_state = new_state
+        for row, stream in enumerate(batch):
+            if not np.isfinite(frames[row, : frame_lengths[row]]).all():
+                stream.restart()
+                frames[row] = np.nan  # which nemoport/decode.py takes for blank, as the whole chunk is
         for kind in dict.fromkeys(type(stream.decoded) for stream in batch):  # greedy, or a beam search
             rows = [row for row, stream in enumerate(batch) if type(stream.decoded) is kind]
             kind.decode(session, frames[rows], frame_lengths[rows], [batch[row].decoded for row in rows])

@@ -7,32 +7,45 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nemoport.errors import ArtifactError
+from nemoport.text import clipped, has_controls
 
 WORD_START = "\u2581"  # SentencePiece writes a leading space as this
 UNKNOWN = "<unk>"
+LONGEST_PIECE = 256  # characters
+MOST_BYTES = 64 << 20  # of tokens.txt
+BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 LANGUAGE_TAG = re.compile(r"\s*<([a-z]{2}-[A-Z]{2})>")  # what NeMo's RNNTDecoding.strip_lang_tags removes
 
 
 def read_tokens(path: Path) -> list[str]:
     """Reads tokens.txt: one `piece id` a line, ids ascending from 0. Raises ArtifactError."""
-    pieces = []
+    pieces, todo = [], "export again, or download it again"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+        with open(path, "rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES} bytes")
+        lines = content.decode().splitlines()
+    except (OSError, ValueError) as error:
         raise ArtifactError(
-            f"{path} cannot be read.", expected="the artifact's tokens.txt", found=str(error), todo="export again"
+            f"{path} cannot be read.", expected="the artifact's tokens.txt, in UTF-8", found=str(error), todo=todo
         ) from error
     for number, line in enumerate(lines):
         piece, _, index = line.rpartition(" ")
-        if index != str(number):
+        if index != str(number) or not is_piece(piece):
             raise ArtifactError(
                 f"{path}, line {number + 1} is not a token.",
                 expected=f"a piece, a space and {number}",
-                found=repr(line),
-                todo="export again",
+                found=clipped(repr(line)),
+                todo=todo,
             )
         pieces.append(piece)
     return pieces
+
+
+def is_piece(piece: object) -> bool:
+    """Whether a value is a text that tokens.txt and a terminal can hold: short, and without control characters."""
+    return isinstance(piece, str) and 0 < len(piece) <= LONGEST_PIECE and not has_controls(piece)
 
 
 def detokenize(pieces: Sequence[str], ids: Sequence[int]) -> str:
@@ -40,8 +53,8 @@ def detokenize(pieces: Sequence[str], ids: Sequence[int]) -> str:
     out = bytearray()
     for index in ids:
         piece = pieces[index]
-        if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-            out.append(int(piece[3:5], 16))
+        if byte := BYTE_PIECE.fullmatch(piece):
+            out.append(int(byte[1], 16))
         elif piece == UNKNOWN:
             out += " \u2047 ".encode()  # what SentencePiece prints for it
         else:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 from nemoport.artifact import Artifact
 from nemoport.cache_layout import cache_layout_of
+from nemoport.config import CheckpointSection, read_config
 from nemoport.errors import ArtifactError, OutputError
-from nemoport.files import new_folder, write_bytes
+from nemoport.files import new_folder, scratch_folder, sweep_leftovers, write_bytes
 from nemoport.package.card import card
 from nemoport.package.card_data import Figures
 from nemoport.package.layout import CardFacts, Layout
 from nemoport.package.layouts import load_layout
 from nemoport.package.manifest import PackagedVariant, PackageManifest, hash_files
-from nemoport.package.runtime_config import CheckpointSection, read_config
+from nemoport.package.sbom import write_sbom
 from nemoport.package.terms import resolve_terms
 from nemoport.validate.gate_result import artifact_sha256
 from nemoport.validate.limits import read_limits
@@ -62,7 +63,8 @@ def package(
     checkpoint = config["checkpoint"]
     _check_one_checkpoint(build, checkpoint, artifacts)
     figures = {name: Figures.read(build, name).public() for name in artifacts}
-    with new_folder(dist, replace=dist.is_dir()) as folder:
+    sweep_leftovers(build)
+    with scratch_folder(dist.parent) if dist.is_dir() else new_folder(dist, or_existing=True) as folder:
         arranged.lay_out(build, list(artifacts), folder)
         if arranged.shard and shard_bytes is not None:
             arranged.shard(folder, list(artifacts), shard_bytes)
@@ -81,15 +83,14 @@ def package(
                 name: PackagedVariant(artifact.manifest.digest, tuple(r.to_dict() for r in figures[name].results))
                 for name, artifact in artifacts.items()
             },
-            files=hash_files(folder),
+            files=write_sbom(facts, folder),
         )
         for name in artifacts:
             # Where the layout keeps a variant's files unchanged, the copies are checked, else the build.
             kept = (folder / name / "manifest.json").is_file()
             _check_judged((folder if kept else build) / name, figures[name])
         manifest.write(folder)
-        if dist.exists():
-            _check_same(dist, manifest)
+    _check_same(dist, manifest)  # which may have been there, or another run may have made it meanwhile
     return dist
 
 
@@ -158,7 +159,7 @@ def _check_judged(variant: Path, figures: Figures) -> None:
 
 
 def _check_same(dist: Path, manifest: PackageManifest) -> None:
-    """Raises OutputError unless `dist` holds the package of `manifest`, unchanged: it may be replaced by itself only."""
+    """Raises OutputError unless `dist` holds the package of `manifest`, unchanged: it is replaced by nothing."""
     try:
         found = PackageManifest.read(dist).digest
     except ArtifactError:

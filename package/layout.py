@@ -8,9 +8,9 @@ from pathlib import Path
 
 from nemoport.artifact import ONNXRUNTIME, Artifact
 from nemoport.cache_layout import KV, NEMO, cache_layout_of
+from nemoport.config import RuntimeConfig
 from nemoport.errors import UsageError
 from nemoport.package.card_data import Figures
-from nemoport.package.runtime_config import RuntimeConfig
 from nemoport.package.terms import Terms
 from nemoport.runtime import Runtime
 from nemoport.runtimes import load_runtime

@@ -1,40 +1,58 @@
-"""manifest.json of a package: what it was made from, what was measured, and every file with its size and hash."""
+"""manifest.json of a package: what it was made from, what was measured, and every file with its size and hash.
+
+SHA256SUMS repeats the hashes, and adds that of manifest.json, for `sha256sum -c`. model.sig, where there is one, signs them all.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import stat
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
-from nemoport.artifact import FileEntry
+from nemoport.artifact import MOST_FILES, FileEntry
 from nemoport.errors import ArtifactError
-from nemoport.files import digest_json, read_json, sha256_file, write_json
+from nemoport.files import digest_json, read_json, sha256_file, write_bytes, write_json
+from nemoport.schema import CLOSED, Name, Sha256, Text, check, most
+from nemoport.text import clipped
 
-SCHEMA = 1
-NAME = "manifest.json"
-# What git, the Hub and huggingface_hub put into a folder that they serve or download.
-FOREIGN_FILES, FOREIGN_FOLDERS = {".gitattributes"}, {".git", ".cache"}
+SCHEMA: Literal[1] = 1
+NAME, SUMS, SIGNATURE, SBOM = "manifest.json", "SHA256SUMS", "model.sig", "sbom.cdx.json"
+BESIDE = (NAME, SUMS, SIGNATURE)  # what the manifest does not list
+# What the Hub and huggingface_hub put into a folder that they serve or download.
+ATTRIBUTES = ".gitattributes"
+_RECORDS = re.compile(r"\.cache/huggingface/(\.gitignore|CACHEDIR\.TAG|download/[^:\\]+\.(metadata|lock))")
+_LARGE_FILE = re.compile(r"[\w.*/\[\]-]+ filter=lfs diff=lfs merge=lfs -text")  # a line that the Hub writes
 
 
 @dataclass(frozen=True)
 class PackagedVariant:
     """Record of one variant. digest: of its own manifest; gates: its gate results as they were recorded (JSON objects)."""
 
-    digest: str
-    gates: tuple[dict, ...]
+    __pydantic_config__: ClassVar = CLOSED
+
+    digest: Sha256
+    gates: Annotated[tuple[dict[str, Any], ...], most(1000)]
 
 
 @dataclass(frozen=True)
 class PackageManifest:
     """Record of a package: origin, licence, variants and files."""
 
-    name: str  # of the checkpoint
-    layout: str  # name of the package layout, see layouts/
-    checkpoint_sha256: str
-    base_model: str  # Hub id, with @revision where it is known; "" where there is none
-    licence: str
-    variants: dict[str, PackagedVariant]
-    files: tuple[FileEntry, ...] = field(repr=False)  # sorted by path, relative to the package; all but this one
-    schema: int = SCHEMA
+    __pydantic_config__: ClassVar = CLOSED
+
+    name: Text  # of the checkpoint
+    layout: Name  # name of the package layout, see layouts/
+    checkpoint_sha256: Sha256
+    base_model: Text  # Hub id, with @revision where it is known; "" where there is none
+    licence: Text
+    variants: Annotated[dict[Name, PackagedVariant], most(256, least=1)]
+    # Sorted by path, relative to the package; all but this one.
+    files: Annotated[tuple[FileEntry, ...], most(MOST_FILES, least=1)] = field(repr=False)
+    schema: Literal[1] = SCHEMA
 
     @property
     def digest(self) -> str:
@@ -42,27 +60,30 @@ class PackageManifest:
         return digest_json(asdict(self))
 
     def write(self, folder: Path) -> None:
+        """Writes manifest.json and SHA256SUMS. Raises OutputError."""
         write_json(folder / NAME, {**asdict(self), "digest": self.digest})
+        write_bytes(folder / SUMS, self.sums(folder).encode())
+
+    def sums(self, folder: Path) -> str:
+        """Returns SHA256SUMS of the package in `folder`: every file but itself and the signature."""
+        hashes = {entry.path: entry.sha256 for entry in self.files} | {NAME: sha256_file(folder / NAME)}
+        return "".join(f"{hashes[path]}  {path}\n" for path in sorted(hashes))
 
     @staticmethod
     def read(folder: Path) -> PackageManifest:
         """Reads the manifest in `folder`. Raises ArtifactError: missing, not JSON, of another schema, or edited."""
         path = folder / NAME
         raw = read_json(path, "name the folder of a package; make one with `nemoport package`")
-        try:
-            recorded = raw.pop("digest")
-            manifest = PackageManifest._of(raw)
-            found = manifest.digest
-        except (KeyError, TypeError, AttributeError) as error:
-            raise _damaged(path, f"a package manifest of schema {SCHEMA}", f"{type(error).__name__}: {error}") from error
-        if recorded != found:
-            raise _damaged(path, recorded, found)
+        recorded = raw.pop("digest", None)
+        manifest: PackageManifest = check(PackageManifest, raw, str(path), _AGAIN)
+        if recorded != manifest.digest:
+            raise _damaged(path, manifest.digest, clipped(repr(recorded)))
+        if len({entry.path for entry in manifest.files}) < len(manifest.files):
+            raise _damaged(path, "each file once", "a file twice")
         return manifest
 
-    @staticmethod
-    def _of(raw: dict) -> PackageManifest:
-        variants = {name: PackagedVariant(one["digest"], tuple(one["gates"])) for name, one in raw["variants"].items()}
-        return PackageManifest(**{**raw, "variants": variants, "files": tuple(FileEntry(**entry) for entry in raw["files"])})
+
+_AGAIN = "download the package again, or make it again with `nemoport package`"
 
 
 def _damaged(path: Path, expected: str, found: str) -> ArtifactError:
@@ -70,15 +91,52 @@ def _damaged(path: Path, expected: str, found: str) -> ArtifactError:
         f"{path} is damaged, or not of a package.",
         expected=expected,
         found=found,
-        todo="download the package again, or make it again with `nemoport package`",
+        todo=_AGAIN,
     )
 
 
 def list_files(folder: Path) -> list[str]:
-    """Returns the sorted paths of a package's files, relative to it, without its manifest and what the Hub adds."""
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
-    own = (path for path in paths if path.parts[0] not in FOREIGN_FOLDERS and path.name not in FOREIGN_FILES)
-    return sorted(path.as_posix() for path in own if path != Path(NAME))
+    """Returns the sorted paths of a package's files, relative to it, without those of BESIDE and what the Hub adds. A link is
+    one, and so is everything else that is no folder."""
+    own = (path for path in _walk(folder, "") if not (path in BESIDE and is_plain(folder / path)))
+    paths = (path for path in own if not _of_the_hub(folder, path))
+    return sorted(paths)
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a path is a file itself, no link to one."""
+    return stat.S_ISREG(path.lstat().st_mode)
+
+
+def _walk(folder: Path, above: str) -> Iterator[str]:
+    """Yields the path of all that is no folder. A link to a folder is not walked."""
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(folder / entry.name, f"{above}{entry.name}/")
+        else:
+            yield above + entry.name
+
+
+def check_sums(folder: Path, manifest: PackageManifest) -> list[str]:
+    """Returns what is wrong with SHA256SUMS. Packages without an SBOM are older than both."""
+    path = folder / SUMS
+    if not path.is_file():
+        return [f"{SUMS}: missing"] if any(entry.path == SBOM for entry in manifest.files) else []
+    expected = manifest.sums(folder).encode()
+    same = path.stat().st_size == len(expected) and path.read_bytes() == expected
+    return [] if same else [f"{SUMS}: not the hashes of the manifest"]
+
+
+def _of_the_hub(folder: Path, path: str) -> bool:
+    place = folder / path
+    if not is_plain(place):
+        return False
+    if path != ATTRIBUTES:
+        return _RECORDS.fullmatch(path) is not None
+    # Git runs what this file names, where its user has set that up: only the lines of the Hub are known to be harmless.
+    with open(place, "rb") as stream:
+        lines = stream.read(1 << 16).decode(errors="replace").splitlines()
+    return all(_LARGE_FILE.fullmatch(line) for line in lines)
 
 
 def hash_files(folder: Path) -> tuple[FileEntry, ...]:

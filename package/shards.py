@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nemoport.errors import ArtifactError, UsageError
+from nemoport.external_data import check_external_data
 from nemoport.files import new_folder
-from nemoport.graph_file import ExternalTensor, check_external_data, external_tensors
+from nemoport.graph_file import ExternalTensor, external_tensors, graph_errors
 
 ALIGNED_BYTES = 4096  # so that a runtime can map a tensor instead of reading it
 _BLOCK_BYTES = 1 << 24
@@ -23,7 +24,7 @@ def parse_bytes(text: str) -> int:
     number, unit = (text[:-1], _UNITS[text[-1].upper()]) if text[-1:].upper() in _UNITS else (text, 1)
     try:
         size = int(float(number) * unit)
-    except ValueError:
+    except (ValueError, OverflowError):  # 1e999 is infinite
         size = 0
     if size <= 0:
         raise UsageError("That is no size.", expected="bytes, or a number with K, M or G, such as 1.5G", found=text)
@@ -46,8 +47,9 @@ def write_shards(graph: Path, folder: Path, limit_bytes: int, name: str) -> list
     import onnx
 
     check_external_data(graph)
-    model = onnx.load(graph, load_external_data=False)
-    tensors = external_tensors(model)
+    with graph_errors(graph):
+        model = onnx.load(graph, load_external_data=False)
+        tensors = external_tensors(model)
     if not tensors:
         raise ArtifactError(
             f"{graph} has nothing to shard.", expected="weights in a .data file", found="all of them in the graph"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from nemoport.config import streaming_encoder
 from nemoport.package.layout import CardFacts
-from nemoport.package.runtime_config import streaming_encoder
 
 
 def nemoport_commands(facts: CardFacts, variant: str) -> str:

@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from nemoport.artifact import Artifact
+from nemoport.config import read_config
 from nemoport.errors import ArtifactError, UsageError, first_line
-from nemoport.files import read_json, sha256_file
+from nemoport.files import sha256_file
 from nemoport.package.layout import Layout
 from nemoport.package.layouts import load_layout
-from nemoport.package.manifest import NAME, PackageManifest, list_files
+from nemoport.package.manifest import NAME, PackageManifest, check_sums, is_plain, list_files
 from nemoport.runtimes import load_runtime, open_session, runtime_of
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.runtimes.onnxruntime.split import SplitSession
 from nemoport.session import Session
 from nemoport.spec import ModelSpec
+from nemoport.text import clipped
 
 OFFLINE_ENC_FRAMES = 6  # of silence that an offline model encodes: half a second at 80 ms each
 
@@ -66,7 +68,7 @@ def _check_recorded(artifact: Artifact, manifest: PackageManifest, variant: str,
 def _graphs(folder: Path, layout: Layout, variant: str) -> tuple[Path, Session, tuple[int | None, ...]]:
     """Returns the variant's place for messages, a session of its graphs, and the lookaheads that it serves."""
     encoder, decoder, *joiner = layout.graphs(folder, variant)
-    spec = ModelSpec.from_dict(read_json(folder / "config.json", "download or make the package again").get("spec", {}))
+    spec = ModelSpec.from_dict(read_config(folder, "download or make the package again")["spec"])
     if joiner:
         return encoder, SplitSession(spec, encoder, decoder, joiner[0], threads=1), spec.lookaheads
     return encoder, OnnxSession(spec, encoder, decoder, threads=1), spec.lookaheads
@@ -92,17 +94,20 @@ def _check_files(folder: Path, manifest: PackageManifest, wanted: Sequence[str])
     problems = [f"{path}: missing" for path in sorted(set(listed) - set(present))]
     problems += [f"{path}: not in the manifest" for path in sorted(set(present) - set(listed))]
     for path in sorted(set(present) & set(listed)):
-        entry, size = listed[path], (folder / path).stat().st_size
-        if size != entry.bytes:
+        entry, size = listed[path], (folder / path).lstat().st_size
+        if not is_plain(folder / path):
+            problems.append(f"{path}: a link, or no file")
+        elif size != entry.bytes:
             problems.append(f"{path}: {size} bytes, expected {entry.bytes}")
         elif sha256_file(folder / path) != entry.sha256:
             problems.append(f"{path}: content differs from its sha256")
+    problems += check_sums(folder, manifest)
     if problems:
         raise ArtifactError(
             f"The package {folder} is damaged.",
             expected=f"the {len(listed)} files of its manifest, unchanged, and no others",
-            found="; ".join(problems),
-            todo="download it again, or make it again with `nemoport package`",
+            found=clipped("; ".join(problems), 4000),
+            todo="download it into an empty folder (`hf download --local-dir`), or make it again with `nemoport package`",
         )
     return f"{len(listed)} files, {sum(entry.bytes for entry in listed.values())} bytes: sizes and sha256 as recorded"
 

@@ -11,24 +11,12 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
+from samples import CONFIG
 
 from nemoport import files as files_module
 from nemoport.artifact import Artifact, FileEntry, Manifest, Recipe, file_entries
 from nemoport.errors import ArtifactError, NemoportError, OutputError
 from nemoport.files import folder_once, new_folder, read_json, write_bytes, write_json
-
-SPEC = {
-    "kind": "streaming-rnnt",
-    "frontend": dict(
-        sample_rate_hz=16000, n_mels=128, n_fft=512, win_samples=400, hop_samples=160, preemphasis=0.97,
-        log_guard=2.0**-24, normalize="NA",
-    ),
-    "streaming": dict(
-        n_layers=6, d_model=176, n_heads=4, left_context_enc_frames=70, lookaheads=[13, 6, 1, 0], conv_cache_frames=8,
-        subsampling_factor=8, pre_encode_cache_mel_frames=9,
-    ),
-    "decoding": dict(vocab_size=96, pred_layers=2, pred_hidden=160, joint_hidden=160, max_symbols_per_frame=10),
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -42,7 +30,7 @@ def variant(tmp_path):
         recipe = Recipe("fp32", None, {"contract": "nemo"})
         files = file_entries(work, roles)
         Manifest("fp32", recipe, recipe.digest, "c" * 64, None, None, {"onnx": "1"}, "x86_64", files).write(work)
-    write_json(folder.parent / "config.json", {"spec": SPEC})
+    write_json(folder.parent / "config.json", CONFIG)
     return folder
 
 
@@ -224,11 +212,11 @@ DAMAGE = {
     "manifest not JSON": (lambda f: (f / "manifest.json").write_text("{"), "is not JSON"),
     "manifest of bytes": (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe"), "is not JSON"),
     "manifest a list": (lambda f: (f / "manifest.json").write_text("[]"), "holds something else"),
-    "manifest lacks a key": (lambda f: edit(f, lambda m: m.pop("files")), "cannot be read"),
-    "manifest has another key": (lambda f: edit(f, lambda m: m.update(extra=1)), "cannot be read"),
+    "manifest lacks a key": (lambda f: edit(f, lambda m: m.pop("files")), "no files"),
+    "manifest has another key": (lambda f: edit(f, lambda m: m.update(extra=1)), "extra: Unexpected"),
     "manifest of another schema": (lambda f: edit(f, lambda m: m.update(schema=99)), "schema"),
     "no config": (lambda f: (f.parent / "config.json").unlink(), "config.json is missing"),
-    "config without spec": (lambda f: (f.parent / "config.json").write_text("{}"), "spec cannot be read"),
+    "config without spec": (lambda f: (f.parent / "config.json").write_text("{}"), "no spec"),
     "config a list": (lambda f: (f.parent / "config.json").write_text("[]"), "config.json"),
 }
 

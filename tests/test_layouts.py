@@ -4,11 +4,12 @@ import json
 import pkgutil
 
 import pytest
+from samples import CONFIG, OFFLINE_SPEC
 
+from nemoport.config import read_config, streaming_encoder
 from nemoport.errors import ArtifactError
 from nemoport.package import layouts
 from nemoport.package.layouts import load_layout
-from nemoport.package.runtime_config import read_config, streaming_encoder
 from nemoport.package.terms import resolve_terms
 from nemoport.runtimes import load_runtime
 
@@ -38,22 +39,6 @@ def test_the_licence_notice_names_the_layouts_own_format(name):
     assert f"Changes: exported to {FORMATS[name]} and converted to these variants: one, two." in notice
 
 
-CONFIG = {
-    "spec": {"streaming": {}},
-    "checkpoint": {"name": "m", "sha256": "0" * 64},
-    "frame_seconds": 0.08,
-    "encoder": {
-        "cache_shapes": {}, "cache_rule": "", "kv_cache_shapes": {}, "kv_cache_rule": "", "pre_encode_cache_mel_frames": 9,
-        "chunks_by_lookahead": {}, "default_lookahead": 6, "first_chunk_rule": "", "next_chunk_rule": "",
-        "last_chunk_rule": "", "flush_rule": "",
-    },
-    "decoder": {
-        "blank_id": 4, "vocab_size": 5, "first_target": 4, "state_shape": [1, 1, 2], "state_rule": "",
-        "max_symbols_per_frame": 10,
-    },
-}  # fmt: skip
-
-
 def read(folder, config):
     (folder / "config.json").write_text(json.dumps(config))
     return read_config(folder)
@@ -75,12 +60,12 @@ def test_an_absent_key_is_named(path, tmp_path):
 
 
 def test_sections_of_the_kind_of_model(tmp_path):
-    offline = CONFIG | {"spec": {"offline": {}}, "encoder": {"input_rule": ""}}
+    offline = CONFIG | {"spec": OFFLINE_SPEC, "encoder": {"input_rule": ""}}
     with pytest.raises(ArtifactError, match="offline encoder"):
         streaming_encoder(read(tmp_path, offline))
     with pytest.raises(ArtifactError, match=r"no encoder\.input_rule"):
-        read(tmp_path, CONFIG | {"spec": {"offline": {}}})
+        read(tmp_path, CONFIG | {"spec": OFFLINE_SPEC})
     with pytest.raises(ArtifactError, match=r"no prompt\.slots"):
         read(tmp_path, CONFIG | {"prompt": {"languages": {}, "language_tags": {}, "rule": "", "tag_rule": ""}})
-    with pytest.raises(ArtifactError, match="no encoder"):
+    with pytest.raises(ArtifactError, match="encoder: Input should be"):
         read(tmp_path, CONFIG | {"encoder": "none"})

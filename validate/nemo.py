@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from nemoport.errors import CheckpointError, first_line
-from nemoport.export.archive import clipped
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.hyperparameters import number
 from nemoport.export.kinds import kind_named
+from nemoport.files import scratch_folder
+from nemoport.text import clipped
 from nemoport.validate.nemo_config import nemo_config
 
 SMALL_MODEL_WEIGHTS = 50e6
@@ -27,11 +26,11 @@ def restore(checkpoint: Checkpoint) -> Any:
     """
     _check_size(checkpoint, weights := checkpoint.load_weights())
     nemo_class = kind_named(checkpoint.spec.kind).nemo_class  # of KINDS: a checkpoint chooses among these only
-    with quiet(), tempfile.TemporaryDirectory(prefix="nemoport-") as folder:
+    with quiet(), scratch_folder() as folder:
         from nemo.collections.asr import models
         from omegaconf import OmegaConf
 
-        config = OmegaConf.create(nemo_config(checkpoint, Path(folder)))
+        config = OmegaConf.create(nemo_config(checkpoint, folder))
         try:
             model: Any = vars(models)[nemo_class](cfg=config)
             model.load_state_dict(weights)

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from nemoport.config import RuntimeConfig, StreamingEncoderSection, WindowRules, read_config, streaming_encoder
 from nemoport.files import write_json
 from nemoport.package.examples import example_text
 from nemoport.package.layout import CardFacts, Layout
 from nemoport.package.layouts import native
-from nemoport.package.runtime_config import RuntimeConfig, StreamingEncoderSection, WindowRules, read_config, streaming_encoder
 from nemoport.package.usage import nemoport_commands, prompt_arguments
 from nemoport.runtimes.litert.graphs import DECODER, ENCODER, INTERFACE, cache_tensors
 from nemoport.spec import ModelSpec

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from nemoport.artifact import ENCODER, Artifact
+from nemoport.config import RuntimeConfig, read_config
 from nemoport.errors import UsageError
 from nemoport.files import write_json
 from nemoport.graph_file import external_tensors
 from nemoport.package.copying import copy_file
 from nemoport.package.layout import CardFacts, Layout
-from nemoport.package.runtime_config import RuntimeConfig, read_config
 from nemoport.package.shards import write_shards
 from nemoport.spec import ModelSpec
 from nemoport.tokens import read_tokens

@@ -17,12 +17,12 @@ from typing import Any
 
 from nemoport.artifact import Artifact
 from nemoport.cache_layout import KV
+from nemoport.config import DecoderSection, RuntimeConfig, StreamingEncoderSection, read_config, streaming_encoder
 from nemoport.export.shared import FILTERBANK, LANGUAGES, TOKENS
 from nemoport.files import write_json
 from nemoport.package.copying import copy_artifact, copy_present
 from nemoport.package.examples import example_text
 from nemoport.package.layout import CardFacts, Layout
-from nemoport.package.runtime_config import DecoderSection, RuntimeConfig, StreamingEncoderSection, read_config, streaming_encoder
 from nemoport.package.usage import nemoport_commands, prompt_arguments
 from nemoport.runtimes.openvino.graphs import DECODER, ENCODER, GRAPHS, METADATA, RENAMED, STATEFUL, VOCABULARY
 from nemoport.runtimes.openvino.metadata import STATE_RULE

@@ -22,6 +22,7 @@ from typing import Any
 from nemoport.artifact import Artifact
 from nemoport.cache_layout import NEMO, cache_layout_of
 from nemoport.caches import NemoCaches
+from nemoport.config import RuntimeConfig, SherpaOnnxSection, read_config, streaming_encoder
 from nemoport.errors import UsageError
 from nemoport.export.split import split_decoder
 from nemoport.files import write_json
@@ -29,7 +30,6 @@ from nemoport.graph_file import save_model
 from nemoport.package.examples import example_text
 from nemoport.package.layout import CardFacts, Layout
 from nemoport.package.layouts.onnx_asr import GPU_ONLY, SINGLE_FILE_BYTES, suffix_of, write_tokens
-from nemoport.package.runtime_config import RuntimeConfig, SherpaOnnxSection, read_config, streaming_encoder
 from nemoport.prompt import AUTO
 from nemoport.spec import FrontendSpec, ModelSpec, StreamingSpec
 

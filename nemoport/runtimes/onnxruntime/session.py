@@ -15,7 +15,7 @@ from nemoport.artifact import Artifact
 from nemoport.cache_layout import caches_of
 from nemoport.caches import CacheFactory, PromptedState
 from nemoport.errors import ArtifactError, UsageError, first_line
-from nemoport.graph_file import check_external_data
+from nemoport.external_data import check_external_data
 from nemoport.session import EncoderState
 from nemoport.spec import ModelSpec
 
@@ -105,16 +105,6 @@ def _return_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _name_missing_weights(graph: Path) -> None:
-    """Raises ArtifactError if a file of weights is missing or too short, and no error for anything else that is wrong."""
-    try:
-        check_external_data(graph)
-    except ArtifactError:
-        raise
-    except Exception:  # no onnx, which running does not need; no file; no graph: onnxruntime has reported it
-        return
-
-
 def ort_values(arrays: Mapping[str, np.ndarray]) -> dict[str, OrtValue]:
     """Returns onnxruntime's values over the arrays, by name, without a copy."""
     import onnxruntime as ort
@@ -134,7 +124,7 @@ def open_graph(
     provider: a key of PROVIDERS. threads: intra-op threads, 0 for onnxruntime's choice. weights: values that take the place of
     the graph's initializers of these names; the caller keeps them as long as the session. optimised: where to write the graph
     as onnxruntime has optimised it. Raises UsageError for a provider that is absent, ArtifactError for a graph that cannot be
-    loaded.
+    loaded and for one whose weights are elsewhere than beside it.
     """
     import onnxruntime as ort
 
@@ -146,6 +136,7 @@ def open_graph(
             found=f"onnxruntime {ort.__version__} with {', '.join(ort.get_available_providers())}",
             todo="choose one of these, or install an onnxruntime build that has it",
         )
+    check_external_data(path)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -160,7 +151,6 @@ def open_graph(
         behind = [PROVIDERS["cuda"]] if provider == "tensorrt" else []  # takes the nodes that TensorRT does not
         return ort.InferenceSession(str(path), options, providers=[PROVIDERS[provider], *behind])
     except Exception as error:  # onnxruntime's own exception classes share no public base
-        _name_missing_weights(path)
         raise ArtifactError(
             f"{path} cannot be loaded.",
             expected="a graph and its .data file, as they were built",
