@@ -52,15 +52,18 @@ def build_variant(
     corpus_digest: of the calibration audio, where any is used. Raises OutputError if other inputs made the variant that is there.
     """
     variant = Variant(build, recipe, checkpoint.sha256, corpus_digest=corpus_digest)
-    if (existing := variant.existing()) is not None:
-        return existing
+    if variant.is_built():
+        write_sidecars(checkpoint, build)
+        artifact = variant.opened()
+        artifact.verify_files()
+        return artifact
     with variant.new_folder() as folder:
         variant.write_manifest(folder, fill(folder))
-        write_sidecars(checkpoint, build)
-    return Artifact.open(variant.folder)
+        write_sidecars(checkpoint, build)  # before the variant is there, which is not usable without them
+    return variant.opened()
 
 
 def write_sidecars(checkpoint: Checkpoint, build: Path) -> None:
-    """Writes config.json and shared/, which all variants of a checkpoint have in common."""
+    """Writes config.json and shared/, which all variants of a checkpoint have in common. Files that are right already stay."""
     write_shared(checkpoint, build / "shared")
     write_json(build / "config.json", runtime_config(checkpoint))

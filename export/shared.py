@@ -9,7 +9,7 @@ import numpy as np
 from nemoport.errors import CheckpointError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.frontend_graph import build_frontend_graph
-from nemoport.files import new_folder, write_json
+from nemoport.files import json_bytes, new_folder, write_bytes
 from nemoport.frontend import hann_window, mel_filterbank
 from nemoport.prompt import PromptSpec
 from nemoport.tokens import tag_tokens
@@ -19,29 +19,35 @@ LANGUAGES, VOCABULARY, METADATA = "languages.json", "vocab.json", "metadata.json
 
 
 def write_shared(checkpoint: Checkpoint, folder: Path) -> None:
-    """Writes the shared files of a checkpoint into `folder`.
+    """Writes the shared files of a checkpoint into `folder`, those that it does not hold already.
 
     filterbank.bin (f32 [1, n_mels, n_fft/2 + 1], row major) and .meta, tokens.txt, tokenizer.model, preprocessor.config, and
     frontend.onnx (audio to log-mel); of a model with a prompt also languages.json (name -> slot), vocab.json (id -> piece) and
     metadata.json (ids and sizes), as the published packages of such models have them.
     """
-    import onnx
-
     spec = checkpoint.spec.frontend
     filterbank = mel_filterbank(spec).astype(np.float32)
-    with new_folder(folder, replace=True) as work:
-        (work / FILTERBANK).write_bytes(filterbank[None].tobytes())
-        (work / "filterbank.meta").write_text(f"1 {spec.n_mels} {spec.n_fft // 2 + 1} float32\n")
-        lines = [f"{piece} {index}\n" for index, piece in enumerate(checkpoint.tokens)]
-        (work / TOKENS).write_text("".join(lines), encoding="utf-8")
-        if checkpoint.tokenizer:
-            (work / TOKENIZER).write_bytes(checkpoint.tokenizer)
-        (work / "preprocessor.config").write_text(_preprocessor_config(checkpoint))
-        onnx.save(build_frontend_graph(spec, filterbank), work / FRONTEND)
-        if checkpoint.spec.prompt:
-            write_json(work / LANGUAGES, checkpoint.spec.prompt.languages)
-            write_json(work / VOCABULARY, {str(index): piece for index, piece in enumerate(checkpoint.tokens)})
-            write_json(work / METADATA, _metadata(checkpoint, checkpoint.spec.prompt))
+    files = {
+        FILTERBANK: filterbank[None].tobytes(),
+        "filterbank.meta": f"1 {spec.n_mels} {spec.n_fft // 2 + 1} float32\n".encode(),
+        TOKENS: "".join(f"{piece} {index}\n" for index, piece in enumerate(checkpoint.tokens)).encode(),
+        "preprocessor.config": _preprocessor_config(checkpoint).encode(),
+        FRONTEND: build_frontend_graph(spec, filterbank).SerializeToString(),
+    }
+    if checkpoint.tokenizer:
+        files[TOKENIZER] = checkpoint.tokenizer
+    if checkpoint.spec.prompt:
+        files[LANGUAGES] = json_bytes(checkpoint.spec.prompt.languages)
+        files[VOCABULARY] = json_bytes({str(index): piece for index, piece in enumerate(checkpoint.tokens)})
+        files[METADATA] = json_bytes(_metadata(checkpoint, checkpoint.spec.prompt))
+    if not folder.is_dir():
+        with new_folder(folder, or_existing=True) as work:
+            for name, content in files.items():
+                (work / name).write_bytes(content)
+    for name, content in files.items():
+        write_bytes(folder / name, content)
+    for name in {TOKENIZER, LANGUAGES, VOCABULARY, METADATA} - files.keys():
+        (folder / name).unlink(missing_ok=True)
 
 
 def _metadata(checkpoint: Checkpoint, prompt: PromptSpec) -> dict:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from nemoport.errors import ArtifactError, OutputError
+from nemoport.partial import partial_folder, sweep
+
+_BUILD_DEPTH = 3  # of the folders in a build, such as datasets/DIGEST/LANGUAGE
+_CONTENT = "content"  # of a partial folder, beside its lock
+_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows has no EDQUOT
+
+MOST_JSON_BYTES = 64 << 20  # the largest that is written, a vocabulary of 65,536 pieces, has a few MB
+MOST_JSON_DEPTH = 64
 
 
 def sha256_file(path: Path) -> str:
@@ -26,80 +35,135 @@ def digest_json(value) -> str:
 
 
 def read_json(path: Path, todo: str) -> dict:
-    """Reads a file that holds one JSON object. todo: advice for the error's message. Raises ArtifactError."""
+    """Reads a file that holds one JSON object, each key once. todo: advice for the error's message. Raises ArtifactError."""
     expected = "a JSON object"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as stream:
+            content = stream.read(MOST_JSON_BYTES + 1)
+        if len(content) > MOST_JSON_BYTES:
+            raise ValueError(f"more than {MOST_JSON_BYTES} bytes")
+        value = json.loads(content.decode(), object_pairs_hook=_each_once)
+        _check_depth(value)
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing.", expected=expected, found="no file", todo=todo) from error
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read.", expected=expected, found=str(error), todo=todo) from error
-    except ValueError as error:  # also what is not UTF-8
+    except (ValueError, RecursionError) as error:  # also what is not UTF-8, and what is nested without end
         raise ArtifactError(f"{path} is not JSON.", expected=expected, found=str(error), todo=todo) from error
     if not isinstance(value, dict):
         raise ArtifactError(f"{path} holds something else.", expected=expected, found=f"a {type(value).__name__}", todo=todo)
     return value
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict:
+    """Readers differ in which of two values of a key they take: what one of them checks, another would not read."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("an object that has a key twice")
+    return found
+
+
+def _check_depth(value: Any) -> None:
+    """Whoever copies or writes a value recurses into it."""
+    level = [value]
+    for _ in range(MOST_JSON_DEPTH):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        if not (level := [one for part in inner for one in part]):
+            return
+    raise ValueError(f"more than {MOST_JSON_DEPTH} levels")
+
+
 def write_json(path: Path, value) -> None:
     """Writes a value as JSON, as `write_bytes` does."""
-    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value) -> bytes:
+    """Returns a value as JSON, indented, with sorted keys."""
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file beside its place, syncs and renames it, so that it appears whole or not at all. Raises OutputError."""
+    """Writes a file beside its place, syncs and renames it, so that it appears whole or not at all. Raises OutputError.
+
+    A file that has this content already stays, so that a finished build can be on a read-only disk.
+    """
     with _explained(path):
+        if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
+        sweep(path.parent)
+        with partial_folder(path.parent, path.name) as partial:
+            work = partial / _CONTENT
+            with open(work, "wb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+            work.chmod(0o644)
+            os.replace(work, path)
 
 
 @contextmanager
-def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+def new_folder(target: Path, *, or_existing: bool = False) -> Iterator[Path]:
     """Yields an empty folder beside `target` that takes its place when the block ends well, and vanishes otherwise.
 
-    Raises OutputError if `target` exists (unless `replace`), or cannot be written.
+    What a killed run left of its own is removed first. Raises OutputError if `target` exists or cannot be written. Where another
+    run makes `target` meanwhile, that one stays: with `or_existing` in silence, else with an OutputError.
     """
-    if target.exists() and not replace:
-        raise OutputError(
-            f"{target} exists already.",
-            expected="a new folder",
-            found="one made by other inputs or an unknown one",
-            todo="remove it, or choose another place",
-        )
+    sweep(target.parent)
+    if target.exists():
+        raise _exists(target)
     made = [folder for folder in target.parents if not folder.exists()]
-    with _explained(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         with _explained(target):
-            yield work
-            os.chmod(work, 0o755)
-            for path in sorted(work.rglob("*")):
-                if path.is_file():
-                    with open(path, "rb+") as stream:  # Windows syncs only what is open for writing
-                        os.fsync(stream.fileno())
-            if target.exists():
-                old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-                os.replace(target, old / "was")
-                os.replace(work, target)
-                shutil.rmtree(old)
-            else:
-                os.replace(work, target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with partial_folder(target.parent, target.name) as partial, _full_disk_explained(target, partial):
+                work = partial / _CONTENT
+                work.mkdir(mode=0o755)
+                yield work
+                for path in sorted(work.rglob("*")):
+                    if path.is_file():
+                        with open(path, "rb+") as stream:  # Windows syncs only what is open for writing
+                            os.fsync(stream.fileno())
+                try:
+                    os.rename(work, target)
+                except OSError as error:
+                    if not target.is_dir():
+                        raise
+                    if not or_existing:
+                        raise _exists(target) from error
     finally:
-        shutil.rmtree(work, ignore_errors=True)
         for folder in made if not target.exists() else ():
             with suppress(OSError):  # another run has put something there
                 folder.rmdir()
+
+
+def sweep_leftovers(build: Path) -> None:
+    """Removes what killed runs left in a build folder and in the system's folder for temporary files. Raises nothing."""
+    sweep(build, _BUILD_DEPTH)
+    with suppress(OSError):
+        sweep(Path(tempfile.gettempdir()))
+
+
+@contextmanager
+def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
+    """Yields an empty folder that vanishes when the block ends, or in a later run if this process is killed.
+
+    parent: where; by default in the system's folder for temporary files (TMPDIR). Raises OutputError if it cannot be made, and in
+    place of any error of the block that a full disk caused.
+    """
+    try:
+        parent = parent or Path(tempfile.gettempdir())
+    except OSError as error:
+        raise _unwritable("The folder for temporary files (TMPDIR)", error) from error
+    sweep(parent)
+    made = ExitStack()
+    with made:
+        with _explained(parent):
+            partial = made.enter_context(partial_folder(parent, "nemoport"))
+            (partial / _CONTENT).mkdir()
+        with _full_disk_explained(parent, partial):
+            yield partial / _CONTENT
 
 
 @contextmanager
@@ -133,9 +197,53 @@ def _explained(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(
-            f"{target} cannot be written.",
-            expected="a writable place with enough room",
-            found=f"{error.strerror or error}",
-            todo="free space, fix its permissions, or choose another place",
-        ) from error
+        raise _unwritable(target, error) from error
+
+
+@contextmanager
+def _full_disk_explained(target: Path, work: Path) -> Iterator[None]:
+    """Turns any error of the block into an OutputError where the disk of the folder `work` is full.
+
+    Libraries written in C++ report a full disk as a RuntimeError, and others wrap it.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except Exception as error:
+        causes: list[BaseException] = [error]
+        while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+            causes.append(cause)
+        full = next((c for c in causes if isinstance(c, OSError) and c.errno in _FULL), None) or _no_room(work)
+        if full is None:
+            raise
+        raise _unwritable(target, full) from error
+
+
+def _no_room(folder: Path) -> OSError | None:
+    """Returns the error of writing a MiB into a folder, None if there is room. A quota shows in no figure of free space."""
+    try:
+        (folder / "room").write_bytes(bytes(1 << 20))
+    except OSError as error:
+        return error if error.errno in _FULL else None
+    finally:
+        (folder / "room").unlink(missing_ok=True)
+    return None
+
+
+def _unwritable(target: Path | str, error: OSError) -> OutputError:
+    return OutputError(
+        f"{target} cannot be written.",
+        expected="a writable place with enough room",
+        found=f"{error.strerror or error}",
+        todo="free space, fix its permissions, or choose another place",
+    )
+
+
+def _exists(target: Path) -> OutputError:
+    return OutputError(
+        f"{target} exists already.",
+        expected="a new folder",
+        found="one made by other inputs or an unknown one",
+        todo="remove it, or choose another place",
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nemoport.artifact import DECODER, ENCODER, Artifact, Manifest, Recipe, file_entries
 from nemoport.errors import OutputError
-from nemoport.files import new_folder
+from nemoport.files import new_folder, sweep_leftovers
 
 FP32 = "fp32"
 GRAPH_ROLES = {
@@ -38,12 +38,25 @@ class Variant:
         return self.build / self.recipe.variant
 
     def existing(self) -> Artifact | None:
-        """Opens the variant if it was built from the same inputs, returns None if it was not built. Raises OutputError if it was
-        built from other inputs."""
-        if not (self.folder / "manifest.json").exists():
+        """Opens the variant if it was built from the same inputs, returns None if it was not built.
+
+        Raises OutputError if it was built from other inputs, ArtifactError if it is damaged.
+        """
+        if not self.is_built():
             return None
         artifact = Artifact.open(self.folder)
-        found = artifact.manifest
+        artifact.verify_files()
+        return artifact
+
+    def is_built(self) -> bool:
+        """Finds whether the variant was built from the same inputs. Raises OutputError if it was built from other inputs.
+
+        What killed runs left in the build folder is removed first.
+        """
+        sweep_leftovers(self.build)
+        if not (self.folder / "manifest.json").exists():
+            return False
+        found = Manifest.read(self.folder)
         inputs = (self.recipe.digest, self.checkpoint_sha256, self.parent_digest, self.corpus_digest)
         names = ("recipe", "checkpoint", "parent", "calibration audio")
         made = (found.recipe_digest, found.checkpoint_sha256, found.parent_digest, found.corpus_digest)
@@ -55,12 +68,16 @@ class Variant:
                 found=f"one made from another {', another '.join(differing)}",
                 todo=f"remove {self.folder}, or choose another BUILD",
             )
-        artifact.verify_files()
-        return artifact
+        return True
 
     def new_folder(self) -> AbstractContextManager[Path]:
-        """Makes the variant's folder, see `nemoport.files.new_folder`."""
-        return new_folder(self.folder)
+        """Makes the variant's folder, see `nemoport.files.new_folder`; one that another run makes meanwhile stays."""
+        return new_folder(self.folder, or_existing=True)
+
+    def opened(self) -> Artifact:
+        """Opens the variant that `new_folder` made, or another run. Raises OutputError if that one has other inputs."""
+        self.is_built()
+        return Artifact.open(self.folder)
 
     def write_manifest(self, folder: Path, roles: dict[str, str] = GRAPH_ROLES) -> Manifest:
         """Writes manifest.json into `folder`. roles: role -> path within `folder`, for each of its files. Raises OutputError."""

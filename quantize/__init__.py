@@ -56,7 +56,7 @@ def _build(build: Path, variant: str, calibration: CalibrationAudio, progress: P
     with target.new_folder() as folder:
         precision.convert(parent, folder, parameters, corpus, progress)
         target.write_manifest(folder)
-    return Artifact.open(target.folder)
+    return target.opened()
 
 
 def measure_sensitivity(build: Path, calibration: Path | None, *, progress: Progress) -> Mapping[str, Cost]:

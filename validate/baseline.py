@@ -6,7 +6,6 @@ first chunk, the first two encoder frames of every chunk dropped.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 from nemoport.chunker import Chunk
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.config import default_lookahead
-from nemoport.files import digest_json, read_json, sha256_file, write_json
+from nemoport.files import digest_json, read_json, scratch_folder, sha256_file, write_json
 from nemoport.frontend import LogMel, mel_filterbank
 from nemoport.progress import Progress, silent
 from nemoport.runtimes.onnxruntime.session import OnnxSession
@@ -72,8 +71,8 @@ def _measure(
 ) -> Baseline:
     streaming = oracle.runs[STREAMING, lookahead]
     offline = oracle.runs.get((OFFLINE, lookahead), streaming)
-    with tempfile.TemporaryDirectory() as folder:
-        session = _exported(checkpoint, lookahead, Path(folder), threads)
+    with scratch_folder() as folder:
+        session = _exported(checkpoint, lookahead, folder, threads)
         tokens = _transcribe(session, corpus, lookahead, progress)
     texts = [detokenize(checkpoint.tokens, one) for one in tokens]
     references, languages = ([getattr(u, name) for u in corpus.utterances] for name in ("text", "language"))

@@ -13,7 +13,7 @@ import numpy as np
 
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.export.checkpoint import Checkpoint
-from nemoport.files import digest_json, exclusive_lock, read_json, sha256_file, write_bytes, write_json
+from nemoport.files import digest_json, exclusive_lock, read_json, sha256_file, sweep_leftovers, write_bytes, write_json
 from nemoport.progress import Progress, silent
 from nemoport.spec import ModelSpec, context_name
 from nemoport.speech.corpus import Corpus, Utterance, prompts
@@ -99,6 +99,7 @@ def record_runs(
     Runs that build/oracle/<digest>/ holds already are read; each other one is written there when it is complete. Raises
     CheckpointError if NeMo cannot restore the checkpoint, ArtifactError for a damaged record, OutputError.
     """
+    sweep_leftovers(build)
     digest = oracle_digest(checkpoint, corpus)
     folder = build / "oracle" / digest[:16]
     runs: dict[tuple[str, int | None], tuple[Record, ...]] = {}

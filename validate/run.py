@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
-from threading import Thread
 
 from nemoport.errors import ArtifactError, NemoportError
 from nemoport.export.checkpoint import Checkpoint, read_checkpoint
+from nemoport.files import sweep_leftovers
 from nemoport.progress import Progress, silent
 from nemoport.speech.corpus import check_disjoint, read_corpus
 from nemoport.validate import gates
@@ -23,6 +20,7 @@ from nemoport.validate.limits import Limits, limits_of, read_limits
 from nemoport.validate.oracle import record_oracle
 from nemoport.validate.report import table, write_reports
 from nemoport.validate.result_store import read_results, required_passes, results_path, write_results
+from nemoport.validate.workers import map_in_processes
 
 COST = "cost"
 ACCURACY_GATES = ("numeric", "tokens", "wer", "longform")  # gates that measure how near to NeMo an artifact is
@@ -52,6 +50,7 @@ def validate(
     """
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = read_checkpoint(str(checkpoint))
+    sweep_leftovers(build)
     rate_hz = checkpoint.spec.frontend.sample_rate_hz
     evaluation = read_corpus(corpus, rate_hz)
     if calibration is not None:
@@ -92,27 +91,7 @@ def _but_cost(limits: Limits) -> list[str]:
 def _judge_all(tasks: Sequence[tuple[Context, Path, Sequence[str]]], jobs: int) -> list[list[GateResult]]:
     if jobs == 1:
         return [judge(*task) for task in tasks]
-    # A fork would inherit onnxruntime's and torch's threads.
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=end_with_parent) as pool:
-        return list(pool.map(_judge_task, tasks))
-
-
-def end_with_parent() -> None:
-    """Ends this worker process as soon as the process that started it has ended or was killed.
-
-    Otherwise the worker would finish its variant, while another `nemoport validate` judged the same one. Does nothing in a
-    process that multiprocessing did not start.
-    """
-    parent = parent_process()
-    if parent is None:
-        return
-    sentinel = parent.sentinel
-
-    def watch() -> None:
-        wait([sentinel])
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
+    return map_in_processes(_judge_task, tasks, jobs)
 
 
 def _judge_task(task: tuple[Context, Path, Sequence[str]]) -> list[GateResult]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pkgutil
 from importlib import import_module
 
-from nemoport.errors import UsageError
+from nemoport.errors import OutputError, UsageError
 from nemoport.validate.context import Context
 from nemoport.validate.gate_result import FAIL, GateResult
 
@@ -18,7 +18,7 @@ def names() -> list[str]:
 def run_gate(name: str, context: Context) -> list[GateResult]:
     """Runs a gate; returns at least one result, stamped. Any error in it is a fail with the error as evidence.
 
-    Raises UsageError for a name that no gate has.
+    Raises UsageError for a name that no gate has, OutputError where the disk is full.
     """
     if name not in names():
         raise UsageError(
@@ -27,6 +27,8 @@ def run_gate(name: str, context: Context) -> list[GateResult]:
     try:
         results = import_module(f"{__name__}.{name}").run(context)
         results = results or [_failed(name, context, "the gate judged nothing")]
+    except OutputError:  # a full disk is no fault of the variant
+        raise
     except Exception as error:  # any at all: a gate that cannot judge has not passed
         results = [_failed(name, context, f"{type(error).__name__}: {error}")]
     return [context.stamp(result) for result in results]

@@ -11,8 +11,8 @@ and nowhere else, so no gate on accuracy that runs elsewhere finds them. Judged 
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from nemoport.files import scratch_folder
 from nemoport.quantize.graph import KEPT
 from nemoport.runtimes.onnxruntime.session import open_graph
 from nemoport.validate.context import Context
@@ -60,8 +60,8 @@ def products(encoder: Path, provider: str) -> tuple[list[str], list[str]]:
     """Names of nodes that multiply by a weight: (those that do so in floats and should not, those that do so in integers)."""
     import onnx
 
-    with TemporaryDirectory() as folder:
-        optimised = Path(folder) / "optimised.onnx"
+    with scratch_folder() as folder:
+        optimised = folder / "optimised.onnx"
         open_graph(encoder, provider, optimised=optimised)
         graph = onnx.load(optimised, load_external_data=False).graph
     weights = {i.name for i in graph.initializer if len(i.dims) == 2}  # not the positions, a constant for each head

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from nemoport.artifact import Artifact
 from nemoport.export.shared import FRONTEND
 from nemoport.export.split import split_decoder
+from nemoport.files import scratch_folder
 from nemoport.runtimes.openvino.graphs import DECODER, ENCODER, JOINT, PREPROCESSOR, RENAMED
 
 UNUSED = "prednet_lengths"  # an output that only copies an input
@@ -20,11 +19,11 @@ def converted(source: Artifact) -> dict[str, Any]:
     import onnx
     import openvino
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         decoder = split_decoder(onnx.load(source.decoder))
         places = {ENCODER: source.encoder, PREPROCESSOR: source.shared / FRONTEND}
         for name, part in ((DECODER, decoder.predictor), (JOINT, decoder.joiner)):
-            places[name] = Path(scratch) / f"{name}.onnx"
+            places[name] = scratch / f"{name}.onnx"
             onnx.save(part, places[name])
         # Converted within the block: OpenVINO maps the files of weights, and on some systems a mapped one cannot be removed.
         return {name: _named(openvino.convert_model(str(path)), RENAMED[name]) for name, path in places.items()}

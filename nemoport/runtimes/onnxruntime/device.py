@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from nemoport.cache_layout import caches_of
 from nemoport.caches import CacheFactory, Caches, NemoCaches, Row, rows_of, whole_batch
 from nemoport.caches_kv import KvCaches
 from nemoport.errors import UsageError
+from nemoport.files import scratch_folder
 from nemoport.runtimes.onnxruntime.session import DEVICES, OnnxSession, OrtValue, open_graph
 from nemoport.session import EncoderState
 from nemoport.spec import ModelSpec, StreamingSpec
@@ -154,6 +154,6 @@ def open_appending(spec: StreamingSpec, provider: str) -> Any:
     constants = [helper.make_tensor(name, TensorProto.INT64, [1], [value]) for name, value in numbers.items()]
     graph = helper.make_graph(nodes, "append", inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    with TemporaryDirectory() as folder:
-        onnx.save(model, Path(folder) / "append.onnx")
-        return open_graph(Path(folder) / "append.onnx", provider)
+    with scratch_folder() as folder:
+        onnx.save(model, folder / "append.onnx")
+        return open_graph(folder / "append.onnx", provider)
