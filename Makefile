@@ -42,7 +42,7 @@ PARALLEL    := -n 2 --dist loadfile
 test test-all: export OMP_NUM_THREADS = 1
 
 .PHONY: help setup setup-litert demo oracle export fp16 sensitivity validate package verify publish test test-all lint bench \
-        accuracy reference clean
+        lock licences audit accuracy reference clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -60,10 +60,10 @@ setup-litert: .venv-litert/installed ## make .venv-litert, the same with what co
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-.venv-litert/installed: pyproject.toml constraints.txt constraints-litert.txt
+.venv-litert/installed: pyproject.toml constraints.txt requirements-litert.txt
 	$(PYTHON) -m venv .venv-litert
 	.venv-litert/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,litert]'
-	.venv-litert/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints-litert.txt
+	.venv-litert/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-litert.txt
 	touch $@
 
 oracle: setup ## record NeMo's own streaming and offline runs of CHECKPOINT on CORPUS
@@ -114,6 +114,24 @@ lint: setup ## ruff check and format, types (pyright), layers (import-linter)
 	$(BIN)/python .ci/tree.py
 	$(BIN)/basedpyright
 	cd build/tree && PYTHONPATH=. "$(CURDIR)/$(BIN)/lint-imports" "$(CURDIR)/pyproject.toml"
+
+# uv and pip-audit have an environment of their own.
+.venv-release/installed: Makefile
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 pip-audit==2.10.1
+	touch $@
+
+LOCK := .venv-release/bin/uv pip compile --quiet --no-config --system-certs --universal --python-version 3.11 --generate-hashes \
+    --no-annotate --custom-compile-command "make lock" --output-file
+lock: .venv-release/installed ## requirements*.txt anew: the versions of constraints*.txt with hashes, for Python 3.11 to 3.13
+	$(LOCK) requirements.txt --extra dev --extra litert --constraint constraints.txt pyproject.toml
+	$(LOCK) requirements-litert.txt --no-deps constraints-litert.txt
+
+licences: setup ## docs/licences.md anew
+	$(BIN)/python docs/list_licences.py
+
+audit: .venv-release/installed ## known vulnerabilities of what requirements.txt pins; needs a network
+	.venv-release/bin/python .ci/audit.py requirements.txt
 
 bench: setup ## encoder speed and memory, every row interleaved, beside the machine's limit; see bench/README.md
 	$(BIN)/python bench/streaming.py --build "$(BUILD)" --nemo "$(CHECKPOINT)"

@@ -5,12 +5,17 @@ from __future__ import annotations
 from nemoport.cache_layout import KV, NEMO
 from nemoport.markdown import table
 from nemoport.package.layout import CardFacts
+from nemoport.package.manifest import SBOM, SUMS
 
 
 def files(facts: CardFacts) -> str:
     """Returns the section that lists the package's files."""
     prompted = facts.spec.prompt is not None
     rows = [(f"`{path}`", what) for path, what in facts.layout.files.items() if prompted or "languages.json" not in path]
+    rows += [
+        (f"`{SUMS}`", "the same hashes, for `sha256sum -c`"),
+        (f"`{SBOM}`", "bill of materials (CycloneDX): files, checkpoint, tools"),
+    ]
     return "## Files\n\n" + table(("path", "holds"), rows)
 
 

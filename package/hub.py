@@ -8,7 +8,7 @@ from typing import Any
 
 from nemoport.errors import OutputError, UsageError, first_line
 from nemoport.hub_id import split_hub_id
-from nemoport.package.manifest import NAME, PackageManifest
+from nemoport.package.manifest import BESIDE, NAME, SIGNATURE, PackageManifest
 from nemoport.package.verify import verify
 
 
@@ -40,7 +40,7 @@ def publish(
         )
     checked = verify(folder)
     manifest = PackageManifest.read(folder)
-    token = token or _stored_token()
+    token = token or (None if dry_run else _stored_token())
     plan = _plan(folder, manifest, repo_id, private, revision)
     if dry_run or not token:
         reason = "dry run" if dry_run else "dry run, since there is no token (set HF_TOKEN, or run `hf auth login`)"
@@ -50,13 +50,15 @@ def publish(
 
 
 def _plan(folder: Path, manifest: PackageManifest, repo_id: str, private: bool, revision: str | None) -> list[str]:
-    sizes = {entry.path: entry.bytes for entry in manifest.files} | {NAME: (folder / NAME).stat().st_size}
+    sizes = {path: (folder / path).stat().st_size for path in _paths(folder, manifest)}
+    signed = SIGNATURE in sizes
     kind = "private" if private else "public"
     return [
         f"Repository: https://huggingface.co/{repo_id}, created as a {kind} model if it is not there",
         f"Branch: {revision}, created if it is not there" if revision else "Branch: main",
         f"Licence: {manifest.licence}; base model: {manifest.base_model or 'none'}",
         f"Variants: {', '.join(manifest.variants)}",
+        f"Signature: {f'{SIGNATURE}, as it is; not checked here' if signed else 'none; see `nemoport sign`'}",
         f"Files: {len(sizes)}, {sum(sizes.values()) / 1e6:.1f} MB; files of an earlier package that are not among them go",
         *(f"  {sizes[path]:>14,}  {path}" for path in sorted(sizes)),
     ]
@@ -77,8 +79,8 @@ def _upload(
             repo_type="model",
             revision=revision,
             commit_message=f"{manifest.name}: {', '.join(manifest.variants)} (package {manifest.digest[:12]})",
-            allow_patterns=[NAME, *(entry.path for entry in manifest.files)],
-            delete_patterns=_stale(manifest, repo_id, token, revision, api),
+            allow_patterns=_paths(folder, manifest),
+            delete_patterns=_stale(_paths(folder, manifest), repo_id, token, revision, api),
         )
     except Exception as error:  # the classes of huggingface_hub's HTTP client differ from version to version
         raise OutputError(
@@ -90,14 +92,19 @@ def _upload(
     return str(commit)
 
 
-def _stale(manifest: PackageManifest, repo_id: str, token: str, revision: str | None, api: Any) -> list[str]:
-    """Returns the paths that the manifest of the package in the repository lists and this one does not."""
+def _paths(folder: Path, manifest: PackageManifest) -> list[str]:
+    """Returns the paths of all that is uploaded: bytes as they are, since the signature is over them."""
+    return [*(name for name in BESIDE if (folder / name).is_file()), *(entry.path for entry in manifest.files)]
+
+
+def _stale(paths: list[str], repo_id: str, token: str, revision: str | None, api: Any) -> list[str]:
+    """Returns the paths of the package in the repository that are not among `paths`, those of this one."""
     try:
         path = api.hf_hub_download(repo_id, NAME, revision=revision, token=token)
         earlier = {entry["path"] for entry in json.loads(Path(path).read_text(encoding="utf-8"))["files"]}
     except Exception:  # the repository holds no package of nemoport; a fault of the network shows in the upload
         return []
-    stale = earlier - {entry.path for entry in manifest.files}
+    stale = earlier.union(BESIDE).difference(paths)
     return sorted(path for path in stale if not set(path) & set("*?["))  # paths only: the Hub takes patterns
 
 

@@ -14,11 +14,12 @@ from nemoport.hub_id import split_hub_id
 
 @dataclass(frozen=True)
 class Licence:
-    """A licence of weights. url: of its text."""
+    """A licence of weights. url: of its text; spdx: its SPDX id, "" where none is known."""
 
     name: str
     url: str
     attribution: bool  # the licence asks to name the author
+    spdx: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class BaseModel:
 
 
 LICENCES = {
-    "apache-2.0": Licence("Apache License 2.0", "https://www.apache.org/licenses/LICENSE-2.0", attribution=False),
+    "apache-2.0": Licence("Apache License 2.0", "https://www.apache.org/licenses/LICENSE-2.0", False, "Apache-2.0"),
     "cc-by-4.0": Licence(
-        "Creative Commons Attribution 4.0 International", "https://creativecommons.org/licenses/by/4.0/", attribution=True
+        "Creative Commons Attribution 4.0 International", "https://creativecommons.org/licenses/by/4.0/", True, "CC-BY-4.0"
     ),
 }
 # As cards of packages made from these models state. A licence that the caller states replaces it: a revision may change it.

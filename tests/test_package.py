@@ -117,7 +117,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_layout_is_the_published_one(packed):
     graphs = ["encoder_model.onnx", "encoder_model.onnx.data", "decoder_model.onnx", "decoder_model.onnx.data"]
     shared = ["filterbank.bin", "filterbank.meta", "tokens.txt", "preprocessor.config", "tokenizer.model", "frontend.onnx"]
-    wanted = ["README.md", "LICENSE", "manifest.json", "config.json", *(f"shared/{name}" for name in shared)]
+    wanted = ["README.md", "LICENSE", "manifest.json", "SHA256SUMS", "sbom.cdx.json", "config.json"]
+    wanted += [f"shared/{name}" for name in shared]
     wanted += [f"{variant}/{name}" for variant in ("fp32", "int8-dynamic") for name in [*graphs, "manifest.json"]]
     assert sorted(contents(packed)) == sorted(wanted)
     assert not [path for path in packed.rglob("*") if path.is_symlink()]
@@ -129,7 +130,7 @@ def test_manifest_lists_everything(packed):
     manifest = PackageManifest.read(packed)
     files = contents(packed)
     assert {entry.path: entry.bytes for entry in manifest.files} == {
-        path: len(content) for path, content in files.items() if path != "manifest.json"
+        path: len(content) for path, content in files.items() if path not in ("manifest.json", "SHA256SUMS")
     }
     assert manifest.checkpoint_sha256 == Artifact.open(packed / "fp32").manifest.checkpoint_sha256
     assert (manifest.name, manifest.licence, manifest.base_model, manifest.layout) == ("streaming-en", "apache-2.0", "", "native")
@@ -482,7 +483,7 @@ def test_command_of_the_card_runs(packed):
 def test_verify_says_what_it_checked(packed):
     lines = verify(packed)
     assert len(lines) == 4
-    assert "19 files" in lines[1] and "fp32: loads in onnxruntime" in lines[2] and lines[3].startswith("int8-dynamic: ")
+    assert "20 files" in lines[1] and "fp32: loads in onnxruntime" in lines[2] and lines[3].startswith("int8-dynamic: ")
 
 
 def test_verify_needs_neither_torch_nor_onnx(packed):
@@ -503,7 +504,7 @@ def test_verify_of_a_part(damaged):
     (damaged / ".gitattributes").write_text("*.onnx filter=lfs")
     (damaged / ".cache" / "huggingface").mkdir(parents=True)
     (damaged / ".cache" / "huggingface" / "x.lock").write_text("")
-    assert "14 files" in verify(damaged, ["fp32"])[1]
+    assert "15 files" in verify(damaged, ["fp32"])[1]
     with pytest.raises(ArtifactError, match="int8-dynamic/encoder_model.onnx: missing"):
         verify(damaged)
     with pytest.raises(UsageError, match="no variant fp16"):
@@ -548,6 +549,7 @@ def rewrite(folder: Path, raw: dict) -> None:
 
     raw.pop("digest", None)
     write_json(folder / "manifest.json", {**raw, "digest": digest_json(raw)})
+    PackageManifest.read(folder).write(folder)  # and SHA256SUMS
 
 
 def other_variant(folder: Path) -> None:
@@ -697,7 +699,7 @@ def test_upload_removes_what_an_earlier_package_had(packed, tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps(raw))
     api = FakeApi(earlier=tmp_path / "manifest.json")
     publish(packed, "someone/model", token="hf_x", api=api)
-    assert api.calls[-1][2]["delete_patterns"] == ["int4/encoder_model.onnx"]
+    assert api.calls[-1][2]["delete_patterns"] == ["int4/encoder_model.onnx", "model.sig"]
 
 
 @pytest.mark.parametrize("call", ["create_repo", "upload_folder"])

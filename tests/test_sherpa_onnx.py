@@ -216,7 +216,7 @@ def test_what_cannot_be_cut(damage, named, streaming):
 def test_files_and_metadata(streaming_package, offline_package, streaming):
     for folder in (streaming_package, offline_package):
         names = {f"{part}{suffix}.onnx" for part in ("encoder", "decoder", "joiner") for suffix in ("", ".fp16", ".int8-weight")}
-        beside = {"tokens.txt", "config.json", "README.md", "LICENSE", "manifest.json"}
+        beside = {"tokens.txt", "config.json", "README.md", "LICENSE", "manifest.json", "SHA256SUMS", "sbom.cdx.json"}
         assert {p.name for p in folder.iterdir()} == names | beside
         lines = (folder / "tokens.txt").read_text().splitlines()
         assert lines[-1] == f"<blk> {len(lines) - 1}"

@@ -1,5 +1,5 @@
 """The command line. Its modules parse and print, nothing else. Exit code 0: done, 1: a gate failed, 2: unusable input, 3: a fault
-of nemoport itself."""
+of nemoport itself, 130: Ctrl-C, 143: SIGTERM."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import argparse
 import sys
 import traceback
 
-from nemoport.cli import export, kind, oracle, package, publish, quantize, sensitivity, shard, transcribe, validate, verify
+from nemoport.cli import export, kind, oracle, package, publish, quantize, sensitivity, shard, sign, transcribe, validate, verify
+from nemoport.ending import orderly_end
 from nemoport.errors import NemoportError
+from nemoport.text import printable
 
 FAULT = 3  # Python's own exit code for a traceback is 1, which is the verdict of a gate
 
@@ -22,6 +24,7 @@ COMMANDS = (  # in the order of `nemoport --help`
     package.COMMAND,
     shard.COMMAND,
     verify.COMMAND,
+    sign.COMMAND,
     publish.COMMAND,
     transcribe.COMMAND,
 )
@@ -31,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one subcommand and returns the exit code. arguments: by default those of the process."""
     options = parser().parse_args(arguments)
     try:
-        return options.run(options) or 0
+        with orderly_end():
+            return options.run(options) or 0
     except NemoportError as error:
         print(f"nemoport: {error}", file=sys.stderr)
         return error.exit_code
@@ -39,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # `nemoport transcribe ... | head`
         return 141
+    except OSError as error:  # a name that no file can have, a place that may not be read
+        print(f"nemoport: {printable(str(error))}", file=sys.stderr)
+        return NemoportError.exit_code
     except Exception as error:
         traceback.print_exc()
         print(f"nemoport: a fault of nemoport itself ({type(error).__name__}). Report it with the lines above.", file=sys.stderr)

@@ -10,10 +10,25 @@ from nemoport.cli.options import VARIANTS
 
 
 def run(options: argparse.Namespace) -> None:
-    from nemoport.package.verify import verify
+    signer = (options.key, options.identity, options.issuer)
+    if options.signature or signer != (None, None, None):
+        from nemoport.package.signature import Signer, verify_signed
 
-    for line in verify(options.folder, options.variants):
+        lines = verify_signed(options.folder, Signer(*signer), options.variants)
+    else:
+        from nemoport.package.verify import verify
+
+        lines = verify(options.folder, options.variants)
+    for line in lines:
         print(line)
 
 
-COMMAND = Command("verify", "check a package's files against its manifest", (option("folder", type=Path), VARIANTS), run)
+SIGNED_BY = (
+    option("--signature", action="store_true", help="check who signed it too, as one of these says:"),
+    option("--key", type=Path, metavar="PEM", help="the publisher's public key"),
+    option("--identity", help="who signed keyless: an e-mail address, or the address of a workflow"),
+    option("--issuer", help="address of the OpenID provider that states the identity"),
+)
+COMMAND = Command(
+    "verify", "check a package's files against its manifest", (option("folder", type=Path), VARIANTS, *SIGNED_BY), run
+)
