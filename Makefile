@@ -42,7 +42,7 @@ PARALLEL    := -n 2 --dist loadfile
 test test-all: export OMP_NUM_THREADS = 1
 
 .PHONY: help setup setup-litert demo oracle export fp16 sensitivity validate package verify publish test test-all lint bench \
-        lock licences audit accuracy reference clean
+        lock licences audit accuracy reference fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -108,6 +108,9 @@ test: setup ## the tests that finish in minutes
 test-all: setup ## and the slow ones
 	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
+fuzz: setup ## a million mutated inputs through every parser (minutes on two free cores); see tests/fuzz/
+	cd tests && "$(CURDIR)/$(BIN)/python" -m fuzz
+
 lint: setup ## ruff check and format, types (pyright), layers (import-linter)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
@@ -125,6 +128,7 @@ LOCK := .venv-release/bin/uv pip compile --quiet --no-config --system-certs --un
     --no-annotate --custom-compile-command "make lock" --output-file
 lock: .venv-release/installed ## requirements*.txt anew: the versions of constraints*.txt with hashes, for Python 3.11 to 3.13
 	$(LOCK) requirements.txt --extra dev --extra litert --constraint constraints.txt pyproject.toml
+	$(LOCK) requirements-use.txt --constraint constraints.txt pyproject.toml
 	$(LOCK) requirements-litert.txt --no-deps constraints-litert.txt
 
 licences: setup ## docs/licences.md anew

@@ -16,7 +16,7 @@ from typing import Any
 
 from nemoport.errors import ArtifactError, OutputError, UsageError, first_line
 from nemoport.files import sha256_file, write_bytes
-from nemoport.package.manifest import ATTRIBUTES, NAME, SIGNATURE, SUMS, PackageManifest, is_plain
+from nemoport.package.manifest import ATTRIBUTES, NAME, SIGNATURE, SUMS, PackageManifest
 from nemoport.package.verify import verify
 from nemoport.text import clipped
 
@@ -81,11 +81,11 @@ def verify_signed(folder: Path, signer: Signer, variants: Sequence[str] | None =
     cannot be reached; and what `verify` raises.
     """
     path = Path(folder) / SIGNATURE
-    if not path.is_file() or not is_plain(path) or path.stat().st_size > MOST_BYTES:
+    if not path.is_file() or path.stat().st_size > MOST_BYTES:
         raise ArtifactError(
             f"{folder} is not signed.",
             expected=f"the signature {SIGNATURE}, a file of at most {MOST_BYTES} bytes",
-            found="no such file",
+            found="no such file" if not path.exists() else "something else",
             todo="ask its publisher, or verify it without --signature, which finds damage only",
         )
     config = _module("verifying").Config().set_hashing_config(_Hashes(Path(folder)))
