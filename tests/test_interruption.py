@@ -1,5 +1,6 @@
 """Deaths at every rename, kills, SIGTERM and Ctrl-C: what is there is whole, and the next run removes what was left."""
 
+import errno
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from nemoport import partial
 from nemoport.artifact import Artifact, Recipe
 from nemoport.errors import OutputError
 from nemoport.export.build import build_variant
@@ -62,11 +64,27 @@ def test_only_what_a_dead_process_left_is_removed(tmp_path):
     assert names(tmp_path) == ["b"]
 
 
-def test_a_process_does_not_remove_its_own_work(tmp_path):
+@pytest.mark.parametrize("locks", [True, False], ids=["locks", "locks that do not exclude the own process"])
+def test_a_process_does_not_remove_its_own_work(tmp_path, monkeypatch, locks):
+    if not locks:
+        monkeypatch.setattr(partial, "_lock", lambda descriptor: None)
     with partial_folder(tmp_path, "a") as one, partial_folder(tmp_path, "a") as other:
         sweep(tmp_path)
         assert one.is_dir() and other.is_dir() and one != other
     assert names(tmp_path) == []
+
+
+def test_without_locks_work_goes_on_and_nothing_is_removed(tmp_path, monkeypatch):
+    def none(descriptor):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    process = started(AT_WORK, tmp_path / "a")
+    process.kill()
+    process.communicate()
+    left = names(tmp_path)
+    monkeypatch.setattr(partial, "_lock", none)
+    write_bytes(tmp_path / "b", b"content")
+    assert names(tmp_path) == sorted([*left, "b"])
 
 
 def test_what_is_not_ours_stays(tmp_path):
@@ -281,14 +299,14 @@ def test_no_worker_outlives_its_parent(tmp_path, number, code):
 def test_random_kills_of_cheap_stages(reference_checkpoint, tmp_path):
     """The short form of bench/interruption.py."""
     pytest.importorskip("torch")
-    counts = ["--kills", "4", "--terms", "2", "--interrupts", "2", "--work", str(tmp_path)]
+    counts = ["--kills", "3", "--terms", "2", "--interrupts", "1", "--work", str(tmp_path)]
     command = [sys.executable, ROOT / "bench" / "interruption.py", *counts, "--checkpoint", str(reference_checkpoint.path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     stages = ["--stage", "export", "--stage", "int8-weight"]
     run = subprocess.run([*command, *stages], capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stdout + run.stderr
     outcomes = [json.loads(line) for line in (tmp_path / "outcomes.jsonl").read_text().splitlines()]
-    assert len(outcomes) == 8 and any(outcome["ended"] for outcome in outcomes)
+    assert len(outcomes) == 6 and any(outcome["ended"] for outcome in outcomes)
 
 
 def test_a_file_that_is_right_is_not_written_again(tmp_path):

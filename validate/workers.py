@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,8 +13,6 @@ from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
-
-from nemoport.ending import orderly_end
 
 SECONDS_TO_END = 5.0  # after which a worker that is deep in a library is ended as it is
 T = TypeVar("T")
@@ -57,11 +56,16 @@ def end_with_parent(stop: Any = None) -> None:  # a Connection, or on Windows a 
 
 
 def _orderly(work: Callable[[T], R], task: T) -> R:
+    signal.signal(signal.SIGTERM, _end)
     try:
-        with orderly_end():
-            return work(task)
+        return work(task)
     except SystemExit:
         os._exit(1)  # the executor would take it for a result, and begin the next task
+
+
+def _end(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the executor repeats it when another worker has ended: too early for this one
+    sys.exit(1)
 
 
 def _interrupt_main() -> None:
