@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nemoport.export.apple.steady import steady_asset, steady_functions
 from nemoport.export.apple.trace import AppleParameters, Traced, file_roles, resolved, trace, write_metadata
 from nemoport.export.target import Source, Target
 from nemoport.progress import Progress
@@ -44,7 +45,10 @@ def save(traced: Traced, path: Path) -> None:
         input_names=list(traced.graph.inputs),
         output_names=list(traced.graph.outputs),
     )
-    converter.to_coreai().save_asset(path.resolve()).update_metadata(_dateless)
+    with steady_functions(path.name):
+        program = converter.to_coreai()
+    program.save_asset(path.resolve()).update_metadata(_dateless)
+    steady_asset(path)
 
 
 def _dateless(metadata) -> None:

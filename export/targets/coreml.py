@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemoport.apple.graphs import CONFORMER, JOINT
+from nemoport.export.apple.steady import steady_package, steady_program
 from nemoport.export.apple.trace import AppleParameters, file_roles, resolved, trace, write_metadata
 from nemoport.export.target import Source, Target
 from nemoport.interface import Interface, Tensor
@@ -63,8 +64,10 @@ def convert(source: Source, folder: Path, parameters: CoreMLParameters, progress
         progress(f"{NAME}: {NAMES[name]}")
         one = traced.pop(name)
         program = one.program.run_decompositions({})
+        steady_program(program)
         torch.export.save(program, folder / f"{NAMES[name]}{PROGRAM_SUFFIX}")
         package(name, program, one.graph, parameters).save(str(folder / f"{NAMES[name]}{PACKAGE_SUFFIX}"))
+        steady_package(folder / f"{NAMES[name]}{PACKAGE_SUFFIX}")
     files = {name: f"{NAMES[name]}{PACKAGE_SUFFIX}" for name in NAMES}
     write_metadata(folder, source.checkpoint, NAME, parameters, channels, files)
     return file_roles(folder)
