@@ -1,8 +1,7 @@
 """INT8 with activation ranges found at run time: signed per-channel weights, MatMuls with constant weights only.
 
-Made from the smoothed graph (see smoothing.py): a range is that of the whole tensor, so one outlier channel takes the
-resolution of all. For the same reason the result of a stream depends, in the last bits of 8, on the streams that share its
-batch.
+Made from the smoothed graph (see smoothing.py): a range is that of all channels, so one outlier channel takes the resolution of
+all. Each row has its own (see row_ranges.py), so that no stream depends on those that share its batch.
 """
 
 from __future__ import annotations
@@ -16,12 +15,14 @@ from nemoport.graph_file import save_model
 from nemoport.progress import Progress
 from nemoport.quantize.graph import check_quantized, halve_decoder, layer_matmuls, metadata, scratch_copy
 from nemoport.quantize.precision import Precision
+from nemoport.quantize.row_ranges import by_row
 from nemoport.quantize.saturation import PAIR_LIMIT, replace_weights
 from nemoport.speech.corpus import Corpus
 
 
 @dataclass(frozen=True)
 class Parameters:
+    by_row: bool = True  # else a range is that of all frames of all streams, as onnxruntime has it
     per_channel: bool = True
     pair_limit: int | None = PAIR_LIMIT  # see saturation.py
     parent: str = "smoothed"
@@ -51,6 +52,8 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
     check_quantized(quantized_nodes(model), wanted)
     if parameters.pair_limit is not None:
         replace_weights(model, parent, wanted, parameters.pair_limit)
+    if parameters.by_row:
+        by_row(model)
     save_model(model, folder / ENCODER, metadata(structure))
     halve_decoder(parent, folder)
 
@@ -66,8 +69,10 @@ PRECISION = Precision(
     needs_calibration=False,
     made_of=attrgetter("parent"),
     comparisons={
-        "int8-dynamic-plain": Parameters(parent="fp32"),
-        "int8-dynamic-per-tensor": Parameters(parent="fp32", per_channel=False, pair_limit=None),  # u8, as published ones are
+        "int8-dynamic-plain": Parameters(parent="fp32", by_row=False),
+        "int8-dynamic-by-batch": Parameters(by_row=False),
+        # u8, as published ones are.
+        "int8-dynamic-per-tensor": Parameters(by_row=False, parent="fp32", per_channel=False, pair_limit=None),
         "int8-dynamic-full-range": Parameters(pair_limit=None),
     },
 )

@@ -21,7 +21,10 @@ from nemoport.export.checkpoint import read_checkpoint
 from nemoport.quantize import build_variant, int8_dynamic, int8_static, precisions
 from nemoport.quantize import saturation as pairs
 from nemoport.quantize.graph import check_quantized, constant_matmuls, layer_matmuls
+from nemoport.quantize.row_ranges import by_row
+from nemoport.recognizer import Recognizer
 from nemoport.reference.random_checkpoint import write
+from nemoport.stream import advance
 
 LAYER = [
     "feed_forward1/linear1",
@@ -172,9 +175,77 @@ def test_weights_are_signed_symmetric_and_per_channel(variant, request):
 
 def test_dynamic_ranges_are_found_at_run_time(dynamic):
     model = encoder_of(dynamic)
-    read = {n.input[0] for n in model.graph.node if n.op_type == "MatMulInteger"}
-    made = {n.output[0] for n in model.graph.node if n.op_type == "DynamicQuantizeLinear"}  # u8, by its definition
+    read = {n.input[0]: n.input[2] for n in model.graph.node if n.op_type == "MatMulInteger"}
+    made = {n.output[0]: n.input[2] for n in model.graph.node if n.op_type == "QuantizeLinear"}
     assert read == made and len(made) == 54  # K and V read one tensor
+    behind_silu = [name for name, zero in made.items() if zero == "row.bottom"]
+    assert len(behind_silu) == 18 and all("feed_forward" in name or "/conv/" in name for name in behind_silu)
+    kinds = {i.name: numpy_helper.to_array(i).dtype for i in model.graph.initializer}
+    assert {kinds[zero] for zero in made.values()} == {np.dtype(np.uint8)}
+
+
+def products_by_row(x, w):
+    """What row_ranges.py states of an activation f32 [rows, in] that is symmetric, and of one behind a SiLU."""
+    scale = np.maximum(np.abs(w).max(0), 1e-30) / 127
+    w8 = np.round(w / scale)
+    s = np.maximum(np.abs(x).max(-1, keepdims=True), 1e-30) / 127
+    silu = x / (1 + np.exp(-x))
+    low, high = silu.min(-1, keepdims=True), silu.max(-1, keepdims=True)
+    t = np.maximum(high - low, 1e-30) / 255
+    symmetric = s * (np.clip(np.round(x / s), -128, 127) @ w8) * scale
+    return symmetric, t * (np.round((silu - low) / t) @ w8) * scale + low * (w8.sum(0) * scale)
+
+
+def test_a_row_has_its_own_range(tmp_path):
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((64, 32)).astype(np.float32)
+    make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    nodes = [
+        make("MatMul", ["x", "w"], ["a"], "a"),
+        make("Sigmoid", ["x"], ["g"]),
+        make("Mul", ["x", "g"], ["silu"]),
+        make("MatMul", ["silu", "w"], ["b"], "b"),
+    ]
+    shapes = [info(name, TensorProto.FLOAT, [None, None, 32]) for name in "ab"]
+    given = info("x", TensorProto.FLOAT, [None, None, 64])
+    graph = onnx.helper.make_graph(nodes, "g", [given], shapes, [numpy_helper.from_array(w, "w")])
+    fp32, int8 = tmp_path / "fp32.onnx", tmp_path / "int8.onnx"
+    onnx.save(onnx.helper.make_model(graph, ir_version=9, opset_imports=[onnx.helper.make_opsetid("", 17)]), fp32)
+    options = {"MatMulConstBOnly": True}
+    quantize_dynamic(fp32, int8, weight_type=QuantType.QInt8, per_channel=True, extra_options=options)
+    model = onnx.load(int8)
+    by_row(model)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = (rng.standard_normal((2, 5, 64)) * np.geomspace(1e-3, 100, 10).reshape(2, 5, 1)).astype(np.float32)
+    x[1, 2] = 0
+    found = session.run(None, {"x": x})
+    for one, expected in zip(found, products_by_row(x.astype(np.float64), w), strict=True):
+        assert np.abs(one - expected).max(-1) == pytest.approx(0, abs=2e-4 * np.abs(expected).max())
+        assert not one[1, 2].any()
+    for row in np.ndindex(2, 5):  # alone, each gives the same bits
+        alone = session.run(None, {"x": x[row][None, None]})
+        assert all(np.array_equal(a[0, 0], one[row]) for a, one in zip(alone, found, strict=True))
+
+
+@pytest.mark.parametrize("variant", ["int8-dynamic", "int8-dynamic-by-batch"])
+def test_a_loud_neighbour_changes_nothing(variant, copy, manifest, eval_corpus):
+    """But where a range is that of the batch."""
+    recognizer = Recognizer.open(build_variant(copy, variant, manifest, progress=quiet).folder, threads=1)
+    samples = eval_corpus.utterances[0].samples()
+    noise = (3 * np.random.default_rng(0).standard_normal(len(samples))).clip(-8, 8).astype(np.float32)
+
+    def frames(*audio):
+        streams = [recognizer.stream() for _ in audio]
+        for stream, one in zip(streams, audio, strict=True):
+            stream.push(one)
+            stream.close()
+        out = []
+        while streams[0].chunks:
+            out.append(advance(recognizer.session, streams)[0])
+        return np.concatenate(out)
+
+    same = np.array_equal(frames(samples), frames(samples, noise))
+    assert same == (variant != "int8-dynamic-by-batch")
 
 
 def test_static_activations_are_u8_with_the_calibrated_ranges(static):
@@ -253,7 +324,7 @@ def test_manifest_says_how_and_from_what(dynamic, static, manifest):
     assert static.manifest.recipe.parent == "fp32"
     parameters = static.manifest.recipe.parameters
     assert parameters["method"] == "percentile" and parameters["streams"]["cold"] is False
-    assert dynamic.manifest.recipe.parameters == {"per_channel": True, "pair_limit": 128, "parent": "smoothed"}
+    assert dynamic.manifest.recipe.parameters == {"by_row": True, "per_channel": True, "pair_limit": 128, "parent": "smoothed"}
     parent = Artifact.open(static.folder.parent / "fp32")
     assert static.manifest.parent_digest == parent.manifest.digest
     props = {p.key: p.value for p in onnx.load(static.encoder, load_external_data=False).metadata_props}
