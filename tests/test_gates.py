@@ -267,7 +267,7 @@ def test_workers_end_with_whoever_started_them(tmp_path):
             import time
             from concurrent.futures import ProcessPoolExecutor
             from multiprocessing import get_context
-            from nemoport.validate.run import end_with_parent
+            from nemoport.validate.workers import end_with_parent
 
             if __name__ == "__main__":
                 with ProcessPoolExecutor(1, get_context("spawn"), initializer=end_with_parent) as pool:
