@@ -120,8 +120,8 @@ class Recognizer:
         """Transcribes recordings, up to `streams` at once in one batch: as one ends, the next one joins. Yields a hypothesis for
         each, in order of ending.
 
-        utterances: (id, f32 [n], mono, at `sample_rate_hz`); packet_samples: samples that are fed at a time, 0 for all at once.
-        Raises AudioError for samples that cannot be used.
+        utterances: (id, f32 [n], mono, at `sample_rate_hz`); packet_samples: samples that are fed at a time, 0 for as
+        many as suit the model. Raises AudioError for samples that cannot be used.
         """
         done = transcribe(self.session, utterances, self.stream, self.pass_s, streams, packet_samples)
         yield from (self._hypothesis(recording) for recording in done)

@@ -117,7 +117,7 @@ class Stream:
 
     def _new(self, end: int) -> list[int]:
         start, self._returned = self._returned, end
-        return self.tokens[start:end]
+        return self.tokens[start:end] if end > start else []  # a beam joins its tokens anew: hours of them for each packet
 
 
 def advance(session: Session, streams: list[Stream]) -> list[np.ndarray]:

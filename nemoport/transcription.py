@@ -14,6 +14,7 @@ from nemoport.spec import ModelSpec
 from nemoport.stream import Stream, advance
 
 PASS_S, OVERLAP_S = 390.0, 15.0  # the longest pass of an offline model, as published, and the overlap of two windows
+PACKET_S = 60  # fed to a streaming model at a time: the mel frames and windows of hours would be held at once
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,11 @@ def transcribe(
     """Runs up to `streams` recordings at once in one batch: as one ends, the next one joins. Yields them in order of ending.
 
     utterances: (id, f32 [n] at the model's rate); new_stream: returns a stream of `session`; pass_s: longest pass of an offline
-    model in seconds; packet_samples: samples that are fed at a time, 0 for all at once. Raises AudioError, UsageError.
+    model in seconds; packet_samples: samples that are fed at a time, 0 for as many as suit the model. Raises AudioError,
+    UsageError.
     """
+    if session.spec.streaming and not packet_samples:
+        packet_samples = PACKET_S * session.spec.frontend.sample_rate_hz
     waiting = iter(utterances)
     running: list[Recording] = []
     while True:

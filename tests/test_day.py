@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nemoport.beam import Beam, BeamSearch
 from nemoport.recognizer import Recognizer
+from nemoport.stream import Stream
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "bench"))
 from day import problems  # noqa: E402
@@ -101,3 +103,23 @@ def test_silence_leaves_only_the_last_words_behind(recognizer, scenes):
             live.feed(clip)
     old_probe, fresh_probe = (live.since(start) for live, start in zip((old, fresh), starts, strict=True))
     assert old_probe == fresh_probe and len(fresh_probe[0]) > 40
+
+
+def test_a_long_recording_is_fed_by_the_minute(recognizer, scenes, monkeypatch):
+    """Its mel frames and windows would take three times its memory, all at once."""
+    samples = np.concatenate([*scenes.pieces(130 * 16000)])
+    sizes, push = [], Stream.push
+    monkeypatch.setattr(Stream, "push", lambda self, packet: sizes.append(len(packet)) or push(self, packet))
+    by_the_minute, at_once = (next(recognizer.transcribe([("a", samples)], packet_samples=n)) for n in (0, len(samples)))
+    assert sizes == [60 * 16000, 60 * 16000, 10 * 16000, 130 * 16000]
+    assert (by_the_minute.tokens, by_the_minute.token_seconds) == (at_once.tokens, at_once.token_seconds)
+
+
+def test_a_beam_joins_its_tokens_only_for_new_ones(recognizer, scenes, monkeypatch):
+    """The list of a day's tokens is long, and most packets complete no chunk."""
+    stream = Recognizer(recognizer.session, recognizer._filterbank, recognizer._pieces, 6, search=BeamSearch(2)).stream()
+    reads, tokens = [], Beam.tokens.fget
+    monkeypatch.setattr(Beam, "tokens", property(lambda self: reads.append(1) or tokens(self)))
+    clip = scenes.clips["plain"][0]
+    returned = [stream.feed(clip[at : at + 160]) for at in range(0, len(clip), 160)]
+    assert 0 < sum(map(bool, returned)) == len(reads) < 10
