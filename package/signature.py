@@ -52,7 +52,7 @@ def sign(folder: Path, key: Path | None = None) -> list[str]:
     key: file of an elliptic private key (PEM: P-256, P-384 or P-521); None: keyless, by Sigstore, which asks for an OpenID login
     or takes the one of a CI job. Raises ArtifactError (damaged package), UsageError (no such key), OutputError (Sigstore).
     """
-    config = _module("signing").Config().set_hashing_config(_Hashes(Path(folder)))
+    config = _module("signing").Config().set_hashing_config(_Hashes(folder))
     if key is not None:
         password = os.environ.get(PASSWORD, "").encode() or None
         _keyed(lambda: config.use_elliptic_key_signer(private_key=key, password=password), key, "private")
@@ -80,7 +80,7 @@ def verify_signed(folder: Path, signer: Signer, variants: Sequence[str] | None =
     Raises ArtifactError where there is no signature, or it is not of this package or not by `signer`; OutputError where Sigstore
     cannot be reached; and what `verify` raises.
     """
-    path = Path(folder) / SIGNATURE
+    path = folder / SIGNATURE
     if not path.is_file() or path.stat().st_size > MOST_BYTES:
         raise ArtifactError(
             f"{folder} is not signed.",
@@ -88,7 +88,7 @@ def verify_signed(folder: Path, signer: Signer, variants: Sequence[str] | None =
             found="no such file" if not path.exists() else "something else",
             todo="ask its publisher, or verify it without --signature, which finds damage only",
         )
-    config = _module("verifying").Config().set_hashing_config(_Hashes(Path(folder)))
+    config = _module("verifying").Config().set_hashing_config(_Hashes(folder))
     if signer.key is not None:
         _keyed(lambda: config.use_elliptic_key_verifier(public_key=signer.key), signer.key, "public")
         by = f"with the key {signer.key}"
