@@ -185,7 +185,7 @@ class Artifact:
 
 
 def _read_config(folder: Path) -> RuntimeConfig:
-    return read_config(folder.parent, "keep the variant's folder beside its config.json")
+    return read_config(folder.parent, "keep the variant's folder beside its config.json, or run `nemoport export` again")
 
 
 def verify_entries(folder: Path, entries: Iterable[FileEntry]) -> None:

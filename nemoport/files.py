@@ -157,10 +157,9 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
     except OSError as error:
         raise _unwritable("The folder for temporary files (TMPDIR)", error) from error
     sweep(parent)
-    made = ExitStack()
-    with made:
+    with ExitStack() as stack:
         with _explained(parent):
-            partial = made.enter_context(partial_folder(parent, "nemoport"))
+            partial = stack.enter_context(partial_folder(parent, "nemoport"))
             (partial / _CONTENT).mkdir()
         with _full_disk_explained(parent, partial):
             yield partial / _CONTENT
