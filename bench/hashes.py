@@ -2,11 +2,10 @@
 
     python bench/hashes.py --out /tmp/after --against /tmp/before [--checkpoints streaming-en] [--code OTHER_TREE]
 
-Builds every ONNX and OpenVINO variant of the reference checkpoints by the command line, on one thread, into OUT, and writes
-OUT/<checkpoint>.json: file -> sha256, and the digests of recipes. AGAINST: such a folder of another run on the same machine;
-what differs is printed, and the exit code is 1. CODE: a folder whose `nemoport` package is run in the place of the installed
-one, such as the `build/tree` of another working copy. Core AI and Core ML assets differ from run to run and are left out.
-Takes 20 minutes of processor time.
+Builds every ONNX variant of the reference checkpoints, and those of TARGETS, by the command line, on one thread, into OUT, and
+writes OUT/<checkpoint>.json: file -> sha256, and the digests of recipes. AGAINST: such a folder of another run on the same
+machine; what differs is printed, and the exit code is 1. CODE: a folder whose `nemoport` package is run in the place of the
+installed one, such as the `build/tree` of another working copy. Takes 25 minutes of processor time.
 """
 
 from __future__ import annotations
@@ -26,10 +25,14 @@ PRECISIONS = (
     "fp16", "smoothed", "int8-dynamic", "int8-dynamic-per-tensor", "int8-static", "int8-static-cold", "int8-smoothquant",
     "int8-smoothquant-signed", "int8-weight", "int4-weight", "int4-mixed",
 )  # fmt: skip
-OPENVINO = ("fp32", "fp16", "int8", "kv-fp32", "kv-int8", "kv-int8-dynamic", "stateful-fp32", "stateful-int8")
+TARGETS = {
+    "openvino": ("fp32", "fp16", "int8", "kv-fp32", "kv-int8", "kv-int8-dynamic", "stateful-fp32", "stateful-int8"),
+    "coreai": ("fp32", "fp16"),
+    "coreml": ("fp32", "fp16", "int8", "int4"),
+}
 
 
-def commands(name: str, build: Path) -> Iterator[list[str]]:
+def commands(name: str, build: Path, targets: list[str]) -> Iterator[list[str]]:
     """The calls of the command line that make everything of a checkpoint."""
     checkpoint, audio = REFERENCE / "checkpoints" / f"{name}.nemo", REFERENCE / "audio" / f"{SPEECH[name]}.jsonl"
     export = ["export", "--checkpoint", str(checkpoint), "--build", str(build)]
@@ -37,7 +40,8 @@ def commands(name: str, build: Path) -> Iterator[list[str]]:
         yield [*export, "--contract", "kv" if prefix else "nemo"]  # the name that older code knows too
         yield from (["quantize", f"{prefix}{one}", "--build", str(build), "--calibration", str(audio)] for one in PRECISIONS)
     if name != "offline-tdt":
-        yield from ([*export, "--target", "openvino", "--precision", precision] for precision in OPENVINO)
+        for target in targets:
+            yield from ([*export, "--target", target, "--precision", precision] for precision in TARGETS[target])
 
 
 def hashes(build: Path) -> dict[str, str]:
@@ -55,12 +59,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--against", type=Path)
     parser.add_argument("--checkpoints", nargs="+", default=list(SPEECH), choices=list(SPEECH))
+    parser.add_argument("--targets", nargs="*", default=list(TARGETS), choices=list(TARGETS))
     parser.add_argument("--code", type=Path)
     options = parser.parse_args()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"PYTHONPATH": str(options.code)} if options.code else {})}
     compared = differing = 0
     for name in options.checkpoints:
-        for command in commands(name, options.out / name):
+        for command in commands(name, options.out / name, options.targets):
             print(name, *command[:2], command[-1], flush=True)
             subprocess.run(
                 [sys.executable, "-P", "-m", "nemoport.cli", *command], env=environment, check=True, capture_output=True
