@@ -91,16 +91,16 @@ def test_record_holds_every_lookahead_and_says_something(oracle, reference_check
 def test_nothing_is_recorded_twice(oracle, reference_checkpoint, eval_corpus, tmp_path, monkeypatch):
     build = tmp_path / "build"
     shutil.copytree(oracle.folder.parent, build / "oracle")
-    restored = []
-    restore = nemo.restore
-    monkeypatch.setattr(nemo, "restore", lambda checkpoint: restored.append(1) or restore(checkpoint))
+    started = []
+    start = recording.in_nemo
+    monkeypatch.setattr(recording, "in_nemo", lambda *task: started.append(1) or start(*task))
     again = record_oracle(reference_checkpoint, eval_corpus, build)
-    assert not restored
+    assert not started
     assert again.digest == oracle.digest
     (again.folder / f"{OFFLINE}-6.json").unlink()  # as if killed before this run was complete
     before = {p.name: p.stat().st_mtime_ns for p in again.folder.iterdir() if "-6" not in p.name}
     resumed = record_oracle(reference_checkpoint, eval_corpus, build)
-    assert restored == [1]
+    assert started == [1]
     assert resumed.runs[OFFLINE, 6][0].tokens == oracle.runs[OFFLINE, 6][0].tokens
     assert before == {p.name: p.stat().st_mtime_ns for p in again.folder.iterdir() if "-6" not in p.name}
 

@@ -6,15 +6,17 @@ first chunk, the first two encoder frames of every chunk dropped.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nemoport.chunker import Chunk
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.config import default_lookahead
-from nemoport.files import digest_json, read_json, scratch_folder, sha256_file, write_json
+from nemoport.files import digest_json, read_json, sha256_file, write_json
 from nemoport.frontend import LogMel, mel_filterbank
 from nemoport.progress import Progress, silent
 from nemoport.runtimes.onnxruntime.session import OnnxSession
@@ -23,10 +25,12 @@ from nemoport.speech.corpus import Corpus
 from nemoport.stream import Stream, advance
 from nemoport.tokens import detokenize
 from nemoport.validate import nemo
+from nemoport.validate.nemo_process import in_nemo
 from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle
 from nemoport.validate.score import count_all, wer_percent
 
 BATCH_UTTERANCES = 8
+ENCODER, DECODER = "encoder-x.onnx", "decoder_joint-x.onnx"  # as NeMo names them
 
 
 @dataclass(frozen=True)
@@ -55,25 +59,45 @@ def record_baseline(
     choice. Raises UsageError for an offline model, ArtifactError.
     """
     lookaheads = {default_lookahead(checkpoint.spec), 1} & {*checkpoint.spec.require_streaming().lookaheads}
-    rows = []
+    paths = {}
     for lookahead in sorted(lookaheads, reverse=True):
         key = digest_json([oracle.digest, sha256_file(Path(__file__)), lookahead])
-        path = build / "oracle" / f"baseline-{key[:16]}.json"
-        if not path.is_file():
-            progress(f"baseline: NeMo's own export at lookahead {lookahead}")
-            write_json(path, asdict(_measure(checkpoint, corpus, oracle, lookahead, progress, threads)))
-        rows.append(Baseline(**read_json(path, f"remove {path} and record the baseline again")))
-    return rows
+        paths[lookahead] = build / "oracle" / f"baseline-{key[:16]}.json"
+    if missing := {str(lookahead): lookahead for lookahead, path in paths.items() if not path.is_file()}:
+        task = {"task": "export", "lookaheads": list(missing.values())}
+        with in_nemo(checkpoint, task, progress) as results:
+            for name, place in results:
+                if name in missing:
+                    figures = _measure(checkpoint, corpus, oracle, missing[name], place / name, progress, threads)
+                    write_json(paths[missing[name]], asdict(figures))
+    return [Baseline(**read_json(path, f"remove {path} and record the baseline again")) for path in paths.values()]
+
+
+def export_in_nemo(checkpoint: Checkpoint, task: dict[str, Any], folder: Path, progress: Progress) -> Iterator[str]:
+    """Exports with NeMo in this process, for `record_baseline`: writes the graphs of each lookahead into a folder of its own in
+    `folder` and yields its name."""
+    for lookahead in task["lookaheads"]:
+        progress(f"baseline: NeMo's own export at lookahead {lookahead}")
+        (folder / str(lookahead)).mkdir()
+        _export(checkpoint, lookahead, folder / str(lookahead))
+        yield str(lookahead)
 
 
 def _measure(
-    checkpoint: Checkpoint, corpus: Corpus, oracle: Oracle, lookahead: int, progress: Progress, threads: int
+    checkpoint: Checkpoint,
+    corpus: Corpus,
+    oracle: Oracle,
+    lookahead: int,
+    folder: Path,
+    progress: Progress,
+    threads: int,
 ) -> Baseline:
     streaming = oracle.runs[STREAMING, lookahead]
     offline = oracle.runs.get((OFFLINE, lookahead), streaming)
-    with scratch_folder() as folder:
-        session = _exported(checkpoint, lookahead, folder, threads)
-        tokens = _transcribe(session, corpus, lookahead, progress)
+    # NeMo exports the encoder of a model with a prompt without the prompt, and does not warn of it.
+    spec = replace(checkpoint.spec, prompt=None)
+    session = OnnxSession(spec, folder / ENCODER, folder / DECODER, threads=threads)
+    tokens = _transcribe(session, corpus, lookahead, progress)
     texts = [detokenize(checkpoint.tokens, one) for one in tokens]
     references, languages = ([getattr(u, name) for u in corpus.utterances] for name in ("text", "language"))
     either = [{s.tokens, o.tokens} for s, o in zip(streaming, offline, strict=True)]
@@ -87,16 +111,13 @@ def _measure(
     )
 
 
-def _exported(checkpoint: Checkpoint, lookahead: int, folder: Path, threads: int = 0) -> OnnxSession:
+def _export(checkpoint: Checkpoint, lookahead: int, folder: Path) -> None:
     model = nemo.restore(checkpoint)
     left = checkpoint.spec.require_streaming().left_context_enc_frames
     with nemo.quiet():
         model.encoder.set_default_att_context_size([left, lookahead])
         model.set_export_config({"cache_support": "True"})
         model.export(str(folder / "x.onnx"), verbose=False)
-    # NeMo exports the encoder of a model with a prompt without the prompt, and does not warn of it.
-    spec = replace(checkpoint.spec, prompt=None)
-    return OnnxSession(spec, folder / "encoder-x.onnx", folder / "decoder_joint-x.onnx", threads=threads)
 
 
 def _transcribe(session: OnnxSession, corpus: Corpus, lookahead: int, progress: Progress) -> list[list[int]]:

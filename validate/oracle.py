@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from typing_extensions import TypedDict  # pydantic reads those of `typing` from Python 3.12 on
 
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.files import digest_json, exclusive_lock, read_json, sha256_file, sweep_leftovers, write_bytes, write_json
 from nemoport.progress import Progress, silent
+from nemoport.schema import Sha256, check, most, whole
 from nemoport.spec import ModelSpec, context_name
 from nemoport.speech.corpus import Corpus, Utterance, prompts
-from nemoport.validate import nemo, nemo_runs
+from nemoport.validate import nemo, nemo_config, nemo_runs
+from nemoport.validate.nemo_process import corpus_rows, in_nemo
 
 STREAMING, OFFLINE = "streaming", "offline"
 BATCH_UTTERANCES = 16  # utterances that stream in one batch
@@ -36,6 +40,24 @@ class Record:
     text: str
     enc_frames: int
     sampled_frames: np.ndarray
+
+
+Position = Annotated[int, whole(0, 10_000_000)]
+
+
+class _Utterance(TypedDict):
+    sha256: Sha256
+    text: Annotated[str, most(10_000_000)]
+    tokens: list[Position]
+    token_frames: list[Position]
+    enc_frames: Position
+
+
+class _Run(TypedDict):
+    """A recorded run on disk, beside its frames in the .npz file of the same name."""
+
+    frames_sha256: Sha256
+    utterances: list[_Utterance]
 
 
 @dataclass(frozen=True)
@@ -69,7 +91,7 @@ def sample_positions(enc_frames: int, lookahead: int | None) -> np.ndarray:
 
 def oracle_digest(checkpoint: Checkpoint, corpus: Corpus) -> str:
     """Digest of everything that the records depend on, the code that makes them included."""
-    code = [sha256_file(Path(module)) for module in (__file__, nemo.__file__, nemo_runs.__file__)]
+    code = [sha256_file(Path(module)) for module in (__file__, nemo.__file__, nemo_config.__file__, nemo_runs.__file__)]
     streaming = checkpoint.spec.streaming
     profile = [] if streaming is None or streaming.attention_lookahead is None else [streaming.attention_lookahead]
     return digest_json([checkpoint.sha256, corpus.digest, code, version("nemo_toolkit"), version("torch"), *profile])
@@ -102,19 +124,47 @@ def record_runs(
     sweep_leftovers(build)
     digest = oracle_digest(checkpoint, corpus)
     folder = build / "oracle" / digest[:16]
-    runs: dict[tuple[str, int | None], tuple[Record, ...]] = {}
-    model = None
-    for mode, lookahead in wanted:
-        path = folder / f"{mode}{'' if lookahead is None else f'-{lookahead}'}.json"
-        if not path.is_file():
-            with exclusive_lock(path):  # processes that judge variants at the same time need the same runs
-                if not path.is_file():
-                    if model is None:
-                        progress(f"oracle: restoring {checkpoint.path.name} in NeMo")
-                        model = nemo.restore(checkpoint)
-                    _record(model, checkpoint.spec, corpus, mode, lookahead, path, progress)
-        runs[mode, lookahead] = _read(path, corpus, lookahead)
+    names = {_name(mode, lookahead): (mode, lookahead) for mode, lookahead in wanted}
+
+    def missing() -> list[str]:
+        return [name for name in names if not (folder / f"{name}.json").is_file()]
+
+    if missing():
+        with exclusive_lock(folder / "recording"):  # processes that judge variants at the same time need the same runs
+            if todo := missing():
+                _record_all(checkpoint, corpus, [names[name] for name in todo], folder, progress)
+    width = checkpoint.spec.encoder.d_model
+    runs = {run: _read(folder / f"{name}.json", corpus, run[1], width) for name, run in names.items()}
     return Oracle(digest, folder, runs)
+
+
+def _name(mode: str, lookahead: int | None) -> str:
+    """The name of a run's files."""
+    return mode if lookahead is None else f"{mode}-{lookahead}"
+
+
+def _record_all(
+    checkpoint: Checkpoint, corpus: Corpus, wanted: Sequence[tuple[str, int | None]], folder: Path, progress: Progress
+) -> None:
+    """Lets NeMo record runs in a process of its own, and keeps each that is complete."""
+    names = {_name(*run) for run in wanted}
+    task = {"task": "record", "wanted": list(wanted), "corpus": str(corpus.path), "utterances": corpus_rows(corpus)}
+    with in_nemo(checkpoint, task, progress) as results:
+        for name, place in results:
+            if name in names:
+                write_bytes(folder / f"{name}.npz", (place / f"{name}.npz").read_bytes())
+                write_json(folder / f"{name}.json", read_json(place / f"{name}.json", "record the oracle again"))
+
+
+def record_in_nemo(checkpoint: Checkpoint, task: dict[str, Any], folder: Path, progress: Progress) -> Iterator[str]:
+    """Runs NeMo in this process, for `_record_all`: writes each run into `folder` and yields its name. Raises CheckpointError."""
+    rows = (Utterance(**{**row, "path": Path(row["path"])}) for row in task["utterances"])
+    corpus = Corpus(Path(task["corpus"]), tuple(rows))
+    progress(f"oracle: restoring {checkpoint.path.name} in NeMo")
+    model = nemo.restore(checkpoint)
+    for mode, lookahead in task["wanted"]:
+        _record(model, checkpoint.spec, corpus, mode, lookahead, folder / f"{_name(mode, lookahead)}.json", progress)
+        yield _name(mode, lookahead)
 
 
 def _record(
@@ -162,22 +212,34 @@ def _run(
     return nemo_runs.stream(model, audio, lookahead, languages, within)
 
 
-def _read(path: Path, corpus: Corpus, lookahead: int | None) -> tuple[Record, ...]:
+def _read(path: Path, corpus: Corpus, lookahead: int | None, width: int) -> tuple[Record, ...]:
+    """width: of an encoder frame."""
     todo = f"remove {path.parent} and record the oracle again"
-    raw, packed = read_json(path, todo), path.with_suffix(".npz")
-    known = packed.is_file() and sha256_file(packed) == raw.get("frames_sha256")
-    if not known or [u.get("sha256") for u in raw["utterances"]] != [u.sha256 for u in corpus.utterances]:
+    raw, packed = check(_Run, read_json(path, todo), str(path), todo), path.with_suffix(".npz")
+    counts = [len(sample_positions(u["enc_frames"], lookahead)) for u in raw["utterances"]]
+    frames = _frames(packed, sum(counts), width) if packed.is_file() else None
+    known = frames is not None and sha256_file(packed) == raw["frames_sha256"]
+    if frames is None or not known or [u["sha256"] for u in raw["utterances"]] != [u.sha256 for u in corpus.utterances]:
         raise ArtifactError(
             f"The recorded oracle {path} is damaged.",
             expected="the encoder frames and the utterances that it was recorded with",
             found="other ones" if packed.is_file() else f"no {packed.name}",
             todo=todo,
         )
-    with np.load(packed) as arrays:
-        frames = arrays["frames"]
-    counts = [len(sample_positions(u["enc_frames"], lookahead)) for u in raw["utterances"]]
     parts = np.split(frames, np.cumsum(counts)[:-1])
     return tuple(
         Record(tuple(u["tokens"]), tuple(u["token_frames"]), u["text"], u["enc_frames"], part)
         for u, part in zip(raw["utterances"], parts, strict=True)
     )
+
+
+def _frames(packed: Path, count: int, width: int) -> np.ndarray | None:
+    """Reads f32 [count, width] of an .npz file; None where it holds something else."""
+    try:
+        if packed.stat().st_size < 4 * count * width:  # a compressed one could have any size when it is read
+            return None
+        with np.load(packed) as arrays:  # refuses what holds a pickle
+            frames = arrays["frames"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, MemoryError):
+        return None
+    return frames if (frames.shape, frames.dtype) == ((count, width), np.float32) else None
