@@ -3,7 +3,7 @@
     python bench/full_disk.py [--stage export ...] [--work FOLDER]
 
 Each trial gives a stage a share of the room that its files need, or 64 KiB in TMPDIR. It counts as lost
-- if the exit code is not 2 or the message does not state that no space is left, unless the run fits;
+- if the exit code is not 2 or the message does not state that no space is left, and where, unless the run fits;
 - if it leaves a file that is neither what an undisturbed run writes nor the state of what is taken up again, or unfinished work;
 - if a second run with room differs in any file from an undisturbed run. Exit code 1: something was lost.
 """
@@ -46,12 +46,15 @@ def trial(trials: Trials, name: str, share: float | None) -> tuple[int, list[str
     stage = stages()[name]
     trials.start(stage)
     before = used(trials.work)
-    room = LITTLE if share is None else int(before + share * (sum(trials.bytes[name].values()) - before)) + 4 * BLOCK
-    with disk(trials.tmp if share is None else trials.work, room) as enlarge:
+    written = sum(size for path, size in trials.bytes[name].items() if path not in trials.before)
+    room = LITTLE if share is None else int(before + share * written) + 4 * BLOCK
+    place = trials.tmp if share is None else trials.work
+    with disk(place, room) as enlarge:
         trials.start(stage)
         code, lost = trials.wait(trials.run(stage)), []
         case, printed = f"{name}, {'TMPDIR' if share is None else share}", trials.log()
-        if code != trials.codes[name] and (code != 2 or "No space left" not in printed or "Traceback" in printed):
+        told = all(part in printed for part in (f"nemoport: {place}", "No space left")) and "Traceback" not in printed
+        if code != trials.codes[name] and (code != 2 or not told):
             lost.append(f"{case}: exit code {code}: {printed[-1500:]}")
         lost += [f"{case}: {line}" for line in trials.unfit(name)]
         lost += [f"{case}: {path} is left" for path in unfinished(trials.work, trials.tmp)]

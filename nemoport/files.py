@@ -12,13 +12,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nemoport.errors import ArtifactError, OutputError
+from nemoport.errors import ArtifactError, NemoportError, OutputError
 from nemoport.partial import partial_folder, sweep
 
 _BUILD_DEPTH = 3  # of the folders in a build, such as datasets/DIGEST/LANGUAGE
 _CONTENT = "content"  # of a partial folder, beside its lock
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows has no EDQUOT
-
 MOST_JSON_BYTES = 64 << 20  # the largest that is written, a vocabulary of 65,536 pieces, has a few MB
 MOST_JSON_DEPTH = 64
 
@@ -201,10 +200,8 @@ def _explained(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _full_disk_explained(target: Path, work: Path) -> Iterator[None]:
-    """Turns any error of the block into an OutputError where the disk of the folder `work` is full.
-
-    Libraries written in C++ report a full disk as a RuntimeError, and others wrap it.
-    """
+    """Turns any error of the block, such as the RuntimeError of a library in C++, into an OutputError where a disk is full: that of
+    the folder `work`, or that of temporary files."""
     try:
         yield
     except OutputError:
@@ -213,21 +210,25 @@ def _full_disk_explained(target: Path, work: Path) -> Iterator[None]:
         causes: list[BaseException] = [error]
         while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
             causes.append(cause)
-        full = next((c for c in causes if isinstance(c, OSError) and c.errno in _FULL), None) or _no_room(work)
+        if isinstance(error, NemoportError) and len(causes) == 1:  # it states its own reason
+            raise
+        temporary = Path(tempfile.gettempdir())  # some libraries write there
+        found = [(place, _no_room(folder)) for place, folder in ((target, work), (temporary, temporary))]
+        found += [(target, one) for one in causes if isinstance(one, OSError) and one.errno in _FULL]
+        place, full = next((one for one in found if one[1]), (target, None))
         if full is None:
             raise
-        raise _unwritable(target, full) from error
+        raise _unwritable(place, full) from error
 
 
 def _no_room(folder: Path) -> OSError | None:
     """Returns the error of writing a MiB into a folder, None if there is room. A quota shows in no figure of free space."""
     try:
-        (folder / "room").write_bytes(bytes(1 << 20))
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(bytes(1 << 20))
     except OSError as error:
-        return error if error.errno in _FULL else None
-    finally:
-        (folder / "room").unlink(missing_ok=True)
-    return None
+        if error.errno in _FULL:
+            return error
 
 
 def _unwritable(target: Path | str, error: OSError) -> OutputError:

@@ -52,6 +52,17 @@ def test_a_library_that_reports_it_in_its_own_way(disk, place):
     assert list(disk.iterdir()) == []
 
 
+def test_a_library_that_fills_the_folder_for_temporary_files(disk, tmp_path_factory, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(disk))
+    build = tmp_path_factory.mktemp("build")
+    with pytest.raises(OutputError, match=f"{disk} cannot be written"), new_folder(build / "a"):
+        fill(disk)
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+    with pytest.raises(CheckpointError, match="wrong weights"), new_folder(build / "a"):
+        raise CheckpointError("It holds the wrong weights.")  # also while the disk is full
+    assert list(build.iterdir()) == []
+
+
 @pytest.mark.parametrize("place", [lambda folder: new_folder(folder / "a"), scratch_folder], ids=["output", "TMPDIR"])
 def test_an_error_that_covers_it(tmp_path, place):
     with pytest.raises(OutputError, match="No space left"), place(tmp_path):
