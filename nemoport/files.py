@@ -200,7 +200,7 @@ def _explained(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _full_disk_explained(target: Path, work: Path) -> Iterator[None]:
-    """Turns any error of the block, such as the RuntimeError of a library in C++, into an OutputError where a disk is full: that of
+    """Turns any error of the block, such as a RuntimeError from C++, into an OutputError where a disk is full: that of
     the folder `work`, or that of temporary files."""
     try:
         yield
