@@ -11,8 +11,13 @@ from nemoport.errors import first_line
 MOST_BYTES = 8 << 20  # the config of a model of 16,384 tokens, which lists them twice, has about 0.7 MB
 MOST_DEPTH = 40  # NeMo's configs have 5
 MOST_NODES = 400_000  # with aliases counted as often as they stand there
+LONGEST_PLAIN = 1000  # characters of what is no text; 1:1:1:... is a number to base 60, which takes minutes in 8 MB
+
+# What PyYAML raises for a value that is not what its tag says, beside its own errors: !!int "", !!bool x, !!timestamp x.
+_MISTAGGED = (KeyError, IndexError, AttributeError, TypeError, ArithmeticError)
 
 _TOO_MANY = f"more than {MOST_NODES} values, repeated by aliases or written out"
+_TEXT = "tag:yaml.org,2002:str"
 _Loader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
@@ -23,7 +28,7 @@ def load(text: bytes) -> Any:
     try:
         _check_events(text)
         return _value(_Loader(text))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, *_MISTAGGED) as error:
         raise ValueError(first_line(error)) from error
 
 
@@ -58,6 +63,8 @@ def _count(node: yaml.Node, known: dict[int, int | None]) -> int:
             raise ValueError("a value that contains itself")
         return count
     known[key], count = None, 1
+    if isinstance(node, yaml.ScalarNode) and node.tag != _TEXT and len(node.value) > LONGEST_PLAIN:
+        raise ValueError(f"a number of {len(node.value)} characters, more than {LONGEST_PLAIN}")
     if isinstance(node, yaml.CollectionNode):
         for part in node.value:
             count += sum(_count(one, known) for one in (part if isinstance(part, tuple) else (part,)))

@@ -6,7 +6,7 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nemoport.errors import CheckpointError, first_line
+from nemoport.errors import ArtifactError, CheckpointError, first_line
 from nemoport.export import bounded_yaml
 from nemoport.export.archive import CONFIG, WEIGHTS, opened, unreadable
 from nemoport.export.hyperparameters import malformed, number, wrong_sections
@@ -85,9 +85,12 @@ def read_checkpoint(checkpoint: str) -> Checkpoint:
         problems = unsupported(config)
         if not problems:
             _refuse(path, malformed(config))
-        spec = None if problems else _spec(config)
+        # What a build's config.json could not hold is refused here.
+        spec = None if problems else ModelSpec.from_dict(_spec(config).to_dict())
     except _OTHER_FORM as error:
         raise unreadable(path, f"{CONFIG}: {type(error).__name__}: {clipped(error)}") from error
+    except ArtifactError as error:
+        raise unreadable(path, f"{CONFIG}: {error.found}, not {error.expected}") from error
     if spec is None:
         raise CheckpointError(
             f"{path} is not a model that nemoport exports.",

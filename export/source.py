@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from nemoport.errors import CheckpointError, first_line
@@ -13,9 +14,11 @@ def resolve(checkpoint: str) -> tuple[Path, str]:
 
     Raises CheckpointError where there is no such file, or no single one in the repository, or the download fails.
     """
-    path = Path(checkpoint).expanduser()
-    if path.exists():
-        return path, ""
+    path = Path(checkpoint)
+    with suppress(OSError, RuntimeError):  # a name that no file can have, or ~ of no user
+        path = path.expanduser()
+        if path.exists():
+            return path, ""
     named = split_hub_id(checkpoint)
     if checkpoint.endswith(".nemo") or named is None:
         raise CheckpointError(

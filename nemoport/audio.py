@@ -56,7 +56,10 @@ def read_audio(path: Path | str, sample_rate_hz: int, min_samples: int | None = 
 
 def checked_samples(samples: np.ndarray) -> np.ndarray:
     """Returns the samples as f32 [n], mono. Raises AudioError unless they are finite floating-point numbers in one dimension."""
-    samples = np.asarray(samples)
+    try:
+        samples = np.asarray(samples)
+    except ValueError:  # lists of different lengths
+        samples = np.asarray(None)
     if samples.ndim != 1 or samples.dtype.kind != "f":
         raise AudioError(
             "The samples have the wrong shape or type.",

@@ -11,6 +11,7 @@ its search for RNNT counts it once, as here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +27,8 @@ from nemoport.spec import DecodingSpec
 LstmState = tuple[np.ndarray, np.ndarray]  # of the prediction network: two f32 [layers, pred_hidden]
 AHEAD_FRAMES = 4  # joined with a prefix in one call: most new prefixes are dropped soon, so fewer than greedy's
 
+WIDEST = 10_000  # the work of a frame grows with the square of the width
+
 
 @dataclass(frozen=True)
 class BeamSearch:
@@ -35,7 +38,7 @@ class BeamSearch:
     greedy's max_symbols_per_frame; a path is extended in at most width + beta ways (`maes_expansion_beta`), each at most gamma
     below the likeliest in log probability (`maes_expansion_gamma`). prefixes: the probability of the path that is one token
     shorter is added to a path (`maes_prefix_alpha` 1; False is its 0). normalize: the best path is the best by score per token,
-    with the start as one (`score_norm`). Raises UsageError for a value below its least.
+    with the start as one (`score_norm`). Raises UsageError for a value out of bounds.
     """
 
     width: int
@@ -47,12 +50,12 @@ class BeamSearch:
     hotwords: Hotwords | None = None
 
     def __post_init__(self):
-        for name, least in (("width", 1), ("steps", 1), ("beta", 0), ("gamma", 0)):
+        for name, least, most in (("width", 1, WIDEST), ("steps", 1, WIDEST), ("beta", 0, WIDEST), ("gamma", 0, math.inf)):
             value = getattr(self, name)
-            if not value >= least:
+            if not least <= value <= most:
                 what = f"A beam search cannot have {name} {value}."
                 todo = "choose 4, or 1 for greedy decoding" if name == "width" else "leave it out for the default"
-                raise UsageError(what, expected=f"{least} or more", found=str(value), todo=todo)
+                raise UsageError(what, expected=f"{least} or more, at most {most:g}", found=str(value), todo=todo)
 
 
 @dataclass

@@ -1,5 +1,9 @@
 """The errors that nemoport raises for input that it cannot use. The command line prints them and exits with 2."""
 
+from nemoport.text import printable
+
+LONGEST_PART = 4000  # characters of one of an error's sentences, which may quote a file
+
 
 class NemoportError(Exception):
     """Base of the errors: one clear sentence for each of what went wrong, what was expected, what was found, what to do."""
@@ -9,7 +13,8 @@ class NemoportError(Exception):
     def __init__(self, what: str, *, expected: str = "", found: str = "", todo: str = ""):
         self.what, self.expected, self.found, self.todo = what, expected, found, todo
         parts = [what, f"expected: {expected}", f"found: {found}", f"do: {todo}"]
-        super().__init__("\n  ".join(p for p, v in zip(parts, (what, expected, found, todo), strict=True) if v))
+        shown = (part if len(part) <= LONGEST_PART else f"{part[:LONGEST_PART]} ..." for part in map(printable, parts))
+        super().__init__("\n  ".join(p for p, v in zip(shown, (what, expected, found, todo), strict=True) if v))
 
 
 class CheckpointError(NemoportError):

@@ -30,12 +30,14 @@ _MESSAGES = {
 }
 _SINGLE = {("model", 7), ("training", 1), ("training", 2), ("attribute", 5), ("attribute", 6), ("attribute", 22)}
 _DIMS, _TYPE, _NAME, _PLACE, _WHERE = 1, 2, 8, 13, 14  # fields of a tensor; _PLACE repeats: key (1) and value (2)
+_VALUES = (4, 5, 6, 7, 9, 10, 11)  # fields of a tensor that hold its values
 _EXTERNAL = 1  # value of _WHERE
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 _MOST_LEVELS = 100  # protobuf's own
 # Bits of an element by the number of its type; a string has none.
 _BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128, 16: 16}
 _BITS |= {17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2}
+_LONGEST_NAME = 255  # bytes, of every file system
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
@@ -153,7 +155,7 @@ def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
 def _place(data: mmap.mmap, span: Span) -> Place | None:
     """Returns the place of a tensor whose bytes are in another file; None for one whose bytes are in the graph."""
     dims: list[int] = []
-    kind, name, external, entry = 0, b"", False, {}
+    kind, name, external, within, entry = 0, b"", False, False, {}
     for number, wire, (start, end) in _fields(data, span):
         if number == _DIMS and wire == _VARINT:
             dims.append(start)
@@ -167,6 +169,8 @@ def _place(data: mmap.mmap, span: Span) -> Place | None:
             name = data[start : min(end, start + 200)]
         elif number == _WHERE and wire == _VARINT:
             external = external or start % 2**32 == _EXTERNAL
+        elif number in _VALUES:
+            within = within or wire != _BYTES or end > start
         elif number == _PLACE and wire == _BYTES:
             texts = {field: data[low:high] for field, _, (low, high) in _fields(data, (start, end))}
             key = texts.get(1, b"").decode(errors="replace")
@@ -175,6 +179,8 @@ def _place(data: mmap.mmap, span: Span) -> Place | None:
             entry[key] = texts.get(2, b"").decode(errors="replace")
     if not external and not entry:
         return None
+    if within:
+        raise _misplaced(name.decode(errors="replace"), "its values in one place", "some in the graph, others in a file")
     return _checked(name.decode(errors="replace"), kind, dims, entry)
 
 
@@ -183,7 +189,7 @@ def _checked(name: str, kind: int, dims: list[int], entry: dict[str, str]) -> Pl
     if kind not in _BITS or size >= 2**63 or any(dim >= 2**63 for dim in dims):  # a negative one is a varint of 64 bits
         raise _misplaced(name, "a type and a shape of ONNX", f"type {kind}, shape {dims}")
     file, offset = entry.get("location", ""), entry.get("offset", "0")
-    if file in ("", ".", "..") or any(c in "/\\:" or not c.isprintable() for c in file):
+    if file in ("", ".", "..") or len(file.encode()) > _LONGEST_NAME or any(c in "/\\:" or not c.isprintable() for c in file):
         raise _misplaced(name, "a file beside the graph, by its name", f"location {file!r}")
     if not _NUMBER.fullmatch(offset):
         raise _misplaced(name, "an offset in bytes", f"offset {offset!r}")

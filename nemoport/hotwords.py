@@ -7,7 +7,6 @@ its text alone.
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -16,11 +15,11 @@ from functools import lru_cache
 import numpy as np
 
 from nemoport.errors import UsageError
-from nemoport.tokens import UNKNOWN, WORD_START
+from nemoport.tokens import BYTE_PIECE, UNKNOWN, WORD_START
 
 Match = tuple[int, ...]  # nodes of the prefix tree that the end of the text so far matches
 DEFAULT_BOOST = 1.5  # log score a token
-_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+MOST_BOOST = 1000.0
 _SPECIAL_PIECE = re.compile(r"\s*<.+>|\[.+\]")
 _GAINS_KEPT = 256  # states whose boosts of all tokens are kept: 26 MB at 13087 tokens
 
@@ -40,8 +39,9 @@ class Hotwords:
     def __init__(self, pieces: Sequence[str], phrases: Sequence[str], boost: float = DEFAULT_BOOST):
         """pieces: of tokens.txt, by id; boost: natural logarithm. Raises UsageError for no phrase, an empty one, or one that
         the pieces cannot spell."""
-        if not (math.isfinite(boost) and boost > 0):
-            raise UsageError("No boost for hotwords.", expected="a number above 0", found=f"{boost:g}", todo="try 1.5")
+        if not 0 < boost <= MOST_BOOST:
+            expected = f"a number above 0, at most {MOST_BOOST:g}"
+            raise UsageError("No boost for hotwords.", expected=expected, found=f"{boost:g}", todo="try 1.5")
         if not phrases:
             raise UsageError("No hotwords.", expected="one phrase or more", found="none", todo="name one, or no boost")
         self._spelled = [_spelled(piece) for piece in pieces]
@@ -138,7 +138,7 @@ class _Vocabulary:
 def _spelled(piece: str) -> bytes:
     """Returns the bytes that a piece spells, in lower case, so that case does not matter. Tags and the unknown piece are a byte
     that no phrase has."""
-    if byte := _BYTE_PIECE.fullmatch(piece):
+    if byte := BYTE_PIECE.fullmatch(piece):
         return bytes([int(byte[1], 16)])
     if piece == UNKNOWN or _SPECIAL_PIECE.fullmatch(piece.lstrip(WORD_START)):
         return b"\0"
@@ -147,7 +147,8 @@ def _spelled(piece: str) -> bytes:
 
 def _normal(phrase: str) -> bytes:
     """Normalises a phrase as SentencePiece usually does (NFKC, single spaces), in lower case, with a space before it."""
-    return f" {' '.join(unicodedata.normalize('NFKC', phrase).lower().split())}".encode()
+    text = f" {' '.join(unicodedata.normalize('NFKC', phrase).lower().split())}"
+    return text.encode(errors="surrogatepass")  # half a pair, as a command line may have it, which no piece spells
 
 
 def _fewest_pieces(text: bytes, known: set[bytes]) -> list[int | None]:
@@ -163,10 +164,10 @@ def _fewest_pieces(text: bytes, known: set[bytes]) -> list[int | None]:
 
 def _unusable(phrase: str, known: set[bytes]) -> UsageError:
     """Returns the error for a phrase that the pieces cannot spell."""
-    text = _normal(phrase).decode().strip()
+    text = _normal(phrase).decode(errors="surrogatepass").strip()
     if not text:
         return UsageError("A hotword is empty.", expected="a word or a phrase", found=repr(phrase), todo="leave it out")
-    missing = [c for c in dict.fromkeys(text) if not any(c.encode() in piece for piece in known)]
+    missing = [c for c in dict.fromkeys(text) if not any(c.encode(errors="surrogatepass") in piece for piece in known)]
     return UsageError(
         f"This model's vocabulary cannot spell the hotword {phrase!r}.",
         expected="characters of its tokens (tokens.txt)",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from nemoport.errors import ArtifactError, UsageError
@@ -62,18 +63,19 @@ def write_shards(graph: Path, folder: Path, limit_bytes: int, name: str) -> list
             found=f"{large[0].name}: {large[0].bytes} bytes",
             todo=f"allow shards of {max(t.bytes for t in large)} bytes or more",
         )
-    places = _places(tensors, limit_bytes)
+    sources = {(t.file, t.offset, t.bytes): t for t in tensors}  # a place that weights share is copied once
+    places = _places([*sources.values()], limit_bytes)
     paths = [folder / f"{name}.data.{i:03d}" for i in range(places[-1][0] + 1)]
     for path in paths:
         path.touch()
-    moved = []
-    for tensor, (index, offset) in zip(tensors, places, strict=True):
-        new = ExternalTensor(tensor.name, paths[index].name, offset, tensor.bytes, tensor.proto)
+    moved = {}
+    for (source, tensor), (index, offset) in zip(sources.items(), places, strict=True):
+        new = replace(tensor, file=paths[index].name, offset=offset)
         if _copy(graph.parent / tensor.file, tensor, paths[index], new) != _sha256(paths[index], new):
             raise ArtifactError(f"{paths[index]} was not written as it should be.", found=tensor.name, todo="check the disk")
-        moved.append(new)
-    for tensor in moved:
-        tensor.write_place()
+        moved[source] = new
+    for tensor in tensors:
+        replace(moved[tensor.file, tensor.offset, tensor.bytes], proto=tensor.proto).write_place()
     onnx.save(model, folder / name)
     return paths
 

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from nemoport.artifact import DECODER, ENCODER, Artifact
-from nemoport.errors import ArtifactError
-from nemoport.graph_file import save_model
+from nemoport.errors import ArtifactError, first_line
+from nemoport.external_data import check_external_data
+from nemoport.graph_file import graph_errors, save_model
+from nemoport.text import clipped
 
 KEPT = ("/pre_encode/", "/prompt_kernel/")  # beginnings of the names of nodes that stay in floats
 SMALL_WEIGHT = 1024  # elements; biases and the like are not worth a node
@@ -26,7 +28,7 @@ def constant_matmuls(model) -> list:
     The product with the projected positions, a constant for each head, is not among them. model: onnx.ModelProto.
     """
     weights = {i.name for i in model.graph.initializer if len(i.dims) == 2}
-    return [n for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in weights]
+    return [n for n in model.graph.node if n.op_type == "MatMul" and n.input[1:] and n.input[1] in weights]
 
 
 def layer_matmuls(model) -> list:
@@ -48,6 +50,21 @@ def layer_matmuls(model) -> list:
     return found
 
 
+def _values(initializer: Any) -> np.ndarray:
+    """The values of an onnx.TensorProto. Raises ArtifactError where its bytes are not those of its shape and type."""
+    from onnx import numpy_helper
+
+    try:
+        return numpy_helper.to_array(initializer)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ArtifactError(
+            f"The weight {clipped(initializer.name)} cannot be read.",
+            expected=f"bytes of the shape {clipped(list(initializer.dims))}",
+            found=clipped(first_line(error)),
+            todo="build the graph again",
+        ) from error
+
+
 class Weights:
     """The f32 initializers of an onnx.ModelProto, by name, to read and to replace."""
 
@@ -58,9 +75,7 @@ class Weights:
         self._readers = Counter(name for n in model.graph.node for name in n.input)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        from onnx import numpy_helper
-
-        return numpy_helper.to_array(self._initializers[name])
+        return _values(self._initializers[name])
 
     def of(self, matmul: str) -> np.ndarray:
         """The weight f32 [in, out] of a MatMul node, by the node's name."""
@@ -92,19 +107,26 @@ class Weights:
 def load_structure(path: Path) -> Any:
     """Loads an onnx.ModelProto without the weights in its .data file, with the type of every tensor filled in.
 
-    Small whatever the model's size, so that shape inference stays below protobuf's 2 GB.
+    Small whatever the model's size, so that shape inference stays below protobuf's 2 GB. Raises ArtifactError.
     """
     import onnx
 
-    return onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
+    check_external_data(path)
+    with graph_errors(path):
+        model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
+        names = [node.name for node in model.graph.node if node.name]
+        if len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):  # bytes: no UTF-8
+            raise ValueError("two nodes of one name, or a name that is no text")
+    return model
 
 
 def load_typed(path: Path) -> Any:
-    """Loads an onnx.ModelProto with its weights and the type of every tensor."""
+    """Loads an onnx.ModelProto with its weights and the type of every tensor. Raises ArtifactError."""
     from onnx.external_data_helper import load_external_data_for_model
 
     model = load_structure(path)
-    load_external_data_for_model(model, str(path.parent))
+    with graph_errors(path):
+        load_external_data_for_model(model, str(path.parent))
     return model
 
 
@@ -147,10 +169,12 @@ def halve_decoder(parent: Artifact, folder: Path) -> None:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    model = onnx.load(parent.decoder)
+    check_external_data(parent.decoder)
+    with graph_errors(parent.decoder):
+        model = onnx.load(parent.decoder)
     kept, casts = [], []
     for initializer in model.graph.initializer:
-        values = numpy_helper.to_array(initializer)
+        values = _values(initializer)
         if values.dtype != np.float32 or values.size < SMALL_WEIGHT or np.abs(values).max() > np.finfo(np.float16).max:
             kept.append(initializer)
             continue

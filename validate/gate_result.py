@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from nemoport.artifact import Manifest
 from nemoport.files import digest_json, sha256_file
+from nemoport.schema import CLOSED, check, whole
 
 PASS, FAIL = "pass", "fail"
+Figure = Annotated[float, Field(strict=True)]  # NaN and infinities too, which fail
 # Files that a runtime loads besides the graphs; languages.json is there only for a model with a prompt.
 SHARED_FILES = ("config.json", "shared/filterbank.bin", "shared/tokens.txt", "shared/languages.json")
 
@@ -18,16 +23,18 @@ SHARED_FILES = ("config.json", "shared/filterbank.bin", "shared/tokens.txt", "sh
 class GateResult:
     """One figure that a gate judged. `case` names the figure among those of its gate, e.g. "lookahead 6, full"."""
 
+    __pydantic_config__: ClassVar = CLOSED
+
     gate: str
     variant: str
     sha256: str  # of the files that were loaded, see `artifact_sha256`; "" if there were none
-    status: str  # "pass" or "fail"
+    status: Annotated[str, Field(pattern="^(pass|fail)$")]
     case: str = ""
-    measured: float | None = None
-    limit: float | None = None  # None: recorded, any finite figure passes
+    measured: Figure | None = None
+    limit: Figure | None = None  # None: recorded, any finite figure passes
     unit: str = ""
-    n: int = 0  # how many utterances, files or checks the figure was measured on
-    interval: tuple[float, float] | None = None  # 95 %
+    n: Annotated[int, whole(0, 10**12)] = 0  # how many utterances, files or checks the figure was measured on
+    interval: tuple[Figure, Figure] | None = None  # 95 %
     evidence: str = ""
     limits_sha256: str = ""  # of gates.toml
     oracle_digest: str = ""  # which also names checkpoint and corpus
@@ -41,9 +48,9 @@ class GateResult:
         return asdict(self)
 
     @staticmethod
-    def from_dict(raw: dict) -> GateResult:
-        """The inverse of `to_dict`. Raises KeyError or TypeError for another object."""
-        return GateResult(**{**raw, "interval": tuple(raw["interval"]) if raw["interval"] else None})
+    def from_dict(raw: object, path: Path) -> GateResult:
+        """The inverse of `to_dict`. path: of the file, for the error. Raises ArtifactError for another object."""
+        return check(GateResult, raw, str(path), "remove it and validate again")
 
 
 def within(measured: float, limit: float | None, *, at_least: bool, n: int) -> str:

@@ -10,13 +10,16 @@ from typing import Any
 
 from nemoport.artifact import ONNXRUNTIME
 from nemoport.cache_layout import KV, NEMO, cache_layout_of, variant_of
-from nemoport.errors import ArtifactError, UsageError
+from nemoport.errors import ArtifactError, UsageError, first_line
 from nemoport.files import sha256_file
+from nemoport.text import clipped
 from nemoport.variant import FP32
 
 LIMITS_FILE = Path(__file__).with_name("gates.toml")
 GATES = frozenset(path.stem for path in Path(__file__).with_name("gates").glob("[!_]*.py"))  # importing them is heavy
 KEYS = {"like": str, "target": str, "required": list, "streams": int}
+MOST_LIMIT = 1e15  # of a figure
+MOST_VARIANTS, MOST_LIKES = 1000, 20  # tables, and links of a chain of `like`
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def read_limits(path: Path = LIMITS_FILE) -> dict[str, Limits]:
     Raises ArtifactError, with all problems of a kind at once, for an unknown key; for a `like` that names no variant or leads
     back to its own; for `required` or `streams` neither stated nor inherited; for limits without a reason.
     """
-    raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    raw = _read(path)
     _check_keys(raw, path)
     _check_likes(raw, path)
     found = {variant: _resolve(variant, raw) for variant in raw}
@@ -78,6 +81,21 @@ def read_limits(path: Path = LIMITS_FILE) -> dict[str, Limits]:
     others = [limits for limits in found.values() if limits.target != ONNXRUNTIME]
     both = [replace(limits, variant=variant_of(layout, limits.variant)) for layout in (NEMO, KV) for limits in ours]
     return {limits.variant: limits for limits in (*both, *others)}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        if len(raw) > MOST_VARIANTS:
+            raise ValueError(f"{len(raw)} tables, more than {MOST_VARIANTS}")
+        return raw
+    except (OSError, ValueError, RecursionError) as error:  # tomllib's own error is a ValueError
+        raise ArtifactError(
+            f"{path} cannot be read.",
+            expected="TOML",
+            found=f"{type(error).__name__}: {clipped(first_line(error))}",
+            todo="mend it",
+        ) from error
 
 
 def limits_of(variant: str, path: Path = LIMITS_FILE) -> Limits:
@@ -135,26 +153,37 @@ def _problems(variant: str, stated: Any) -> Iterator[str]:
         yield f"{variant} outside of a table"
         return
     yield from (f"no {key} in [{variant}]" for key in ("required", "streams") if key not in stated and "like" not in stated)
-    wrong = [key for key, kind in KEYS.items() if key in stated and not isinstance(stated[key], kind)]
+    wrong = [key for key, kind in KEYS.items() if key in stated and not _is(stated[key], kind)]
     yield from (f"{key} = {stated[key]!r} in [{variant}]" for key in wrong)
     for gate, table in _tables(stated).items():
         if gate not in GATES or not isinstance(table, dict):
             yield f"unknown key {gate} in [{variant}]"
             continue
         for name, value in table.items():
-            if type(value) not in ((str,) if name == "reason" else (int, float)):
+            if not (isinstance(value, str) if name == "reason" else _is_number(value)):
                 yield f"{name} = {value!r} in [{variant}.{gate}]"
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= MOST_LIMIT  # which NaN is not
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether a value has the type of its key: a list is one of names, a number is 1 or more."""
+    if type(value) is not kind:
+        return False
+    return value >= 1 if kind is int else all(isinstance(one, str) for one in value)
 
 
 def _check_likes(raw: dict[str, Any], path: Path) -> None:
     for variant in raw:
         chain = [variant]
         while (like := raw[chain[-1]].get("like")) is not None:
-            if like not in raw or like in chain:
+            if like not in raw or like in chain or len(chain) > MOST_LIKES:
                 raise ArtifactError(
                     f"{path} names a variant to inherit from that cannot be.",
                     expected=f"in `like` one of {', '.join(raw)}, that does not inherit from [{variant}] itself",
-                    found=" -> ".join([*chain, like]),
+                    found=clipped(" -> ".join([*chain, like])),
                     todo=f"mend like = {like!r} in [{chain[-1]}]",
                 )
             chain.append(like)

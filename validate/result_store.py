@@ -53,8 +53,8 @@ def read_results(path: Path) -> list[GateResult]:
     if not path.is_file():
         return []
     try:
-        return [GateResult.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    except (ValueError, KeyError, TypeError) as error:
+        return [GateResult.from_dict(json.loads(line), path) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{path} cannot be read.",
             expected="one gate result a line",

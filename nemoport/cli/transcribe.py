@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemoport.cli.command import Command, option
+from nemoport.errors import UsageError
+from nemoport.text import has_controls, printable
 
 if TYPE_CHECKING:
     from nemoport.recognizer import Recognizer
@@ -32,14 +34,19 @@ def run(options: argparse.Namespace) -> None:
         hotwords=options.hotword,
         hotword_boost=options.hotword_boost,
     )
+    if options.audio == [LIVE] and options.json:
+        raise UsageError(
+            "A live stream has no JSON.", expected="- or --json", found="both", todo="leave --json out, or name files"
+        )
     if options.audio == [LIVE]:
         return _transcribe_live(recognizer)
     files = ((name, read_audio(Path(name), recognizer.sample_rate_hz)) for name in options.audio)
     for hypothesis in recognizer.transcribe(files, streams=options.streams):
         if options.json:
-            print(json.dumps(vars(hypothesis), ensure_ascii=False), flush=True)
+            fields = vars(hypothesis)
+            print(json.dumps(fields, ensure_ascii=any(map(has_controls, (hypothesis.id, hypothesis.text)))), flush=True)
         else:
-            print(f"{hypothesis.id}\t{hypothesis.text}", flush=True)
+            print(printable(f"{hypothesis.id}\t{hypothesis.text}"), flush=True)
 
 
 def _transcribe_live(recognizer: Recognizer) -> None:
@@ -51,7 +58,7 @@ def _transcribe_live(recognizer: Recognizer) -> None:
     def show(n_tokens: int) -> None:
         nonlocal shown
         text = recognizer.text(stream.tokens[:n_tokens])
-        sys.stdout.write(text[len(shown) :])
+        sys.stdout.write(printable(text[len(shown) :]))
         sys.stdout.flush()
         shown = text
 

@@ -71,8 +71,9 @@ def read_corpus(manifest: Path, sample_rate_hz: int) -> Corpus:
             elif not path.is_file():
                 problems.append(f"line {number}: no file {path}")
             else:
+                "".join(texts).encode()  # raises a ValueError for half a pair of UTF-16, which no file can hold
                 rows.append((row["audio_filepath"], path, text, language, prompt_language))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:  # OSError: a name that no file can have
             problems.append(f"line {number}: {type(error).__name__}: {error}")
     if problems or not rows:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
@@ -123,7 +124,7 @@ def check_disjoint(calibration: Corpus, evaluation: Corpus) -> None:
 
 def _lines(manifest: Path) -> list[str]:
     try:
-        return manifest.read_text(encoding="utf-8").splitlines()
+        return manifest.read_text(encoding="utf-8").split("\n")  # a text may have other line ends of Unicode
     except (OSError, UnicodeDecodeError) as error:
         raise CorpusError(
             f"The manifest {manifest} cannot be read.",

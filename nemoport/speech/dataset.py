@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,9 +17,12 @@ from typing import Any
 from nemoport.errors import CorpusError, UsageError, first_line
 from nemoport.files import digest_json, new_folder, write_bytes
 from nemoport.spec import ModelSpec
+from nemoport.text import clipped
 
 TEXT_COLUMNS = ("transcription", "raw_transcription", "text", "sentence")  # the first that is there
 PARQUET = "refs/convert/parquet"  # where the Hub keeps data sets that have a loading script, which `datasets` 4 refuses
+_CONFIGURATION = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}")  # it becomes a folder
+_ENDING = re.compile(r"\.[A-Za-z0-9]{1,8}")  # of a recording's name
 # FLEURS' names of languages that models name otherwise.
 KNOWN_AS = {"cmn_hans_cn": "zh-CN", "yue_hant_hk": "zh-HK", "es_419": "es-US", "ar_eg": "ar-AR"}
 
@@ -37,7 +39,7 @@ class Part:
     @staticmethod
     def parse(limit: int | None, shard: str | None) -> Part:
         """Parses the options of the command line. shard: "2/8" or None. Raises UsageError."""
-        match = re.fullmatch(r"(\d+)/(\d+)", shard or "1/1")
+        match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard or "1/1")
         if not match or not 1 <= int(match[1]) <= int(match[2]):
             raise UsageError("The shard cannot be used.", expected="i/n with 1 <= i <= n", found=shard or "", todo="correct it")
         if limit is not None and limit < 1:
@@ -63,6 +65,10 @@ def dataset_manifest(
     part = part or Part()
     if not languages:
         raise UsageError("No language is named.", expected="--languages en_us,de_de", found="none", todo="name some")
+    for language in languages:
+        if not _CONFIGURATION.fullmatch(language):
+            found, todo = clipped(repr(language)), "correct --languages"
+            raise UsageError("That is no configuration.", expected="a name such as en_us", found=found, todo=todo)
     names = {language: _name(language, spec) for language in languages}
     root = folder / digest_json([dataset, revision, split, part.limit])[:16]
     rows = []
@@ -71,12 +77,16 @@ def dataset_manifest(
             progress(f"dataset: {dataset}, {language}, {split}")
             with new_folder(root / language) as made:
                 _fetch(dataset, language, split, revision, part.limit, made)
-        every = [json.loads(line) for line in (root / language / "manifest.jsonl").read_text("utf-8").splitlines()]
+        every = [json.loads(line) for line in _rows(root / language / "manifest.jsonl")]
         for row in every[part.shard - 1 :: part.shards]:
             rows.append({**row, "audio_filepath": f"{language}/{row['audio_filepath']}", "lang": names[language]})
     path = root / f"{digest_json([list(languages), part.shard, part.shards])[:16]}.jsonl"
     write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
     return path
+
+
+def _rows(manifest: Path) -> list[str]:
+    return manifest.read_text("utf-8").removesuffix("\n").split("\n")  # a text may have other line ends of Unicode
 
 
 def _name(language: str, spec: ModelSpec) -> str:
@@ -92,14 +102,11 @@ def _name(language: str, spec: ModelSpec) -> str:
 def _fetch(dataset: str, language: str, split: str, revision: str | None, limit: int | None, folder: Path) -> None:
     """Writes recordings and manifest.jsonl into `folder`. Raises CorpusError."""
     rows = []
-    for number, (audio, text) in enumerate(_recordings(dataset, language, split, revision)):
+    for number, (content, ending, text) in enumerate(_recordings(dataset, language, split, revision)):
         if number == limit:
             break
-        name = f"{number:05d}{Path(audio.get('path') or 'audio.wav').suffix}"
-        if audio.get("bytes"):
-            (folder / name).write_bytes(audio["bytes"])
-        else:
-            shutil.copyfile(audio["path"], folder / name)
+        name = f"{number:05d}{ending}"
+        (folder / name).write_bytes(content)
         rows.append(json.dumps({"audio_filepath": name, "text": text}, ensure_ascii=False))
     if not rows:
         raise CorpusError(
@@ -108,8 +115,8 @@ def _fetch(dataset: str, language: str, split: str, revision: str | None, limit:
     (folder / "manifest.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def _recordings(dataset: str, language: str, split: str, revision: str | None) -> Iterator[tuple[dict, str]]:
-    """Yields (audio as {"bytes", "path"}, text) of each row, undecoded: decoding here would need another library."""
+def _recordings(dataset: str, language: str, split: str, revision: str | None) -> Iterator[tuple[bytes, str, str]]:
+    """Yields (file's content, ending of its name, text) of each row, undecoded: decoding here would need another library."""
     from datasets import Audio
 
     try:
@@ -119,7 +126,7 @@ def _recordings(dataset: str, language: str, split: str, revision: str | None) -
         if "audio" not in columns or text is None:
             raise ValueError(f"columns {', '.join(columns)}")
         for row in rows.cast_column("audio", Audio(decode=False)):
-            yield row["audio"], row[text] or ""
+            yield *_recording(row["audio"], dataset), _utf8(row[text] or "")
     except Exception as error:  # `datasets` raises what its parts raise
         raise CorpusError(
             f"The data set {dataset} cannot be read.",
@@ -127,6 +134,25 @@ def _recordings(dataset: str, language: str, split: str, revision: str | None) -
             found=f"{type(error).__name__}: {first_line(error)}",
             todo="check --dataset, --languages and --split, and the network",
         ) from error
+
+
+def _recording(audio: dict, dataset: str) -> tuple[bytes, str]:
+    """Returns the content of a row's file and the ending of its name. Raises ValueError, and what reading it raises.
+
+    audio: {"bytes", "path"}. A path is read only below the data set's own folder: a row of a stranger could name any file here.
+    """
+    content, path = audio.get("bytes"), Path(audio.get("path") or "audio.wav")
+    if not content:
+        root = Path(dataset).resolve()
+        if not (root.is_dir() and path.resolve().is_relative_to(root)):
+            raise ValueError(f"a recording at {clipped(path)}, which is not in the data set")
+        content = path.read_bytes()
+    return content, path.suffix if _ENDING.fullmatch(path.suffix) else ""
+
+
+def _utf8(text: str) -> str:
+    text.encode()  # raises a ValueError for half a pair, which no file can hold
+    return text
 
 
 def _open(dataset: str, language: str, split: str, revision: str | None) -> Any:
