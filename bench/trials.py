@@ -7,6 +7,7 @@ undisturbed runs gave: a change of the code needs a new one. Not for Windows.
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import json
 import os
@@ -165,6 +166,7 @@ class Trials:
         except KeyboardInterrupt:  # outside of `main`
             code = 130
         finally:
+            atexit._run_exitfuncs()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -60,6 +61,7 @@ def _orderly(work: Callable[[T], R], task: T) -> R:
     try:
         return work(task)
     except SystemExit:
+        atexit._run_exitfuncs()  # such as the end of NeMo's process
         os._exit(1)  # the executor would take it for a result, and begin the next task
 
 
