@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -52,6 +53,7 @@ class Engine:
     def __init__(self, folder: Path):
         self.folder = folder / "case"
         self.folder.mkdir()
+        tempfile.tempdir = str(self.folder)
         self.guard = Guard(self.folder)
 
     def run(self, target: Target, numbers: Iterator[int], seed: int, started: Callable[[int], None] = lambda n: None) -> Result:
@@ -60,7 +62,10 @@ class Engine:
         begin = time.process_time()
         for one in seeds:  # also imports what the target imports late
             self._prepare()
-            target.read(one, self.folder)
+            try:
+                target.read(one, self.folder)
+            except Exception as error:
+                result.findings["a valid input"] = (-1, f"{type(error).__name__}: {error}"[:300])
         for number in numbers:
             started(number)
             case = case_of(target, seeds, seed, number)
