@@ -44,13 +44,13 @@ def main() -> int:
 def trial(trials: Trials, name: str, share: float | None) -> tuple[int, list[str]]:
     """Runs a stage with a share of the room that it needs, or with little room in TMPDIR: (exit code, what was lost)."""
     stage = stages()[name]
-    trials.start(stage)
+    trials.start(name)
     before = used(trials.work)
     written = sum(size for path, size in trials.bytes[name].items() if path not in trials.before)
     room = LITTLE if share is None else int(before + share * written) + 4 * BLOCK
     place = trials.tmp if share is None else trials.work
     with disk(place, room) as enlarge:
-        trials.start(stage)
+        trials.start(name)
         code, lost = trials.wait(trials.run(stage)), []
         case, printed = f"{name}, {'TMPDIR' if share is None else share}", trials.log()
         told = all(part in printed for part in (f"nemoport: {place}", "No space left")) and "Traceback" not in printed

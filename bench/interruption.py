@@ -32,13 +32,13 @@ SECONDS_TO_END = 15.0  # that processes of a stage may outlive it
 def trial(trials: Trials, name: str, kind: str, moment: float) -> tuple[bool, list[str]]:
     """Ends a stage after the share `moment` of its time, then runs it again. Returns whether it was ended, what was lost."""
     stage, (number, signalled) = stages()[name], SIGNALS[kind]
-    trials.start(stage)
+    trials.start(name)
     process, lost = trials.run(stage), []
     time.sleep(moment * trials.seconds[name])
     with contextlib.suppress(ProcessLookupError):
         (os.killpg if kind == "int" else os.kill)(process, number)
     code = trials.wait(process)
-    ended = code == signalled
+    ended = code in (signalled, -number)  # the latter before the command line has begun
     if code != trials.codes[name] and not ended:
         lost.append(f"exit code {code}: {trials.log()[-500:]}")
     if alive := outliving(process):

@@ -31,10 +31,8 @@ PROGRESS = ("/calibration/", "/sensitivity/", "/results/")  # taken up again
 
 @dataclass(frozen=True)
 class Stage:
-    """A run of the command line. kept: what of the finished build it starts from, as paths within the work folder.
-
-    every: a long stage has its turn in every so many rounds; once: it refuses to run where it has run.
-    """
+    """A run of the command line. kept: what of the finished build it starts from, as paths within the work folder; every: a long
+    stage has its turn in every so many rounds; once: it refuses to run where it has run."""
 
     arguments: tuple[str, ...]
     kept: tuple[str, ...] = ()
@@ -65,9 +63,8 @@ def stages() -> dict[str, Stage]:
     whole = (*judged, "build/results")
     found["package"] = Stage(("package", "--build", "{work}/build", "--dist", "{work}/dist/package", *card), whole)
     found["publish"] = Stage(("publish", "{work}/dist/package", "--repo", "someone/name", "--dry-run"), ("dist",))
-    found["shard"] = Stage(
-        ("shard", "{work}/build/fp32/encoder_model.onnx", "{work}/shards", "--shard-bytes", "1M"), fp32, once=True
-    )
+    graph = "{work}/build/fp32/encoder_model.onnx"
+    found["shard"] = Stage(("shard", graph, "{work}/shards", "--shard-bytes", "1M"), fp32, once=True)
     return found
 
 
@@ -102,7 +99,14 @@ class Trials:
                 kept.write_text(json.dumps([self.expected, self.bytes, self.seconds, self.codes]))
 
     def _undisturbed(self, name: str, stage: Stage) -> None:
-        self.start(stage)
+        begun = self.root / "starts" / name
+        shutil.rmtree(begun, ignore_errors=True)
+        begun.mkdir(parents=True)
+        for path in stage.kept:
+            source, target = self.whole / path, begun / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
+        self.start(name)
         begin = time.monotonic()
         self.codes[name] = self.wait(self.run(stage))
         self.seconds[name] = time.monotonic() - begin
@@ -134,15 +138,12 @@ class Trials:
         """What the last run printed."""
         return (self.root / "log").read_text()
 
-    def start(self, stage: Stage) -> None:
-        """Lays out what a stage starts from."""
+    def start(self, name: str) -> None:
+        """Lays out what a stage starts from: as its undisturbed run found it, because that one adds to what later stages keep."""
         for folder in (self.work, self.tmp):
             shutil.rmtree(folder, ignore_errors=True)  # stays where a disk is mounted there
             folder.mkdir(parents=True, exist_ok=True)
-        for path in stage.kept:
-            source, target = self.whole / path, self.work / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
+        shutil.copytree(self.root / "starts" / name, self.work, dirs_exist_ok=True)
         self.before = {*tree(self.work)}
 
     def run(self, stage: Stage) -> int:
