@@ -8,7 +8,7 @@ build/<checkpoint>/calibration/<digest>/
 
 from __future__ import annotations
 
-import io
+import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +21,7 @@ from nemoport.artifact import Artifact
 from nemoport.calibration.probe import Probe, ProbedSession
 from nemoport.calibration.stream import CalibrationStreams
 from nemoport.errors import ArtifactError
-from nemoport.files import digest_json, write_bytes, write_json
+from nemoport.files import digest_json, scratch_folder, write_json
 from nemoport.progress import Progress
 from nemoport.spec import context_name
 
@@ -122,7 +122,10 @@ def _read_state(path: Path, collect: type[C], tensors: list[str]) -> tuple[C, in
 
 
 def _write_state(path: Path, collector: Collector, streams_done: int) -> None:
-    content = io.BytesIO()
     arrays: dict[str, Any] = {"streams_done": np.int64(streams_done), **collector.to_arrays()}
-    np.savez(content, **arrays)
-    write_bytes(path, content.getvalue())
+    with scratch_folder(path.parent) as scratch:
+        with open(scratch / path.name, "wb") as stream:  # not in memory: the state may be gigabytes
+            np.savez(stream, **arrays)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(scratch / path.name, path)

@@ -87,8 +87,9 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
 
 def prepare(parent: Artifact, parameters: Parameters, calibration: Corpus, progress: Progress) -> Mix:
     """Rounds every weight to both precisions and measures each group, or reads the costs that were measured before."""
+    grams = int4_weight.grams_of(parent, parameters, calibration, progress)
     model = load_typed(parent.encoder)
-    low = int4_weight.rounded(parent, model, parameters, calibration, progress)
+    low = int4_weight.rounded(model, grams, parameters, progress)
     weights = Weights(model)
     high = {name: round_nearest(weights.of(name), parameters.high_bits, parameters.high_block) for name in low}
     members = groups(list(low))

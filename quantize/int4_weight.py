@@ -6,7 +6,6 @@ opset 21 and 4-bit integers; see blocks.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -21,7 +20,7 @@ from nemoport.errors import UsageError
 from nemoport.progress import Progress
 from nemoport.quantize.blocks import Blocks, round_nearest, write_stored
 from nemoport.quantize.error_feedback import inverse_factor, round_with_feedback
-from nemoport.quantize.graph import Weights, load_typed
+from nemoport.quantize.graph import Weights, load_structure, load_typed
 from nemoport.quantize.precision import Precision, require_corpus
 from nemoport.quantize.smoothing import sites
 from nemoport.speech.corpus import Corpus
@@ -52,24 +51,25 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
 
     Raises CorpusError (no audio, or too little), ArtifactError (not every layer was quantized).
     """
-    model = load_typed(parent.encoder)
-    blocks = rounded(parent, model, parameters, require_corpus(calibration), progress)
+    grams = grams_of(parent, parameters, require_corpus(calibration), progress)
+    model = load_typed(parent.encoder)  # after the calibration, whose session holds the weights too
+    blocks = rounded(model, grams, parameters, progress)
     write_stored(model, {name: (stored, parameters.bits) for name, stored in blocks.items()}, parent, folder)
 
 
-def rounded(parent: Artifact, model, parameters: Parameters, calibration: Corpus, progress: Progress) -> dict[str, Blocks]:
+def rounded(model, grams: dict[str, np.ndarray], parameters: Parameters, progress: Progress) -> dict[str, Blocks]:
     """Rounds the weights of all layers: MatMul node -> its weight in blocks.
 
-    model: the parent's encoder, an onnx.ModelProto with its weights, which stays as it is. Raises CorpusError.
+    model: the parent's encoder, an onnx.ModelProto with its weights, which stays as it is. grams: of `grams_of`; each is removed
+    when it has been used, because they are larger than the weights.
     """
     weights, blocks = Weights(model), {}
-    grams = grams_of(parent, model, parameters, calibration, progress) if parameters.rounding == "feedback" else {}
     for site in sites(model):
         progress(f"{parameters.bits} bits: {site.matmuls[-1]}")
         matrices = [weights.of(name) for name in site.matmuls]
         together = np.concatenate(matrices, 1)  # weights of the same activations share their error feedback
         if parameters.rounding == "feedback":
-            upper = inverse_factor(grams[site.tensor], parameters.damping)
+            upper = inverse_factor(grams.pop(site.tensor), parameters.damping)
             stored = round_with_feedback(together, upper, parameters.bits, parameters.block)
         else:
             stored = round_nearest(together, parameters.bits, parameters.block)
@@ -79,13 +79,13 @@ def rounded(parent: Artifact, model, parameters: Parameters, calibration: Corpus
     return blocks
 
 
-def grams_of(
-    parent: Artifact, model, parameters: Parameters, calibration: Corpus, progress: Progress
-) -> Mapping[str, np.ndarray]:
+def grams_of(parent: Artifact, parameters: Parameters, calibration: Corpus, progress: Progress) -> dict[str, np.ndarray]:
     """Gram matrices of the activations X at each site, collected once and kept on disk: tensor -> X^T X f32
-    [channels, channels]."""
+    [channels, channels]. None where the rounding needs none. Raises CorpusError."""
+    if parameters.rounding != "feedback":
+        return {}
     streams = CalibrationStreams.of(calibration, parent, parameters.streams)
-    tensors = [site.tensor for site in sites(model)]
+    tensors = [site.tensor for site in sites(load_structure(parent.encoder))]
     # The state is gigabytes for a large model: written once.
     kept = calibrate(parent, streams, tensors, progress=progress, collect=GramCollector, save_every=len(streams.plans))
     return kept.collector.grams

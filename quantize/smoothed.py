@@ -15,7 +15,7 @@ from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.graph_file import save_model
 from nemoport.progress import Progress
-from nemoport.quantize.graph import copy_decoder, load_typed, metadata
+from nemoport.quantize.graph import copy_decoder, load_structure, load_typed, metadata
 from nemoport.quantize.precision import Precision, require_corpus
 from nemoport.quantize.smoothing import sites, smooth
 from nemoport.runtimes.onnxruntime.session import OnnxSession
@@ -47,12 +47,12 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
 
     Raises CorpusError (no audio, or too little), ArtifactError (the smoothed graph is not the parent's function).
     """
-    model = load_typed(parent.encoder)
-    found = sites(model)
+    found = sites(load_structure(parent.encoder))
     streams = CalibrationStreams.of(require_corpus(calibration), parent, parameters.streams)
     tensors = [site.tensor for site in found]
     samples = calibrate(parent, streams, tensors, progress=progress, collect=SampleCollector).collector
     report = {}
+    model = load_typed(parent.encoder)  # after the calibration, whose session holds the weights too
     chosen = smooth(model, found, samples.max_abs, samples.rows, parameters.alphas, parameters.mul_gain_db)
     for site, choice in chosen:
         report[site.tensor] = {"matmuls": site.matmuls, "folds_into": site.folds_into, **asdict(choice)}
@@ -61,6 +61,7 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
     del model.graph.value_info[:]
     save_model(model, folder / ENCODER, {**metadata(model), REPORT: json.dumps(report)})
     copy_decoder(parent, folder)
+    del model, samples  # two sessions follow
     check_equal(parent, folder, streams, parameters.max_difference)
 
 

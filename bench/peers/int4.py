@@ -69,10 +69,9 @@ def theirs(graph: Path, algorithm: str, block: int, work: Path, folder: Path) ->
 def ours(parent: Artifact, rounding: str, block: int, calibration: Corpus, folder: Path) -> float:
     model = load_typed(parent.encoder)
     parameters = int4_weight.Parameters(rounding=rounding, block=block)
-    if rounding == "feedback":  # the audio is heard once for all; what is timed is the rounding
-        int4_weight.grams_of(parent, model, parameters, calibration, lambda line: None)
+    grams = int4_weight.grams_of(parent, parameters, calibration, lambda line: None)
     started = time.perf_counter()
-    blocks = int4_weight.rounded(parent, model, parameters, calibration, lambda line: None)
+    blocks = int4_weight.rounded(model, grams, parameters, lambda line: None)
     seconds = time.perf_counter() - started
     store(model, {name: (made, 4) for name, made in blocks.items()})
     del model.graph.value_info[:]
