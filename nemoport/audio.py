@@ -12,6 +12,8 @@ from nemoport.errors import AudioError
 # Of full scale 1.0. Mixes and resampling go over it by a little, 16-bit integers as floats by 32768. What is far above it is no
 # recording, and in a batch of a dynamic INT8 graph, where streams share a scale, it costs the neighbours their resolution.
 MOST_PEAK = 8.0
+MOST_SECONDS = 12 * 3600  # of what is read as a whole: 2.8 GB as f32 at 16 kHz
+MOST_VALUES = 1 << 30
 RATES_HZ = (4000, 768_000)  # of telephone, and twice that of the fastest converters
 
 _FORMATS = "a WAV, FLAC, OGG (Vorbis, Opus), MP3 or other file that libsndfile reads"
@@ -26,8 +28,8 @@ def read_audio(path: Path | str, sample_rate_hz: int, min_samples: int | None = 
     NeMo model here.
 
     Raises AudioError: no such file, a folder, not audio, damaged, empty, too short, not finite, a peak above MOST_PEAK, a rate
-    outside of RATES_HZ. A truncated WAV or MP3 is read to its end, as NeMo does: libsndfile reports an error for a truncated
-    FLAC only.
+    outside of RATES_HZ, longer than MOST_SECONDS, more than MOST_VALUES samples of all channels. A truncated WAV or MP3 is read
+    to its end, as NeMo does: libsndfile reports an error for a truncated FLAC only.
     """
     path = Path(path)
     samples, rate_hz = _read(path)
@@ -91,6 +93,27 @@ def _check_peak(samples: np.ndarray, what: str) -> None:
         )
 
 
+def check_length(samples: int, rate_hz: int, what: str) -> None:
+    """Raises AudioError for audio that is longer than MOST_SECONDS. what: the subject of the error."""
+    if samples > MOST_SECONDS * rate_hz:
+        raise AudioError(
+            f"{what} is too long.",
+            expected=f"at most {MOST_SECONDS // 3600} hours in one piece",
+            found=f"{samples / rate_hz / 3600:.4g} hours",
+            todo="cut it; a streaming model takes a live stream of any length",
+        )
+
+
+def _check_size(path: Path, samples: int, channels: int) -> None:
+    if samples * channels > MOST_VALUES:
+        raise AudioError(
+            f"{path} is too large.",
+            expected=f"at most {MOST_VALUES} samples of all channels, which take {4 * MOST_VALUES >> 30} GiB",
+            found=f"{samples} of {channels} channels",
+            todo="cut it, or convert it first, for example with `ffmpeg -i in -ac 1 -ar 16000 out.flac`",
+        )
+
+
 def _read(path: Path) -> tuple[np.ndarray, int]:
     """Reads f32 [samples, channels] and the rate in Hz."""
     import soundfile
@@ -105,6 +128,8 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
     try:
         with soundfile.SoundFile(path) as file:
             _check_rate(path, file.samplerate)
+            check_length(file.frames, file.samplerate, str(path))
+            _check_size(path, file.frames, file.channels)
             return file.read(dtype="float32", always_2d=True), file.samplerate
     # An error of libsndfile; a .raw without a header; an absurd length in a damaged header.
     except (soundfile.SoundFileError, TypeError, ValueError, MemoryError) as error:

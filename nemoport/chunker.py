@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nemoport.audio import checked_samples
+from nemoport.audio import check_length, checked_samples
 from nemoport.errors import UsageError
 from nemoport.frontend import LogMel, LogMelStream
 from nemoport.spec import ModelSpec, StreamingSpec
@@ -123,12 +123,16 @@ class OfflineChunker:
             )
         if flush != FLUSH_RULES[0]:
             raise UsageError("This model has no flush rule to choose.", expected=FLUSH_RULES[0], found=flush, todo="leave it out")
-        self._mel = LogMel(spec.frontend, filterbank)
+        self._mel, self._rate_hz = LogMel(spec.frontend, filterbank), spec.frontend.sample_rate_hz
         self._packets: list[np.ndarray] = []
+        self._count = 0  # of samples
 
     def feed(self, samples: np.ndarray) -> list[Chunk]:
-        """Takes the next samples, f32 [n], any n. Returns no window. Raises AudioError."""
-        self._packets.append(checked_samples(samples).copy())  # the caller may fill its buffer anew
+        """Takes the next samples, f32 [n], any n. Returns no window. Raises AudioError, also where they are too many."""
+        samples = checked_samples(samples)
+        check_length(self._count + len(samples), self._rate_hz, "The recording")
+        self._packets.append(samples.copy())  # the caller may fill its buffer anew
+        self._count += len(samples)
         return []
 
     def finish(self) -> list[Chunk]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nemoport.session import Session
+from nemoport.session import Session, check_scores
 from nemoport.spec import MASKED_SCORE, DecodingSpec
 
 
@@ -49,6 +49,7 @@ def score(
     score, and a stream emit the first token of its vocabulary for ever.
     """
     scores, states = session.step(frames, tokens, state)
+    check_scores(scores, frames, session.spec)
     best = scores.max(-1)  # NaN and infinity show in it
     if np.isfinite(best).all() and all(np.isfinite(part).all() for part in states):
         return scores, states

@@ -11,13 +11,14 @@ import numpy as np
 from nemoport.artifact import Artifact
 from nemoport.audio import read_audio
 from nemoport.beam import BeamSearch
+from nemoport.config import streaming_encoder
 from nemoport.errors import UsageError
 from nemoport.hotwords import DEFAULT_BOOST, Hotwords
 from nemoport.runtimes import open_session
 from nemoport.session import Session
 from nemoport.spec import ModelSpec
 from nemoport.stream import Stream
-from nemoport.tokens import detokenize, read_tokens, split_tags
+from nemoport.tokens import Spelling, detokenize, read_tokens, split_tags
 from nemoport.transcription import PASS_S, Hypothesis, Recording, transcribe
 
 
@@ -102,6 +103,10 @@ class Recognizer:
         """Decodes token ids to text, without the language tags that a model with a prompt emits."""
         return self._decode_text(tokens)[0]
 
+    def spelling(self) -> Spelling:
+        """Returns what spells the tokens of one stream as they become final, without language tags."""
+        return Spelling(self._pieces, with_tags=not self.session.spec.prompt)
+
     def languages(self, tokens: Iterable[int]) -> tuple[str, ...]:
         """Returns the languages of the tags among the tokens, in order."""
         return self._decode_text(tokens)[1]
@@ -162,7 +167,7 @@ def _lookahead(artifact: Artifact, lookahead: int | None) -> int | None:
     """Returns the lookahead, or the default for None. Raises UsageError for one that this artifact's graphs are not made for; one
     that the model does not have is refused where chunks are cut."""
     if lookahead is None and artifact.spec.streaming:
-        default = int(artifact.config()["encoder"]["default_lookahead"])
+        default = streaming_encoder(artifact.config())["default_lookahead"]
         return default if default in artifact.lookaheads else artifact.lookaheads[0]
     if lookahead in artifact.spec.lookaheads and lookahead not in artifact.lookaheads:
         raise UsageError(

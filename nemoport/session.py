@@ -7,7 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from nemoport.errors import ArtifactError, first_line
 from nemoport.spec import ModelSpec
+from nemoport.text import clipped
 
 # Caches of streams, in a type of the session's own. It is opaque to the decoder and the chunk loop, which only pass it from one
 # call of a session to the next, so no common type is stated. A batch has `feeds()`, what it holds by name; of a model with a
@@ -52,3 +54,38 @@ class Session(Protocol):
         """Splits a batch into streams; the inverse of `stack`. A state may be continued once: to continue it twice, take a
         deep copy."""
         ...
+
+
+def failed_run(runtime: str, error: Exception) -> ArtifactError:
+    """Returns the error for a graph that fails as it runs."""
+    return ArtifactError(
+        "A graph fails as it runs.",
+        expected="graphs that belong together and to config.json, and enough memory for the audio",
+        found=f"{runtime}: {first_line(error)}",
+        todo="check the artifact with `nemoport verify`; transcribe shorter audio or fewer streams at once",
+    )
+
+
+def check_frames(frames: np.ndarray, counts: np.ndarray, streams: int, spec: ModelSpec) -> None:
+    """Raises ArtifactError unless an encoder gave frames f32 [streams, T, d_model] and of each stream a count up to T."""
+    width = spec.encoder.d_model
+    shapes = frames.ndim == 3 and (len(frames), frames.shape[2]) == (streams, width) and counts.shape == (streams,)
+    if not shapes or not ((counts >= 0) & (counts <= frames.shape[1])).all():
+        raise ArtifactError(
+            "The encoder returns frames that do not match their count.",
+            expected=f"frames [{streams}, T, {width}] and for each stream a count of at most T",
+            found=f"frames {list(frames.shape)}, counts {clipped(counts.tolist())}",
+            todo="build or download the variant again",
+        )
+
+
+def check_scores(scores: np.ndarray, frames: np.ndarray, spec: ModelSpec) -> None:
+    """Raises ArtifactError unless a decoder gave scores for every frame, [B, T, n_scores]."""
+    expected = (*frames.shape[:2], spec.decoding.n_scores)
+    if scores.shape != expected:
+        raise ArtifactError(
+            "The decoder returns scores that do not match the model.",
+            expected=f"{list(expected)}, by config.json",
+            found=str(list(scores.shape)),
+            todo="build or download the variant again",
+        )

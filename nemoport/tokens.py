@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nemoport.errors import ArtifactError
@@ -14,6 +15,7 @@ UNKNOWN = "<unk>"
 LONGEST_PIECE = 256  # characters
 MOST_BYTES = 64 << 20  # of tokens.txt
 BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_BEFORE_TAG = re.compile(r"\s*(<[A-Za-z-]{0,5})?$")  # the end of a text that a tag may follow or complete
 LANGUAGE_TAG = re.compile(r"\s*<([a-z]{2}-[A-Z]{2})>")  # what NeMo's RNNTDecoding.strip_lang_tags removes
 
 
@@ -50,16 +52,47 @@ def is_piece(piece: object) -> bool:
 
 def detokenize(pieces: Sequence[str], ids: Sequence[int]) -> str:
     """Joins pieces; word starts become spaces; byte pieces (`<0xE2>`) become UTF-8; leading spaces go, one a piece."""
-    out = bytearray()
-    for index in ids:
-        piece = pieces[index]
-        if byte := BYTE_PIECE.fullmatch(piece):
-            out.append(int(byte[1], 16))
-        elif piece == UNKNOWN:
-            out += " \u2047 ".encode()  # what SentencePiece prints for it
-        else:
-            out += (piece if out else piece.removeprefix(WORD_START)).replace(WORD_START, " ").encode()
-    return out.decode("utf-8", errors="replace")
+    spelling = Spelling(pieces)
+    return spelling.feed(ids) + spelling.finish()
+
+
+class Spelling:
+    """Spells the tokens of a stream as they come, at a cost that does not grow with its length. All that `feed` and `finish`
+    return is the text of `detokenize`, or without its language tags."""
+
+    def __init__(self, pieces: Sequence[str], *, with_tags: bool = True):
+        """pieces: of tokens.txt, by id; with_tags: whether language tags stay."""
+        self._pieces, self._with_tags = pieces, with_tags
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._begun = False  # a byte is spelled
+        self._held = ""  # may become a tag, or stand before one
+
+    def feed(self, ids: Iterable[int]) -> str:
+        """Takes the next tokens and returns the text that later ones cannot change. Bytes of a character that is not complete
+        wait, and so does what may belong to a tag."""
+        text = self._held + "".join(self._decoder.decode(part) for part in self._spelled(ids))
+        if self._with_tags:
+            return text
+        text = LANGUAGE_TAG.sub("", text)
+        kept = len(text) - len(_BEFORE_TAG.search(text)[0])  # type: ignore[index]  # it matches "" everywhere
+        self._held = text[kept:]
+        return text[:kept]
+
+    def finish(self) -> str:
+        """Returns what waited."""
+        return self._held + self._decoder.decode(b"", final=True)
+
+    def _spelled(self, ids: Iterable[int]) -> Iterator[bytes]:
+        for index in ids:
+            piece = self._pieces[index]
+            if byte := BYTE_PIECE.fullmatch(piece):
+                spelled = bytes([int(byte[1], 16)])
+            elif piece == UNKNOWN:
+                spelled = " \u2047 ".encode()  # what SentencePiece prints for it
+            else:
+                spelled = (piece if self._begun else piece.removeprefix(WORD_START)).replace(WORD_START, " ").encode()
+            self._begun = self._begun or bool(spelled)
+            yield spelled
 
 
 def split_tags(text: str) -> tuple[str, tuple[str, ...]]:

@@ -6,8 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from nemoport.apple.graphs import METADATA, fixed_lookahead
-from nemoport.files import read_json
+from nemoport.apple.graphs import TensorSection, fixed_lookahead, read_metadata
 from nemoport.markdown import table
 from nemoport.package.layout import CardFacts, Layout
 from nemoport.package.layouts import native
@@ -61,10 +60,10 @@ def intro(facts: CardFacts) -> str:
 def rules(facts: CardFacts) -> str:
     """Returns the card's section on the graphs, as metadata.json of the first variant describes them."""
     variant, artifact = next(iter(facts.artifacts.items()))
-    metadata = read_json(artifact.folder / METADATA, "export again")
+    metadata = read_metadata(artifact.folder)
     rows = []
     for graph in metadata["graphs"].values():
-        sides = ("<br>".join(_shown(one) for one in graph[side]) for side in ("inputs", "outputs"))
+        sides = ("<br>".join(map(_shown, side)) for side in (graph["inputs"], graph["outputs"]))
         rows.append((f"`{graph['file']}`", *sides))
     lines = [f"- `{name}`: {rule}." for name, rule in metadata["rules"].items()]
     prompt = facts.config.get("prompt")
@@ -77,5 +76,5 @@ def rules(facts: CardFacts) -> str:
     return f"## Graphs\n\nAs in `{variant}`:\n\n{table(head, rows)}\n\n" + "\n".join(lines)
 
 
-def _shown(tensor: dict) -> str:
+def _shown(tensor: TensorSection) -> str:
     return f"`{tensor['name']}` {tensor['dtype']} {tensor['shape']}"

@@ -11,6 +11,7 @@ from nemoport.artifact import Artifact
 from nemoport.config import read_config
 from nemoport.errors import ArtifactError, UsageError, first_line
 from nemoport.files import sha256_file
+from nemoport.heads import head_of
 from nemoport.package.layout import Layout
 from nemoport.package.layouts import load_layout
 from nemoport.package.manifest import NAME, PackageManifest, check_sums, is_plain, list_files
@@ -118,6 +119,7 @@ def _run_silence(place: Path, session: Session, lookaheads: Sequence[int | None]
     Returns a line for `verify`. Raises ArtifactError for graphs that fail, and for wrong shapes or values that are not finite.
     """
     spec = session.spec
+    head_of(spec)  # refuses a kind that cannot be decoded
     if spec.streaming:
         lookahead = max(one for one in lookaheads if one is not None)
         count, size = lookahead + 1, spec.streaming.window_mel_frames(lookahead, first=True)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from nemoport import audio
 from nemoport.audio import checked_samples, read_audio
 from nemoport.errors import AudioError
 
@@ -153,3 +154,24 @@ def test_a_rate_of_no_recording_is_refused(tmp_path, rate_hz):
     soundfile.write(tmp_path / "a.wav", sound(1, 16000), rate_hz)
     with pytest.raises(AudioError, match="no sample rate of audio" + REFUSAL):
         read_audio(tmp_path / "a.wav", 16000)
+
+
+def test_a_recording_has_a_longest_length(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "a.wav", np.zeros((16000, 2), np.float32), 16000)
+    assert len(read_audio(tmp_path / "a.wav", 16000)) == 16000
+    monkeypatch.setattr(audio, "MOST_VALUES", 31_999)
+    with pytest.raises(AudioError, match="too large"):
+        read_audio(tmp_path / "a.wav", 16000)
+    monkeypatch.setattr(audio, "MOST_VALUES", 32_000)
+    monkeypatch.setattr(audio, "MOST_SECONDS", 0.99)
+    with pytest.raises(AudioError, match="too long"):
+        read_audio(tmp_path / "a.wav", 16000)
+
+
+def test_the_length_is_judged_before_a_sample_is_read(tmp_path):
+    """Two channels of 30 hours in a file of 50 kB: FLAC packs silence."""
+    with soundfile.SoundFile(tmp_path / "a.flac", "w", 8000, 2, "PCM_16") as file:
+        for _ in range(30):
+            file.write(np.zeros((8000 * 3600, 2), np.int16))
+    with pytest.raises(AudioError, match="too long"):
+        read_audio(tmp_path / "a.flac", 16000)

@@ -1,6 +1,7 @@
 """Offline models: full context, TDT durations, whole recordings. Held against NeMo on a small random checkpoint, whose
 tokens and durations vary, and against HF transformers with renamed weights."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,12 @@ from pathlib import Path
 import hf_oracle
 import numpy as np
 import pytest
+import soundfile
 
+from nemoport import audio
 from nemoport.artifact import ENCODER, Artifact
 from nemoport.audio import read_audio
+from nemoport.cli import main
 from nemoport.decode import GreedyState, greedy
 from nemoport.errors import AudioError, NemoportError, UsageError
 from nemoport.export.blocked_attention import BLOCK
@@ -372,3 +376,26 @@ def test_outliers_ruin_naive_int8_and_smoothing_recovers(trained, tmp_path):
     variants = ("fp32", "int8-dynamic-per-tensor", "int8-smoothquant")
     fp32, naive, smooth = (wer(tmp_path / "build" / variant, utterances) for variant in variants)
     assert naive > fp32 + 30 and smooth < fp32 + 5
+
+
+def test_standard_input_goes_in_windows_and_has_a_bound(offline_build, tmp_path, monkeypatch, capsys):
+    """An offline model needs the whole recording: endless input ends in one error, and a long one is not one pass."""
+    folder = offline_build / "fp32"
+    samples = (random_checkpoint.pseudo_speech(5, 6.0) * 32767).astype("<i2")
+    soundfile.write(tmp_path / "a.wav", samples, 16000)
+
+    def printed(*arguments):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(samples.tobytes()))))
+        code = main(["transcribe", str(folder), *arguments])
+        return code, *capsys.readouterr()
+
+    for windows in ([], ["--pass-seconds", "40"]):
+        code, out, _ = printed("-", *windows)
+        assert (code, out.strip()) == (0, printed(str(tmp_path / "a.wav"), *windows)[1].split("\t", 1)[1].strip())
+    monkeypatch.setattr(audio, "MOST_SECONDS", 5)
+    code, _, error = printed("-")
+    assert code == 2 and "Standard input is too long" in error
+    stream = Recognizer.open(folder).stream()
+    with pytest.raises(AudioError, match="too long"):
+        for _ in range(6):
+            stream.feed(np.zeros(16000, np.float32))

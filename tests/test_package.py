@@ -277,7 +277,10 @@ BUILDS = {
     "empty results": (lambda b: (b / "results/fp32.jsonl").write_text(""), "no results"),
     "no results": (lambda b: (b / "results/fp32.jsonl").unlink(), "no results"),
     "bad results": (lambda b: (b / "results/fp32.jsonl").write_text("{}\n"), "fp32.jsonl"),
-    "other checkpoint": (lambda b: edit(b / "config.json", lambda c: c["checkpoint"].update(sha256="0")), "mixes checkpoints"),
+    "other checkpoint": (
+        lambda b: edit(b / "config.json", lambda c: c["checkpoint"].update(sha256="0" * 64)),
+        "mixes checkpoints",
+    ),
     "other variant": (lambda b: edit(b / "fp32/manifest.json", lambda m: m.update(variant="fp16")), "holds another variant"),
     "no shared file": (lambda b: (b / "shared/frontend.onnx").unlink(), "frontend.onnx"),
     "no graph": (lambda b: (b / "fp32/decoder_model.onnx").unlink(), "decoder_model.onnx"),
@@ -501,9 +504,11 @@ def test_verify_needs_neither_torch_nor_onnx(packed):
 def test_verify_of_a_part(damaged):
     """As after a download of one precision, in the place where the Hub's client keeps its own files."""
     shutil.rmtree(damaged / "int8-dynamic")
-    (damaged / ".gitattributes").write_text("*.onnx filter=lfs")
-    (damaged / ".cache" / "huggingface").mkdir(parents=True)
-    (damaged / ".cache" / "huggingface" / "x.lock").write_text("")
+    (damaged / ".gitattributes").write_text("*.onnx filter=lfs diff=lfs merge=lfs -text\n")
+    records = damaged / ".cache" / "huggingface" / "download" / "fp32"
+    records.mkdir(parents=True)
+    (records.parent.parent / ".gitignore").write_text("*")
+    (records / "encoder_model.onnx.metadata").write_text("x")
     assert "15 files" in verify(damaged, ["fp32"])[1]
     with pytest.raises(ArtifactError, match="int8-dynamic/encoder_model.onnx: missing"):
         verify(damaged)
@@ -569,15 +574,15 @@ DAMAGE = {
     "dangling link": (lambda f: (f / "link").symlink_to("nowhere"), "link: not in the manifest"),
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "manifest.json is missing"),
     "manifest not JSON": (lambda f: (f / "manifest.json").write_text("{"), "is not JSON"),
-    "manifest of a variant": (lambda f: shutil.copy(f / "fp32/manifest.json", f / "manifest.json"), "not of a package"),
+    "manifest of a variant": (lambda f: shutil.copy(f / "fp32/manifest.json", f / "manifest.json"), "no name"),
     "edited figure": (
         lambda f: edit(f / "manifest.json", lambda m: m["variants"]["fp32"]["gates"][0].update(measured=0.5)),
         "is damaged, or not of a package",
     ),
     "edited licence": (lambda f: edit(f / "manifest.json", lambda m: m.update(licence="mit")), "is damaged, or not"),
-    "edited hash": (lambda f: edit(f / "manifest.json", lambda m: m["files"][0].update(sha256="0")), "is damaged, or not"),
+    "edited hash": (lambda f: edit(f / "manifest.json", lambda m: m["files"][0].update(sha256="0" * 64)), "is damaged, or not"),
     "file taken off the list": (lambda f: edit(f / "manifest.json", lambda m: m["files"].pop()), "is damaged, or not"),
-    "schema": (lambda f: edit(f / "manifest.json", lambda m: m.update(schema=2)), "is damaged, or not of a package"),
+    "schema": (lambda f: edit(f / "manifest.json", lambda m: m.update(schema=2)), "schema: Input should be 1"),
     "variant of other inputs": (other_variant, "is not the variant that the package was made with"),
     "no graph": (no_graph, "cannot be loaded"),
     "NaN weights": (nan_weights, "values that are not finite"),

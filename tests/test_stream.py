@@ -5,10 +5,11 @@ import pytest
 
 from nemoport.caches import NemoCaches
 from nemoport.chunker import Chunker
-from nemoport.decode import GreedyState, greedy
+from nemoport.decode import GreedyState, greedy, score
 from nemoport.errors import AudioError, UsageError
 from nemoport.recognizer import Recognizer
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, StreamingSpec
+from nemoport.stream import advance
 
 PUBLISHED = StreamingSpec(24, 1024, 8, 70, (13, 6, 1, 0), 8, 8, 9)
 
@@ -231,3 +232,69 @@ def test_silence_gives_frames_and_does_not_wedge(build, utterances, alone):
     (h,) = recognizer.transcribe([(name, np.concatenate([np.zeros(30 * 16000, np.float32), samples]))])
     spoken = [s for s in h.token_seconds if s >= 29.5]
     assert len(spoken) >= 0.5 * len(alone[name].tokens)
+
+
+class Spoiled:
+    """A session whose encoder gives NaN for one stream of a batch at one chunk, in its frames and in every cache."""
+
+    def __init__(self, session, stream, chunk):
+        self._session, self._stream, self._chunk, self.chunks = session, stream, chunk, 0
+
+    def __getattr__(self, name):
+        return getattr(self._session, name)
+
+    def encode(self, mel, lengths, state):
+        frames, counts, state = self._session.encode(mel, lengths, state)
+        self.chunks += 1
+        if self.chunks == self._chunk:
+            frames = frames.copy()
+            frames[self._stream] = np.nan
+            rows = self._session.unstack(state)
+            spoiled = self._session.stack([rows[self._stream]])
+            for values in spoiled.feeds().values():
+                if values.dtype.kind == "f":
+                    values[:] = np.nan
+            rows[self._stream] = self._session.unstack(spoiled)[0]
+            state = self._session.stack(rows)
+        return frames, counts, state
+
+
+@pytest.mark.parametrize("beam", [1, 2])
+def test_frames_that_are_not_finite_end_no_stream_and_no_neighbour(build, utterances, beam):
+    recognizer = Recognizer.open(build / "fp32", threads=1, beam=beam)
+    audio = [np.concatenate([utterances[i][1], np.zeros(32000, np.float32), utterances[i + 1][1]]) for i in (0, 2)]
+    alone = [transcript(recognizer, [one])[0] for one in audio]
+    recognizer.session = Spoiled(recognizer.session, 1, 3)
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        found = transcript(recognizer, audio)
+    assert found[0] == alone[0]
+    assert found[1] != alone[1] and set(found[1]) - {0}
+    assert found[1][-5:] == alone[1][-5:], "the second sentence behind the fault is transcribed"
+
+
+def transcript(recognizer, audio):
+    streams = [recognizer.stream() for _ in audio]
+    for stream, samples in zip(streams, audio, strict=True):
+        stream.push(samples)
+        stream.close()
+    while any(stream.chunks for stream in streams):
+        advance(recognizer.session, streams)
+    return [stream.tokens for stream in streams]
+
+
+def test_scores_that_are_not_finite_are_blank():
+    """And the state that caused them is not kept."""
+
+    class Overflowing(Script):
+        def step(self, frames, tokens, state):
+            scores, (hidden, cell) = super().step(frames, tokens, state)
+            scores[0] = np.nan
+            return scores, (np.full_like(hidden, np.inf), cell)
+
+    session = Overflowing([[[1], [2]], [[3], [4]]])
+    frames = np.array([[[stream, frame] for frame in range(2)] for stream in range(2)], np.float32)
+    blanks, zeros = np.full(2, session.spec.decoding.blank_id, np.int32), np.zeros((1, 2, 1), np.float32)
+    scores, states = score(session, frames, blanks, (zeros, zeros))
+    assert (scores[0].argmax(-1) == session.spec.decoding.blank_id).all()
+    assert scores[1].argmax(-1).tolist() == [3, session.spec.decoding.blank_id]  # not on the second frame before the first
+    assert all(np.isfinite(part).all() for part in states)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import shutil
 import zipfile
@@ -15,6 +16,8 @@ import torch
 from nemoport.artifact import Artifact, Manifest, Recipe, file_entries
 from nemoport.cli import main
 from nemoport.errors import ArtifactError, UsageError
+from nemoport.external_data import external_places
+from nemoport.files import digest_json
 from nemoport.graph_file import external_tensors
 from nemoport.package.manifest import PackagedVariant, PackageManifest, hash_files
 from nemoport.package.shards import shard
@@ -181,3 +184,206 @@ def test_weights_elsewhere_are_neither_read_nor_copied(build, tmp_path, name):
         assert reason in f"{caught.value}"
         assert "\x1b" not in f"{caught.value}"
     assert not (tmp_path / "shards").exists()
+
+
+def link(folder: Path) -> None:
+    shutil.move(folder / "shared", folder.parent / "elsewhere")
+    (folder / "shared").symlink_to(folder.parent / "elsewhere")
+
+
+def file_link(folder: Path) -> None:
+    shutil.move(folder / "config.json", folder.parent / "elsewhere.json")
+    (folder / "config.json").symlink_to(folder.parent / "elsewhere.json")
+
+
+def add(path: str, text: str = "x"):
+    def change(folder: Path) -> None:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+
+    return change
+
+
+STRANGE = {
+    "a filter in .gitattributes": add(".gitattributes", "* filter=evil\n"),
+    ".gitattributes in a folder": add("fp32/.gitattributes", "*.onnx filter=lfs diff=lfs merge=lfs -text\n"),
+    "a repository of git": add(".git/config", "[core]\n\tfsmonitor = touch mark\n"),
+    "a program beside the Hub's records": add(".cache/huggingface/run.py"),
+    "another cache": add(".cache/x.metadata"),
+    "a linked folder": link,
+    "a linked file": file_link,
+    "a linked .gitattributes": lambda f: (f / ".gitattributes").symlink_to("/etc/hostname"),
+    "a pipe": lambda f: os.mkfifo(f / "pipe"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_what_no_package_has_is_refused(clean, name):
+    verify(clean)
+    STRANGE[name](clean)
+    with pytest.raises(ArtifactError, match="is damaged"):
+        verify(clean)
+
+
+def edited(change):
+    def edit(folder: Path) -> None:
+        raw = json.loads((folder / "manifest.json").read_text())
+        raw.pop("digest")
+        change(raw)
+        (folder / "manifest.json").write_text(json.dumps(raw | {"digest": digest_json(raw)}))
+
+    return edit
+
+
+MANIFESTS = {
+    "no variants": edited(lambda m: m.update(variants={})),
+    "schema": edited(lambda m: m.update(schema=99)),
+    "no files": edited(lambda m: m.update(files=[])),
+    "another key": edited(lambda m: m.update(more=1)),
+    "a file outside": edited(lambda m: m["files"][0].update(path="../x")),
+    "an absolute file": edited(lambda m: m["files"][0].update(path="/etc/passwd")),
+    "another system's path": edited(lambda m: m["files"][0].update(path="..\\x")),
+    "a file twice": edited(lambda m: m["files"].append(m["files"][0])),
+    "no size": edited(lambda m: m["files"][0].update(bytes=-1)),
+    "a size of words": edited(lambda m: m["files"][0].update(bytes="many")),
+    "a variant's name": edited(lambda m: m.update(variants={"../fp32": m["variants"]["fp32"]})),
+    "escapes": edited(lambda m: m.update(licence="\x1b[2J")),
+    "a layout's name": edited(lambda m: m.update(layout="../native")),
+    "a key twice": lambda f: (f / "manifest.json").write_text('{"schema": 1, ' + (f / "manifest.json").read_text().lstrip()[1:]),
+    "nested": lambda f: (f / "manifest.json").write_text('{"a":' + "[" * 100_000 + "]" * 100_000 + "}"),
+    "a number without end": lambda f: (f / "manifest.json").write_text('{"schema": ' + "9" * 10_000 + "}"),
+}
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_manifest_has_bounds(clean, name, capsys):
+    MANIFESTS[name](clean)
+    assert main(["verify", str(clean)]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def config(*keys: str, value: object):
+    def change(raw: dict) -> None:
+        for key in keys[:-1]:
+            raw = raw[key]
+        raw[keys[-1]] = value
+
+    return change
+
+
+CONFIGS = {
+    "no layers": config("spec", "streaming", "n_layers", value=0),
+    "endless layers": config("spec", "streaming", "n_layers", value=10**9),
+    "a bool": config("spec", "streaming", "n_layers", value=True),
+    "a float": config("spec", "streaming", "d_model", value=176.5),
+    "infinite": config("spec", "frontend", "preemphasis", value=float("inf")),
+    "no number": config("spec", "frontend", "preemphasis", value=float("nan")),
+    "no subsampling": config("spec", "streaming", "subsampling_factor", value=0),
+    "endless symbols": config("spec", "decoding", "max_symbols_per_frame", value=10**18),
+    "caches of a terabyte": lambda raw: raw["spec"]["streaming"].update(
+        n_layers=256, d_model=16_384, n_heads=4, left_context_enc_frames=10_000
+    ),
+    "no hop": config("spec", "frontend", "hop_samples", value=0),
+    "a window over n_fft": config("spec", "frontend", "win_samples", value=600),
+    "heads that do not divide": config("spec", "streaming", "n_heads", value=7),
+    "no lookahead": config("spec", "streaming", "lookaheads", value=[]),
+    "a lookahead of words": config("spec", "streaming", "lookaheads", value=["x"]),
+    "an unknown head": config("spec", "kind", value="streaming-x"),
+    "a default of words": config("encoder", "default_lookahead", value="six"),
+    "a shape": config("encoder", "cache_shapes", "cache_last_channel", value=[10**12]),
+    "no sections": config("encoder", value=None),
+    "escapes": config("checkpoint", "name", value="\x1b[2J"),
+    "other sizes than the graph's": config("spec", "streaming", "d_model", value=352),
+    "more layers than the graph's": config("spec", "streaming", "n_layers", value=12),
+    "another vocabulary than the graph's": config("spec", "decoding", "vocab_size", value=300),
+    "a wider state than the graph's": config("spec", "decoding", "pred_hidden", value=320),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_has_bounds(clean, name, capsys):
+    """And the graphs' own sizes: a wrong one ends in one clear error, not in a traceback or a hang."""
+    raw = json.loads((clean / "config.json").read_text())
+    CONFIGS[name](raw)
+    (clean / "config.json").write_text(json.dumps(raw))
+    reseal(clean)
+    audio = next(AUDIO.rglob("*.flac"), None) or next(AUDIO.rglob("*.wav"))
+    assert main(["verify", str(clean)]) == 2
+    assert main(["transcribe", str(clean / "fp32"), str(audio)]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error and "\x1b" not in error
+
+
+def reseal(package: Path) -> None:
+    """Writes every hash again, as one would who wants it to pass."""
+    replace(PackageManifest.read(package), files=hash_files(package)).write(package)
+
+
+@pytest.fixture
+def clean(build, tmp_path):
+    """A package of fp32 that `verify` passes."""
+    package = tmp_path / "package"
+    for name in ("shared", "fp32"):
+        shutil.copytree(build / name, package / name)
+    shutil.copy(build / "config.json", package)
+    manifest = Manifest.read(package / "fp32")
+    variants = {"fp32": PackagedVariant(manifest.digest, ())}
+    sha256 = manifest.checkpoint_sha256
+    PackageManifest("x", "native", sha256, "", "apache-2.0", variants, hash_files(package)).write(package)
+    return package
+
+
+def test_weights_are_found_as_onnx_finds_them(build):
+    import onnx
+
+    for graph in build.glob("*/*_model.onnx"):
+        model = onnx.load(graph, load_external_data=False)
+        expected = [(t.name, t.file, t.offset, t.bytes) for t in external_tensors(model)]
+        assert expected and [(p.weight, p.file, p.offset, p.bytes) for p in external_places(graph)] == expected
+
+
+DISGUISES = {
+    "in a graph within": lambda m, t: m.graph.node.add(op_type="If").attribute.add(name="a", type=5).g.initializer.append(t),
+    "in a constant": lambda m, t: (
+        m.graph.node.add(op_type="Constant", output=["c"]).attribute.add(name="v", type=4).t.CopyFrom(t)
+    ),
+    "in constants": lambda m, t: m.graph.node.add(op_type="X", output=["c"]).attribute.add(name="v").tensors.append(t),
+    "in a function": lambda m, t: m.functions.add(name="f").node.add(op_type="X").attribute.add(name="v").t.CopyFrom(t),
+    "sparse": lambda m, t: m.graph.sparse_initializer.add().values.CopyFrom(t),
+    "sparse indices": lambda m, t: m.graph.sparse_initializer.add().indices.CopyFrom(t),
+    "in training": lambda m, t: m.training_info.add().algorithm.initializer.append(t),
+}
+
+
+@pytest.mark.parametrize("name", DISGUISES)
+def test_a_foreign_file_is_found_wherever_it_is_named(build, tmp_path, name):
+    import onnx
+
+    folder = damage.copy_build(build, tmp_path / "build") / "fp32"
+    graph = folder / "encoder_model.onnx"
+    model = onnx.load(graph, load_external_data=False)
+    tensor = onnx.TensorProto(name="evil", data_type=1, dims=[4], data_location=1)
+    tensor.external_data.add(key="location", value="../../secret.bin")
+    DISGUISES[name](model, tensor)
+    graph.write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactError, match="beside the graph"):
+        open_graph(graph)
+
+
+BYTES = {
+    "a group, which protobuf skips": b"\x0b\x0c",
+    "a field cut short": b"\x3a\x7f",
+    "a key of 64 bits": b"\xba\x80\x80\x80\x80\x01\x00",
+    "a graph twice": b"\x3a\x00\x3a\x00",
+    "an endless varint": b"\xff" * 11,
+    "nothing": b"",
+    "text": b"no graph at all",
+}
+
+
+@pytest.mark.parametrize("name", BYTES)
+def test_bytes_that_readers_differ_on_are_refused(build, tmp_path, name):
+    graph = tmp_path / "x.onnx"
+    graph.write_bytes(BYTES[name] + ((build / "fp32/encoder_model.onnx").read_bytes() if name.startswith("a g") else b""))
+    with pytest.raises(ArtifactError):
+        external_places(graph)

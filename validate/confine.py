@@ -1,4 +1,4 @@
-"""Takes from this process what it does not need to run NeMo on a stranger's checkpoint: the network, and writing to other folders.
+"""Takes from this process what NeMo does not need for a stranger's checkpoint: the network, and writing to other folders.
 
 Each restriction is one that a process may lay on itself without being privileged, and that none of its threads and children can
 take off. https://docs.kernel.org/userspace-api/landlock.html

@@ -17,13 +17,17 @@ the frames at the end of a stream, whose last window is not full, would not be N
 from __future__ import annotations
 
 import string
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from typing_extensions import TypedDict  # pydantic reads those of `typing` from Python 3.12 on
 
 from nemoport.artifact import Artifact
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.files import read_json
 from nemoport.interface import F32, I32, Interface, Tensor
+from nemoport.schema import Name, RelativePath, Shape, Text, check, most, whole
 from nemoport.spec import MASKED_SCORE, ModelSpec, StreamingSpec
 
 PRE_FIRST, PRE, CONFORMER, PREDICT, JOINT = "stream_pre_first", "stream_pre", "stream_conformer", "predict", "joint"
@@ -121,11 +125,36 @@ def _next(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{name}{NEXT}": tensor for name, tensor in tensors.items()}
 
 
+class TensorSection(TypedDict):
+    name: Name
+    dtype: Name
+    shape: Shape
+
+
+class _GraphSection(TypedDict):
+    file: RelativePath
+    inputs: Annotated[list[TensorSection], most(1000)]
+    outputs: Annotated[list[TensorSection], most(1000)]
+
+
+class Metadata(TypedDict):
+    """What is read of metadata.json. rules: sentences for applications, by their names."""
+
+    graphs: Annotated[dict[Name, _GraphSection], most(100)]
+    subsampling_channels: Annotated[int, whole(1, 16_384)]
+    rules: Annotated[dict[Name, Text], most(100)]
+
+
+def read_metadata(folder: Path) -> Metadata:
+    """Reads metadata.json of a variant. Raises ArtifactError."""
+    return check(Metadata, read_json(folder / METADATA, "export again"), str(folder / METADATA), "export again")
+
+
 def read_interfaces(artifact: Artifact) -> dict[str, Interface]:
     """Reads graph name -> its interface from the artifact's metadata.json. Raises ArtifactError."""
-    raw = read_json(artifact.folder / METADATA, "export again")["graphs"]
+    raw = read_metadata(artifact.folder)["graphs"]
 
-    def tensors(side: list[dict]) -> dict[str, Tensor]:
+    def tensors(side: list[TensorSection]) -> dict[str, Tensor]:
         return {one["name"]: Tensor(one["dtype"], tuple(one["shape"])) for one in side}
 
     return {name: Interface(tensors(graph["inputs"]), tensors(graph["outputs"])) for name, graph in raw.items()}
@@ -135,7 +164,7 @@ def expected_interfaces(artifact: Artifact, spec: ModelSpec) -> dict[str, Interf
     """Returns graph name -> the interface that it must have for `spec` and the artifact's recipe. Raises UsageError."""
     recipe, lookahead = artifact.manifest.recipe, fixed_lookahead(artifact)
     check_served(spec, lookahead, recipe.target)
-    channels = read_json(artifact.folder / METADATA, "export again")["subsampling_channels"]
+    channels = read_metadata(artifact.folder)["subsampling_channels"]
     return graph_interfaces(spec, lookahead, channels, recipe.parameters["parts"], recipe.parameters["dtype"])
 
 

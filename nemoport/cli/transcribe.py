@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,27 +51,44 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _transcribe_live(recognizer: Recognizer) -> None:
-    """Prints the text of raw 16-bit PCM from stdin as soon as it is final."""
+    """Prints the text of raw 16-bit PCM from stdin as soon as it is final; of an offline model at the end."""
     import numpy as np
 
-    stream, shown = recognizer.stream(), ""
+    if recognizer.session.spec.streaming is None:
+        samples = np.frombuffer(_whole(recognizer), "<i2").astype(np.float32) / 32768
+        for hypothesis in recognizer.transcribe([(LIVE, samples)]):
+            print(printable(hypothesis.text))
+        return
+    stream, spelling = recognizer.stream(), recognizer.spelling()
 
-    def show(n_tokens: int) -> None:
-        nonlocal shown
-        text = recognizer.text(stream.tokens[:n_tokens])
-        sys.stdout.write(printable(text[len(shown) :]))
+    def show(tokens: list[int]) -> None:
+        sys.stdout.write(printable(spelling.feed(tokens)))
         sys.stdout.flush()
-        shown = text
 
+    for packet in _packets():
+        show(stream.feed(np.frombuffer(packet, "<i2").astype(np.float32) / 32768))
+    show(stream.finish())
+    print(printable(spelling.finish()))
+
+
+def _packets() -> Iterator[bytes]:
+    """Yields what stdin has, in whole samples."""
     # typeshed types the buffer as BinaryIO; a process's is an io.BufferedReader.
     while packet := sys.stdin.buffer.read1(65536):  # pyright: ignore[reportAttributeAccessIssue]
         if len(packet) % 2:
             packet += sys.stdin.buffer.read(1)
-        stream.feed(np.frombuffer(packet[: len(packet) // 2 * 2], "<i2").astype(np.float32) / 32768)
-        show(stream.n_final)
-    stream.finish()
-    show(len(stream.tokens))
-    print()
+        yield packet[: len(packet) // 2 * 2]
+
+
+def _whole(recognizer: Recognizer) -> bytearray:
+    """Reads stdin to its end. Raises AudioError for more than a recording can have."""
+    from nemoport.audio import check_length
+
+    whole = bytearray()
+    for packet in _packets():
+        whole += packet
+        check_length(len(whole) // 2, recognizer.sample_rate_hz, "Standard input")
+    return whole
 
 
 COMMAND = Command(

@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 SIGNED_BY = (
-    option("--signature", action="store_true", help="check who signed it too, as one of these says:"),
+    option("--signature", action="store_true", help="check the signature too, by one of the next options"),
     option("--key", type=Path, metavar="PEM", help="the publisher's public key"),
     option("--identity", help="who signed keyless: an e-mail address, or the address of a workflow"),
     option("--issuer", help="address of the OpenID provider that states the identity"),

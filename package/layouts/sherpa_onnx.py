@@ -35,7 +35,7 @@ from nemoport.spec import FrontendSpec, ModelSpec, StreamingSpec
 
 CACHE_LAYOUTS = (NEMO,)  # those that sherpa-onnx keeps from window to window
 VERSION = "2.0.1"  # of sherpa-onnx, the one that the tests run
-FRONT_END = FrontendSpec(16000, 0, 512, 400, 160, 0.97, 0.0, "")  # sherpa-onnx's own, apart from the number of bands
+FRONT_END = FrontendSpec(16000, 0, 512, 400, 160, 0.97, 0.0, "NA")  # sherpa-onnx's own, apart from the number of bands
 
 FILES = {
     "config.json": "every parameter and rule below, machine-readable",
@@ -171,7 +171,7 @@ def encoder_metadata(spec: ModelSpec, config: RuntimeConfig) -> dict[str, str]:
 
 def _check(spec: ModelSpec, variants: Sequence[str]) -> None:
     found, durations = spec.frontend, spec.decoding.durations
-    front_end = replace(found, n_mels=0, log_guard=0.0, normalize="")
+    front_end = replace(found, n_mels=0, log_guard=0.0, normalize="NA")
     problems = [f"{name}, which {GPU_ONLY[name]}" for name in variants if name in GPU_ONLY]
     if others := [name for name in variants if cache_layout_of(name) not in CACHE_LAYOUTS]:
         problems.append(f"{', '.join(others)}, whose caches it does not keep")

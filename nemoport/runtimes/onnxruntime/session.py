@@ -16,7 +16,7 @@ from nemoport.cache_layout import caches_of
 from nemoport.caches import CacheFactory, PromptedState
 from nemoport.errors import ArtifactError, UsageError, first_line
 from nemoport.external_data import check_external_data
-from nemoport.session import EncoderState
+from nemoport.session import EncoderState, check_frames, failed_run
 from nemoport.spec import ModelSpec
 
 PROVIDERS = {
@@ -76,8 +76,13 @@ class OnnxSession:
 
     def encode(self, mel: np.ndarray, lengths: np.ndarray, state: EncoderState):
         feeds = {"audio_signal": mel, "length": lengths, **state.feeds()}
-        frames, frame_lengths, *caches = self._encoder.run(self._outputs, feeds)
-        return frames.transpose(0, 2, 1), frame_lengths, state.advance(caches)
+        frames, frame_lengths, *caches = run(self._encoder, self._outputs, feeds)
+        frames = frames.transpose(0, 2, 1)
+        check_frames(frames, frame_lengths, len(mel), self.spec)
+        try:
+            return frames, frame_lengths, state.advance(caches)
+        except (ValueError, IndexError) as error:  # caches of other shapes than config.json gives
+            raise failed_run("its caches", error) from error
 
     def step(self, frames: np.ndarray, tokens: np.ndarray, state: tuple[np.ndarray, np.ndarray]):
         feeds = {
@@ -88,7 +93,7 @@ class OnnxSession:
             "input_states_2": state[1],
         }
         names = [i.name for i in self._decoder.get_inputs()]  # a graph may have pruned the unused target_length
-        logits, hidden, cell = self._decoder.run(DECODER_OUTPUTS, {n: feeds[n] for n in names})
+        logits, hidden, cell = run(self._decoder, DECODER_OUTPUTS, {n: feeds[n] for n in names if n in feeds})
         return logits[:, :, 0], (hidden, cell)
 
     def stack(self, states: list[EncoderState]) -> EncoderState:
@@ -96,6 +101,14 @@ class OnnxSession:
 
     def unstack(self, state: EncoderState) -> list[EncoderState]:
         return state.rows()
+
+
+def run(graph: Any, outputs: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Runs a graph of `open_graph`. Raises ArtifactError where it fails."""
+    try:
+        return graph.run(outputs, feeds)
+    except Exception as error:  # onnxruntime's own exception classes share no public base
+        raise failed_run("onnxruntime", error) from error
 
 
 def _return_memory() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nemoport.runtimes.onnxruntime.session import OnnxSession, open_graph
+from nemoport.runtimes.onnxruntime.session import OnnxSession, open_graph, run
 from nemoport.spec import ModelSpec
 
 
@@ -25,7 +25,7 @@ class SplitSession(OnnxSession):
             "input_states_1": state[0],
             "input_states_2": state[1],
         }
-        prediction, hidden, cell = self._decoder.run(("outputs", "output_states_1", "output_states_2"), feeds)
+        prediction, hidden, cell = run(self._decoder, ("outputs", "output_states_1", "output_states_2"), feeds)
         encoded = np.ascontiguousarray(frames.transpose(0, 2, 1))
-        (scores,) = self._joiner.run(("outputs",), {"encoder_outputs": encoded, "decoder_outputs": prediction})
+        (scores,) = run(self._joiner, ("outputs",), {"encoder_outputs": encoded, "decoder_outputs": prediction})
         return scores[:, :, 0], (hidden, cell)

@@ -6,11 +6,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from typing_extensions import TypedDict  # pydantic reads those of `typing` from Python 3.12 on
 
 from nemoport.cache_layout import NEMO
-from nemoport.files import write_bytes, write_json
+from nemoport.files import read_json, write_bytes, write_json
 from nemoport.prompt import AUTO
 from nemoport.runtimes.openvino.graphs import METADATA, RUNTIME, STATEFUL, VOCABULARY
+from nemoport.schema import CLOSED, check, whole
 from nemoport.spec import ModelSpec
 from nemoport.tokens import tag_tokens
 
@@ -18,7 +22,7 @@ from nemoport.tokens import tag_tokens
 STREAMING_CLASS = "nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel"
 PROMPT_CLASS = "nemo.collections.asr.models.rnnt_bpe_models_prompt.EncDecRNNTBPEModelWithPrompt"
 STATE_RULE = (
-    "the encoder hears one stream and keeps its caches as the state of the infer request: create a request of the compiled model "
+    "the encoder runs one stream and keeps its caches as the state of the infer request: create a request of the compiled model "
     "for each stream, and call its reset_state() before the next one"
 )
 
@@ -30,6 +34,22 @@ def runtime_properties(group: int) -> dict:
     """Returns OpenVINO's properties to compile the graphs with. group: channels of an activation that are rounded together, 0
     for none."""
     return {"INFERENCE_PRECISION_HINT": FLOATS, GROUP: group}
+
+
+class _Properties(TypedDict, total=False):
+    """Those of `runtime_properties`. Others name folders to write to, libraries to load or devices, and are no file's choice."""
+
+    __pydantic_config__ = CLOSED  # pyright: ignore[reportGeneralTypeIssues]  # as pydantic documents it
+    INFERENCE_PRECISION_HINT: Literal["f32"]
+    DYNAMIC_QUANTIZATION_GROUP_SIZE: Annotated[int, whole(0, 1_000_000)]
+
+
+def read_properties(folder: Path) -> dict[str, Any]:
+    """Reads OpenVINO's properties from metadata.json in a variant's folder. Raises ArtifactError for others than those of
+    `runtime_properties`."""
+    todo = "build or download the variant again"
+    properties = read_json(folder / METADATA, todo).get(RUNTIME, {})
+    return check(_Properties, properties, f"{folder / METADATA}: {RUNTIME}", todo)
 
 
 def vocabulary(tokens: Sequence[str]) -> dict[str, str]:

@@ -12,10 +12,10 @@ from nemoport.artifact import Artifact
 from nemoport.caches import CacheFactory, NemoCaches, PromptedState
 from nemoport.caches_kv import KvCaches
 from nemoport.errors import ArtifactError, UsageError
-from nemoport.files import read_json
-from nemoport.runtimes.openvino.graphs import DECODER, ENCODER, JOINT, METADATA, RENAMED, RUNTIME
+from nemoport.runtimes.openvino.graphs import DECODER, ENCODER, JOINT, RENAMED
+from nemoport.runtimes.openvino.metadata import read_properties
 from nemoport.runtimes.openvino.state import StateCaches
-from nemoport.session import EncoderState
+from nemoport.session import EncoderState, check_frames, failed_run
 from nemoport.spec import ModelSpec
 
 PACKAGE = "openvino"
@@ -27,12 +27,11 @@ class OpenVinoSession:
     time: those of a batch are run one after another."""
 
     def __init__(self, spec: ModelSpec, folder: Path, provider: str = "cpu", threads: int = 0):
-        """folder: of the graphs and metadata.json, whose `runtime` lists the properties to compile them with. provider: as in
+        """folder: of the graphs and metadata.json, see `read_properties`. provider: as in
         `_device`. threads: 0 for OpenVINO's choice. Raises UsageError for a provider that is absent and for an offline model,
         ArtifactError for graphs that cannot be loaded."""
         self.spec = spec
-        metadata = read_json(folder / METADATA, "build or download the variant again")
-        settings = {"PERFORMANCE_HINT": "LATENCY", **metadata.get(RUNTIME, {})}
+        settings = {"PERFORMANCE_HINT": "LATENCY", **read_properties(folder)}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
         graphs = (Graph(folder / f"{name}.xml", provider, settings) for name in (ENCODER, DECODER, JOINT))
@@ -69,13 +68,7 @@ class OpenVinoSession:
         else:
             found = self._encoder.run(feeds)
         frames, counts = found["encoded"].transpose(0, 2, 1), found["encoded_length"]
-        if not ((counts >= 0) & (counts <= frames.shape[1])).all():
-            raise ArtifactError(
-                "The encoder returns frames that do not match their count.",
-                expected=f"as many as its output encoded_length, {counts.tolist()}, or more",
-                found=str(frames.shape[1]),
-                todo="build or download the variant again",
-            )
+        check_frames(frames, counts, len(mel), self.spec)
         return frames, counts, state.advance([found[name] for name in self._outputs])
 
     def step(self, frames: np.ndarray, tokens: np.ndarray, state: tuple[np.ndarray, np.ndarray]):
@@ -118,7 +111,10 @@ class Graph:
         """Runs the graph: input name -> array in, output name -> a new array out. Integers may have any width. request: an infer
         request of `compiled` to run in, by default the graph's own."""
         cast = {name: v.astype(np.int32) if name in self._integers else v for name, v in feeds.items()}
-        results = (request or self._request).infer(cast, share_inputs=True)
+        try:
+            results = (request or self._request).infer(cast, share_inputs=True)
+        except (RuntimeError, KeyError) as error:
+            raise failed_run("OpenVINO", error) from error
         return {name: results[name] for name in self._names}
 
 
