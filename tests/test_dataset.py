@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -12,7 +13,7 @@ from nemoport.errors import CorpusError, UsageError
 from nemoport.prompt import PromptSpec
 from nemoport.spec import ModelSpec
 from nemoport.speech import dataset
-from nemoport.speech.corpus import prompts, read_corpus
+from nemoport.speech.corpus import check_each_once, prompts, read_corpus
 from nemoport.speech.dataset import Part, dataset_manifest
 
 AUDIO = Path(__file__).parent.parent / "reference" / "audio"
@@ -132,3 +133,19 @@ def test_command_line_wants_one_of_the_two(capsys, tmp_path):
     checkpoint = str(AUDIO.parent / "checkpoints" / "streaming-en.nemo")
     assert main(["validate", "--checkpoint", checkpoint, "--build", str(tmp_path)]) == 2
     assert "either --corpus or --dataset" in capsys.readouterr().err
+
+
+def test_a_recording_counts_once(tmp_path):
+    """By its samples, whatever its name is; another prompt makes it another utterance."""
+    samples = np.random.default_rng(0).standard_normal(16000).astype(np.float32) / 10
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, samples, 16000)
+
+    def corpus(*languages):
+        rows = [{"audio_filepath": f"{name}.wav", "text": "", "lang": one} for name, one in zip("ab", languages, strict=True)]
+        (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        return read_corpus(tmp_path / "m.jsonl", 16000)
+
+    check_each_once(corpus("de-DE", "auto"))
+    with pytest.raises(CorpusError, match=r"lists a recording twice[\s\S]*a\.wav = b\.wav"):
+        check_each_once(corpus("de-DE", "de-DE"))

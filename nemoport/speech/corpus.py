@@ -122,6 +122,24 @@ def check_disjoint(calibration: Corpus, evaluation: Corpus) -> None:
         )
 
 
+def check_each_once(evaluation: Corpus) -> None:
+    """Raises CorpusError if a recording is listed twice with one prompt: it would count twice, and an interval be too narrow."""
+    first: dict[tuple[str, str], str] = {}
+    twice = []
+    for utterance in evaluation.utterances:
+        key = (utterance.sha256, utterance.prompt_language)
+        if key in first:
+            twice.append(f"{first[key]} = {utterance.id}")
+        first.setdefault(key, utterance.id)
+    if twice:
+        raise CorpusError(
+            f"{evaluation.path} lists a recording twice.",
+            expected="each recording once, by its samples",
+            found=f"{len(twice)} again, such as {twice[0]}",
+            todo="take them out",
+        )
+
+
 def _lines(manifest: Path) -> list[str]:
     try:
         return manifest.read_text(encoding="utf-8").split("\n")  # a text may have other line ends of Unicode
