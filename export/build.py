@@ -13,16 +13,22 @@ from nemoport.export.config import runtime_config
 from nemoport.export.shared import write_shared
 from nemoport.files import write_json
 from nemoport.graph_file import OPSET
+from nemoport.progress import Progress, silent
+from nemoport.resources import Needs, check_free
 from nemoport.spec import ModelSpec
 from nemoport.variant import FP32, GRAPH_ROLES, Variant
 
+NEEDS = Needs(memory=2.2, held=2.0, disk=1.8)  # the weights twice in memory; torch's own files of them on the disk
 
-def export_checkpoint(checkpoint: Checkpoint, build: Path, layout: str = NEMO) -> Artifact:
+
+def export_checkpoint(checkpoint: Checkpoint, build: Path, layout: str = NEMO, progress: Progress = silent) -> Artifact:
     """Exports the fp32 ONNX graphs of a checkpoint: the variant fp32, or kv-fp32 in the cache layout kv (cache_layout.py).
 
-    Raises UsageError for an unknown cache layout, CheckpointError, or OutputError if `build` holds another checkpoint's graphs.
+    Raises UsageError for an unknown cache layout, CheckpointError, ResourceError, or OutputError if `build` holds another
+    checkpoint's graphs.
     """
-    return build_variant(checkpoint, build, onnx_recipe(checkpoint.spec, layout), lambda folder: fill(checkpoint, folder, layout))
+    recipe = onnx_recipe(checkpoint.spec, layout)
+    return build_variant(checkpoint, build, recipe, lambda folder: fill(checkpoint, folder, layout), None, NEEDS, progress)
 
 
 def onnx_recipe(spec: ModelSpec, layout: str) -> Recipe:
@@ -44,12 +50,19 @@ def fill(checkpoint: Checkpoint, folder: Path, layout: str) -> dict[str, str]:
 
 
 def build_variant(
-    checkpoint: Checkpoint, build: Path, recipe: Recipe, fill: Callable[[Path], dict[str, str]], corpus_digest: str | None = None
+    checkpoint: Checkpoint,
+    build: Path,
+    recipe: Recipe,
+    fill: Callable[[Path], dict[str, str]],
+    corpus_digest: str | None = None,
+    needs: Needs = Needs(),  # noqa: B008 - frozen
+    progress: Progress = silent,
 ) -> Artifact:
     """Builds the variant of a recipe, or returns what the same inputs made before.
 
     fill: writes its files into an empty folder and returns role -> path of each; an error of it leaves `build` as it was.
-    corpus_digest: of the calibration audio, where any is used. Raises OutputError if other inputs made the variant that is there.
+    corpus_digest: of the calibration audio, where any is used. needs: memory and disk that `fill` takes. Raises OutputError if
+    other inputs made the variant that is there or the disk has too little room, ResourceError for too little memory.
     """
     variant = Variant(build, recipe, checkpoint.sha256, corpus_digest=corpus_digest)
     if variant.is_built():
@@ -57,6 +70,7 @@ def build_variant(
         artifact = variant.opened()
         artifact.verify_files()
         return artifact
+    check_free(recipe.variant, checkpoint.path.stat().st_size, needs, build, progress)
     with variant.new_folder() as folder:
         variant.write_manifest(folder, fill(folder))
         write_sidecars(checkpoint, build)  # before the variant is there, which is not usable without them

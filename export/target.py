@@ -11,6 +11,7 @@ from nemoport.artifact import Artifact, Recipe
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.progress import Progress
+from nemoport.resources import Needs
 from nemoport.spec import ModelSpec
 from nemoport.speech.corpus import Corpus
 
@@ -22,10 +23,11 @@ class Source:
     checkpoint: Checkpoint
     build: Path
     corpus: Corpus | None
+    progress: Progress
 
     def onnx(self, layout: str) -> Artifact:
         """The fp32 ONNX graphs in a cache layout; exports them if `build` does not hold them. Raises as `export_checkpoint`."""
-        return export_checkpoint(self.checkpoint, self.build, layout)
+        return export_checkpoint(self.checkpoint, self.build, layout, self.progress)
 
 
 Convert = Callable[[Source, Path, Any, Progress], dict[str, str]]
@@ -45,7 +47,8 @@ class Target:
     extra: of pyproject.toml, which installs the packages of the converter; modules: their import names.
     resolve(parameters, spec): the parameters completed with what depends on the checkpoint, such as the one lookahead of graphs
     of fixed shapes; the artifact is run and validated at a parameter `lookahead`. Raises UsageError.
-    calibrated: names of the precisions that need calibration audio.
+    calibrated: names of the precisions that need calibration audio. needs: memory and disk that `convert` takes at the least,
+    beside the ONNX graphs that it is made from.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Target:
     modules: tuple[str, ...] = ()
     resolve: Callable[[Any, ModelSpec], Any] = _unresolved
     calibrated: frozenset[str] = frozenset()
+    needs: Needs = Needs()
 
     def recipe(self, precision: str, parameters: Any, spec: ModelSpec) -> Recipe:
         """The recipe of a precision. parameters: resolved. A recipe's digest identifies builds, so that its form must not

@@ -37,6 +37,10 @@ class OutputError(NemoportError):
     """The place to write to is taken, full or not writable."""
 
 
+class ResourceError(NemoportError):
+    """Less memory is free than a stage takes."""
+
+
 class UsageError(NemoportError):
     """An option has a value that does not exist."""
 

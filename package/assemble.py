@@ -17,6 +17,8 @@ from nemoport.package.layouts import load_layout
 from nemoport.package.manifest import PackagedVariant, PackageManifest, hash_files
 from nemoport.package.sbom import write_sbom
 from nemoport.package.terms import resolve_terms
+from nemoport.progress import Progress, silent
+from nemoport.resources import Needs, check_free, shares_blocks
 from nemoport.validate.gate_result import artifact_sha256
 from nemoport.validate.limits import read_limits
 from nemoport.validate.result_store import required_passes
@@ -37,6 +39,7 @@ def package(
     layout: str = "native",
     shard_bytes: int | None = None,
     required_passes: RequiredPasses = required_passes,
+    progress: Progress = silent,
 ) -> Path:
     """Writes the package to `dist`, whole or not at all, and returns `dist`. The same inputs give the same bytes.
 
@@ -64,6 +67,9 @@ def package(
     _check_one_checkpoint(build, checkpoint, artifacts)
     figures = {name: Figures.read(build, name).public() for name in artifacts}
     sweep_leftovers(build)
+    if not shares_blocks(dist.parent):
+        size = sum(entry.bytes for artifact in artifacts.values() for entry in artifact.manifest.files.values())
+        check_free("package", size, Needs(memory=0.0, disk=1.0), dist.parent, progress)
     with scratch_folder(dist.parent) if dist.is_dir() else new_folder(dist, or_existing=True) as folder:
         arranged.lay_out(build, list(artifacts), folder)
         if arranged.shard and shard_bytes is not None:

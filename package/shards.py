@@ -14,6 +14,8 @@ from nemoport.errors import ArtifactError, UsageError
 from nemoport.external_data import check_external_data
 from nemoport.files import new_folder
 from nemoport.graph_file import ExternalTensor, external_tensors, graph_errors
+from nemoport.progress import silent
+from nemoport.resources import Needs, check_free
 
 ALIGNED_BYTES = 4096  # so that a runtime can map a tensor instead of reading it
 _BLOCK_BYTES = 1 << 24
@@ -36,7 +38,7 @@ def shard(graph: Path, folder: Path, limit_bytes: int, name: str | None = None) 
     """Writes `graph` with its external weights into the new `folder`: NAME, NAME.data.000, NAME.data.001, ...
 
     name: of the new graph, by default the old one's. Returns the shards. Raises UsageError if a tensor is larger than
-    the limit, ArtifactError if weights are missing, OutputError if `folder` exists.
+    the limit, ArtifactError if weights are missing, OutputError if `folder` exists or surely too little room is left.
     """
     with new_folder(folder) as made:
         shards = write_shards(graph, made, limit_bytes, name or graph.name)
@@ -65,6 +67,7 @@ def write_shards(graph: Path, folder: Path, limit_bytes: int, name: str) -> list
         )
     sources = {(t.file, t.offset, t.bytes): t for t in tensors}  # a place that weights share is copied once
     places = _places([*sources.values()], limit_bytes)
+    check_free("shard", sum(size for _, _, size in sources), Needs(memory=0.0, disk=1.0), folder, silent)
     paths = [folder / f"{name}.data.{i:03d}" for i in range(places[-1][0] + 1)]
     for path in paths:
         path.touch()

@@ -17,6 +17,7 @@ from nemoport.progress import Progress
 from nemoport.quantize import int4_mixed
 from nemoport.quantize.precision import Precision
 from nemoport.quantize.sensitivity import Cost
+from nemoport.resources import check_free
 from nemoport.variant import FP32, Variant
 
 
@@ -52,6 +53,7 @@ def _build(build: Path, variant: str, calibration: CalibrationAudio, progress: P
     )
     if (existing := target.existing()) is not None:
         return existing
+    _check_free(variant, precision, parent, progress)
     parent.verify_files()
     with target.new_folder() as folder:
         precision.convert(parent, folder, parameters, corpus, progress)
@@ -67,7 +69,15 @@ def measure_sensitivity(build: Path, calibration: Path | None, *, progress: Prog
     parameters, audio = int4_mixed.PRECISION.parameters, CalibrationAudio(calibration)
     parent = _build(build, parameters.parent, audio, progress)
     corpus = audio.corpus("int4-mixed", parent.spec.frontend.sample_rate_hz)
+    _check_free("sensitivity", int4_mixed.PRECISION, parent, progress)
     return int4_mixed.prepare(parent, parameters, corpus, progress).costs
+
+
+def _check_free(stage: str, precision: Precision, parent: Artifact, progress: Progress) -> None:
+    """As `check_free`. What is kept of calibrations counts as there, whichever it is of."""
+    weights = sum(entry.bytes for entry in parent.manifest.files.values())
+    kept = sum(state.stat().st_size for state in (parent.folder.parent / "calibration").glob("*/state.npz"))
+    check_free(stage, weights, precision.needs, parent.folder.parent, progress, kept)
 
 
 def _find(name: str) -> tuple[Precision, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from nemoport.artifact import Artifact
 from nemoport.errors import CorpusError
 from nemoport.progress import Progress
+from nemoport.resources import Needs
 from nemoport.speech.corpus import Corpus
 from nemoport.variant import FP32
 
@@ -26,13 +27,14 @@ class Precision:
 
     parameters: a frozen dataclass, which is the recipe; convert(parent, folder, parameters, calibration, progress): writes the
     four files of the variant into `folder`; needs_calibration: whether convert is given audio; made_of(parameters): the variant
-    that it is made from; comparisons: variant name -> other parameters, built to be measured beside the variant and never
-    packaged."""
+    that it is made from; needs: memory and disk that convert takes; comparisons: variant name -> other parameters, built to be
+    measured beside the variant and never packaged."""
 
     parameters: Any
     convert: Convert
     needs_calibration: bool
     made_of: Callable[[Any], str] = _fp32
+    needs: Needs = Needs()
     comparisons: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
@@ -23,6 +24,7 @@ from nemoport.errors import CheckpointError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.files import scratch_folder
 from nemoport.progress import Progress
+from nemoport.resources import Needs, check_free
 from nemoport.speech.corpus import Corpus
 from nemoport.text import clipped, printable
 
@@ -31,6 +33,8 @@ RAISED = {kind.__name__: kind for kind in vars(errors).values() if isinstance(ki
 _KEPT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT", "LANG", "LC_ALL", "PYTHONHASHSEED")
 _KEPT_OF = ("OMP_", "MKL_", "OPENBLAS_", "KMP_")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+# By task. The weights are in memory twice while the model is restored; NeMo's export writes them.
+NEEDS = {"record": Needs(memory=2.2, held=2.0), "export": Needs(memory=2.2, held=2.0, disk=1.0)}
 
 
 @contextmanager
@@ -39,8 +43,11 @@ def in_nemo(checkpoint: Checkpoint, task: dict[str, Any], progress: Progress) ->
 
     task: in JSON's types, for nemo_tasks.py. The folder vanishes with the block. The process is started by the first task and
     serves the later ones, because importing NeMo takes 10 s; one whose task did not end well is not used again. The iterator
-    raises the NemoportError that the task ended with, CheckpointError where the process was killed.
+    raises the NemoportError that the task ended with, CheckpointError where the process was killed. Raises ResourceError or
+    OutputError where surely too little memory or disk is free.
     """
+    needs = NEEDS.get(task["task"], Needs())
+    check_free(f"NeMo ({task['task']})", checkpoint.path.stat().st_size, needs, Path(tempfile.gettempdir()), progress)
     process = _started()
     folder = process.folder / f"task-{process.tasks}"
     process.tasks += 1

@@ -11,7 +11,8 @@ from nemoport.errors import ArtifactError, NemoportError
 from nemoport.export.checkpoint import Checkpoint, read_checkpoint
 from nemoport.files import sweep_leftovers
 from nemoport.progress import Progress, silent
-from nemoport.speech.corpus import check_disjoint, read_corpus
+from nemoport.resources import Needs, check_free
+from nemoport.speech.corpus import check_disjoint, check_each_once, read_corpus
 from nemoport.validate import gates
 from nemoport.validate.baseline import record_baseline
 from nemoport.validate.context import Context
@@ -53,9 +54,13 @@ def validate(
     sweep_leftovers(build)
     rate_hz = checkpoint.spec.frontend.sample_rate_hz
     evaluation = read_corpus(corpus, rate_hz)
+    check_each_once(evaluation)
     if calibration is not None:
         check_disjoint(read_corpus(calibration, rate_hz), evaluation)
     limits = [limits_of(variant) for variant in variants or built(build)]
+    files = [file for one in limits for file in (build / one.variant).rglob("*") if file.is_file()]
+    largest = max((file.stat().st_size for file in files), default=0)  # a session holds as much as its file of weights
+    check_free("validate", largest, Needs(memory=min(jobs, len(limits)), held=1.0), build, progress)
     oracle = record_oracle(checkpoint, evaluation, build, progress)
     streaming = checkpoint.spec.streaming  # the baseline is NeMo's cache-aware export, which has no profiles
     baseline = baseline and streaming is not None and streaming.attention_lookahead is None

@@ -52,7 +52,7 @@ def export_target(
 
     caches: the cache layout; the precision kv-fp32 is fp32 in the layout kv. calibration: NeMo manifest, for the precisions that
     need audio; progress: is given a line for each step. Raises as `load_target`; UsageError for a precision that the target does
-    not have or a checkpoint that it cannot be made of, CorpusError, CheckpointError, OutputError.
+    not have or a checkpoint that it cannot be made of, CorpusError, CheckpointError, ResourceError, OutputError.
     """
     one = load_target(target)
     check_layout(caches, checkpoint.spec)
@@ -69,6 +69,6 @@ def export_target(
     corpus = CalibrationAudio(calibration).corpus(recipe.variant, rate_hz) if name in one.calibrated else None
 
     def fill(folder: Path) -> dict[str, str]:
-        return one.convert(Source(checkpoint, build, corpus), folder, parameters, progress)
+        return one.convert(Source(checkpoint, build, corpus, progress), folder, parameters, progress)
 
-    return build_variant(checkpoint, build, recipe, fill, corpus.digest if corpus else None)
+    return build_variant(checkpoint, build, recipe, fill, corpus.digest if corpus else None, one.needs, progress)

@@ -33,4 +33,4 @@ def convert(source: Source, folder: Path, parameters: Parameters, progress: Prog
     return build.fill(source.checkpoint, folder, parameters.layout)
 
 
-TARGET = OnnxTarget("onnx", {variant_of(layout, FP32): Parameters(layout) for layout in (NEMO, KV)}, convert)
+TARGET = OnnxTarget("onnx", {variant_of(layout, FP32): Parameters(layout) for layout in (NEMO, KV)}, convert, needs=build.NEEDS)
