@@ -25,6 +25,7 @@ from nemoport.package.verify import verify
 from nemoport.recognizer import Recognizer
 from nemoport.runtimes import load_runtime, open_session, runtimes
 from nemoport.runtimes.onnxruntime.session import open_graph
+from nemoport.runtimes.openvino.metadata import read_properties, runtime_properties
 
 AUDIO = Path(__file__).parent.parent / "reference" / "audio"
 PROGRAM = "Preencoder_first.pt2"
@@ -387,3 +388,26 @@ def test_bytes_that_readers_differ_on_are_refused(build, tmp_path, name):
     graph.write_bytes(BYTES[name] + ((build / "fp32/encoder_model.onnx").read_bytes() if name.startswith("a g") else b""))
     with pytest.raises(ArtifactError):
         external_places(graph)
+
+
+PROPERTIES = {
+    "a folder to write to": {"CACHE_DIR": "/tmp/cache"},
+    "another precision": {"INFERENCE_PRECISION_HINT": "bf16"},
+    "a number of words": {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "x"},
+    "endless": {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 10**30},
+    "unknown": {"LOG_LEVEL": "LOG_TRACE"},
+    "threads": {"INFERENCE_NUM_THREADS": 10**6},
+    "a list": [1],
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_a_package_sets_no_library(tmp_path, name):
+    """OpenVINO would make the folder that CACHE_DIR names, and load what is in it."""
+    own = runtime_properties(128)
+    (tmp_path / "metadata.json").write_text(json.dumps({"runtime": own}))
+    assert read_properties(tmp_path) == own
+    (tmp_path / "metadata.json").write_text(json.dumps({"runtime": PROPERTIES[name]}))
+    with pytest.raises(ArtifactError, match="runtime holds values that it cannot have"):
+        read_properties(tmp_path)
