@@ -27,13 +27,14 @@ class Needs:
     """What a stage takes at its peak, as multiples of the fp32 weights' bytes, as measured at 0.6B (docs/reliability.md).
 
     memory: of all its processes, mapped files included; held: the part that is in no file, which the system can only move to
-    swap; disk: of the folder that it writes into, beyond what was there; kept: of what it leaves elsewhere in the build, such
-    as the state of a calibration, for the next run.
+    swap; disk: of the folder that it writes into, beyond what was there; temporary: of the folder for temporary files (TMPDIR);
+    kept: of what it leaves elsewhere in the build, such as the state of a calibration, for the next run.
     """
 
     memory: float = 1.0
     held: float = 0.0
     disk: float = 0.0
+    temporary: float = 0.0
     kept: float = 0.0
 
 
@@ -43,13 +44,25 @@ def check_free(stage: str, weights_bytes: int, needs: Needs, folder: Path, progr
     weights_bytes: of the weights in fp32. folder: that it will write, which need not exist. kept_bytes: what the build holds
     already of what the stage keeps. Raises ResourceError (memory) or OutputError (disk) where surely too little is free.
     """
-    memory, held = int(needs.memory * weights_bytes), int(needs.held * weights_bytes)
-    disk = int(needs.disk * weights_bytes) + max(0, int(needs.kept * weights_bytes) - kept_bytes)
-    if max(memory, disk) >= LARGE_BYTES:
-        taken = [f"{_shown(size)} {of}" for size, of in ((memory, "of memory"), (disk, "on the disk")) if size]
-        progress(f"{stage}: takes about {' and '.join(taken)}")
+    factors = (needs.memory, needs.held, needs.disk, needs.temporary, needs.kept)
+    memory, held, disk, temporary, kept = (int(factor * weights_bytes) for factor in factors)
+    rooms = _rooms(folder, disk + max(0, kept - kept_bytes), temporary)
+    taken = [(memory, "of memory"), *((room, f"on the disk of {place}") for place, room in rooms.items())]
+    if max(size for size, _ in taken) >= LARGE_BYTES:
+        progress(f"{stage}: takes about {', '.join(f'{_shown(size)} {of}' for size, of in taken if size)}")
     _check_memory(stage, memory, held, progress)
-    _check_disk(stage, disk, folder, progress)
+    for place, room in rooms.items():
+        _check_disk(stage, room, place, progress)
+
+
+def _rooms(folder: Path, disk: int, temporary: int) -> dict[Path, int]:
+    """Bytes that are taken where `folder` is and where temporary files are, which may be one file system."""
+    if temporary:
+        with suppress(OSError):
+            place = Path(tempfile.gettempdir())
+            if _existing(folder).stat().st_dev != place.stat().st_dev:
+                return {folder: disk, place: temporary}
+    return {folder: disk + temporary}
 
 
 def _check_memory(stage: str, memory: int, held: int, progress: Progress) -> None:
@@ -84,15 +97,19 @@ def _check_disk(stage: str, disk: int, folder: Path, progress: Progress) -> None
 
 def free_disk(folder: Path) -> int | None:
     """Bytes that may be written where `folder` is or will be; None where the system does not say. A quota does not show."""
-    places = [folder.absolute(), *folder.absolute().parents]
     with suppress(OSError):
-        return shutil.disk_usage(next(place for place in places if place.exists())).free
+        return shutil.disk_usage(_existing(folder)).free
     return None
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that exists."""
+    return next(place for place in [folder.absolute(), *folder.absolute().parents] if place.is_dir())
 
 
 def shares_blocks(folder: Path) -> bool:
     """Finds whether copies of a file beside it take no room, as on btrfs and xfs, by making one. Raises nothing."""
-    place = next(place for place in [folder.absolute(), *folder.absolute().parents] if place.is_dir())
+    place = _existing(folder)
     with suppress(OSError, ImportError), tempfile.TemporaryFile(dir=place) as one, tempfile.TemporaryFile(dir=place) as other:
         import fcntl
 

@@ -17,6 +17,7 @@ from nemoport.quantize.graph import check_quantized, halve_decoder, layer_matmul
 from nemoport.quantize.precision import Precision
 from nemoport.quantize.row_ranges import by_row
 from nemoport.quantize.saturation import PAIR_LIMIT, replace_weights
+from nemoport.resources import Needs
 from nemoport.speech.corpus import Corpus
 
 
@@ -66,6 +67,7 @@ def quantized_nodes(model) -> list[str]:
 PRECISION = Precision(
     parameters=Parameters(),
     convert=convert,
+    needs=Needs(memory=3.1, held=3.1, disk=1.2, temporary=0.95),
     needs_calibration=False,
     made_of=attrgetter("parent"),
     comparisons={

@@ -15,6 +15,7 @@ from nemoport.quantize.blocks import round_nearest, write_stored
 from nemoport.quantize.graph import Weights, layer_matmuls, load_typed
 from nemoport.quantize.precision import Precision
 from nemoport.quantize.synthetic_rows import smooth_without_audio
+from nemoport.resources import Needs
 from nemoport.speech.corpus import Corpus
 
 BITS = 8
@@ -40,5 +41,6 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
 PRECISION = Precision(
     parameters=Parameters(),
     convert=convert,
+    needs=Needs(memory=2.0, held=2.0, disk=0.27),
     needs_calibration=False,
 )

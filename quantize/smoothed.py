@@ -18,6 +18,7 @@ from nemoport.progress import Progress
 from nemoport.quantize.graph import copy_decoder, load_structure, load_typed, metadata
 from nemoport.quantize.precision import Precision, require_corpus
 from nemoport.quantize.smoothing import sites, smooth
+from nemoport.resources import Needs
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.speech.corpus import Corpus
 
@@ -88,5 +89,6 @@ def check_equal(parent: Artifact, folder: Path, streams: CalibrationStreams, lim
 PRECISION = Precision(
     parameters=Parameters(),
     convert=convert,
+    needs=Needs(memory=2.1, held=2.0, disk=1.0, kept=0.15),
     needs_calibration=True,
 )

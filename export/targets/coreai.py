@@ -12,6 +12,7 @@ from nemoport.export.apple.steady import steady_asset, steady_functions
 from nemoport.export.apple.trace import AppleParameters, Traced, file_roles, resolved, trace, write_metadata
 from nemoport.export.target import Source, Target
 from nemoport.progress import Progress
+from nemoport.resources import Needs
 from nemoport.runtimes.coreai import SUFFIX
 from nemoport.runtimes.coreai import TARGET as NAME
 from nemoport.spec import ModelSpec
@@ -60,6 +61,7 @@ TARGET = Target(
     name=NAME,
     precisions={"fp32": AppleParameters("float32", HALVES), "fp16": AppleParameters("float16", HALVES)},
     convert=convert,
+    needs=Needs(memory=2.7, held=1.0, disk=0.5),
     resolve=resolve,
     extra="coreai",
     modules=("coreai", "coreai_torch"),

@@ -18,6 +18,7 @@ from nemoport.export.apple.trace import AppleParameters, file_roles, resolved, t
 from nemoport.export.target import Source, Target
 from nemoport.interface import Interface, Tensor
 from nemoport.progress import Progress
+from nemoport.resources import Needs
 from nemoport.runtimes.coreml import NAMES, PACKAGE_SUFFIX, PROGRAM_SUFFIX
 from nemoport.runtimes.coreml import TARGET as NAME
 from nemoport.spec import ModelSpec
@@ -113,6 +114,7 @@ TARGET = Target(
         "int4": CoreMLParameters("float32", 1, compute="float16", weight_bits=4, block=32),
     },
     convert=convert,
+    needs=Needs(memory=2.3, held=1.0, disk=1.2),
     resolve=resolve,
     extra="coreml",
     modules=("coremltools",),

@@ -16,6 +16,7 @@ from nemoport.export.build import build_variant
 from nemoport.export.target import Source, Target
 from nemoport.files import write_json
 from nemoport.progress import Progress
+from nemoport.resources import Needs
 from nemoport.runtimes.litert.graphs import DECODER, ENCODER, INTERFACE, described
 
 CONVERTERS = ("litert_torch", "ai_edge_quantizer")
@@ -64,6 +65,7 @@ TARGET = Target(
     name="litert",
     precisions={"fp32": FLOATS, "fp16": Parameters("f16"), "int8": Parameters("i8")},
     convert=convert,
+    needs=Needs(memory=1.0, held=1.0, disk=0.25),
     extra="litert",
     modules=("ai_edge_litert",),
 )

@@ -16,6 +16,7 @@ from nemoport.errors import UsageError
 from nemoport.export.config import runtime_config
 from nemoport.export.target import Source, Target
 from nemoport.progress import Progress
+from nemoport.resources import Needs
 from nemoport.runtimes.openvino.graphs import ENCODER, GRAPHS, METADATA, PREPROCESSOR, STATEFUL, VOCABULARY
 from nemoport.runtimes.openvino.metadata import GROUP, metadata, runtime_properties, write_sidecars
 from nemoport.spec import ModelSpec
@@ -98,6 +99,7 @@ TARGET = OpenVinoTarget(
         "stateful-int8": Parameters(STATEFUL, "int8"),
     },
     convert=convert,
+    needs=Needs(memory=2.3, disk=0.25),
     extra="openvino",
     modules=("openvino", "nncf"),
 )
