@@ -79,6 +79,13 @@ def read_checkpoint(checkpoint: str) -> Checkpoint:
     Raises CheckpointError if the file is damaged, or naming every reason for which the model is not exported.
     """
     path, base_model = resolve(str(checkpoint))
+    if not path.stem.isprintable() or set(path.stem) & set("<>|`"):
+        raise CheckpointError(
+            f"{clipped(path)} has a name that a model card cannot hold.",
+            expected="printable characters, without < > | and `",
+            found=clipped(ascii(path.stem)),
+            todo="rename it",
+        )
     config, tokenizer = _read_config(path)
     try:
         _refuse(path, wrong_sections(config))

@@ -167,6 +167,16 @@ def test_an_archive_that_can_be_read_two_ways_is_refused(packed, name):
     assert "member" in refused(packed(after=[ARCHIVES[name]]))
 
 
+@pytest.mark.parametrize("name", ["a\nb", "<script>", "a|b", "\x1b[2J", "`x`", "a\u202eb"])
+def test_a_name_that_a_card_cannot_hold_is_refused(tmp_path, name):
+    """The file's name is the model's in every card, report and manifest."""
+    path = tmp_path / f"{name}.nemo"
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="has a name that a model card cannot hold") as caught:
+        read_checkpoint(str(path))
+    assert "\x1b" not in f"{caught.value}"
+
+
 def test_too_many_members_are_refused(packed):
     assert "more than 1000 members" in refused(packed(after=[(f"m{i}", b"", {}) for i in range(1001)]))
 
