@@ -14,9 +14,11 @@ import pytest
 import soundfile
 import yaml
 
+from nemoport import resources
 from nemoport.artifact import Artifact, Manifest
 from nemoport.errors import ArtifactError, NemoportError, OutputError, UsageError
 from nemoport.files import write_json
+from nemoport.package import assemble
 from nemoport.package.assemble import package
 from nemoport.package.copying import copy_file
 from nemoport.package.hub import publish
@@ -228,6 +230,16 @@ def test_nothing_passed(build, tmp_path):
     with pytest.raises(ArtifactError, match="fp32: wer"):
         make(build, tmp_path / "dist", required_passes=lacking(fp32=["wer"]))
     assert not (tmp_path / "dist").exists()
+
+
+def test_too_little_room(build, tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "free_disk", lambda folder: 1 << 20)
+    monkeypatch.setattr(assemble, "shares_blocks", lambda folder: False)
+    with pytest.raises(OutputError, match="too little room on the disk for package"):
+        make(build, tmp_path / "dist")
+    assert not (tmp_path / "dist").exists()
+    monkeypatch.setattr(assemble, "shares_blocks", lambda folder: True)  # copies take no room
+    make(build, tmp_path / "dist")
 
 
 def test_nothing_validated(build, tmp_path):
