@@ -79,15 +79,6 @@ def test_windows_of_an_offline_model_say_what_one_pass_says(seconds, distinct, s
         assert [start for start, _ in found[name].parts] == pytest.approx([start for start, _ in expected])
 
 
-@pytest.mark.parametrize("missing", [1, 2, 4])
-def test_a_repeated_word_is_joined_by_its_time(missing):
-    """The same word all along, of which the second window misses the first ones: by order alone, words would be lost."""
-    first, second = Timed((7,) * 30, tuple(map(float, range(30))), (0.08,) * 30), range(missing, 30)
-    after = Timed((7,) * len(second), tuple(map(float, second)), (0.08,) * len(second))
-    merged = merge([(0.0, first), (20.0, after)])
-    assert merged.tokens == (7,) * 50 and merged.seconds == tuple(map(float, range(50)))
-
-
 @pytest.mark.parametrize(("apart", "tokens"), [(0.0, (1, 8)), (0.39, (1, 8)), (0.41, (1, 1, 8)), (0.9, (1, 1, 8))])
 def test_one_word_is_near_in_time(apart, tokens):
     """Both windows say 1, on either side of the middle of the overlap: one word if the times are near, else two."""

@@ -41,10 +41,15 @@ def test_a_recording_comes_out_once(shift, edge):
     assert list(merged.seconds) == sorted(merged.seconds)
 
 
-def test_repeated_words_are_told_apart_by_their_times():
-    """The same word all along: only its time says which is which."""
-    parts = [(start, timed([7] * round(end - start), 0.0)) for start, end in windows(50, 30, 10)]
-    assert merge(parts).tokens == (7,) * 50
+@pytest.mark.parametrize("missing", [1, 2, 4])
+def test_repeated_words_are_told_apart_by_their_times(missing):
+    """The same word all along, of which each later window misses the first ones: by order alone, words would be lost."""
+    parts = []
+    for start, end in windows(70, 30, 10):
+        cut = missing if start else 0
+        parts.append((start, timed([7] * round(end - start - cut), cut)))
+    merged = merge(parts)
+    assert merged.tokens == (7,) * 70 and merged.seconds == tuple(range(70))
 
 
 def test_nothing_in_common_is_cut_in_the_middle():
