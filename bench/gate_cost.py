@@ -2,9 +2,8 @@
 
     python bench/gate_cost.py --checkpoint reference/checkpoints/streaming-en.nemo --build build/streaming-en [--rounds 5]
 
-Each row: seconds of the check (median), seconds of its stage, in this run or as given, and their ratio. The checks of a checkpoint
-and of a config run in full again; those of a package include every hash, which `verify` computed before too, so hashes are
-left out of it. Reading the weights is part of the stage.
+Each row: median seconds of the check, seconds of its stage in the same run, and their ratio. `verify` computes the hashes of a
+package as it did before, so they are not among the checks.
 """
 
 from __future__ import annotations
@@ -60,7 +59,11 @@ def main() -> None:
         ("config.json", "opening a session", seconds(lambda: read_config(options.build), options.rounds)),
         ("manifest.json", "opening a session", seconds(lambda: Manifest.read(artifact.folder), options.rounds)),
         ("tokens.txt", "opening a session", seconds(lambda: read_tokens(artifact.shared / "tokens.txt"), options.rounds)),
-        ("weights in other files, encoder", "opening a session", seconds(lambda: check_external_data(artifact.encoder), options.rounds)),
+        (
+            "weights in other files, encoder",
+            "opening a session",
+            seconds(lambda: check_external_data(artifact.encoder), options.rounds),
+        ),
     ]
     print("| check | seconds | stage | seconds | of it |\n|---|---|---|---|---|")
     for check, stage, taken in rows:
