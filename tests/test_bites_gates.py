@@ -1,0 +1,227 @@
+"""Each figure of each gate, alone, at both sides of its limit: from transcripts that are written down here, without a model."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nemoport.artifact import Artifact, FileEntry, Manifest, Recipe
+from nemoport.speech.conditions import CONDITIONS
+from nemoport.speech.corpus import Corpus, Utterance
+from nemoport.speech.longform import LongForm, Segment
+from nemoport.validate import gates, limits
+from nemoport.validate.context import Context
+from nemoport.validate.gates import conditions, contract, cost, longform, structure
+from nemoport.validate.gates.longform import SegmentScores
+from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle
+from nemoport.validate.probe import StreamCost
+from nemoport.validate.runs import UtteranceRun
+from nemoport.validate.score import WordCounts, wer_difference
+
+SETTINGS = {("batch", "max_utterances"), ("longform", "minutes")}  # of how a gate measures; no figure is judged by them
+VARIANT = "kv-int8-dynamic"  # it is judged by every gate
+TEXT = "one two three four five six seven eight nine ten"
+OTHER, FEWER, MORE = (TEXT.replace("five", word) for word in ("fife", "", "five five"))
+COUNT = 40  # utterances, half of them in each of two languages
+EIGHT = (0, 1, 2, 3, 4, 5, 20, 21)  # 6 of one language, 2 of the other
+FULL, NEMO, FULL_0 = (6, "full"), (6, "nemo"), (0, "nemo")  # lookaheads and flush rules that NeMo has runs of
+
+
+def tokens(text):
+    return tuple(int.from_bytes(word.encode(), "big") for word in text.split())
+
+
+def said(text, where):
+    return {i: {"text": " ".join(text.split()), "tokens": tokens(text)} for i in where}
+
+
+def runs(changes=None, count=COUNT):
+    """Runs of all utterances. changes: utterance -> fields that are other ones than those of the rest."""
+    frames = np.ones((2, 3), np.float32)
+    plain = [UtteranceRun(tokens(TEXT), tuple(range(10)), TEXT, 2, frames, f"u{i}", 10) for i in range(count)]
+    return tuple(replace(run, **(changes or {}).get(i, {})) for i, run in enumerate(plain))
+
+
+class Runner:
+    """A CorpusRunner whose runs are written down: condition -> changes of its runs."""
+
+    def __init__(self, changes):
+        self.changes = changes
+
+    def run(self, corpus, lookahead, streams):
+        return {"full": runs(), "nemo": runs(self.changes.get(corpus.path.name))}
+
+
+def context_of(checkpoint, own=None, nemo=None, count=COUNT, every=1, variant=VARIANT):
+    """own, nemo: where they run -> changes of the runs. The places are (lookahead, flush rule) of the corpus's runs at 8
+    streams, (lookahead, streams) of other runs, and conditions."""
+    own, nemo = own or {}, nemo or {}
+    spec = replace(checkpoint.spec, streaming=replace(checkpoint.spec.streaming, lookaheads=(6, 0)))
+    rows = [Utterance(f"u{i}", Path(f"u{i}"), TEXT, 1.0, f"{i}", 16000, "de" if i >= count // 2 else "en") for i in range(count)]
+    places = [(STREAMING, 6, NEMO), (OFFLINE, 6, FULL), (STREAMING, 0, FULL_0)]
+    records = {(mode, lookahead): runs(nemo.get(place), count) for mode, lookahead, place in places}
+    entries = {"encoder": FileEntry("encoder_model.onnx", 300, "0" * 64)}
+    recipe = Recipe(variant, "kv-fp32")
+    manifest = Manifest(variant, recipe, recipe.digest, checkpoint.sha256, None, None, {}, "", entries)
+    found = Context(
+        Path("build") / variant,
+        limits.limits_of(variant),
+        replace(checkpoint, spec=spec),
+        Corpus(Path("corpus"), tuple(rows)),
+        Oracle("", Path(), records),
+    )
+    found.sha256, found.artifact, found.runner = "", Artifact(found.folder, manifest, spec), Runner(own)
+    for lookahead in spec.lookaheads:
+        for streams in (1, 3, 8):
+            by_rule = {rule: own.get((lookahead, rule)) if streams == 8 else None for rule in ("full", "nemo")}
+            by_rule["full"] = own.get((lookahead, streams), by_rule["full"])
+            found._runs[lookahead, streams, every] = {rule: runs(ch, count)[::every] for rule, ch in by_rule.items()}
+    return found
+
+
+def long_recording(own, nemo):
+    """Three minutes of six utterances each, and two silences; own, nemo: segment -> its text."""
+    texts = [TEXT] * 18 + [""] * 2
+    form = LongForm(Corpus(Path(), ()), tuple(Segment(10.0 * i, text) for i, text in enumerate(texts)))
+    heard = [[" ".join(changes.get(i, text).split()) for i, text in enumerate(texts)] for changes in (own, nemo)]
+    return SegmentScores(form, *([tokens(text) for text in part] for part in heard), *heard)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The figure that a gate must find in what the artifact (own) and NeMo hear, and the limit that it is judged by."""
+
+    gate: str
+    limit: str
+    case: str
+    measured: float
+    own: dict = field(default_factory=dict)
+    nemo: dict = field(default_factory=dict)
+    unit: str | None = None  # where a case has two figures
+
+    def __str__(self):
+        return f"{self.gate}-{self.limit}-{self.case}-{self.measured:.3g}"
+
+
+EIGHT_OTHER = {FULL: said(OTHER, EIGHT)}
+LOUDER = {FULL: {3: {"sampled_frames": np.array([[1, 1, 1.5], [1, 1, 1]], np.float32)}}}
+# 8 of 40 utterances have an error, so that of 40 drawn ones as many have it as a binomial distribution says: by
+# scipy.stats.binom(40, 0.2).ppf at 0.025 and at 0.975 from 3 to 13 (the 90 % interval would be from 4 to 12).
+LEAST, MOST = 3, 13
+FIGURES = [
+    Figure("contract", "max_problems", "", 2, own={"problems": ["a", "", "b", "", ""]}),
+    Figure("structure", "max_float_products_a_layer", "float products of weights a layer", 2),
+    Figure("structure", "min_integer_products_a_layer", "integer products a layer", 10),
+    Figure("structure", "max_overflowing_pairs", "pairs of weights that 16 bits do not hold", 7),
+    Figure("numeric", "max_abs", "lookahead 6, full", 0.5, LOUDER, unit="max abs"),
+    Figure("numeric", "max_rms_ratio", "lookahead 6, full", (0.25 / 240) ** 0.5, LOUDER, unit="rms error / rms"),
+    Figure("tokens", "min_exact_share_each", "lookahead 6, full", 0.8, EIGHT_OTHER),
+    Figure("tokens", "min_exact_share_each", "lookahead 6, nemo", 0.8, {NEMO: said(OTHER, EIGHT)}),
+    Figure("tokens", "min_exact_share", "all", 112 / 120, EIGHT_OTHER),
+    Figure("tokens", "min_exact_share", "all", 119 / 120, {FULL: {3: {"text": OTHER}}}),  # as of permuted lines of tokens.txt
+    Figure("tokens", "min_exact_share", "all", 118 / 120, {FULL: {i: {"tokens": tokens(OTHER)} for i in (1, 2)}}),
+    Figure("tokens", "max_rate_change", "more or fewer", 5 / 1200, {FULL: said(FEWER, range(5))}),
+    Figure("tokens", "max_rate_change", "more or fewer", 4 / 1200, {FULL: said(MORE, range(4))}),
+    Figure("wer", "max_difference_points_each", "lookahead 6: difference", 2.0, EIGHT_OTHER),
+    Figure("wer", "max_difference_points", "all lookaheads: difference", 1.0, EIGHT_OTHER),
+    Figure("wer", "max_difference_points", "all lookaheads: difference", -1.0, nemo=EIGHT_OTHER),
+    Figure("wer", "max_upper_end_points", "all lookaheads: upper end", MOST / 8, EIGHT_OTHER),
+    Figure("wer", "max_upper_end_points", "all lookaheads: upper end", -LEAST / 8, nemo=EIGHT_OTHER),
+    Figure("wer", "max_difference_points_language", "language en: difference", 1.5, EIGHT_OTHER),
+    Figure("wer", "max_empty", "lookahead 0: lost", 2, {FULL_0: said("", (3, 4))}),
+    Figure("boundary", "min_share", "lookahead 6, first word", 0.95, {FULL: said(TEXT.replace("one", ""), (3, 4))}),
+    Figure("boundary", "min_share", "lookahead 6, last word", 0.925, {FULL: said(TEXT.replace("ten", "then"), (3, 4, 5))}),
+    Figure("batch", "min_equal_share", "lookahead 6, 3 streams", 0.9, {(6, 3): said(OTHER, range(4))}),
+    Figure("batch", "min_equal_share", "lookahead 0, 8 streams", 0.95, {(0, 8): said(OTHER, range(2))}),
+    Figure("longform", "max_difference_points", "difference", 100 * 3 / 180, {6: OTHER, 7: OTHER, 8: FEWER}),
+    Figure("longform", "max_difference_points", "difference", -100 * 2 / 180, nemo={6: OTHER, 7: OTHER}),
+    Figure("longform", "max_worst_minute_points", "worst minute above NeMo", 5.0, {6: OTHER, 7: OTHER, 8: OTHER}, {0: OTHER}),
+    Figure("longform", "max_stalls", "stalls", 1, {5: ""}, {6: "", 7: ""}),
+    Figure("longform", "max_in_silence", "tokens in silence", 3, {18: "a b c"}, {19: "a b"}),
+    Figure("longform", "max_in_silence", "tokens in silence", 2, {18: "a", 19: "a b"}, {18: "a b c"}),
+    Figure("longform", "min_exact_share", "segments", 0.85, {6: OTHER, 7: OTHER, 8: OTHER}),
+    *(
+        Figure("conditions", "max_difference_points", f"{one}: difference", 1.0, {one: said(OTHER, range(4))})
+        for one in CONDITIONS
+    ),
+    Figure("conditions", "min_exact_share", "telephone: token-exact", 0.9, {"telephone": said(OTHER, range(4))}),
+    Figure("cost", "max_bytes_ratio", "bytes of fp32's", 0.3),
+    Figure("cost", "min_tokens", "tokens", 5),
+]
+
+
+def judged(figure, checkpoint, monkeypatch, limit):
+    """The gate's results where the figure's limit is `limit`, and every other limit admits anything."""
+    context = context_of(checkpoint, figure.own, figure.nemo)
+    others = {name for gate, name in known_limits() if gate == figure.gate}
+    free = {name: 1e15 if name.startswith("max_") else -1e15 for name in others}
+    context.limits = context.limits.override("batch", max_utterances=COUNT).override(figure.gate, **{**free, figure.limit: limit})
+    sizes = {"kv-fp32": 1000, "fp32": 500}  # of the two, the one of the same cache layout is the measure
+    fp32 = {name: SimpleNamespace(manifest=SimpleNamespace(files={"": FileEntry("", size, "")})) for name, size in sizes.items()}
+    monkeypatch.setattr(cost, "Artifact", SimpleNamespace(open=lambda folder: fp32[folder.name]))
+    monkeypatch.setattr(cost, "measure", lambda context: StreamCost(6, 1, 60.0, 2.0, 5, 10**8))
+    for check in ("_files", "_specs", "_languages", "_interfaces"):
+        monkeypatch.setattr(contract, check, lambda context: [])
+    monkeypatch.setattr(contract, "_files", lambda context: figure.own["problems"])
+    monkeypatch.setattr(structure, "products", lambda encoder, provider: (["f"] * 12, ["i"] * 60))
+    monkeypatch.setattr(structure, "overflowing_pairs", lambda encoder: {"a": 3, "b": 4})
+    monkeypatch.setattr(longform, "transcribe_segments", lambda context: long_recording(figure.own, figure.nemo))
+    monkeypatch.setattr(conditions, "degraded", lambda name, corpus, build: replace(corpus, path=Path(name)))
+    monkeypatch.setattr(Context, "nemo_reference", lambda self, corpus, lookahead: runs(figure.nemo.get(corpus.path.name)))
+    return gates.run_gate(figure.gate, context)
+
+
+def known_limits():
+    every = {(gate, name) for one in limits.read_limits().values() for gate, table in one.gates.items() for name in table.values}
+    return every - SETTINGS
+
+
+def test_every_limit_of_gates_toml_has_a_figure_here():
+    assert {(figure.gate, figure.limit) for figure in FIGURES} == known_limits()
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=str)
+def test_each_figure_alone_at_both_sides_of_its_limit(figure, reference_checkpoint, monkeypatch):
+    hair = 1e-9 if figure.limit.startswith("max_") else -1e-9
+    at = judged(figure, reference_checkpoint, monkeypatch, figure.measured + hair)
+    (found,) = [r for r in at if r.case == figure.case and figure.unit in (None, r.unit)]
+    assert found.measured == pytest.approx(figure.measured, abs=1e-10)
+    assert [(r.case, r.evidence) for r in at if not r.passed] == []
+    beyond = judged(figure, reference_checkpoint, monkeypatch, figure.measured - hair)
+    assert [(r.case, r.unit) for r in beyond if not r.passed] == [(found.case, found.unit)]
+
+
+@pytest.mark.parametrize("better", [False, True], ids=["worse", "better"])
+def test_the_interval_is_the_95_percent_one_of_a_binomial_distribution(better):
+    """Two conditions whose errors are on the same utterances are not twice the evidence of one."""
+    right, wrong = WordCounts(10, 0, 0, 0), WordCounts(10, 0, 1, 0)
+    changed = [[wrong if i in EIGHT else right] * 2 for i in range(COUNT)]
+    plain = [[right] * 2 for _ in range(COUNT)]
+    found = wer_difference(plain, changed) if better else wer_difference(changed, plain)
+    ends = (-MOST / 4, -LEAST / 4) if better else (LEAST / 4, MOST / 4)
+    assert (found.value, found.lower, found.upper) == (-2.0 if better else 2.0, *ends)
+
+
+@pytest.mark.parametrize(("utterances", "failing"), [(8, []), (7, [8]), (3, [8]), (2, [3, 8])])
+def test_fewer_utterances_than_streams_show_nothing_of_a_batch(reference_checkpoint, utterances, failing):
+    results = gates.run_gate("batch", context_of(reference_checkpoint, count=utterances))
+    assert {r.case: r.passed for r in results} == {
+        f"lookahead {lookahead}, {streams} streams": streams not in failing for lookahead in (6, 0) for streams in (3, 8)
+    }
+
+
+@pytest.mark.parametrize(("most", "every"), [(1_000_000, 1), (40, 1), (20, 2), (8, 5)])
+def test_a_batch_is_judged_on_so_many_utterances_as_its_limit_says(reference_checkpoint, most, every):
+    context = context_of(reference_checkpoint, every=every)
+    context.limits = context.limits.override("batch", max_utterances=most)
+    results = gates.run_gate("batch", context)
+    assert [(r.n, r.passed) for r in results] == [(COUNT // every, True)] * 4
+
+
+@pytest.mark.parametrize("variant", limits.read_limits())
+def test_a_variant_is_compared_with_fp32_of_its_target_and_cache_layout(variant):
+    found = limits.limits_of(variant)
+    expected = "kv-fp32" if variant.startswith("kv-") else "fp32" if found.target == "onnxruntime" else f"{found.target}-fp32"
+    assert found.fp32 == expected
