@@ -1,6 +1,6 @@
 """Writes the JSON Schemas of what a build and a package hold, from the types that read them.
 
-    python docs/write_schemas.py [FOLDER]
+python docs/write_schemas.py [FOLDER]
 """
 
 from __future__ import annotations
