@@ -53,13 +53,21 @@ def run(name: str, command: list[str], build: Path, needs: Needs = Needs(), weig
 
 
 def tree(process: int) -> list[int]:
-    """A process and all that it started, by their ids. Linux; elsewhere the process alone."""
+    """A process and all that it started, by their ids. Linux; elsewhere the process alone.
+
+    A child with the command line of its parent is a fork on its way to another program, and has its parent's memory.
+    """
     found = [process]
     for one in found:
         with suppress(OSError):
             for thread in Path(f"/proc/{one}/task").iterdir():
-                found += map(int, (thread / "children").read_text().split())
+                children = map(int, (thread / "children").read_text().split())
+                found += [child for child in children if command_line(child) != command_line(one)]
     return found
+
+
+def command_line(process: int) -> bytes:
+    return Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 def sizes(process: int) -> tuple[int, int]:

@@ -109,14 +109,15 @@ def _existing(folder: Path) -> Path:
 
 def shares_blocks(folder: Path) -> bool:
     """Finds whether copies of a file beside it take no room, as on btrfs and xfs, by making one. Raises nothing."""
-    place = _existing(folder)
-    with suppress(OSError, ImportError), tempfile.TemporaryFile(dir=place) as one, tempfile.TemporaryFile(dir=place) as other:
+    with suppress(OSError, ImportError):
         import fcntl
 
-        one.write(b"x")
-        one.flush()
-        fcntl.ioctl(other.fileno(), 0x40049409, one.fileno())  # FICLONE
-        return True
+        place = _existing(folder)
+        with tempfile.TemporaryFile(dir=place) as one, tempfile.TemporaryFile(dir=place) as other:
+            one.write(b"x")
+            one.flush()
+            fcntl.ioctl(other.fileno(), 0x40049409, one.fileno())  # FICLONE
+            return True
     return False
 
 

@@ -30,6 +30,7 @@ from nemoport.quantize.casts import attach_loop_bodies, detach_loop_bodies, drop
 from nemoport.quantize.graph import load_typed, metadata
 from nemoport.quantize.overflow import FP16_MAX, scan_activations, unsafe_nodes
 from nemoport.quantize.precision import Precision, require_corpus
+from nemoport.resources import Needs
 from nemoport.speech.corpus import Corpus
 
 REPORT = "nemoport.fp16"  # key in metadata_props
@@ -131,5 +132,6 @@ def round_weights(model, limit: float) -> tuple[set[str], int]:
 PRECISION = Precision(
     parameters=Parameters(),
     convert=convert,
+    needs=Needs(memory=2.6, held=2.6, disk=0.5),
     needs_calibration=True,
 )

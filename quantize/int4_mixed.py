@@ -25,6 +25,7 @@ from nemoport.quantize.blocks import LIMITS, Blocks, round_nearest, write_stored
 from nemoport.quantize.graph import Weights, load_typed
 from nemoport.quantize.precision import Precision, require_corpus
 from nemoport.quantize.sensitivity import Cost, SensitivityProbe, groups, measure
+from nemoport.resources import Needs
 from nemoport.speech.corpus import Corpus
 
 REPORT = "nemoport.mixed"  # key in metadata_props: the groups in 8 bits, and what was measured
@@ -146,6 +147,7 @@ def bisect_promotions(count: int, cost_of: Callable[[int], Cost], min_snr_db: fl
 PRECISION = Precision(
     parameters=Parameters(),
     convert=convert,
+    needs=Needs(memory=3.0, held=2.9, disk=0.15, kept=1.6),
     needs_calibration=True,
     made_of=attrgetter("parent"),
 )

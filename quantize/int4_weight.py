@@ -23,6 +23,7 @@ from nemoport.quantize.error_feedback import inverse_factor, round_with_feedback
 from nemoport.quantize.graph import Weights, load_structure, load_typed
 from nemoport.quantize.precision import Precision, require_corpus
 from nemoport.quantize.smoothing import sites
+from nemoport.resources import Needs
 from nemoport.speech.corpus import Corpus
 
 
@@ -94,6 +95,7 @@ def grams_of(parent: Artifact, parameters: Parameters, calibration: Corpus, prog
 PRECISION = Precision(
     parameters=Parameters(),
     convert=convert,
+    needs=Needs(memory=3.0, held=2.9, disk=0.15, kept=1.6),
     needs_calibration=True,
     made_of=attrgetter("parent"),
     comparisons={"int4-weight-nearest": Parameters(rounding="nearest")},

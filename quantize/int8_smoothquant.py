@@ -17,6 +17,7 @@ class Parameters(int8_static.Parameters):
 PRECISION = Precision(
     parameters=Parameters(),
     convert=int8_static.convert,
+    needs=int8_static.PRECISION.needs,
     needs_calibration=True,
     made_of=attrgetter("parent"),
     comparisons={"int8-smoothquant-full-range": Parameters(pair_limit=None)},

@@ -24,6 +24,7 @@ class Parameters(int8_smoothquant.Parameters):
 PRECISION = Precision(
     parameters=Parameters(),
     convert=int8_static.convert,
+    needs=int8_static.PRECISION.needs,
     needs_calibration=True,
     made_of=attrgetter("parent"),
 )

@@ -22,6 +22,7 @@ from nemoport.progress import Progress
 from nemoport.quantize.graph import check_quantized, halve_decoder, layer_matmuls, metadata, scratch_copy
 from nemoport.quantize.precision import Precision, require_corpus
 from nemoport.quantize.saturation import PAIR_LIMIT, replace_weights
+from nemoport.resources import Needs
 from nemoport.speech.corpus import Corpus
 
 
@@ -103,6 +104,7 @@ def quantized_nodes(model) -> list[str]:
 PRECISION = Precision(
     parameters=Parameters(),
     convert=convert,
+    needs=Needs(memory=1.6, held=1.55, disk=1.2),
     needs_calibration=True,
     comparisons={
         "int8-static-cold": Parameters(streams=StreamParameters(cold=True)),

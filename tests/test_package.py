@@ -546,6 +546,12 @@ def nan_weights(folder: Path) -> None:
     edit_entry(folder, "decoder_model.onnx.data")
 
 
+def nan_in_the_lstm(folder: Path) -> None:
+    """Of which no output of the decoder shows anything."""
+    damage.nan_in_the_lstm(folder / "fp32" / "decoder_model.onnx")
+    edit_entry(folder, "decoder_model.onnx.data")
+
+
 def edit_entry(folder: Path, name: str) -> None:
     """Makes both manifests agree with a changed file, so that only running it can tell."""
     from nemoport.artifact import file_entries
@@ -598,6 +604,7 @@ DAMAGE = {
     "variant of other inputs": (other_variant, "is not the variant that the package was made with"),
     "no graph": (no_graph, "cannot be loaded"),
     "NaN weights": (nan_weights, "values that are not finite"),
+    "NaN in an LSTM weight": (nan_in_the_lstm, "decoder_model.onnx has weights with values that are not finite"),
 }
 
 

@@ -34,7 +34,7 @@ _KEPT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT", "
 _KEPT_OF = ("OMP_", "MKL_", "OPENBLAS_", "KMP_")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
 # By task. The weights are in memory twice while the model is restored; NeMo's export writes them.
-NEEDS = {"record": Needs(memory=2.2, held=2.0), "export": Needs(memory=2.2, held=2.0, disk=1.0)}
+NEEDS = {"record": Needs(memory=2.4, held=2.2), "export": Needs(memory=2.4, held=2.2, disk=1.0)}
 
 
 @contextmanager
