@@ -43,9 +43,10 @@ _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 @dataclass(frozen=True)
 class Place:
-    """Where the bytes of a weight are: file, in the graph's folder, offset and bytes."""
+    """Where the bytes of a weight are: file, in the graph's folder, offset and bytes. kind: the number of ONNX's type."""
 
     weight: str
+    kind: int
     file: str
     offset: int
     bytes: int
@@ -87,7 +88,7 @@ def external_places(graph: Path) -> list[Place]:
     """
     try:
         with open(graph, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return [place for span in _tensors(data, (0, len(data)), "model", 0) if (place := _place(data, span))]
+            return [place for span in tensor_spans(data) if (place := place_of(data, span))]
     except (OSError, IndexError, ValueError) as error:  # an empty file cannot be mapped: a ValueError
         raise ArtifactError(
             f"{graph} cannot be loaded.",
@@ -97,15 +98,19 @@ def external_places(graph: Path) -> list[Place]:
         ) from error
 
 
+def tensor_spans(data: mmap.mmap) -> Iterator[Span]:
+    """Yields the place of every tensor within an ONNX graph's bytes. Raises ValueError, IndexError for what is no protobuf."""
+    return _tensors(data, (0, len(data)), "model", 0)
+
+
 def _tensors(data: mmap.mmap, span: Span, message: str, level: int) -> Iterator[Span]:
-    """Yields the place of every tensor within a message. Raises ValueError, IndexError for what is no protobuf."""
     if message == "tensor":
         yield span
         return
     if level > _MOST_LEVELS:
         raise ValueError("nested too deep")
     seen = set()
-    for number, wire, value in _fields(data, span):
+    for number, wire, value in fields(data, span):
         inner = _MESSAGES[message].get(number)
         if inner is None or wire != _BYTES:
             continue
@@ -115,7 +120,7 @@ def _tensors(data: mmap.mmap, span: Span, message: str, level: int) -> Iterator[
         yield from _tensors(data, value, inner, level + 1)
 
 
-def _fields(data: mmap.mmap, span: Span) -> Iterator[tuple[int, int, Span]]:
+def fields(data: mmap.mmap, span: Span) -> Iterator[tuple[int, int, Span]]:
     """Yields number, wire type and span of each field of a message; a varint's span is its value, twice."""
     at, end = span
     while at < end:
@@ -152,11 +157,11 @@ def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
     raise ValueError("a varint of more than ten bytes")
 
 
-def _place(data: mmap.mmap, span: Span) -> Place | None:
+def place_of(data: mmap.mmap, span: Span) -> Place | None:
     """Returns the place of a tensor whose bytes are in another file; None for one whose bytes are in the graph."""
     dims: list[int] = []
     kind, name, external, within, entry = 0, b"", False, False, {}
-    for number, wire, (start, end) in _fields(data, span):
+    for number, wire, (start, end) in fields(data, span):
         if number == _DIMS and wire == _VARINT:
             dims.append(start)
         elif number == _DIMS and wire == _BYTES:
@@ -172,7 +177,7 @@ def _place(data: mmap.mmap, span: Span) -> Place | None:
         elif number in _VALUES:
             within = within or wire != _BYTES or end > start
         elif number == _PLACE and wire == _BYTES:
-            texts = {field: data[low:high] for field, _, (low, high) in _fields(data, (start, end))}
+            texts = {field: data[low:high] for field, _, (low, high) in fields(data, (start, end))}
             key = texts.get(1, b"").decode(errors="replace")
             if key in entry:
                 raise _misplaced(name.decode(errors="replace"), f"one {clipped(key, 20)}", "two")
@@ -195,7 +200,7 @@ def _checked(name: str, kind: int, dims: list[int], entry: dict[str, str]) -> Pl
         raise _misplaced(name, "an offset in bytes", f"offset {offset!r}")
     if entry.get("length", str(size)) != str(size):  # torch's exporter writes none
         raise _misplaced(name, f"{size} bytes, by shape and type", f"length {entry['length']!r}")
-    return Place(name, file, int(offset), size)
+    return Place(name, kind, file, int(offset), size)
 
 
 def _misplaced(name: str, expected: str, found: str) -> ArtifactError:

@@ -11,6 +11,7 @@ from nemoport.artifact import Artifact
 from nemoport.config import read_config
 from nemoport.errors import ArtifactError, UsageError, first_line
 from nemoport.files import sha256_file
+from nemoport.finite_weights import check_finite_weights
 from nemoport.heads import head_of
 from nemoport.package.layout import Layout
 from nemoport.package.layouts import load_layout
@@ -30,16 +31,15 @@ def verify(folder: Path, variants: Sequence[str] | None = None) -> list[str]:
 
     variants: those to check, by default all; the folders of the others may be absent or hold anything, as after a download
     of one precision. Raises ArtifactError naming everything that is wrong with the files, or the first graph
-    that does not run; UsageError for a variant that the manifest does not list.
+    that does not run or has weights that are not finite; UsageError for a variant that the manifest does not list.
     """
     folder = Path(folder)
     manifest = PackageManifest.read(folder)
     wanted = _wanted(folder, manifest, variants)
-    done = [f"{NAME}: schema {manifest.schema}, digest {manifest.digest[:12]}"]
-    done.append(_check_files(folder, manifest, wanted))
-    for variant in wanted:
-        done.append(f"{variant}: {_check_variant(folder, manifest, variant)}")
-    return done
+    files = _check_files(folder, manifest, wanted)
+    ran = [f"{variant}: {_check_variant(folder, manifest, variant)}" for variant in wanted]
+    weights = _check_weights(folder, manifest, wanted)
+    return [f"{NAME}: schema {manifest.schema}, digest {manifest.digest[:12]}", files + weights, *ran]
 
 
 def _check_variant(folder: Path, manifest: PackageManifest, variant: str) -> str:
@@ -87,9 +87,23 @@ def _wanted(folder: Path, manifest: PackageManifest, variants: Sequence[str] | N
     return sorted(set(variants or manifest.variants))
 
 
-def _check_files(folder: Path, manifest: PackageManifest, wanted: Sequence[str]) -> str:
+def _check_weights(folder: Path, manifest: PackageManifest, wanted: Sequence[str]) -> str:
+    """Checks the weights of every ONNX graph, also of a front end and of shards, and returns what to add to the files' line."""
+    skipped = _skipped(folder, manifest, wanted)
+    graphs = [path for path in list_files(folder) if path.endswith(".onnx") and path.partition("/")[0] not in skipped]
+    for path in graphs:
+        check_finite_weights(folder / path)
+    return f"; finite weights in {len(graphs)} ONNX graphs" if graphs else ""
+
+
+def _skipped(folder: Path, manifest: PackageManifest, wanted: Sequence[str]) -> set[str]:
+    """Returns the names of the folders of the variants that are not checked."""
     place = load_layout(manifest.layout).variant_folder
-    skipped = {place(folder, variant).name for variant in set(manifest.variants) - set(wanted)}
+    return {place(folder, variant).name for variant in set(manifest.variants) - set(wanted)}
+
+
+def _check_files(folder: Path, manifest: PackageManifest, wanted: Sequence[str]) -> str:
+    skipped = _skipped(folder, manifest, wanted)
     listed = {entry.path: entry for entry in manifest.files if entry.path.partition("/")[0] not in skipped}
     present = [path for path in list_files(folder) if path.partition("/")[0] not in skipped]
     problems = [f"{path}: missing" for path in sorted(set(listed) - set(present))]

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 from nemoport.artifact import DECODER, ENCODER, Manifest, file_entries
 from nemoport.cache_layout import NEMO
 from nemoport.export.onnx_graphs import export_graphs
+from nemoport.external_data import external_places
 from nemoport.files import write_json
 from nemoport.graph_file import save_model
 
@@ -143,3 +144,17 @@ def nan_in_a_weight(build: Path) -> None:
         return weight
 
     edit_weight(build, ENCODER, lambda name: name == "layers.2.norm_out.weight", change)
+
+
+def overflow_in_a_weight(build: Path) -> None:
+    edit_weight(build, ENCODER, lambda name: name == "layers.2.norm_out.weight", lambda weight: weight * np.float32(1e38))
+
+
+def nan_in_the_lstm(decoder: Path) -> None:
+    """Of a decoder with its weights beside it: onnxruntime's CPU provider computes finite scores from it. The hashes of the file
+    no longer hold."""
+    lstm = next(node for node in onnx.load(decoder, load_external_data=False).graph.node if node.op_type == "LSTM")
+    place = next(place for place in external_places(decoder) if place.weight == lstm.input[2])
+    with open(decoder.parent / place.file, "r+b") as file:
+        file.seek(place.offset + place.bytes // 2)
+        file.write(np.float32(np.nan).tobytes())

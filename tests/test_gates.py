@@ -146,11 +146,20 @@ def test_truncated_sidecar_fails_every_gate(context_of, copy):
     assert failing(context_of(copy), *running) == running
 
 
-def test_nan_fails_every_gate_that_runs_the_graph(context_of, copy):
-    damage.nan_in_a_weight(copy)
+@pytest.mark.parametrize(
+    ("change", "evidence"),
+    [
+        (damage.nan_in_a_weight, "encoder_model.onnx has weights with values that are not finite"),
+        (damage.overflow_in_a_weight, "computes NaN or infinity"),
+        (lambda build: damage.nan_in_the_lstm(build / FP32 / DECODER), "decoder_model.onnx has weights with values that are not"),
+    ],
+)
+def test_nan_fails_every_gate_that_runs_the_graph(context_of, copy, change, evidence):
+    change(copy)
+    damage.seal(copy / FP32)
     results = gates.run_gate("numeric", context_of(copy))
     assert [r.status for r in results] == [FAIL]
-    assert "NaN or infinity" in results[0].evidence
+    assert evidence in results[0].evidence
     assert failing(context_of(copy), "tokens", "wer", "boundary", "batch") == ["tokens", "wer", "boundary", "batch"]
 
 

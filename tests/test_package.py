@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import damage
 import numpy as np
 import pytest
 import soundfile

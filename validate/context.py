@@ -15,6 +15,7 @@ from nemoport.chunker import flush_rules
 from nemoport.errors import CorpusError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.files import digest_json, sha256_file
+from nemoport.finite_weights import check_finite_weights
 from nemoport.progress import Progress, silent
 from nemoport.prompt import AUTO
 from nemoport.runtimes import open_session, runtime_version
@@ -33,8 +34,8 @@ PROGRESS_SECONDS = 10.0
 OFFLINE_MINUTES = 6.5
 # Modules of nemoport/ that run an artifact or read the corpus: with all of validate/, the code that results depend on.
 RUN_MODULES = (
-    "audio", "cache_layout", "caches", "caches_kv", "chunker", "decode", "frontend", "interface", "prompt", "runtime", "session",
-    "spec", "stream", "tokens",
+    "audio", "cache_layout", "caches", "caches_kv", "chunker", "decode", "finite_weights", "frontend", "interface",
+    "prompt", "runtime", "session", "spec", "stream", "tokens",
 )  # fmt: skip
 RUN_FOLDERS = ("apple", "heads", "runtimes", "speech")
 
@@ -77,6 +78,8 @@ class Context:
 
     @cached_property
     def runner(self) -> CorpusRunner:
+        for graph in sorted((*self.folder.glob("*.onnx"), *self.artifact.shared.glob("*.onnx"))):
+            check_finite_weights(graph)  # outputs need not show what is wrong
         session = open_session(self.artifact, self.provider, self.threads, built_here=True)
         return CorpusRunner.open(self.artifact, FiniteSession(session))
 
