@@ -57,7 +57,8 @@ class Checkpoint:
                 raise
             except Exception as error:  # torch raises many kinds for a damaged file
                 raise unreadable(self.path, f"{WEIGHTS}: {clipped(first_line(error))}") from error
-        if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
+        named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
+        if not named or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
             raise unreadable(self.path, f"{WEIGHTS}: something else than named tensors")
         for name, tensor in weights.items():
             # A tensor of two bytes that repeats them 10^9 times takes none on disk and 4 GB as float.

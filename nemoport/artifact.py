@@ -21,6 +21,7 @@ from nemoport.errors import ArtifactError
 from nemoport.files import digest_json, read_json, sha256_file, write_json
 from nemoport.schema import CLOSED, Name, RelativePath, Sha256, Size, Text, check, most
 from nemoport.spec import MOST_FRAMES, ModelSpec
+from nemoport.text import clipped
 
 SCHEMA: Literal[1] = 1
 MOST_FILES = 10_000  # of a variant or a package
@@ -167,6 +168,13 @@ class Artifact:
                 found="nothing" if not folder.exists() else "a file",
                 todo="run `make export`, or name a folder of a downloaded package",
             )
+        if variants := _variants(folder):
+            raise ArtifactError(
+                f"{folder} holds several variants.",
+                expected="the folder of one",
+                found=clipped(", ".join(variants)),
+                todo=f"name one, such as {folder / variants[0]}",
+            )
         manifest = Manifest.read(folder)
         config = _read_config(folder)
         missing = [e.path for e in manifest.files.values() if not (folder / e.path).is_file()]
@@ -182,6 +190,13 @@ class Artifact:
     def verify_files(self) -> None:
         """Compares every file with its recorded size and sha256; raises ArtifactError naming all that differ."""
         verify_entries(self.folder, self.manifest.files.values())
+
+
+def _variants(folder: Path) -> list[str]:
+    """Returns the folders of variants in a build or a package; none in the folder of a variant."""
+    if not (folder / "config.json").is_file():
+        return []
+    return sorted(path.parent.name for path in folder.glob("*/manifest.json"))
 
 
 def _read_config(folder: Path) -> RuntimeConfig:

@@ -34,7 +34,8 @@ def save_model(model: Any, path: Path, metadata: dict[str, str]) -> None:
         size_threshold=1024,
         convert_attribute=False,
     )
-    data.chmod(0o644)  # onnx creates it for its owner only
+    if data.exists():  # a graph of small tensors has none
+        data.chmod(0o644)  # onnx creates it for its owner only
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 from nemoport.artifact import Artifact
 from nemoport.audio import read_audio
 from nemoport.beam import BeamSearch
+from nemoport.chunker import make_chunker
 from nemoport.config import streaming_encoder
 from nemoport.errors import UsageError
 from nemoport.hotwords import DEFAULT_BOOST, Hotwords
@@ -19,7 +20,7 @@ from nemoport.session import Session
 from nemoport.spec import ModelSpec
 from nemoport.stream import Stream
 from nemoport.tokens import Spelling, detokenize, read_tokens, split_tags
-from nemoport.transcription import PASS_S, Hypothesis, Recording, transcribe
+from nemoport.transcription import OVERLAP_S, PASS_S, Hypothesis, Recording, transcribe
 
 
 class Recognizer:
@@ -32,13 +33,15 @@ class Recognizer:
         pieces: list[str],
         lookahead: int | None,
         flush: str = "full",
-        pass_s: float = PASS_S,
+        pass_s: float | None = None,
         language: str | None = None,
         search: BeamSearch | None = None,
     ):
         """filterbank: f32 [n_mels, n_fft // 2 + 1]; pieces: of tokens.txt, by id; search: settings of a beam search, greedy
-        without; the rest as in `open`. Raises UsageError for a language that the model does not take."""
-        self.session, self.lookahead, self.flush, self.pass_s = session, lookahead, flush, pass_s
+        without; the rest as in `open`. Raises UsageError for a language, lookahead, flush rule or pass that the model does not
+        take."""
+        make_chunker(session.spec, filterbank, lookahead, flush)  # refuses the last two now, not with the first recording
+        self.session, self.lookahead, self.flush, self.pass_s = session, lookahead, flush, _pass_s(session.spec, pass_s)
         self.prompt = _slot(session.spec, language)
         self._filterbank, self._pieces, self._search = filterbank, pieces, search
 
@@ -50,7 +53,7 @@ class Recognizer:
         flush: str = "full",
         provider: str = "cpu",
         threads: int = 0,
-        pass_s: float = PASS_S,
+        pass_s: float | None = None,
         language: str | None = None,
         beam: int = 1,
         hotwords: Sequence[str] = (),
@@ -62,7 +65,8 @@ class Recognizer:
         folder: the variant's folder. lookahead: encoder frames of right context, by default those of config.json; None for an
         offline model. flush: rule for the last frames of a stream, "full" or "nemo" (nemoport/chunker.py). provider: the
         runtime's device. threads: 0 for the runtime's choice. pass_s: an offline model transcribes longer recordings in windows
-        of so many seconds, which overlap by 15; inf for one pass whatever the length. language: its name in the model's
+        of so many seconds, which overlap by 15, by default 390; inf for one pass whatever the length; refused for a streaming
+        model. language: its name in the model's
         dictionary, such as de-DE or auto; required for a model with a prompt, refused for any other. beam: paths of the search
         (nemoport/beam.py), 1 for greedy. hotwords: phrases that the search favours, for a beam of 2 or more. hotword_boost: what
         each token of a hotword adds to the log score, by default 1.5. built_here: this machine built the variant, so that files
@@ -71,6 +75,8 @@ class Recognizer:
         Raises ArtifactError for a damaged folder, UsageError for a lookahead, provider or language that does not exist, and for
         a beam or hotwords that cannot be used.
         """
+        if threads < 0:
+            raise UsageError("Threads cannot be less than none.", expected="0 or more", found=str(threads), todo="leave it out")
         artifact = Artifact.open(folder)
         lookahead = _lookahead(artifact, lookahead)
         pieces = read_tokens(artifact.shared / "tokens.txt")
@@ -126,8 +132,11 @@ class Recognizer:
         each, in order of ending.
 
         utterances: (id, f32 [n], mono, at `sample_rate_hz`); packet_samples: samples that are fed at a time, 0 for as
-        many as suit the model. Raises AudioError for samples that cannot be used.
+        many as suit the model. Raises AudioError for samples that cannot be used, UsageError for fewer than one stream.
         """
+        if streams < 1:
+            todo = "leave it out for one after another"
+            raise UsageError("Streams cannot be fewer than one.", expected="1 or more", found=str(streams), todo=todo)
         done = transcribe(self.session, utterances, self.stream, self.pass_s, streams, packet_samples)
         yield from (self._hypothesis(recording) for recording in done)
 
@@ -177,6 +186,19 @@ def _lookahead(artifact: Artifact, lookahead: int | None) -> int | None:
             todo="export it for this one into a build of its own (--profile, see `nemoport export --help`)",
         )
     return lookahead
+
+
+def _pass_s(spec: ModelSpec, seconds: float | None) -> float:
+    """Returns the longest pass. Raises UsageError for one of a streaming model, and for one that windows cannot overlap in."""
+    if seconds is None:
+        return PASS_S
+    if spec.streaming:
+        todo = "leave it out: its memory does not grow with the recording"
+        raise UsageError("A streaming model has no passes.", expected="none", found=f"{seconds:g} s", todo=todo)
+    if not seconds > 2 * OVERLAP_S:
+        todo = "choose a longer one, or leave it out"
+        raise UsageError("A pass is too short.", expected=f"more than {2 * OVERLAP_S:g} s", found=f"{seconds:g} s", todo=todo)
+    return seconds
 
 
 def _slot(spec: ModelSpec, language: str | None) -> int | None:

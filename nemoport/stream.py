@@ -11,6 +11,7 @@ import numpy as np
 
 from nemoport.beam import BeamSearch
 from nemoport.chunker import Chunk, make_chunker, stacked
+from nemoport.errors import UsageError
 from nemoport.heads import DecodingState, head_of
 from nemoport.session import EncoderState, Session
 
@@ -38,6 +39,7 @@ class Stream:
         self.chunks: list[Chunk] = []  # cut, not yet encoded
         self._prompts = [] if prompt is None else [prompt]
         self.encoder_state = self._new_state()
+        self._ended = False
         self.restarts = 0  # how often the encoder began anew, because its frames were not finite
         self.decoded: DecodingState = head_of(spec).start(spec.decoding, search)
         self._returned = 0  # tokens
@@ -80,22 +82,25 @@ class Stream:
 
     def push(self, samples: np.ndarray) -> None:
         """Takes samples, f32 [n], mono, at the model's rate, and cuts chunks without running them; see `advance`. Raises
-        AudioError."""
+        AudioError, and UsageError for a stream that has ended."""
+        self._check_open()
         self.chunks += self._chunker.feed(samples)
 
     def close(self) -> None:
-        """Ends the audio: cuts the last chunks without running them."""
+        """Ends the audio: cuts the last chunks without running them. Raises UsageError for a stream that has ended."""
+        self._check_open()
+        self._ended = True
         self.chunks += self._chunker.finish()
 
     def feed(self, samples: np.ndarray) -> list[int]:
         """Takes samples, f32 [n], mono, at the model's rate, runs the chunks that they complete and returns the ids of the tokens
-        that became final. Raises AudioError."""
+        that became final. Raises as `push`."""
         self.push(samples)
         self._run()
         return self._new(self.n_final)
 
     def finish(self) -> list[int]:
-        """Ends the audio, runs the last chunks and returns the ids of the remaining tokens."""
+        """Ends the audio, runs the last chunks and returns the ids of the remaining tokens. Raises as `close`."""
         self.close()
         self._run()
         return self._new(len(self.tokens))
@@ -106,6 +111,11 @@ class Stream:
         self.encoder_state = self._new_state()
         self.restarts += 1
         warnings.warn("The encoder gave frames that are not finite. It has begun anew.", RuntimeWarning, stacklevel=2)
+
+    def _check_open(self) -> None:
+        if self._ended:
+            todo = "take a new one for the next recording"
+            raise UsageError("This stream has ended.", expected="audio before `finish`", found="more behind it", todo=todo)
 
     def _new_state(self) -> EncoderState:
         (state,) = self._session.unstack(self._session.initial_state(1, self._prompts))

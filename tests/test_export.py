@@ -11,6 +11,7 @@ from nemoport.cache_layout import KV, NEMO
 from nemoport.errors import ArtifactError
 from nemoport.export.checkpoint import read_checkpoint
 from nemoport.export.onnx_graphs import export_graphs
+from nemoport.graph_file import save_model
 from nemoport.quantize.graph import layer_matmuls
 from nemoport.reference.model import PRESETS, config, write_tokenizer
 from nemoport.runtimes.onnxruntime.session import OnnxSession
@@ -202,3 +203,12 @@ def test_a_damaged_sidecar_is_an_artifact_error(tiny, tmp_path):
     data.write_bytes(data.read_bytes()[:-4096])
     with pytest.raises(ArtifactError, match=r"encoder_model.onnx.data: \d+ bytes, \d+ needed"):
         OnnxSession(spec, tmp_path / ENCODER, tmp_path / DECODER)
+
+
+def test_a_graph_of_small_tensors_is_saved_without_a_file_beside_it(tmp_path):
+    from onnx import helper, numpy_helper
+
+    info = helper.make_tensor_value_info("x", 1, [2])
+    graph = helper.make_graph([], "g", [info], [info], [numpy_helper.from_array(np.ones(2, np.float32), "w")])
+    save_model(helper.make_model(graph), tmp_path / "a.onnx", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]

@@ -10,6 +10,7 @@ import hf_oracle
 import numpy as np
 import pytest
 import soundfile
+from samples import SPEC
 
 from nemoport import audio
 from nemoport.artifact import ENCODER, Artifact
@@ -335,7 +336,7 @@ def test_unknown_durations_are_refused(checkpoint):
     config["joint"]["num_extra_outputs"] = 1
     assert unsupported(config) == ["decoding.durations is [0], not frame counts"]
     with pytest.raises(NemoportError, match="either streaming or offline"):
-        ModelSpec.from_dict({**checkpoint.spec.to_dict(), "streaming": {}})
+        ModelSpec.from_dict({**checkpoint.spec.to_dict(), "streaming": SPEC["streaming"]})
     assert replace(checkpoint.spec.decoding, durations=()).n_scores == checkpoint.spec.decoding.vocab_size + 1
 
 

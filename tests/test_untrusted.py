@@ -324,6 +324,12 @@ def test_pickled_weights_are_not_loaded(packed, tmp_path, monkeypatch, forced):
     assert mark.is_dir()
 
 
+def test_weights_without_names_are_refused(packed):
+    stream = io.BytesIO()
+    torch.save({"a": torch.ones(2), 7: torch.ones(2)}, stream)
+    assert "something else than named tensors" in refused(packed(weights=stream.getvalue()))
+
+
 def test_a_tensor_that_repeats_two_bytes_is_refused(members, packed):
     weights = torch.load(io.BytesIO(members[WEIGHTS]), weights_only=True)
     weights["encoder.more"] = torch.zeros(1, dtype=torch.float16).expand(3_000_000_000)

@@ -5,22 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemoport.cli.command import Command, option
-from nemoport.errors import UsageError
+from nemoport.errors import AudioError, UsageError
 from nemoport.text import has_controls, printable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from nemoport.recognizer import Recognizer
 
 LIVE = "-"  # in place of a file's name
 
 
-def run(options: argparse.Namespace) -> None:
-    from nemoport.audio import read_audio
+def run(options: argparse.Namespace) -> int | None:
     from nemoport.recognizer import Recognizer
 
     recognizer = Recognizer.open(
@@ -41,13 +42,29 @@ def run(options: argparse.Namespace) -> None:
         )
     if options.audio == [LIVE]:
         return _transcribe_live(recognizer)
-    files = ((name, read_audio(Path(name), recognizer.sample_rate_hz)) for name in options.audio)
+    unusable: list[str] = []
+    files = _readable(options.audio, recognizer.sample_rate_hz, unusable)
     for hypothesis in recognizer.transcribe(files, streams=options.streams):
         if options.json:
             fields = vars(hypothesis)
             print(json.dumps(fields, ensure_ascii=any(map(has_controls, (hypothesis.id, hypothesis.text)))), flush=True)
         else:
             print(printable(f"{hypothesis.id}\t{hypothesis.text}"), flush=True)
+    if len(unusable) > 1:
+        print(f"nemoport: {len(unusable)} of {len(options.audio)} files could not be read, see above", file=sys.stderr)
+    return AudioError.exit_code if unusable else None
+
+
+def _readable(names: Sequence[str], rate_hz: int, unusable: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Reads files one after another. One that cannot be used is reported and put into `unusable`: the others are transcribed."""
+    from nemoport.audio import read_audio
+
+    for name in names:
+        try:
+            yield name, read_audio(Path(name), rate_hz)
+        except AudioError as error:
+            print(f"nemoport: {error}", file=sys.stderr, flush=True)
+            unusable.append(name)
 
 
 def _transcribe_live(recognizer: Recognizer) -> None:
@@ -102,7 +119,7 @@ COMMAND = Command(
         option("--streams", type=int, default=1, help="files transcribed at once, in one batch"),
         option("--provider", default="cpu", help="cpu, cuda, tensorrt, coreml, dml; in OpenVINO cpu, gpu, npu"),
         option("--threads", type=int, default=0, help="0: the runtime's choice"),
-        option("--pass-seconds", type=float, default=390.0, help="offline models transcribe longer files in windows this long"),
+        option("--pass-seconds", type=float, help="offline models transcribe longer files in windows this long; default: 390"),
         option("--language", help="for a model with a language prompt: a name of its dictionary, such as de-DE or auto"),
         option("--beam", type=int, default=1, metavar="N", help="paths of a beam search; 1: greedy"),
         option("--hotword", action="append", default=[], metavar="PHRASE", help="to be expected; repeat for several"),

@@ -31,7 +31,8 @@ _PATHS = {  # audit event -> its arguments that are paths to be written
 _NEVER = ("subprocess.", "socket.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "pickle.find_class", "pty.")
 # Where Python and its packages read from; a case's folder is nowhere below.
 _LIBRARIES = tuple(str(Path(p).resolve()) for p in (sys.prefix, sys.base_prefix, *sys.path, Path(__file__).parents[2]) if p)
-_SYSTEM = ("/proc/sys/kernel/",)  # nemoport/partial.py reads which start of the machine this is
+# nemoport/partial.py reads which start of the machine this is, nemoport/resources.py what memory is free.
+_SYSTEM = ("/proc/sys/kernel/", "/proc/meminfo", "/proc/self/cgroup", "/sys/fs/cgroup/")
 
 
 class Escape(BaseException):

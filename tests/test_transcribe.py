@@ -1,0 +1,90 @@
+"""`nemoport transcribe` and the API behind it: one bad file costs no other its text, and odd options are refused at once."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+
+from nemoport.cli import main
+from nemoport.errors import ArtifactError, UsageError
+from nemoport.recognizer import Recognizer
+
+
+@pytest.fixture(scope="module")
+def good(eval_corpus):
+    return [str(utterance.path) for utterance in eval_corpus.utterances[:2]]
+
+
+def bad_files(folder):
+    (folder / "text.wav").write_text("no audio")
+    soundfile.write(folder / "short.wav", np.zeros(3), 16000)
+    soundfile.write(folder / "loud.wav", np.full(16000, 100, np.float32), 16000, "FLOAT")
+    return [str(folder / name) for name in ("text.wav", "short.wav", "loud.wav", "absent.wav")]
+
+
+@pytest.mark.parametrize("streams", ["1", "3"])
+def test_every_good_file_is_transcribed_and_each_bad_one_named(build, good, tmp_path, capsys, streams):
+    bad = bad_files(tmp_path)
+    assert main(["transcribe", str(build / "fp32"), *good]) == 0
+    alone = sorted(capsys.readouterr().out.splitlines())
+    order = [bad[0], good[0], *bad[1:], good[1]]
+    assert main(["transcribe", str(build / "fp32"), *order, "--streams", streams]) == 2
+    printed = capsys.readouterr()
+    assert sorted(printed.out.splitlines()) == alone
+    assert all(name in printed.err for name in bad) and "4 of 6 files could not be read" in printed.err
+
+
+def test_one_bad_file_alone(build, tmp_path, capsys):
+    assert main(["transcribe", str(build / "fp32"), bad_files(tmp_path)[0]]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("nemoport: ") == 1
+
+
+ODD = {
+    "no stream": ["--streams", "0"],
+    "fewer": ["--streams", "-1"],
+    "threads": ["--threads", "-1"],
+    "beam": ["--beam", "0"],
+    "lookahead": ["--lookahead", "5"],
+    "negative lookahead": ["--lookahead", "-1"],
+    "flush": ["--flush", "never"],
+    "passes of a streaming model": ["--pass-seconds", "100"],
+    "a language of a model without": ["--language", "de-DE"],
+    "hotwords without a beam": ["--hotword", "x"],
+    "provider": ["--provider", "none"],
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("live", [False, True])
+def test_an_odd_option_is_refused_before_audio_is_read(build, name, live, monkeypatch, capsys):
+    if live and "stream" in ODD[name][0]:
+        pytest.skip("a live stream is one")
+    unread = io.BufferedReader(io.BytesIO(b"\0" * 32000))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(unread))
+    assert main(["transcribe", str(build / "fp32"), "-" if live else "absent.wav", *ODD[name]]) == 2
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err and "absent" not in printed.err and not printed.out
+    assert unread.tell() == 0
+
+
+@pytest.mark.parametrize("options", [{"lookahead": 5}, {"threads": -1}, {"flush": "never"}, {"pass_s": 100.0}, {"beam": 0}])
+def test_the_api_refuses_them_too(build, options):
+    with pytest.raises(UsageError):
+        Recognizer.open(build / "fp32", **options)
+
+
+def test_a_build_in_place_of_a_variant_is_named(build):
+    with pytest.raises(ArtifactError, match=r"holds several variants[\s\S]*fp32"):
+        Recognizer.open(build)
+
+
+def test_a_stream_ends_once(build, good):
+    recognizer = Recognizer.open(build / "fp32", threads=1)
+    stream = recognizer.stream()
+    stream.feed(np.zeros(16000, np.float32))
+    stream.finish()
+    for more in (stream.finish, stream.close, lambda: stream.feed(np.zeros(160, np.float32))):
+        with pytest.raises(UsageError, match="has ended"):
+            more()
