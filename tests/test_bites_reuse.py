@@ -21,7 +21,6 @@ from nemoport.speech.corpus import Corpus, Utterance, check_disjoint, check_each
 from nemoport.validate import context as context_module
 from nemoport.validate import limits, nemo, nemo_config, nemo_runs, oracle, result_store, run
 from nemoport.validate.context import Context
-from nemoport.validate.gate_result import SHARED_FILES
 from nemoport.validate.gates import boundary
 from nemoport.validate.oracle import Oracle, oracle_digest
 from nemoport.validate.result_store import read_results, required_passes, results_path, write_results
@@ -32,6 +31,7 @@ UTTERANCE = Utterance("a", Path("a.wav"), "yes", 30.0, "0" * 64, RATE)
 CORPUS = Corpus(Path("corpus.jsonl"), (UTTERANCE, replace(UTTERANCE, id="b", sha256="1" * 64)))
 OTHER_UTTERANCE = {"sha256": "2" * 64, "text": "no", "language": "de", "prompt_language": "de"}
 PACKAGE = Path(nemoport.__file__).parent
+SHARED_FILES = ("config.json", "shared/filterbank.bin", "shared/tokens.txt", "shared/languages.json")  # what runtimes load
 
 
 def with_other(corpus, **changes):
@@ -275,9 +275,12 @@ def test_every_parameter_of_the_streams_is_changed_here():
 @pytest.mark.parametrize(
     "change",
     [{name: value} for name, value in OTHER_PARAMETERS.items()]
-    + [{"corpus": with_other(CORPUS, **{key: value})} for key, value in OTHER_UTTERANCE.items()]
-    + [{"parent": "1" * 64}, {"tensors": ("b",)}, {"tensors": ("a", "b")}]
-    + [{"collect": GramCollector}, {"collect": SampleCollector}],
+    + [
+        pytest.param({"corpus": with_other(CORPUS, **{key: value})}, id=f"corpus: {key}")
+        for key, value in OTHER_UTTERANCE.items()
+    ]
+    + [pytest.param({"parent": "1" * 64}, id="parent"), {"tensors": ("b",)}, {"tensors": ("a", "b")}]
+    + [pytest.param({"collect": one}, id=one.__name__) for one in (GramCollector, SampleCollector)],
     ids=str,
 )
 def test_change_this_and_it_is_calibrated_again(tmp_path, reference_checkpoint, change):
