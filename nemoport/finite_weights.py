@@ -72,9 +72,9 @@ def _count(graph: Path, data: mmap.mmap, span: Span) -> tuple[str, int]:
         if number in _VALUES:
             inside = (data[at : min(at + _BLOCK, end)] for at in range(start, end, _BLOCK))
             count += _not_finite(inside, _VALUES[number] or kind)
-        elif number == _INTS:
-            values = _varints(data[start:end]) if wire == _BYTES else np.array([start], np.uint64)
-            count += _not_finite([values.astype("<u2").tobytes()], kind if kind in (10, 16) else 0)
+        elif number == _INTS and kind in (10, 16):
+            halves = _varints(data, start, end) if wire == _BYTES else [(start & 0xFFFF).to_bytes(2, "little")]
+            count += _not_finite(halves, kind)
     return name or "a constant", count
 
 
@@ -94,13 +94,19 @@ def _not_finite(blocks: Iterable[bytes], kind: int) -> int:
     return sum(int(np.count_nonzero(np.frombuffer(block, dtype) & mask == mask)) for block in blocks)
 
 
-def _varints(data: bytes) -> np.ndarray:
-    """Reads packed varints: the low 16 bits of each, u32 [n]."""
-    octets = np.frombuffer(data, np.uint8).astype(np.uint32)
-    starts = np.flatnonzero(np.concatenate([[True], octets[:-1] < 0x80]))[: len(octets)]
-    ends = np.append(starts[1:], len(octets))
-    values = np.zeros(len(starts), np.uint32)
-    for at in range(3):
-        inside = starts + at < ends
-        values[inside] |= (octets[starts[inside] + at] & 0x7F) << (7 * at)
-    return values & 0xFFFF
+def _varints(data: mmap.mmap, start: int, end: int) -> Iterator[bytes]:
+    """Yields the low 16 bits of packed varints, u16, little-endian."""
+    rest = b""  # of a varint that the next block continues
+    for at in range(start, end, _BLOCK):
+        block = rest + data[at : min(at + _BLOCK, end)]
+        octets = np.frombuffer(block, np.uint8)
+        last = np.flatnonzero(octets < 0x80)  # of each varint
+        first = np.concatenate([[0], last + 1])
+        first, rest = first[:-1], block[first[-1] :]
+        if len(rest) > 10:
+            raise ValueError("a varint of more than ten bytes")
+        values = np.zeros(len(last), np.uint32)
+        for number in range(3):
+            inside = first + number <= last
+            values[inside] |= (octets[first[inside] + number] & np.uint32(0x7F)) << np.uint32(7 * number)
+        yield values.astype("<u2").tobytes()

@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from nemoport import finite_weights
 from nemoport.artifact import DECODER, Artifact
 from nemoport.errors import ArtifactError
 from nemoport.finite_weights import check_finite_weights, non_finite_weights
@@ -66,7 +67,30 @@ def test_every_place_of_a_graph(tmp_path):
     assert "w: 3" in caught.value.found
 
 
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 64])
+def test_a_half_that_two_blocks_share(block, tmp_path, monkeypatch):
+    """Every half of 16 bits, in one to three bytes each as a varint."""
+    bits = np.random.default_rng(0).permutation(2**16)[:3000]
+    expected = int((bits & 0x7C00 == 0x7C00).sum())
+    halves = helper.make_tensor("w", TensorProto.FLOAT16, [1], [0.0])
+    del halves.int32_data[:]
+    halves.int32_data.extend(bits.tolist())
+    halves.dims[:] = [len(bits)]
+    onnx.save(model_of(halves), tmp_path / "g.onnx")
+    monkeypatch.setattr(finite_weights, "_BLOCK", block)
+    assert expected > 50 and non_finite_weights(tmp_path / "g.onnx") == {"w": expected}
+
+
 def test_what_is_no_graph_is_refused(tmp_path):
+    endless = tensor("FLOAT16", [1.0], False)
+    endless.int32_data[:] = [0] * 20
+    onnx.save(model_of(endless), tmp_path / "g.onnx")
+    long = (tmp_path / "g.onnx").read_bytes()
+    assert long.count(b"\0" * 20) == 1
+    (tmp_path / "g.onnx").write_bytes(long.replace(b"\0" * 20, b"\xff" * 20))
+    with pytest.raises(ArtifactError, match="cannot be loaded") as caught:
+        check_finite_weights(tmp_path / "g.onnx")
+    assert "ten bytes" in caught.value.found
     for content in (b"", b"no graph at all"):
         (tmp_path / "g.onnx").write_bytes(content)
         with pytest.raises(ArtifactError, match="cannot be loaded"):
