@@ -149,3 +149,11 @@ def test_a_recording_counts_once(tmp_path):
     check_each_once(corpus("de-DE", "auto"))
     with pytest.raises(CorpusError, match=r"lists a recording twice[\s\S]*a\.wav = b\.wav"):
         check_each_once(corpus("de-DE", "de-DE"))
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/b", "..", "", "a\0b", "-x", "x" * 200])
+def test_a_language_that_leaves_its_folder_is_refused_before_anything_is_read(folder, spec, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(dataset, "_fetch", lambda *_: pytest.fail("read"))
+    with pytest.raises(UsageError, match="no configuration"):
+        dataset_manifest(str(folder), [name], tmp_path / "out", spec, "test", Part())
+    assert not (tmp_path / "out").exists()

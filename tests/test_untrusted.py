@@ -18,6 +18,7 @@ import yaml
 from nemoport.errors import CheckpointError
 from nemoport.export import bounded_yaml
 from nemoport.export.checkpoint import read_checkpoint
+from nemoport.export.hyperparameters import NUMBERS
 from nemoport.validate import nemo
 
 CHECKPOINTS = Path(__file__).parent.parent / "reference" / "checkpoints"
@@ -359,3 +360,11 @@ def test_nemo_without_a_tokenizer_is_refused(packed):
     checkpoint = read_checkpoint(str(packed(lambda config: config["tokenizer"].update(model_path="/etc/passwd"))))
     with pytest.raises(CheckpointError, match="SentencePiece model in the archive"):
         nemo.restore(checkpoint)
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_a_bool_is_no_number(key):
+    """Python counts with it: True is one layer."""
+    bounds = NUMBERS[key]
+    assert not bounds.accepts(True) and not bounds.accepts(False)
+    assert bounds.accepts(int(bounds.high))
