@@ -15,7 +15,7 @@ from nemoport.text import clipped
 Layers = Annotated[int, whole(1, 256)]
 Width = Annotated[int, whole(1, 16_384)]
 MOST_FRAMES = 10_000
-MOST_CACHE_BYTES = 1 << 30
+MOST_CACHE_BYTES = 4 << 30
 Frames = Annotated[int, whole(0, MOST_FRAMES)]
 
 

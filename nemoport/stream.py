@@ -39,7 +39,7 @@ class Stream:
         self.chunks: list[Chunk] = []  # cut, not yet encoded
         self._prompts = [] if prompt is None else [prompt]
         self.encoder_state = self._new_state()
-        self._ended = False
+        self._closed = self._finished = False
         self.restarts = 0  # how often the encoder began anew, because its frames were not finite
         self.decoded: DecodingState = head_of(spec).start(spec.decoding, search)
         self._returned = 0  # tokens
@@ -83,13 +83,13 @@ class Stream:
     def push(self, samples: np.ndarray) -> None:
         """Takes samples, f32 [n], mono, at the model's rate, and cuts chunks without running them; see `advance`. Raises
         AudioError, and UsageError for a stream that has ended."""
-        self._check_open()
+        _check_open(self._closed)
         self.chunks += self._chunker.feed(samples)
 
     def close(self) -> None:
         """Ends the audio: cuts the last chunks without running them. Raises UsageError for a stream that has ended."""
-        self._check_open()
-        self._ended = True
+        _check_open(self._closed)
+        self._closed = True
         self.chunks += self._chunker.finish()
 
     def feed(self, samples: np.ndarray) -> list[int]:
@@ -100,8 +100,12 @@ class Stream:
         return self._new(self.n_final)
 
     def finish(self) -> list[int]:
-        """Ends the audio, runs the last chunks and returns the ids of the remaining tokens. Raises as `close`."""
-        self.close()
+        """Ends the audio, runs the last chunks and returns the ids of the remaining tokens. Raises UsageError for a stream that
+        was finished before."""
+        _check_open(self._finished)
+        self._finished = True
+        if not self._closed:
+            self.close()
         self._run()
         return self._new(len(self.tokens))
 
@@ -111,11 +115,6 @@ class Stream:
         self.encoder_state = self._new_state()
         self.restarts += 1
         warnings.warn("The encoder gave frames that are not finite. It has begun anew.", RuntimeWarning, stacklevel=2)
-
-    def _check_open(self) -> None:
-        if self._ended:
-            todo = "take a new one for the next recording"
-            raise UsageError("This stream has ended.", expected="audio before `finish`", found="more behind it", todo=todo)
 
     def _new_state(self) -> EncoderState:
         (state,) = self._session.unstack(self._session.initial_state(1, self._prompts))
@@ -128,6 +127,12 @@ class Stream:
     def _new(self, end: int) -> list[int]:
         start, self._returned = self._returned, end
         return self.tokens[start:end] if end > start else []  # a beam joins its tokens anew: hours of them for each packet
+
+
+def _check_open(ended: bool) -> None:
+    if ended:
+        todo = "take a new one for the next recording"
+        raise UsageError("This stream has ended.", expected="audio before its end", found="more behind it", todo=todo)
 
 
 def advance(session: Session, streams: list[Stream]) -> list[np.ndarray]:

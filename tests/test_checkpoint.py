@@ -420,7 +420,7 @@ def test_export_to_a_full_disk(tmp_path):
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        with pytest.raises(OutputError, match="No space left"):
+        with pytest.raises(OutputError, match="too little room"):
             export_checkpoint(read_checkpoint(str(REFERENCE)), disk / "build")
         assert list(disk.iterdir()) == []
     finally:

@@ -25,6 +25,18 @@ needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has 
 RECIPE = Recipe("fp32", None, {"contract": "nemo"})
 
 
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal():
+    """A job in the background, or under nohup, ignores some, and so would its processes."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ignored = [number for number in numbers if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 

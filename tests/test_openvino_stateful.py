@@ -276,7 +276,7 @@ def test_the_package(made, tmp_path, eval_corpus):
     )  # fmt: skip
     assert f"{INT8}: loads in openvino" in "\n".join(verify(packed))
     card = (packed / "README.md").read_text()
-    assert "`stateful-*`: the encoder hears one stream and keeps its caches" in card and "cache_channel`: [" not in card
+    assert "`stateful-*`: the encoder runs one stream and keeps its caches" in card and "cache_channel`: [" not in card
     utterance = max(eval_corpus.utterances, key=lambda u: u.seconds)
     tokens, text = openvino_example.transcribe(packed / "stateful-fp32", utterance.path, 6)
     expected = Recognizer.open(packed / "stateful-fp32", 6, threads=1).transcribe_file(utterance.path)

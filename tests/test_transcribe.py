@@ -84,6 +84,7 @@ def test_a_stream_ends_once(build, good):
     recognizer = Recognizer.open(build / "fp32", threads=1)
     stream = recognizer.stream()
     stream.feed(np.zeros(16000, np.float32))
+    stream.close()
     stream.finish()
     for more in (stream.finish, stream.close, lambda: stream.feed(np.zeros(160, np.float32))):
         with pytest.raises(UsageError, match="has ended"):
