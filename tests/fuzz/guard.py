@@ -31,8 +31,10 @@ _PATHS = {  # audit event -> its arguments that are paths to be written
 _NEVER = ("subprocess.", "socket.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "pickle.find_class", "pty.")
 # Where Python and its packages read from; a case's folder is nowhere below.
 _LIBRARIES = tuple(str(Path(p).resolve()) for p in (sys.prefix, sys.base_prefix, *sys.path, Path(__file__).parents[2]) if p)
-# nemoport/partial.py reads which start of the machine this is, nemoport/resources.py what memory is free.
-_SYSTEM = ("/proc/sys/kernel/", "/proc/meminfo", "/proc/self/cgroup", "/sys/fs/cgroup/")
+# nemoport/partial.py reads which start of the machine this is, nemoport/resources.py what memory is free; and for a checkpoint's
+# name that reads as a Hub id, huggingface_hub reads the user's token.
+_HUB = os.path.expanduser("~/.cache/huggingface/")
+_SYSTEM = ("/proc/sys/kernel/", "/proc/meminfo", "/proc/self/cgroup", "/sys/fs/cgroup/", _HUB)
 
 
 class Escape(BaseException):
