@@ -25,6 +25,7 @@ BESIDE = (NAME, SUMS, SIGNATURE)  # what the manifest does not list
 # What the Hub and huggingface_hub put into a folder that they serve or download.
 ATTRIBUTES = ".gitattributes"
 _RECORDS = re.compile(r"\.cache/huggingface/(\.gitignore|CACHEDIR\.TAG|download/[^:\\]+\.(metadata|lock))")
+_MOST_ATTRIBUTES = 1 << 16  # bytes of that file; the Hub's has two thousand
 _LARGE_FILE = re.compile(r"[\w.*/\[\]-]+ filter=lfs diff=lfs merge=lfs -text")  # a line that the Hub writes
 
 
@@ -135,8 +136,9 @@ def _of_the_hub(folder: Path, path: str) -> bool:
         return _RECORDS.fullmatch(path) is not None
     # Git runs what this file names, where its user has set that up: only the lines of the Hub are known to be harmless.
     with open(place, "rb") as stream:
-        lines = stream.read(1 << 16).decode(errors="replace").splitlines()
-    return all(_LARGE_FILE.fullmatch(line) for line in lines)
+        content = stream.read(_MOST_ATTRIBUTES + 1)
+    lines = content.decode(errors="replace").splitlines()
+    return len(content) <= _MOST_ATTRIBUTES and all(_LARGE_FILE.fullmatch(line) for line in lines)
 
 
 def hash_files(folder: Path) -> tuple[FileEntry, ...]:

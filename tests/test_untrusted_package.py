@@ -207,6 +207,9 @@ def add(path: str, text: str = "x"):
 
 STRANGE = {
     "a filter in .gitattributes": add(".gitattributes", "* filter=evil\n"),
+    "a filter behind many lines of .gitattributes": add(
+        ".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n" * 2000 + "* filter=evil\n"
+    ),
     ".gitattributes in a folder": add("fp32/.gitattributes", "*.onnx filter=lfs diff=lfs merge=lfs -text\n"),
     "a repository of git": add(".git/config", "[core]\n\tfsmonitor = touch mark\n"),
     "a program beside the Hub's records": add(".cache/huggingface/run.py"),
