@@ -1,4 +1,4 @@
-"""Audio without an end, and a stream that hears it hour by hour: what bench/day.py and tests/test_day.py measure with."""
+"""Audio without an end, and a stream that runs on it hour by hour: what bench/day.py and tests/test_day.py measure with."""
 
 from __future__ import annotations
 
@@ -152,8 +152,8 @@ class Live:
         self.costs: Costs = []
         self._spent, self._collected = 0.0, 0  # processor time of the chunk so far; full garbage collections up to it
 
-    def hear(self, pieces: Iterator[np.ndarray], probe: np.ndarray) -> Hour:
-        """Feeds pieces, which must end where a chunk does, and then the probe, which a fresh stream hears too."""
+    def run_hour(self, pieces: Iterator[np.ndarray], probe: np.ndarray) -> Hour:
+        """Feeds pieces, which must end where a chunk does, and then the probe, which a fresh stream runs on too."""
         tokens, fresh, size = len(self.stream.tokens), Live(self.recognizer), PACKET_MS * self.recognizer.sample_rate_hz // 1000
         for piece in pieces:
             for at in range(0, len(piece), size):
@@ -208,4 +208,4 @@ def one_stream(recognizer: Recognizer, seed: int, hours: int, hour_s: float = HO
     probe = np.pad(scenes.probe, (0, chunks_of_probe * live.chunk_samples - len(scenes.probe)))
     chunks = round(hour_s * scenes.rate_hz / live.chunk_samples) - chunks_of_probe
     for _ in range(hours):
-        yield live.hear(scenes.pieces(chunks * live.chunk_samples), probe)
+        yield live.run_hour(scenes.pieces(chunks * live.chunk_samples), probe)

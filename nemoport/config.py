@@ -159,7 +159,7 @@ def read_config(folder: Path, todo: str = "run `nemoport export` first, or check
     path = folder / "config.json"
     raw = read_json(path, todo)
     again = f"remove {folder} and run `nemoport export` again, or download it again"
-    # Each kind of model has one section for its encoder, and each is told by the spec.
+    # Each kind of model has one section for its encoder, and the spec shows which.
     streaming = isinstance(raw.get("spec"), dict) and "streaming" in raw["spec"]
     check(StreamingConfig if streaming else OfflineConfig, raw, str(path), again)
     ModelSpec.from_dict(raw["spec"])

@@ -17,7 +17,7 @@ from pathlib import Path
 from nemoport.errors import OutputError, ResourceError
 from nemoport.progress import Progress
 
-LARGE_BYTES = 1 << 30  # from which on a stage says what it takes
+LARGE_BYTES = 1 << 30  # from which on a stage prints what it takes
 # Of a prediction: what a stage takes at the least, on file systems that compress and with other versions of the libraries.
 SURE = 0.9
 
@@ -39,7 +39,7 @@ class Needs:
 
 
 def check_free(stage: str, weights_bytes: int, needs: Needs, folder: Path, progress: Progress, kept_bytes: int = 0) -> None:
-    """Compares what a stage takes with what is free, before it begins. It says what it takes where that is large.
+    """Compares what a stage takes with what is free, before it begins. It prints what it takes where that is large.
 
     weights_bytes: of the weights in fp32. folder: that it will write, which need not exist. kept_bytes: what the build holds
     already of what the stage keeps. Raises ResourceError (memory) or OutputError (disk) where surely too little is free.

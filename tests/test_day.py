@@ -50,7 +50,7 @@ def test_what_grows_is_noticed(recognizer, scenes, monkeypatch):
     mel = live.stream._chunker._mel
     feed, mel.kept = mel.feed, []
     monkeypatch.setattr(mel, "feed", lambda samples: mel.kept.append(samples.copy()) or feed(samples))
-    hours = [live.hear(scenes.pieces(9 * live.chunk_samples), scenes.probe[: live.chunk_samples]) for _ in range(3)]
+    hours = [live.run_hour(scenes.pieces(9 * live.chunk_samples), scenes.probe[: live.chunk_samples]) for _ in range(3)]
     assert [problem for problem in problems(hours) if "bytes beside its tokens" in problem]
 
 
