@@ -4,8 +4,8 @@
 
 The audio is the committed speech (plain, telephone, in noise, clipped) between silence, noise and digital zero, mixed with a
 seed. Each hour ends with the same probe: digital zero for longer than the encoder can look back, then some utterances; a fresh
-stream runs on it too. Printed for each hour: resident memory, the bytes that the stream refers to, processor time a chunk, tokens,
-and how far the probe's tokens and times differ. Exit code 1 and the reason where a figure does not suit a stream without an end.
+stream runs on it too. Printed for each hour: resident memory, the bytes that the stream refers to, processor time a chunk,
+tokens, and how far the probe's tokens and times differ. Exit code 1 and the reason where a figure does not suit a stream without an end.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ class Batch:
 
     def hours(self, hours: int, hour_s: float = HOUR_S) -> Iterator[Hour]:
         """Yields the figures of each hour of audio that the recordings make up together."""
-        heard_s, tokens, done, packet_samples = 0.0, 0, 1, PACKET_MS * self.scenes.rate_hz // 1000
+        audio_s, tokens, done, packet_samples = 0.0, 0, 1, PACKET_MS * self.scenes.rate_hz // 1000
         clocked = copy(self.recognizer)
         clocked.session = self.clock  # pyright: ignore[reportAttributeAccessIssue]
         recordings = self._recordings(hours * hour_s)
         for hypothesis in clocked.transcribe(recordings, streams=self.streams, packet_samples=packet_samples):
-            heard_s, tokens = heard_s + hypothesis.audio_seconds, tokens + len(hypothesis.tokens)
+            audio_s, tokens = audio_s + hypothesis.audio_seconds, tokens + len(hypothesis.tokens)
             if hypothesis.id in self.kept:
                 self._compare(hypothesis)
-            if heard_s >= done * hour_s:
+            if audio_s >= done * hour_s:
                 yield Hour.of(self.clock.costs, tokens)
                 self.clock.costs, tokens, done = [], 0, done + 1
 

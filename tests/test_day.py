@@ -1,4 +1,4 @@
-"""A stream without an end: nothing grows but its tokens, and its times stay exact. bench/day.py hears a whole day."""
+"""A stream without an end: nothing grows but its tokens, and its times stay exact. bench/day.py runs a whole day."""
 
 import sys
 import tracemalloc
