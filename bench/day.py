@@ -5,7 +5,8 @@
 The audio is the committed speech (plain, telephone, in noise, clipped) between silence, noise and digital zero, mixed with a
 seed. Each hour ends with the same probe: digital zero for longer than the encoder can look back, then some utterances; a fresh
 stream runs on it too. Printed for each hour: resident memory, the bytes that the stream refers to, processor time a chunk,
-tokens, and how far the probe's tokens and times differ. Exit code 1 and the reason where a figure does not suit a stream without an end.
+tokens, and how far the probe's tokens and times differ. Exit code 1 and the reason where
+a figure does not suit a stream without an end.
 """
 
 from __future__ import annotations
