@@ -34,7 +34,7 @@ from nemoport.quantize import build_variant
 from nemoport.reference.outliers import rewrite
 from nemoport.speech.corpus import check_disjoint, read_corpus
 from nemoport.validate.context import Context
-from nemoport.validate.gate_result import GateResult
+from nemoport.validate.gate_result import STAMPS, GateResult
 from nemoport.validate.gates import cost
 from nemoport.validate.limits import limits_of
 from nemoport.validate.oracle import record_oracle
@@ -51,7 +51,6 @@ PACKAGED = (
 )  # fmt: skip
 COMPARED = ("int8-dynamic-plain", "int8-dynamic-per-tensor", "int8-static-cold", "int4-weight-nearest")
 HARD = ((0, 32, 0.02), (1, 128, 0.01))  # seed, strength, share of the channels
-STAMPS = ("variant", "sha256", "limits_sha256", "oracle_digest", "judge_digest")
 GATES = ("longform", "numeric", "structure", "tokens", "wer")  # `nemoport validate` runs all
 
 

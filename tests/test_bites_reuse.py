@@ -3,6 +3,7 @@
 import ast
 import json
 from dataclasses import fields, replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,13 @@ from nemoport.calibration.samples import SampleCollector
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.errors import CorpusError, OutputError
 from nemoport.speech.corpus import Corpus, Utterance, check_disjoint, check_each_once, read_corpus
-from nemoport.validate import context as context_module
-from nemoport.validate import limits, nemo, nemo_config, nemo_runs, oracle, result_store, run
+from nemoport.validate import context, limits, nemo, nemo_config, nemo_runs, oracle, result_store, run, stamps
 from nemoport.validate.context import Context
+from nemoport.validate.gate_result import STAMPS
 from nemoport.validate.gates import boundary
 from nemoport.validate.oracle import Oracle, oracle_digest
 from nemoport.validate.result_store import read_results, required_passes, results_path, write_results
+from nemoport.validate.stamps import Evaluation, read_evaluation, write_evaluation
 from nemoport.variant import GRAPH_ROLES, Variant
 
 RATE = 16000
@@ -72,9 +74,15 @@ class World:
         figure = {"limit": "min_share", "unit": "", "n": 1, "at_least": True}
         return [context.judge("boundary", f"figure {i}", share, **figure) for i, share in enumerate(shares)]
 
+    def evaluate(self):
+        """Returns NeMo's runs, noted as those that the build is judged on from now on."""
+        found = Oracle(oracle_digest(self.checkpoint, self.corpus), Path(), {})
+        write_evaluation(self.build, found.digest, {self.variant: self.provider})
+        return found
+
     def judge(self):
         """Judges, and returns how often the gate was run for it."""
-        before, found = self.runs, Oracle(oracle_digest(self.checkpoint, self.corpus), Path(), {})
+        before, found = self.runs, self.evaluate()
         one = replace(limits.limits_of(self.variant), target=self.target)
         context = Context(self.build / self.variant, one, self.checkpoint, self.corpus, found, self.provider)
         results = run.judge(context, results_path(self.build, "fp32"), ["boundary"])
@@ -122,10 +130,10 @@ INPUTS = {
         for module in (oracle, nemo, nemo_config, nemo_runs)
     },
     **{package: (lambda w, package=package: w.other_version(oracle, package)) for package in ("nemo_toolkit", "torch")},
-    "jiwer": lambda w: w.other_version(context_module, "jiwer"),
+    "jiwer": lambda w: w.other_version(stamps, "jiwer"),
     "provider": lambda w: setattr(w, "provider", "cuda"),
     "runtime": lambda w: setattr(w, "target", "openvino"),
-    "runtime's version": lambda w: w.monkeypatch.setattr(context_module, "runtime_version", lambda target: "0"),
+    "runtime's version": lambda w: w.monkeypatch.setattr(stamps, "runtime_version", lambda target: "0"),
 }
 
 
@@ -144,27 +152,79 @@ def test_change_this_and_it_is_judged_again(world, change):
     assert [world.judge(), world.judge()] == [1, 0]
 
 
-@pytest.mark.parametrize("change", FILES)
+OTHER_VARIANT = ("variant", "runtime")  # results of these are no results of fp32, in onnxruntime
+
+
+def named(change):
+    """What packaging names as changed."""
+    if change in FILES:
+        return "limits" if change == "gates.toml" else "files"
+    return "code or runtime" if change in ("jiwer", "provider", "runtime's version") else "evaluation audio or checkpoint"
+
+
+@pytest.mark.parametrize("change", [one for one in FILES | INPUTS if one not in OTHER_VARIANT])
 def test_change_this_and_it_is_not_packaged_before_it_is_judged_again(world, change):
     world.judge()
-    FILES[change](world)
-    assert [problem.partition(":")[0] for problem in required_passes(world.build, "fp32")] == [
-        "gate boundary passed with other files or limits than those of now"
-    ]
+    (FILES | INPUTS)[change](world)
+    world.evaluate()  # as for another variant, which is judged first
+    problem = f"gate boundary passed with other {named(change)} than now: validate again"
+    assert required_passes(world.build, "fp32") == [problem]
     world.judge()
     assert required_passes(world.build, "fp32") == []
 
 
-@pytest.mark.parametrize("stamp", ["sha256", "limits_sha256"])
-def test_one_old_figure_of_two_keeps_a_gate_from_packaging(world, stamp):
+@pytest.mark.parametrize("stamp", STAMPS)
+@pytest.mark.parametrize("at", [0, 1])
+def test_one_old_figure_of_two_keeps_a_gate_from_packaging(world, stamp, at):
     world.judge()
     path = results_path(world.build, "fp32")
-    first, second = read_results(path)
-    write_results(path, [first, replace(second, **{stamp: "0" * 64})])
-    assert "other files or limits" in required_passes(world.build, "fp32")[0]
+    results = read_results(path)
+    results[at] = replace(results[at], **{stamp: "0" * 64})
+    write_results(path, results)
+    (problem,) = required_passes(world.build, "fp32")
+    assert problem.startswith("gate boundary passed with other ") and problem.endswith(" than now: validate again")
 
 
-@pytest.mark.parametrize("stamp", ["variant", "sha256", "limits_sha256", "oracle_digest", "judge_digest"])
+@pytest.mark.parametrize("path", [stamps.__file__, boundary.__file__, PACKAGE / "decode.py", PACKAGE / "heads" / "rnnt.py"])
+def test_a_pass_of_older_judging_code_is_not_packaged(world, path):
+    world.judge()
+    world.other_code(stamps, Path(path))
+    assert required_passes(world.build, "fp32") == ["gate boundary passed with other code or runtime than now: validate again"]
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", '{"oracle_digest": "0", "providers": {}}', '{"oracle_digest": 1}', "[]"])
+def test_without_a_readable_evaluation_nothing_is_packaged_before_it_is_judged_again(world, content):
+    world.judge()
+    path = world.build / "results" / "evaluation.json"
+    path.unlink() if content is None else path.write_text(content)
+    (problem,) = required_passes(world.build, "fp32")
+    assert "evaluation.json" in problem
+    assert world.judge() == 0
+    assert required_passes(world.build, "fp32") == []
+
+
+def test_a_variant_that_is_not_of_the_evaluation_is_not_packaged(world):
+    world.judge()
+    found = read_evaluation(world.build)
+    (world.build / "results" / "evaluation.json").unlink()
+    write_evaluation(world.build, found.oracle_digest, {"fp16": "cpu"})
+    assert "other code or runtime" in required_passes(world.build, "fp32")[0]
+    write_evaluation(world.build, found.oracle_digest, {"fp32": "cpu"})
+    assert read_evaluation(world.build) == Evaluation(found.oracle_digest, {"fp16": "cpu", "fp32": "cpu"})
+    assert required_passes(world.build, "fp32") == []
+
+
+def test_where_a_package_that_judged_is_not_installed_nothing_is_packaged(world):
+    def absent(name):
+        raise PackageNotFoundError(name)
+
+    world.judge()
+    world.monkeypatch.setattr(stamps, "version", absent)
+    (problem,) = required_passes(world.build, "fp32")
+    assert problem.endswith("cannot be known without the package jiwer")
+
+
+@pytest.mark.parametrize("stamp", STAMPS)
 def test_a_gate_is_judged_again_for_one_figure_with_another_stamp(world, stamp):
     world.judge()
     path = results_path(world.build, "fp32")
@@ -216,9 +276,9 @@ def imported(path):
 
 def code_of_the_runs():
     """Modules of nemoport/ itself that CorpusRunner needs, with all that they import."""
-    folder = Path(context_module.__file__).parent
+    folder = Path(context.__file__).parent
     found, waiting = set(), [folder / "runs.py", folder / "context.py", folder / "flush_pair.py"]
-    waiting += [file for name in context_module.RUN_FOLDERS for file in (PACKAGE / name).rglob("*.py")]
+    waiting += [file for name in stamps.RUN_FOLDERS for file in (PACKAGE / name).rglob("*.py")]
     while waiting:
         new = {name for name in imported(waiting.pop()) if (PACKAGE / f"{name}.py").is_file()} - found
         found |= new
@@ -227,18 +287,18 @@ def code_of_the_runs():
 
 
 def test_the_judges_digest_is_of_all_code_that_can_change_a_figure():
-    assert code_of_the_runs() - set(context_module.RUN_MODULES) == set(HARMLESS)
+    assert code_of_the_runs() - set(stamps.RUN_MODULES) == set(HARMLESS)
 
 
 JUDGES = sorted(code_of_the_runs() - set(HARMLESS) | {"runtimes/onnxruntime/session", "heads/tdt", "speech/conditions"})
 JUDGES = [PACKAGE / f"{name}.py" for name in JUDGES]
-JUDGES += [Path(context_module.__file__).parent / name for name in ("score.py", "finite.py", "gates/wer.py", "gate_result.py")]
+JUDGES += [Path(context.__file__).parent / name for name in ("score.py", "finite.py", "gates/wer.py", "gate_result.py")]
 
 
 @pytest.mark.parametrize("path", JUDGES, ids=lambda path: path.name)
 def test_other_code_judges_again(world, path):
     assert world.judge() == 1
-    world.other_code(context_module, path)
+    world.other_code(stamps, path)
     assert [world.judge(), world.judge()] == [1, 0]
 
 

@@ -217,7 +217,7 @@ def test_tampered_file_fails_the_contract_and_voids_a_pass(context_of, validated
     content[len(content) // 2] ^= 1
     data.write_bytes(content)
     assert "content differs from its sha256" in gates.run_gate("contract", context_of(copy))[0].evidence
-    stale = [p for p in required_passes(copy, FP32) if "other files" in p]
+    stale = [p for p in required_passes(copy, FP32) if "other files than now" in p]
     assert len(stale) == len(limits.limits_of(FP32).required)
 
 
@@ -292,8 +292,12 @@ def test_workers_end_with_whoever_started_them(tmp_path):
 
 def test_unusable_input_is_refused(validated, reference_checkpoint, tmp_path):
     copy, manifest, _ = validated
-    with pytest.raises(CorpusError, match="overlap"):
-        validate(reference_checkpoint, copy, manifest, [FP32], manifest, baseline=False)
+    first = json.loads(manifest.read_text().splitlines()[0])["audio_filepath"]
+    renamed = shutil.copy(first, tmp_path / "renamed.wav")
+    calibration = tmp_path / "calibration.jsonl"
+    calibration.write_text(json.dumps({"audio_filepath": str(renamed)}) + "\n")
+    with pytest.raises(CorpusError, match="1 in both, such as .*renamed.wav = "):
+        validate(reference_checkpoint, copy, manifest, [FP32], calibration, baseline=False)
     with pytest.raises(UsageError, match="no gates for the variant 'int3'"):
         validate(reference_checkpoint, copy, manifest, ["int3"], baseline=False)
     with pytest.raises(ArtifactError, match="nothing to validate"):

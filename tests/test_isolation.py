@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nemoport.errors import ArtifactError, CheckpointError
+from nemoport.errors import ArtifactError, CheckpointError, UsageError
 from nemoport.export.checkpoint import read_checkpoint
 from nemoport.progress import silent
 from nemoport.reference.random_checkpoint import write
@@ -102,6 +102,13 @@ def test_an_error_in_it_is_the_callers_and_it_serves_again(checkpoint):
     process = process_module._process
     assert process is not None and process.tasks >= 2 and process.process.poll() is None
     assert not list(process.folder.glob("task-*"))
+
+
+@pytest.mark.parametrize("task", [{"task": "train"}, {"task": ""}, {}], ids=str)
+def test_a_task_that_it_does_not_know_is_refused_before_it_is_started(checkpoint, task, monkeypatch):
+    monkeypatch.setattr(process_module, "_started", lambda: pytest.fail("started"))
+    with pytest.raises(UsageError, match="one of record, export"), in_nemo(checkpoint, task, silent):
+        pass
 
 
 def test_a_killed_process_is_an_error_and_leaves_nothing(checkpoint):

@@ -254,12 +254,15 @@ def test_nothing_validated(build, tmp_path):
 def test_one_failed_gate_of_validates_own(build, tmp_path):
     """Passes on all that gates.toml requires make a package; with one of them failed, or one missing, there is none."""
     from nemoport.validate.limits import limits_digest, limits_of
+    from nemoport.validate.stamps import judge_digest, write_evaluation
 
-    sha256 = artifact_sha256(build / "fp32")
+    write_evaluation(build, "0" * 64, {"fp32": "cpu"})
+    passed = GateResult("", "fp32", artifact_sha256(build / "fp32"), "pass", measured=1.0, n=1, limits_sha256=limits_digest())
+    passed = replace(passed, oracle_digest="0" * 64, judge_digest=judge_digest("onnxruntime", "cpu"))
 
     def write(**status):
         results = [
-            GateResult(gate, "fp32", sha256, status.get(gate, "pass"), measured=1.0, n=1, limits_sha256=limits_digest())
+            replace(passed, gate=gate, status=status.get(gate, "pass"))
             for gate in limits_of("fp32").required
             if status.get(gate) != "missing"
         ]

@@ -6,19 +6,16 @@ import math
 import time
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 
-import nemoport
 from nemoport.artifact import Artifact
 from nemoport.chunker import flush_rules
 from nemoport.errors import CorpusError
 from nemoport.export.checkpoint import Checkpoint
-from nemoport.files import digest_json, sha256_file
 from nemoport.finite_weights import check_finite_weights
 from nemoport.progress import Progress, silent
 from nemoport.prompt import AUTO
-from nemoport.runtimes import open_session, runtime_version
+from nemoport.runtimes import open_session
 from nemoport.spec import ModelSpec, context_name
 from nemoport.speech.corpus import Corpus
 from nemoport.speech.longform import LongForm, make_longform
@@ -27,17 +24,12 @@ from nemoport.validate.gate_result import GateResult, artifact_sha256, within
 from nemoport.validate.limits import Limits, limits_digest
 from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle, Record, record_runs
 from nemoport.validate.runs import CorpusRunner, UtteranceRun
+from nemoport.validate.stamps import judge_digest
 
 PROGRESS_SECONDS = 10.0
 # The longest recording that an offline model is given in one pass, as published. NeMo's attention takes memory by the square:
 # at ten minutes and 8 heads its scores are 1.8 GB, those of the positions 3.6, and it holds several of either.
 OFFLINE_MINUTES = 6.5
-# Modules of nemoport/ that run an artifact or read the corpus: with all of validate/, the code that results depend on.
-RUN_MODULES = (
-    "audio", "cache_layout", "caches", "caches_kv", "chunker", "decode", "finite_weights", "frontend", "interface",
-    "prompt", "runtime", "session", "spec", "stream", "tokens",
-)  # fmt: skip
-RUN_FOLDERS = ("apple", "heads", "runtimes", "speech")
 
 
 @dataclass
@@ -86,13 +78,7 @@ class Context:
     @cached_property
     def judge_digest(self) -> str:
         """Digest of the code that runs and judges the artifact, the runtime and its execution provider."""
-        package = Path(nemoport.__file__).parent
-        files = [package / f"{name}.py" for name in RUN_MODULES]
-        for folder in (*(package / name for name in RUN_FOLDERS), Path(__file__).parent):
-            files += sorted(folder.rglob("*.py"))
-        return digest_json(
-            [[sha256_file(f) for f in files], self.provider, runtime_version(self.limits.target), version("jiwer")]
-        )
+        return judge_digest(self.limits.target, self.provider)
 
     def stamp(self, result: GateResult) -> GateResult:
         """Returns the result with the digests of limits, oracle and code that it was judged with."""

@@ -14,6 +14,7 @@ from nemoport.files import digest_json, sha256_file
 from nemoport.schema import CLOSED, check, whole
 
 PASS, FAIL = "pass", "fail"
+STAMPS = ("variant", "sha256", "limits_sha256", "oracle_digest", "judge_digest")  # fields of a result: what it is valid for
 Figure = Annotated[float, Field(strict=True)]  # NaN and infinities too, which fail
 # Files that a runtime loads besides the graphs; languages.json is there only for a model with a prompt.
 SHARED_FILES = ("config.json", "shared/filterbank.bin", "shared/tokens.txt", "shared/languages.json")

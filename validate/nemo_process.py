@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nemoport import errors
-from nemoport.errors import CheckpointError
+from nemoport.errors import CheckpointError, UsageError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.files import scratch_folder
 from nemoport.progress import Progress
@@ -43,11 +43,14 @@ def in_nemo(checkpoint: Checkpoint, task: dict[str, Any], progress: Progress) ->
 
     task: in JSON's types, for nemo_tasks.py. The folder vanishes with the block. The process is started by the first task and
     serves the later ones, because importing NeMo takes 10 s; one whose task did not end well is not used again. The iterator
-    raises the NemoportError that the task ended with, CheckpointError where the process was killed. Raises ResourceError or
-    OutputError where surely too little memory or disk is free.
+    raises the NemoportError that the task ended with, CheckpointError where the process was killed. Raises UsageError for a task
+    that is not in NEEDS, ResourceError or OutputError where surely too little memory or disk is free.
     """
-    needs = NEEDS.get(task["task"], Needs())
-    check_free(f"NeMo ({task['task']})", checkpoint.path.stat().st_size, needs, Path(tempfile.gettempdir()), progress)
+    name = task.get("task")
+    if name not in NEEDS:
+        names = ", ".join(NEEDS)
+        raise UsageError("NeMo's process has no such task.", expected=f"one of {names}", found=repr(name), todo="name one")
+    check_free(f"NeMo ({name})", checkpoint.path.stat().st_size, NEEDS[name], Path(tempfile.gettempdir()), progress)
     process = _started()
     folder = process.folder / f"task-{process.tasks}"
     process.tasks += 1

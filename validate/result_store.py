@@ -3,38 +3,57 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 from nemoport.errors import ArtifactError, NemoportError
 from nemoport.files import write_bytes
 from nemoport.validate.gate_result import GateResult, artifact_sha256
 from nemoport.validate.limits import limits_digest, limits_of
+from nemoport.validate.stamps import judge_digest, read_evaluation
 
 
 def required_passes(build: Path, variant: str) -> list[str]:
-    """Problems that keep a variant from being published: required gates without a pass on the files as they are now.
+    """Problems that keep a variant from being published: required gates without a pass on the files as they are now, by the
+    limits and the code of now, on the corpus that the build was last validated on.
 
     Empty if there are none. Raises UsageError for a variant without limits in gates.toml.
     """
     limits = limits_of(variant)
     try:
         results, sha256 = read_results(results_path(build, variant)), artifact_sha256(build / variant)
+        if not results:
+            return [f"no gate results in {results_path(build, variant)}: run `nemoport validate`"]
+        now = _stamps_of_now(build, variant, limits.target, sha256)
     except NemoportError as error:
         return [" ".join(str(error).split())]
-    if not results:
-        return [f"no gate results in {results_path(build, variant)}: run `nemoport validate`"]
+    except PackageNotFoundError as error:
+        return [f"whether its results are of this version cannot be known without the package {error.name}"]
     problems = []
     for gate in limits.required:
         found = [r for r in results if r.gate == gate]
-        stale = [r for r in found if r.sha256 != sha256 or r.limits_sha256 != limits_digest()]
+        stale = [what for name, (what, value) in now.items() if any(getattr(r, name) != value for r in found)]
         failed = [r for r in found if not r.passed]
         if not found:
             problems.append(f"gate {gate} was not run")
         elif failed:
             problems.append(f"gate {gate} failed: {describe(failed[0])}")
         elif stale:
-            problems.append(f"gate {gate} passed with other files or limits than those of now: validate again")
+            problems.append(f"gate {gate} passed with other {', '.join(stale)} than now: validate again")
     return problems
+
+
+def _stamps_of_now(build: Path, variant: str, target: str, sha256: str) -> dict[str, tuple[str, str]]:
+    """Field of GateResult -> (what it names, its value of now). Raises ArtifactError, PackageNotFoundError."""
+    evaluation = read_evaluation(build)
+    judge = judge_digest(target, evaluation.providers.get(variant, ""))
+    return {
+        "variant": ("variant", variant),
+        "sha256": ("files", sha256),
+        "limits_sha256": ("limits", limits_digest()),
+        "oracle_digest": ("evaluation audio or checkpoint", evaluation.oracle_digest),
+        "judge_digest": ("code or runtime", judge),
+    }
 
 
 def describe(result: GateResult) -> str:

@@ -16,11 +16,12 @@ from nemoport.speech.corpus import check_disjoint, check_each_once, read_corpus
 from nemoport.validate import gates
 from nemoport.validate.baseline import record_baseline
 from nemoport.validate.context import Context
-from nemoport.validate.gate_result import GateResult
+from nemoport.validate.gate_result import STAMPS, GateResult
 from nemoport.validate.limits import Limits, limits_of, read_limits
 from nemoport.validate.oracle import record_oracle
 from nemoport.validate.report import table, write_reports
 from nemoport.validate.result_store import read_results, required_passes, results_path, write_results
+from nemoport.validate.stamps import write_evaluation
 from nemoport.validate.workers import map_in_processes
 
 COST = "cost"
@@ -62,6 +63,7 @@ def validate(
     largest = max((file.stat().st_size for file in files), default=0)  # a session holds as much as its file of weights
     check_free("validate", largest, Needs(memory=min(jobs, len(limits)), held=1.0), build, progress)
     oracle = record_oracle(checkpoint, evaluation, build, progress)
+    write_evaluation(build, oracle.digest, {one.variant: provider for one in limits})
     streaming = checkpoint.spec.streaming  # the baseline is NeMo's cache-aware export, which has no profiles
     baseline = baseline and streaming is not None and streaming.attention_lookahead is None
     baselines = record_baseline(checkpoint, evaluation, oracle, build, progress, threads) if baseline else []
@@ -162,12 +164,11 @@ def _reusable(context: Context, path: Path) -> dict[str, list[GateResult]]:
     except NemoportError:  # no artifact, or results of another version: judge anew
         return {}
     now = context.stamp(GateResult("", context.variant, sha256, ""))
-    stamps = ("variant", "sha256", "limits_sha256", "oracle_digest", "judge_digest")
     kept: dict[str, list[GateResult]] = {}
     for result in results:
         kept.setdefault(result.gate, []).append(result)
     return {
         gate: found
         for gate, found in kept.items()
-        if all(r.passed and all(getattr(r, s) == getattr(now, s) for s in stamps) for r in found)
+        if all(r.passed and all(getattr(r, s) == getattr(now, s) for s in STAMPS) for r in found)
     }
