@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nemoport.beam_hypotheses import BeamHypothesis, expansions, log_softmax, merged, with_prefixes
+from nemoport.beam_hypotheses import BeamHypothesis, expansions, merged, with_prefixes
+from nemoport.confidence import DEFAULT_CONFIDENCE, Confidence, log_softmax
 from nemoport.decode import score
 from nemoport.errors import UsageError
 from nemoport.hotwords import Hotwords
@@ -84,23 +85,26 @@ ScoreSteps = Generator[Requests, None, tuple[np.ndarray, np.ndarray]]
 
 @dataclass
 class Beam:
-    """Decoding state of one stream. `tokens`, `token_frames` and `token_durations` are the best path's, as if the stream ended
-    now. Audio to come can change them, but for the first `n_final` ones, which all paths have in common."""
+    """Decoding state of one stream. `tokens` and their frames, durations and confidences are the best path's, as if the
+    stream ended now. Audio to come can change them, but for the first `n_final` ones, which all paths have in common."""
 
     search: BeamSearch
     spec: DecodingSpec
     paths: list[BeamHypothesis]  # best first
     predictions: dict[tuple[int, ...], _Prediction]  # by the tokens of a path
     frame: int = 0  # encoder frames decoded so far: the time base of token times
-    shared: tuple[list[int], list[int], list[int]] = field(default_factory=lambda: ([], [], []))  # tokens, frames, durations
+    # Tokens, frames, durations and confidences that all paths begin with.
+    shared: tuple[list, list, list, list] = field(default_factory=lambda: ([], [], [], []))
+    confidence: Confidence = DEFAULT_CONFIDENCE
 
     @staticmethod
-    def initial(search: BeamSearch, spec: DecodingSpec) -> Beam:
-        """Returns the state of a new stream."""
+    def initial(search: BeamSearch, spec: DecodingSpec, confidence: Confidence = DEFAULT_CONFIDENCE) -> Beam:
+        """Returns the state of a new stream. confidence: measure of that in its tokens."""
         zeros = np.zeros((spec.pred_layers, spec.pred_hidden), np.float32)
         match = search.hotwords.start if search.hotwords else ()
         first = _Prediction(spec.blank_id, (zeros, zeros))  # blank is the first target, as greedy's
-        return Beam(search, spec, [BeamHypothesis((), (), (), 0.0, 0, match)], {(): first})
+        path = BeamHypothesis((), (), (), (), 0.0, 0, match)
+        return Beam(search, spec, [path], {(): first}, confidence=confidence)
 
     @staticmethod
     def decode(session: Session, frames: np.ndarray, lengths: np.ndarray, states: list[Beam]) -> None:
@@ -123,6 +127,10 @@ class Beam:
     @property
     def token_durations(self) -> list[int]:
         return [*self.shared[2], *self._ranked()[0].durations]
+
+    @property
+    def token_confidences(self) -> list[float]:
+        return [*self.shared[3], *self._ranked()[0].confidences]
 
     @property
     def n_best(self) -> list[tuple[list[int], float]]:
@@ -163,14 +171,15 @@ class Beam:
                 known = self._counted(paths)
             gains = [hotwords.gains(path.match) for path in paths] if hotwords else None
             grown: list[BeamHypothesis] = []
-            for path, ways in zip(paths, expansions(scores, durations, count, self.search.gamma, gains), strict=True):
+            ways_on = expansions(scores, durations, count, self.search.gamma, gains)
+            for path, row, ways in zip(paths, scores, ways_on, strict=True):
                 for token, hop, gain in ways:
                     duration, score = hops[hop], path.score + gain
                     if token == blank:
                         left.append(replace(path, score=score, at=frame + (duration or hops[shortest] or 1)))
                     elif duration or (*path.tokens, token) not in known:
                         match = hotwords.advance(path.match, token) if hotwords else ()
-                        grown.append(path.extend(token, duration, score, match))
+                        grown.append(path.extend(token, duration, self.confidence.of(row, token), score, match))
             for path in grown:
                 after = self.predictions[path.tokens[:-1]].after
                 self.predictions.setdefault(path.tokens, _Prediction(path.tokens[-1], after))
@@ -208,7 +217,7 @@ class Beam:
         self.predictions = {path.tokens[n:]: self.predictions[path.tokens] for path in self.paths}
         if n:
             best = self.paths[0]
-            for shared, of_path in zip(self.shared, (best.tokens, best.frames, best.durations), strict=True):
+            for shared, of_path in zip(self.shared, (best.tokens, best.frames, best.durations, best.confidences), strict=True):
                 shared.extend(of_path[:n])
             self.paths = [path.behind(n) for path in self.paths]
 

@@ -14,29 +14,26 @@ Expansion = tuple[int, int, float]  # token or blank, index of its duration, its
 
 @dataclass(frozen=True)
 class BeamHypothesis:
-    """A path: its tokens behind those that all paths share, and the encoder frame and duration of each, as in greedy decoding."""
+    """A path: its tokens behind those that all paths share, and the encoder frame, duration and confidence of each, as in greedy
+    decoding."""
 
     tokens: tuple[int, ...]
     frames: tuple[int, ...]
     durations: tuple[int, ...]
+    confidences: tuple[float, ...]
     score: float  # natural logarithm, hotwords' boost included
     at: int  # the frame that it is expanded on next
     match: Match = ()
 
-    def extend(self, token: int, duration: int, score: float, match: Match) -> BeamHypothesis:
+    def extend(self, token: int, duration: int, confidence: float, score: float, match: Match) -> BeamHypothesis:
         """Returns the path with one more token, emitted on the frame `at`, and its new score and match."""
         tokens, frames, durations = (*self.tokens, token), (*self.frames, self.at), (*self.durations, duration)
-        return BeamHypothesis(tokens, frames, durations, score, self.at + duration, match)
+        return BeamHypothesis(tokens, frames, durations, (*self.confidences, confidence), score, self.at + duration, match)
 
     def behind(self, n: int) -> BeamHypothesis:
         """Returns the path without its first `n` tokens."""
-        return replace(self, tokens=self.tokens[n:], frames=self.frames[n:], durations=self.durations[n:])
-
-
-def log_softmax(scores: np.ndarray) -> np.ndarray:
-    """Computes log-softmax over the last axis."""
-    shifted = scores - scores.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+        kept = {name: getattr(self, name)[n:] for name in ("tokens", "frames", "durations", "confidences")}
+        return replace(self, **kept)
 
 
 def merged(paths: Sequence[BeamHypothesis]) -> list[BeamHypothesis]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nemoport.confidence import DEFAULT_CONFIDENCE, Confidence, log_softmax
 from nemoport.session import Session, check_scores
 from nemoport.spec import MASKED_SCORE, DecodingSpec
 
@@ -21,6 +22,8 @@ class GreedyState:
     tokens: list[int] = field(default_factory=list)
     token_frames: list[int] = field(default_factory=list)
     token_durations: list[int] = field(default_factory=list)  # in encoder frames; those of an RNNT model are 0
+    token_confidences: list[float] = field(default_factory=list)
+    confidence: Confidence = DEFAULT_CONFIDENCE
 
     @property
     def n_final(self) -> int:
@@ -28,11 +31,11 @@ class GreedyState:
         return len(self.tokens)
 
     @staticmethod
-    def initial(spec: DecodingSpec) -> GreedyState:
-        """Returns the state of a new stream. Blank is the first target: NeMo starts from a zero embedding, and the blank row of
-        the embedding table is zero."""
+    def initial(spec: DecodingSpec, confidence: Confidence = DEFAULT_CONFIDENCE) -> GreedyState:
+        """Returns the state of a new stream. confidence: measure of that in its tokens. Blank is the first target: NeMo starts
+        from a zero embedding, and the blank row of the embedding table is zero."""
         zeros = np.zeros((spec.pred_layers, spec.pred_hidden), np.float32)
-        return GreedyState(token=spec.blank_id, hidden=zeros, cell=zeros.copy())
+        return GreedyState(token=spec.blank_id, hidden=zeros, cell=zeros.copy(), confidence=confidence)
 
     @staticmethod
     def decode(session: Session, frames: np.ndarray, lengths: np.ndarray, states: list[GreedyState]) -> None:
@@ -100,6 +103,8 @@ def greedy(session: Session, frames: np.ndarray, lengths: np.ndarray, states: li
             state.tokens.append(state.token)
             state.token_frames.append(state.frame + position[b])
             state.token_durations.append(skip)
+            log_probabilities = log_softmax(scores[row, at, : spec.blank_id + 1])
+            state.token_confidences.append(state.confidence.of(log_probabilities, state.token))
             symbols[b] += 1
             if skip or symbols[b] == spec.max_symbols_per_frame:
                 position[b] += max(skip, 1)

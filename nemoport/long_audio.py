@@ -9,7 +9,7 @@ at the same time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 from nemoport.errors import UsageError
@@ -19,24 +19,28 @@ SAME_TIME_S = 0.4  # two windows may put a token some frames apart
 
 @dataclass(frozen=True)
 class Timed:
-    """Tokens, the seconds from the recording's start at which each was emitted, and the seconds that each lasts."""
+    """Tokens, the seconds from the recording's start at which each was emitted, the seconds that each lasts, and the confidence
+    of each."""
 
     tokens: tuple[int, ...]
     seconds: tuple[float, ...]
     durations: tuple[float, ...]
+    confidences: tuple[float, ...]
 
     def shift(self, seconds: float) -> Timed:
         """Returns the tokens with times that are later by `seconds`."""
-        return Timed(self.tokens, tuple(s + seconds for s in self.seconds), self.durations)
+        return replace(self, seconds=tuple(s + seconds for s in self.seconds))
 
     def slice(self, start: int, stop: int) -> Timed:
         """Returns the tokens from `start` to `stop`, which is not included."""
-        part = slice(start, stop)
-        return Timed(self.tokens[part], self.seconds[part], self.durations[part])
+        return Timed(*(column[start:stop] for column in self._columns()))
 
     def concat(self, other: Timed) -> Timed:
         """Returns these tokens and the other ones behind them."""
-        return Timed(self.tokens + other.tokens, self.seconds + other.seconds, self.durations + other.durations)
+        return Timed(*(here + there for here, there in zip(self._columns(), other._columns(), strict=True)))
+
+    def _columns(self) -> tuple[tuple, ...]:
+        return self.tokens, self.seconds, self.durations, self.confidences
 
 
 def windows(total_s: float, window_s: float, overlap_s: float) -> list[tuple[float, float]]:

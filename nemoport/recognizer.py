@@ -12,6 +12,7 @@ from nemoport.artifact import Artifact
 from nemoport.audio import read_audio
 from nemoport.beam import BeamSearch
 from nemoport.chunker import make_chunker
+from nemoport.confidence import DEFAULT_CONFIDENCE, DEFAULT_MEASURE, Confidence
 from nemoport.config import streaming_encoder
 from nemoport.errors import UsageError
 from nemoport.hotwords import DEFAULT_BOOST, Hotwords
@@ -21,6 +22,7 @@ from nemoport.spec import ModelSpec
 from nemoport.stream import Stream
 from nemoport.tokens import Spelling, detokenize, read_tokens, split_tags
 from nemoport.transcription import OVERLAP_S, PASS_S, Hypothesis, Recording, transcribe
+from nemoport.words import WordTimes, punctuation_of, segments_of, words_of
 
 
 class Recognizer:
@@ -36,14 +38,16 @@ class Recognizer:
         pass_s: float | None = None,
         language: str | None = None,
         search: BeamSearch | None = None,
+        confidence: Confidence = DEFAULT_CONFIDENCE,
     ):
         """filterbank: f32 [n_mels, n_fft // 2 + 1]; pieces: of tokens.txt, by id; search: settings of a beam search, greedy
-        without; the rest as in `open`. Raises UsageError for a language, lookahead, flush rule or pass that the model does not
-        take."""
+        without; confidence: measure of that in each token; the rest as in `open`. Raises UsageError for a language, lookahead,
+        flush rule or pass that the model does not take."""
         make_chunker(session.spec, filterbank, lookahead, flush)  # refuses the last two now, not with the first recording
         self.session, self.lookahead, self.flush, self.pass_s = session, lookahead, flush, _pass_s(session.spec, pass_s)
         self.prompt = _slot(session.spec, language)
-        self._filterbank, self._pieces, self._search = filterbank, pieces, search
+        self._filterbank, self._pieces, self._search, self._confidence = filterbank, pieces, search, confidence
+        self._punctuation = punctuation_of(pieces)
 
     @staticmethod
     def open(
@@ -58,6 +62,7 @@ class Recognizer:
         beam: int = 1,
         hotwords: Sequence[str] = (),
         hotword_boost: float | None = None,
+        confidence: str = DEFAULT_MEASURE,
         built_here: bool = False,
     ) -> Recognizer:
         """Opens a variant of a build or package.
@@ -69,11 +74,12 @@ class Recognizer:
         model. language: its name in the model's
         dictionary, such as de-DE or auto; required for a model with a prompt, refused for any other. beam: paths of the search
         (nemoport/beam.py), 1 for greedy. hotwords: phrases that the search favours, for a beam of 2 or more. hotword_boost: what
-        each token of a hotword adds to the log score, by default 1.5. built_here: this machine built the variant, so that files
+        each token of a hotword adds to the log score, by default 1.5. confidence: the measure of it, by its name in
+        nemoport.confidence.MEASURES. built_here: this machine built the variant, so that files
         which can hold code (Runtime.holds_code) are opened.
 
-        Raises ArtifactError for a damaged folder, UsageError for a lookahead, provider or language that does not exist, and for
-        a beam or hotwords that cannot be used.
+        Raises ArtifactError for a damaged folder, UsageError for a lookahead, provider, language or measure that does not exist,
+        and for a beam or hotwords that cannot be used.
         """
         if threads < 0:
             raise UsageError("Threads cannot be less than none.", expected="0 or more", found=str(threads), todo="leave it out")
@@ -90,6 +96,7 @@ class Recognizer:
             pass_s,
             language,
             search,
+            Confidence(confidence),
         )
 
     @property
@@ -103,7 +110,7 @@ class Recognizer:
         language: by default the recognizer's. Raises UsageError for a language that the model's dictionary does not have.
         """
         prompt = self.prompt if language is None else _slot(self.session.spec, language)
-        return Stream(self.session, self._filterbank, self.lookahead, self.flush, prompt, self._search)
+        return Stream(self.session, self._filterbank, self.lookahead, self.flush, prompt, self._search, self._confidence)
 
     def text(self, tokens: Iterable[int]) -> str:
         """Decodes token ids to text, without the language tags that a model with a prompt emits."""
@@ -112,6 +119,10 @@ class Recognizer:
     def spelling(self) -> Spelling:
         """Returns what spells the tokens of one stream as they become final, without language tags."""
         return Spelling(self._pieces, with_tags=not self.session.spec.prompt)
+
+    def word_times(self) -> WordTimes:
+        """Returns what puts the tokens of one stream together to words, as they become final."""
+        return WordTimes(self._pieces, self._punctuation, self.session.spec)
 
     def languages(self, tokens: Iterable[int]) -> tuple[str, ...]:
         """Returns the languages of the tags among the tokens, in order."""
@@ -143,6 +154,7 @@ class Recognizer:
     def _hypothesis(self, recording: Recording) -> Hypothesis:
         timed = recording.tokens
         text, languages = self._decode_text(timed.tokens)
+        words = words_of(timed, self._pieces, self._punctuation, self.session.spec)
         return Hypothesis(
             id=recording.id,
             text=text,
@@ -150,6 +162,9 @@ class Recognizer:
             tokens=timed.tokens,
             token_seconds=timed.seconds,
             token_duration_seconds=timed.durations,
+            token_confidences=timed.confidences,
+            words=words,
+            segments=segments_of(words),
             audio_seconds=len(recording.samples) / self.sample_rate_hz,
             work_seconds=recording.work_seconds,
         )

@@ -11,8 +11,10 @@ import numpy as np
 
 from nemoport.beam import BeamSearch
 from nemoport.chunker import Chunk, make_chunker, stacked
+from nemoport.confidence import DEFAULT_CONFIDENCE, Confidence
 from nemoport.errors import UsageError
 from nemoport.heads import DecodingState, head_of
+from nemoport.long_audio import Timed
 from nemoport.session import EncoderState, Session
 
 
@@ -29,10 +31,11 @@ class Stream:
         flush: str = "full",
         prompt: int | None = None,
         search: BeamSearch | None = None,
+        confidence: Confidence = DEFAULT_CONFIDENCE,
     ):
         """filterbank: f32 [n_mels, n_fft // 2 + 1]; lookahead: in encoder frames, None for an offline model; flush: see
         nemoport/chunker.py; prompt: the slot of the language, for a model that has `spec.prompt`; search: settings of a beam
-        search, greedy without. Raises UsageError."""
+        search, greedy without; confidence: measure of that in each token. Raises UsageError."""
         spec = session.spec
         self._session = session
         self._chunker = make_chunker(spec, filterbank, lookahead, flush)
@@ -41,7 +44,7 @@ class Stream:
         self.encoder_state = self._new_state()
         self._closed = self._finished = False
         self.restarts = 0  # how often the encoder began anew, because its frames were not finite
-        self.decoded: DecodingState = head_of(spec).start(spec.decoding, search)
+        self.decoded: DecodingState = head_of(spec).start(spec.decoding, search, confidence)
         self._returned = 0  # tokens
 
     def set_language(self, prompt: int) -> None:
@@ -79,6 +82,17 @@ class Stream:
         utterance may be up to one frame past its end.
         """
         return [frame * self._session.spec.frame_seconds for frame in self.decoded.token_frames]
+
+    def timed(self, start: int = 0, stop: int | None = None) -> Timed:
+        """Returns the tokens from `start` to `stop`, which is not included, by default all, with their times and confidence."""
+        part, frame_s = slice(start, stop), self._session.spec.frame_seconds
+        decoded = self.decoded
+        return Timed(
+            tuple(decoded.tokens[part]),
+            tuple(frame * frame_s for frame in decoded.token_frames[part]),
+            tuple(frames * frame_s for frames in decoded.token_durations[part]),
+            tuple(decoded.token_confidences[part]),
+        )
 
     def push(self, samples: np.ndarray) -> None:
         """Takes samples, f32 [n], mono, at the model's rate, and cuts chunks without running them; see `advance`. Raises

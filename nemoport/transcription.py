@@ -12,6 +12,7 @@ from nemoport.long_audio import Timed, merge, windows
 from nemoport.session import Session
 from nemoport.spec import ModelSpec
 from nemoport.stream import Stream, advance
+from nemoport.words import Segment, Word
 
 PASS_S, OVERLAP_S = 390.0, 15.0  # the longest pass of an offline model, as published, and the overlap of two windows
 PACKET_S = 60  # fed to a streaming model at a time: the mel frames and windows of hours would be held at once
@@ -23,9 +24,9 @@ class Hypothesis:
 
     id: the caller's name of the recording; text: without language tags; languages: those of the tags that a model with a prompt
     emits, in order; tokens: ids, with the tags. token_seconds: time of the encoder frame on which each token was emitted;
-    token_duration_seconds: duration that a TDT model predicts with each token, 0 from an RNNT model. audio_seconds: length of the
-    recording; work_seconds: computing time of the batches that it was in, shared evenly among their streams.
-    """
+    token_duration_seconds: duration that a TDT model predicts with each token, 0 from an RNNT model; token_confidences: from 0 to
+    1, see nemoport/confidence.py. words, segments: with their times, see nemoport/words.py. audio_seconds: length of the
+    recording; work_seconds: computing time of the batches that it was in, shared evenly among their streams."""
 
     id: str
     text: str
@@ -33,6 +34,9 @@ class Hypothesis:
     tokens: tuple[int, ...]
     token_seconds: tuple[float, ...]
     token_duration_seconds: tuple[float, ...]
+    token_confidences: tuple[float, ...]
+    words: tuple[Word, ...]
+    segments: tuple[Segment, ...]
     audio_seconds: float
     work_seconds: float
 
@@ -75,9 +79,7 @@ class Recording:
     def end_pass(self, spec: ModelSpec) -> None:
         """Keeps the tokens of the current pass."""
         start, _ = self.passes.pop(0)
-        durations = tuple(frames * spec.frame_seconds for frames in self.stream.decoded.token_durations)
-        timed = Timed(tuple(self.stream.tokens), tuple(self.stream.token_seconds), durations)
-        self.parts.append((start / spec.frontend.sample_rate_hz, timed))
+        self.parts.append((start / spec.frontend.sample_rate_hz, self.stream.timed()))
 
     def begin_pass(self, stream: Stream) -> None:
         """Begins the next pass, in a new stream."""

@@ -11,7 +11,7 @@ import pytest
 from nemoport import beam as beam_module
 from nemoport.artifact import Artifact
 from nemoport.beam import Beam, BeamSearch, beam_search
-from nemoport.beam_hypotheses import log_softmax
+from nemoport.confidence import log_softmax
 from nemoport.decode import GreedyState
 from nemoport.errors import UsageError
 from nemoport.export.build import export_checkpoint

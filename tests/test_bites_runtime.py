@@ -26,7 +26,10 @@ class Listener:
 
     def __init__(self):
         self.heard, self.chunks, self.tokens, self.token_seconds = [], [], [], []
-        self.decoded = SimpleNamespace(token_durations=[])
+
+    def timed(self):
+        n = len(self.tokens)
+        return Timed(tuple(self.tokens), tuple(self.token_seconds), (0.16,) * n, (1.0,) * n)
 
     def push(self, samples):
         self.heard.append(samples.copy())
@@ -41,7 +44,6 @@ def listen(session, listeners):
         for samples in [listener.chunks.pop()] if listener.chunks else []:
             at = np.flatnonzero(samples)
             listener.tokens, listener.token_seconds = samples[at].astype(int).tolist(), (at / RATE_HZ).tolist()
-            listener.decoded.token_durations = [2] * len(at)
 
 
 def transcribed(recordings, monkeypatch, **options):
@@ -82,7 +84,10 @@ def test_windows_of_an_offline_model_say_what_one_pass_says(seconds, distinct, s
 @pytest.mark.parametrize(("apart", "tokens"), [(0.0, (1, 8)), (0.39, (1, 8)), (0.41, (1, 1, 8)), (0.9, (1, 1, 8))])
 def test_one_word_is_near_in_time(apart, tokens):
     """Both windows say 1, on either side of the middle of the overlap: one word if the times are near, else two."""
-    before, after = Timed((1, 9), (23.9, 28.0), (0.08,) * 2), Timed((1, 8), (3.9 + apart, 7.9), (0.08,) * 2)
+    before, after = (
+        Timed((1, 9), (23.9, 28.0), (0.08,) * 2, (1.0,) * 2),
+        Timed((1, 8), (3.9 + apart, 7.9), (0.08,) * 2, (1.0,) * 2),
+    )
     assert merge([(0.0, before), (20.0, after)]).tokens == tokens
 
 
@@ -195,7 +200,7 @@ def beam_of(*paths, normalize=False):
         match = hotwords.start
         for token in tokens:
             score, match = score + hotwords.gains(match)[token], hotwords.advance(match, token)
-        found.append(BeamHypothesis(tuple(tokens), (0,) * len(tokens), (0,) * len(tokens), score, 1, match))
+        found.append(BeamHypothesis(tuple(tokens), (0,) * len(tokens), (0,) * len(tokens), (1.0,) * len(tokens), score, 1, match))
     search = BeamSearch(4, hotwords=hotwords, normalize=normalize)
     found.sort(key=lambda path: path.score, reverse=True)
     return Beam(search, DecodingSpec(len(PIECES), 1, 1, 1, 10), found, {})

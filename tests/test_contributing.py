@@ -95,13 +95,13 @@ from nemoport.heads.rnnt import HEAD as RNNT
 
 class Mute:
     """Emits nothing."""
-    tokens, token_frames, token_durations, n_final = [], [], [], 0
+    tokens, token_frames, token_durations, token_confidences, n_final = [], [], [], [], 0
 
     @staticmethod
     def decode(session, frames, lengths, states):
         pass
 
-HEAD = Head("mute", RNNT.interface, lambda spec, search: Mute())
+HEAD = Head("mute", RNNT.interface, lambda spec, search, confidence: Mute())
 '''
 HEAD_GRAPH = "from nemoport.export.heads.rnnt import GRAPH\n"
 

@@ -9,7 +9,7 @@ from nemoport.long_audio import Timed, merge, windows
 
 
 def timed(tokens, start=0.0, step=1.0):
-    return Timed(tuple(tokens), tuple(start + step * i for i in range(len(tokens))), (0.08,) * len(tokens))
+    return Timed(tuple(tokens), tuple(start + step * i for i in range(len(tokens))), (0.08,) * len(tokens), (1.0,) * len(tokens))
 
 
 @pytest.mark.parametrize(("total", "count"), [(10, 1), (30, 1), (30.1, 2), (55, 2), (56, 3), (1000, 40)])
@@ -55,7 +55,7 @@ def test_repeated_words_are_told_apart_by_their_times(missing):
 def test_nothing_in_common_is_cut_in_the_middle():
     merged = merge([(0.0, timed([1] * 30)), (20.0, timed([2] * 30))])
     assert merged.tokens == (1,) * 25 + (2,) * 25
-    silent = Timed((), (), ())
+    silent = Timed((), (), (), ())
     assert merge([(0.0, silent), (20.0, timed([2, 3]))]).tokens == (2, 3)
     assert merge([(0.0, timed([2, 3])), (20.0, silent)]).tokens == (2, 3)
     assert merge([(5.0, timed([1, 2]))]) == timed([1, 2], 5.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,19 +10,27 @@ from typing import TYPE_CHECKING
 
 from nemoport.cli.command import Command, option
 from nemoport.errors import AudioError, UsageError
-from nemoport.text import has_controls, printable
+from nemoport.files import write_bytes
+from nemoport.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
 
     from nemoport.recognizer import Recognizer
+    from nemoport.transcription import Hypothesis
 
 LIVE = "-"  # in place of a file's name
+
+
+SUFFIXES = {"text": "txt"}
+TEXT, TIMED_TEXT = "text", ("srt", "vtt", "tsv")  # of one recording each
 
 
 def run(options: argparse.Namespace) -> int | None:
     from nemoport.recognizer import Recognizer
 
+    chosen = "json" if options.json else options.format
+    _check_output(options, chosen)
     recognizer = Recognizer.open(
         options.artifact,
         options.lookahead,
@@ -35,24 +42,47 @@ def run(options: argparse.Namespace) -> int | None:
         beam=options.beam,
         hotwords=options.hotword,
         hotword_boost=options.hotword_boost,
+        confidence=options.confidence,
     )
-    if options.audio == [LIVE] and options.json:
-        raise UsageError(
-            "A live stream has no JSON.", expected="- or --json", found="both", todo="leave --json out, or name files"
-        )
     if options.audio == [LIVE]:
         return _transcribe_live(recognizer)
     unusable: list[str] = []
     files = _readable(options.audio, recognizer.sample_rate_hz, unusable)
     for hypothesis in recognizer.transcribe(files, streams=options.streams):
-        if options.json:
-            fields = vars(hypothesis)
-            print(json.dumps(fields, ensure_ascii=any(map(has_controls, (hypothesis.id, hypothesis.text)))), flush=True)
+        text = _formatted(hypothesis, chosen, with_id=options.output is None)
+        if options.output:
+            write_bytes(options.output / f"{Path(hypothesis.id).stem}.{SUFFIXES.get(chosen, chosen)}", text.encode())
         else:
-            print(printable(f"{hypothesis.id}\t{hypothesis.text}"), flush=True)
+            sys.stdout.write(text)
+            sys.stdout.flush()
     if len(unusable) > 1:
         print(f"nemoport: {len(unusable)} of {len(options.audio)} files could not be read, see above", file=sys.stderr)
     return AudioError.exit_code if unusable else None
+
+
+def _check_output(options: argparse.Namespace, chosen: str) -> None:
+    """Raises UsageError for files and formats that do not go together."""
+    if chosen == TEXT and not options.output:
+        return
+    if options.audio == [LIVE]:
+        expected, todo = "text on standard output", "leave --format and --output out, or name files"
+        raise UsageError("A live stream has no other format.", expected=expected, found=chosen, todo=todo)
+    stems = [Path(name).stem for name in options.audio]
+    if options.output and (twice := next((stem for stem in stems if stems.count(stem) > 1), None)):
+        what = f"Two files would be written to the same name, {twice}."
+        raise UsageError(what, expected="files of different names", found=f"{twice} twice", todo="transcribe them one by one")
+    if chosen in TIMED_TEXT and len(stems) > 1 and not options.output:
+        what = f"The format {chosen} is for one recording."
+        todo = "name a folder that each is written into: --output FOLDER"
+        raise UsageError(what, expected="one file", found=str(len(stems)), todo=todo)
+
+
+def _formatted(hypothesis: Hypothesis, chosen: str, *, with_id: bool) -> str:
+    from nemoport.formats import FORMATS
+
+    if chosen == TEXT:
+        return printable(f"{hypothesis.id}\t{hypothesis.text}" if with_id else hypothesis.text) + "\n"
+    return FORMATS[chosen](hypothesis)
 
 
 def _readable(names: Sequence[str], rate_hz: int, unusable: list[str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -124,7 +154,10 @@ COMMAND = Command(
         option("--beam", type=int, default=1, metavar="N", help="paths of a beam search; 1: greedy"),
         option("--hotword", action="append", default=[], metavar="PHRASE", help="to be expected; repeat for several"),
         option("--hotword-boost", type=float, metavar="X", help="log score of each of its tokens; default: 1.5"),
-        option("--json", action="store_true", help="one JSON object a line, with tokens and times"),
+        option("--format", choices=(TEXT, "json", *TIMED_TEXT), default=TEXT, help="subtitles are srt and vtt; tsv is a table"),
+        option("--json", action="store_true", help="--format json: an object a line, with words, tokens, times and confidence"),
+        option("--output", type=Path, metavar="FOLDER", help="write a file for each recording there, in place of printing"),
+        option("--confidence", default="max_prob", metavar="MEASURE", help="NeMo's name of a measure, as entropy_tsallis_exp"),
     ),
     run,
 )

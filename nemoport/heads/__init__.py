@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nemoport.beam import BeamSearch
+from nemoport.confidence import Confidence
 from nemoport.errors import ArtifactError
 from nemoport.interface import Interface
 from nemoport.session import Session
@@ -25,6 +26,7 @@ class DecodingState(Protocol):
     """Decoder state of one stream, and the tokens so far.
 
     token_frames: encoder frame on which each token was emitted; token_durations: in encoder frames, 0 where the head has none;
+    token_confidences: from 0 to 1, by a measure of nemoport/confidence.py;
     n_final: number of tokens that audio to come cannot change.
     """
 
@@ -36,6 +38,9 @@ class DecodingState(Protocol):
 
     @property
     def token_durations(self) -> list[int]: ...
+
+    @property
+    def token_confidences(self) -> list[float]: ...
 
     @property
     def n_final(self) -> int: ...
@@ -52,11 +57,11 @@ class DecodingState(Protocol):
 @dataclass(frozen=True)
 class Head:
     """A head by its name. interface: returns the interface of the graph that scores frames; start: returns the decoding state of
-    a new stream, greedy without a search."""
+    a new stream, greedy without a search, with the confidence of its tokens by a measure."""
 
     name: str
     interface: Callable[[ModelSpec], Interface]
-    start: Callable[[DecodingSpec, BeamSearch | None], DecodingState]
+    start: Callable[[DecodingSpec, BeamSearch | None, Confidence], DecodingState]
 
 
 def heads() -> list[str]:

@@ -4,6 +4,7 @@ is 0."""
 from __future__ import annotations
 
 from nemoport.beam import Beam, BeamSearch
+from nemoport.confidence import Confidence
 from nemoport.decode import GreedyState
 from nemoport.heads import DecodingState, Head
 from nemoport.interface import F32, I32, Interface, Tensor
@@ -30,9 +31,9 @@ def transducer_interface(spec: ModelSpec) -> Interface:
     )
 
 
-def start_transducer(spec: DecodingSpec, search: BeamSearch | None) -> DecodingState:
+def start_transducer(spec: DecodingSpec, search: BeamSearch | None, confidence: Confidence) -> DecodingState:
     """Returns the decoding state of a new stream: a beam with `search`, else a greedy one."""
-    return Beam.initial(search, spec) if search else GreedyState.initial(spec)
+    return Beam.initial(search, spec, confidence) if search else GreedyState.initial(spec, confidence)
 
 
 HEAD = Head("rnnt", transducer_interface, start_transducer)

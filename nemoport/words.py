@@ -1,0 +1,132 @@
+"""Words and segments of a transcript, with times and confidence, as NeMo's `timestamps=True` defines them.
+
+A word is what stands between spaces in the text. It starts with its first token's frame and ends with its last token's: a token
+of a TDT model lasts as long as the model predicts, one of an RNNT model a frame. A punctuation mark belongs to the word before
+it; a TDT model may emit one long after that word, so it takes no time there. Rules as NeMo's `get_words_offsets`,
+`_refine_timestamps_tdt` and `get_segment_offsets`. Where a mark follows a space that is a token of its own, NeMo makes a word of
+the mark; here it joins the word before it too.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from nemoport.long_audio import Timed
+from nemoport.spec import ModelSpec
+from nemoport.tokens import LANGUAGE_TAG, WORD_START, Spelling
+
+SENTENCE_ENDS = (".", "?", "!")  # NeMo's `segment_seperators`
+_NOT_TEXT = re.compile(r"\[.*\]|<.*>|##.*|\u2581.*|\s*")  # pieces that NeMo takes no punctuation from
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word. start, end: seconds from the recording's start; confidence: the least of its tokens', 0 to 1."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Words that belong together: a sentence, or what stands between two pauses."""
+
+    words: tuple[Word, ...]
+
+    @property
+    def text(self) -> str:
+        """The words, with spaces between."""
+        return " ".join(word.text for word in self.words)
+
+    @property
+    def start(self) -> float:
+        """Seconds from the recording's start."""
+        return self.words[0].start
+
+    @property
+    def end(self) -> float:
+        """Seconds from the recording's start."""
+        return self.words[-1].end
+
+
+def punctuation_of(pieces: Iterable[str]) -> frozenset[str]:
+    """Returns the punctuation marks that a model writes: those in pieces that are not a word's start, a tag or special."""
+    plain = (piece for piece in pieces if not _NOT_TEXT.fullmatch(piece))
+    return frozenset(char for piece in plain for char in piece if unicodedata.category(char).startswith("P"))
+
+
+class WordTimes:
+    """Puts the tokens of one stream together to words, as they come, at a cost that does not grow with its length."""
+
+    def __init__(self, pieces: Sequence[str], punctuation: frozenset[str], spec: ModelSpec):
+        """pieces: of tokens.txt, by id; punctuation: of `punctuation_of`."""
+        self._pieces, self._punctuation, self._spec = pieces, punctuation, spec
+        self._spelling = Spelling(pieces)
+        self._last_end = 0.0  # of the token before
+        self._word: Word | None = None  # not complete
+
+    def feed(self, timed: Timed) -> list[Word]:
+        """Takes the next tokens and returns the words that they complete: the last one waits for a token behind it."""
+        return list(self._feed(timed))
+
+    def finish(self) -> list[Word]:
+        """Returns the last word, if there is one."""
+        return list(self._complete(self._spelling.finish()))
+
+    def _feed(self, timed: Timed) -> Iterator[Word]:
+        tdt, frame = bool(self._spec.decoding.durations), self._spec.frame_seconds
+        for token, start, duration, confidence in zip(
+            timed.tokens, timed.seconds, timed.durations, timed.confidences, strict=True
+        ):
+            piece = self._pieces[token].removeprefix(WORD_START)
+            text = self._spelling.feed([token])
+            if self._spec.prompt and LANGUAGE_TAG.fullmatch(piece):
+                text = LANGUAGE_TAG.sub("", text)  # what is left are bytes before it that were no character
+                if not text:
+                    continue
+            elif text.count(" ") < self._pieces[token].count(WORD_START):
+                text = " " + text  # the text's first spaces go, but a word begins
+            parts = text.split(" ")  # each behind the first begins a word
+            mark = piece in self._punctuation
+            if mark and tdt and self._word:
+                start, duration = self._last_end, 0.0
+            end = self._last_end = start + (duration if tdt else frame)
+            if self._word and mark and self._word.text:
+                parts = ["".join(parts)]
+            if self._word and (parts[0] or len(parts) == 1):
+                text, confidence_so_far = self._word.text + parts[0], min(self._word.confidence, confidence)
+                self._word = Word(text, self._word.start, end, confidence_so_far)
+            for part in parts[1:] if self._word else parts:
+                yield from self._complete("")
+                self._word = Word(part, start, end, confidence)
+
+    def _complete(self, rest: str) -> Iterator[Word]:
+        if self._word and (text := self._text(self._word.text + rest)):
+            yield replace(self._word, text=text)
+        self._word = None
+
+    def _text(self, text: str) -> str:
+        return LANGUAGE_TAG.sub("", text) if self._spec.prompt else text
+
+
+def words_of(timed: Timed, pieces: Sequence[str], punctuation: frozenset[str], spec: ModelSpec) -> tuple[Word, ...]:
+    """Returns the words of a transcript. Arguments as of `WordTimes`."""
+    words = WordTimes(pieces, punctuation, spec)
+    return (*words.feed(timed), *words.finish())
+
+
+def segments_of(words: Sequence[Word], pause_s: float = float("inf")) -> tuple[Segment, ...]:
+    """Joins words to segments. One ends with a word that ends a sentence, and before a pause of `pause_s` seconds or more. NeMo
+    looks for sentences alone by default."""
+    segments: list[list[Word]] = []
+    for word in words:
+        before = segments[-1][-1] if segments else None
+        if before is None or before.text.endswith(SENTENCE_ENDS) or word.start - before.end >= pause_s:
+            segments.append([])
+        segments[-1].append(word)
+    return tuple(Segment(tuple(segment)) for segment in segments)
