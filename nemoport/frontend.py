@@ -2,9 +2,10 @@
 
 Conventions (NeMo `parts/preprocessing/features.py`, `FilterbankFeatures`): preemphasis over the whole signal, its first
 sample kept; frames of `n_fft` samples centred on every hop, zeros outside the signal; symmetric Hann window; power; mel
-filterbank; log(energy + guard); samples // hop valid frames. Preemphasis and windowing are float32 as in NeMo, so that
-both transform the same numbers; the rest is float64. The difference that remains is the rounding of NeMo's float32
-transform, in bands that are quiet beside loud ones (427 s of speech: at most 4.7e-4, 99.9 % of values within 6.2e-5).
+filterbank; log(energy + guard); samples // hop valid frames. Preemphasis, windowing, guard and normalisation are float32 as
+in NeMo, so that both transform and round the same numbers; the rest is float64. The difference that remains is the rounding
+of NeMo's float32 transform, in bands that are quiet beside loud ones (427 s of speech: at most 4.7e-4, 99.9 % of values
+within 6.2e-5).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from nemoport.audio import checked_samples
 from nemoport.errors import ArtifactError, AudioError, NemoportError
 from nemoport.spec import FrontendSpec
+from nemoport.torch_sum import torch_sum
 
 _BLOCK_FRAMES = 256  # bounds the memory that a long signal needs
 
@@ -44,6 +46,18 @@ def hann_window(win_samples: int) -> np.ndarray:
 def nemo_extra_frame(n_mels: int) -> np.ndarray:
     """Returns f32 [n_mels, 1] of zeros: the frame behind the valid ones in NeMo's output, which its streaming buffer encodes."""
     return np.zeros((n_mels, 1), np.float32)
+
+
+def per_feature(mel: np.ndarray) -> np.ndarray:
+    """Normalises each band of f32 [n_mels, T], T >= 1, to mean 0 and deviation 1, as NeMo's `normalize_batch` of one utterance.
+
+    Rounded as there: where a band hardly moves, the quotient is the rounding of its mean, see nemoport/torch_sum.py.
+    """
+    count = mel.shape[1]
+    behind = ((0, 0), (0, 1))  # NeMo's extra frame is in its sums, as 0
+    centred = mel - torch_sum(np.pad(mel, behind)) / np.float32(count)
+    variance = torch_sum(np.pad(centred * centred, behind)) / np.float32(max(count - 1, 1))
+    return centred / (np.sqrt(variance) + np.float32(1e-5))
 
 
 class LogMel:
@@ -79,11 +93,7 @@ class LogMel:
         signal = self.preemphasis(np.pad(checked_samples(samples), (1, 0)))
         padded = np.pad(signal, (self.before_samples, self.after_samples))
         mel = self.frames(padded, count := len(signal) // self.spec.hop_samples)
-        if self.spec.normalize == "per_feature" and count:  # NeMo `normalize_batch`
-            centred = mel - mel.mean(1, keepdims=True, dtype=np.float64)
-            deviation = np.sqrt((centred**2).sum(1, keepdims=True) / max(count - 1, 1))
-            mel = (centred / (deviation + 1e-5)).astype(np.float32)
-        return mel
+        return per_feature(mel) if self.spec.normalize == "per_feature" and count else mel
 
     def preemphasis(self, samples: np.ndarray) -> np.ndarray:
         """Filters f32 [1 + n] to f32 [n]. The first input is the sample before them: at the start 0, which keeps the first."""
@@ -102,7 +112,9 @@ class LogMel:
             spectrum = np.fft.rfft(block, self.spec.n_fft)
             power = spectrum.real**2 + spectrum.imag**2
             energy = np.add.reduceat(power.take(self._bins, axis=1) * self._weights, self._band_starts, axis=1)
-            mel[:, at : at + len(block)] = np.log(energy + self.spec.log_guard).T
+            # The guard is added in float32, as in NeMo: in silence the rounding shows, see `per_feature`.
+            guarded = energy.astype(np.float32) + np.float32(self.spec.log_guard)
+            mel[:, at : at + len(block)] = np.log(guarded.astype(np.float64)).T
         return mel
 
 
