@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,10 @@ from nemoport.frontend import hann_window, mel_filterbank
 from nemoport.prompt import PromptSpec
 from nemoport.tokens import tag_tokens
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SAME_BUFFER = 1e-6  # of a filterbank and a window in float32, over versions of librosa and torch
 FILTERBANK, TOKENS, TOKENIZER, FRONTEND = "filterbank.bin", "tokens.txt", "tokenizer.model", "frontend.onnx"
 LANGUAGES, VOCABULARY, METADATA = "languages.json", "vocab.json", "metadata.json"  # of a model with a prompt
 
@@ -71,8 +76,9 @@ def _metadata(checkpoint: Checkpoint, prompt: PromptSpec) -> dict:
 def check_frontend_buffers(checkpoint: Checkpoint, weights: dict) -> None:
     """Compares the filterbank and the window among a checkpoint's weights with those that its config gives.
 
-    NeMo's streaming buffer rebuilds the front end from the config, its offline run uses the checkpoint's buffers: a checkpoint
-    in which they differ has no single front end. Raises CheckpointError.
+    The export and the oracle compute the front end from the config, as NeMo's streaming buffer does; NeMo's offline run takes
+    the checkpoint's buffers. A checkpoint saved in half precision has them rounded, also where NeMo saved it again in float32:
+    that is the same front end. One in which they differ further has no single front end. Raises CheckpointError.
     """
     spec = checkpoint.spec.frontend
     for name, expected in (("fb", mel_filterbank(spec)), ("window", hann_window(spec.win_samples))):
@@ -81,14 +87,24 @@ def check_frontend_buffers(checkpoint: Checkpoint, weights: dict) -> None:
             continue
         found = stored.numpy()
         same_size = found.size == expected.size
-        difference = np.abs(found.reshape(expected.shape) - expected).max() if same_size else np.inf
-        if not difference <= 1e-6:
+        difference = np.abs(found.reshape(expected.shape) - expected) if same_size else np.full(1, np.inf)
+        if not (difference <= SAME_BUFFER + _rounding(stored) * np.abs(expected)).all():
             raise CheckpointError(
                 f"{checkpoint.path} holds a front end that its config does not yield.",
-                expected=f"preprocessor.featurizer.{name} as the config's sizes give it, to 1e-6: {expected.shape}",
-                found=f"largest difference {difference:.3g}" if same_size else f"one of shape {found.shape}",
-                todo="restore and save the checkpoint with NeMo 3.0.0",
+                expected=f"preprocessor.featurizer.{name} {expected.shape} as the config's sizes give it, to {SAME_BUFFER:g} or "
+                "to the rounding of float16 or bfloat16",
+                found=f"largest difference {difference.max():.3g}" if same_size else f"one of shape {found.shape}",
+                todo="write the settings that it was trained with into its config (preprocessor), and save it with NeMo",
             )
+
+
+def _rounding(stored: Tensor) -> float:
+    """One unit of the coarsest half precision that holds every value of a tensor, relative to them; 0 where none does. A unit and
+    not half of one, because the value that was rounded may have differed from ours in its last bits."""
+    import torch
+
+    held = (kind for kind in (torch.bfloat16, torch.float16) if torch.equal(stored.to(kind).float(), stored))
+    return next((torch.finfo(kind).eps for kind in held), 0.0)
 
 
 def _preprocessor_config(checkpoint: Checkpoint) -> str:

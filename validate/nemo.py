@@ -11,6 +11,7 @@ from nemoport.errors import CheckpointError, first_line
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.hyperparameters import number
 from nemoport.export.kinds import kind_named
+from nemoport.export.shared import check_frontend_buffers
 from nemoport.files import scratch_folder
 from nemoport.text import clipped
 from nemoport.validate.nemo_config import nemo_config
@@ -22,9 +23,12 @@ def restore(checkpoint: Checkpoint) -> Any:
     """Returns a fresh model of NeMo's class on the CPU: eval mode, float32, dither 0. Raises CheckpointError.
 
     Equal to what `ASRModel.restore_from` returns in all that inference uses, but built by nemo_config.py's config, because
-    `restore_from` runs what a stranger's config names. Built anew for every use: `export()` changes the model it exports.
+    `restore_from` runs what a stranger's config names. Its filterbank and window are the config's, as those of NeMo's streaming
+    buffer are: a checkpoint in half precision holds rounded ones. Built anew for every
+    use: `export()` changes the model it exports.
     """
     _check_size(checkpoint, weights := checkpoint.load_weights())
+    check_frontend_buffers(checkpoint, weights)
     nemo_class = kind_named(checkpoint.spec.kind).nemo_class  # of KINDS: a checkpoint chooses among these only
     with quiet(), scratch_folder() as folder:
         from nemo.collections.asr import models
@@ -33,7 +37,8 @@ def restore(checkpoint: Checkpoint) -> Any:
         config = OmegaConf.create(nemo_config(checkpoint, folder))
         try:
             model: Any = vars(models)[nemo_class](cfg=config)
-            model.load_state_dict(weights)
+            own = {name: value for name, value in model.state_dict().items() if name.startswith("preprocessor.featurizer.")}
+            model.load_state_dict(weights | own)
         except Exception as error:  # NeMo raises what its parts raise
             raise CheckpointError(
                 f"NeMo cannot restore {checkpoint.path}.",
