@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nemoport.artifact import ONNXRUNTIME, Artifact
@@ -21,6 +21,20 @@ def _unchanged(config: RuntimeConfig) -> RuntimeConfig:
     return config
 
 
+FrontEnds = Mapping[str, Sequence[object]]
+
+
+def front_end_problems(spec: ModelSpec, computed: FrontEnds) -> list[str]:
+    """Each field of a model's front end whose value is none that a consumer computes; `computed` names every field."""
+    found = asdict(spec.frontend)
+    others = [(name, values) for name, values in computed.items() if found[name] not in values]
+    return [f"a front end with {name} {found[name]}, where it has {_listed(values)}" for name, values in others]
+
+
+def _listed(values: Sequence[object]) -> str:
+    return f"{values[0]} to {values[-1]}" if isinstance(values, range) else " or ".join(map(str, values))
+
+
 @dataclass(frozen=True)
 class Layout:
     """A consumer's arrangement of files.
@@ -36,6 +50,8 @@ class Layout:
     artifact_folder(folder, variant): folder in which nemoport itself opens a variant of the package; None where it cannot.
     shard(folder, variants, limit_bytes): writes the weights again, in files below a limit; None where the consumer takes no
     shards.
+    front_ends(spec): the front ends that the consumer computes by itself, a field of FrontendSpec -> its values; None where the
+    package carries the front end, or nemoport computes it from config.json.
     intro(facts), rules(facts): how the graphs stream, and the card's section on how to run them; only where these differ from
     those of the ONNX graphs. limits: lines of the card's section on limits."""
 
@@ -49,6 +65,7 @@ class Layout:
     cache_layouts: tuple[str, ...] = (NEMO, KV)
     artifact_folder: Callable[[Path, str], Path] | None = None
     shard: Callable[[Path, Sequence[str], int], None] | None = None
+    front_ends: Callable[[ModelSpec], FrontEnds] | None = None
     intro: Callable[[CardFacts], str] | None = None
     rules: Callable[[CardFacts], str] | None = None
     limits: tuple[str, ...] = ()

@@ -458,11 +458,8 @@ def test_what_it_cannot_run_is_refused(streaming, tmp_path):
     decoding, encoder = DecodingSpec(4, 1, 1, 1, 10, durations=(0, 1, 2)), OfflineSpec(1, 1, 1, 8)
     layout._check(ModelSpec("offline-tdt", usual, decoding, offline=encoder), ["fp32"])
     bad = {
-        "n_fft=1024": ModelSpec("offline-tdt", replace(usual, n_fft=1024), decoding, offline=encoder),
-        "normalisation all": ModelSpec("x", replace(usual, normalize="all_features"), decoding, offline=encoder),
         r"durations \[0, 2\]": ModelSpec("offline-tdt", usual, replace(decoding, durations=(0, 2)), offline=encoder),
         "a prompt without auto": ModelSpec("x", usual, decoding, offline=encoder, prompt=PromptSpec(2, {"en": 0})),
-        "normalisation per_feature": replace(Artifact.open(streaming / "fp32").spec, frontend=usual),
     }
     for named, spec in bad.items():
         with pytest.raises(UsageError, match=named):

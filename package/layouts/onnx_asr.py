@@ -20,7 +20,7 @@ from nemoport.errors import UsageError
 from nemoport.files import write_json
 from nemoport.graph_file import external_tensors
 from nemoport.package.copying import copy_file
-from nemoport.package.layout import CardFacts, Layout
+from nemoport.package.layout import CardFacts, FrontEnds, Layout, front_end_problems
 from nemoport.package.shards import write_shards
 from nemoport.spec import ModelSpec
 from nemoport.tokens import read_tokens
@@ -32,6 +32,17 @@ SUFFIXES = {FP32: "", "int8-smoothquant": "int8"}
 GPU_ONLY = {"int8-smoothquant-signed": "is for TensorRT: onnxruntime on x86 makes u8 of its activations, which overflow"}
 BLANK = "<blk>"
 FRONTEND_NAMES = {"audio": "waveforms", "length": "waveforms_lens", "mel": "features", "mel_length": "features_lens"}
+# Of onnx_asr/preprocessors, which computes the features itself and never opens a package's front end.
+FRONT_ENDS: FrontEnds = {
+    "sample_rate_hz": (16000,),
+    "n_mels": (80, 128),
+    "n_fft": (512,),
+    "win_samples": (400,),
+    "hop_samples": (160,),
+    "preemphasis": (0.97,),
+    "log_guard": (2.0**-24,),
+    "normalize": ("per_feature",),
+}
 SINGLE_FILE_BYTES = 1_900_000_000  # protobuf ends at 2 GiB
 
 FILES = {
@@ -125,12 +136,15 @@ def _check(spec: ModelSpec, variants: Sequence[str]) -> None:
     problems = [f"{name}, which {GPU_ONLY[name]}" for name in variants if name in GPU_ONLY]
     if spec.streaming is not None:
         problems.append("a cache-aware streaming model, whose caches onnx-asr does not carry")
+    else:
+        problems += front_end_problems(spec, FRONT_ENDS)
     if spec.decoding.durations and spec.decoding.durations != tuple(range(len(spec.decoding.durations))):
         problems.append(f"durations {list(spec.decoding.durations)}, which it takes to be 0, 1, 2, ...")
     if problems:
         raise UsageError(
             "onnx-asr cannot run this model.",
-            expected="an offline model; durations 0, 1, 2, ... if it is a TDT; variants for any processor",
+            expected="an offline model with NeMo's usual front end (16 kHz; 80 or 128 bands); durations 0, 1, 2, ... if it is a "
+            "TDT; variants for any processor",
             found="; ".join(problems),
             todo="name other variants (--variants), or take the layout native",
         )
@@ -163,4 +177,4 @@ def _rename(graph: Any, names: dict[str, str]) -> None:
         node.output[:] = [names.get(name, name) for name in node.output]
 
 
-LAYOUT = Layout("onnx-asr", FILES, lay_out, graphs, usage, config_for=config_for, shard=shard)
+LAYOUT = Layout("onnx-asr", FILES, lay_out, graphs, usage, config_for=config_for, shard=shard, front_ends=lambda spec: FRONT_ENDS)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,24 @@ from nemoport.export.split import split_decoder
 from nemoport.files import write_json
 from nemoport.graph_file import save_model
 from nemoport.package.examples import example_text
-from nemoport.package.layout import CardFacts, Layout
+from nemoport.package.layout import CardFacts, FrontEnds, Layout, front_end_problems
 from nemoport.package.layouts.onnx_asr import GPU_ONLY, SINGLE_FILE_BYTES, suffix_of, write_tokens
 from nemoport.prompt import AUTO
 from nemoport.spec import FrontendSpec, ModelSpec, StreamingSpec
 
 CACHE_LAYOUTS = (NEMO,)  # those that sherpa-onnx keeps from window to window
 VERSION = "2.0.1"  # of sherpa-onnx, the one that the tests run
-FRONT_END = FrontendSpec(16000, 0, 512, 400, 160, 0.97, 0.0, "NA")  # sherpa-onnx's own, apart from the number of bands
+# Of sherpa-onnx/csrc/features.cc and the recognizers' defaults: features of 25 ms every 10 ms at 16 kHz, of as many bands as the
+# metadata states.
+FRONT_ENDS: FrontEnds = {
+    "sample_rate_hz": (16000,),
+    "n_mels": range(8, 513),
+    "n_fft": (512,),
+    "win_samples": (400,),
+    "hop_samples": (160,),
+    "preemphasis": (0.97,),
+    "log_guard": (2.0**-24,),
+}
 
 FILES = {
     "config.json": "every parameter and rule below, machine-readable",
@@ -169,16 +178,17 @@ def encoder_metadata(spec: ModelSpec, config: RuntimeConfig) -> dict[str, str]:
     return {key: str(value) for key, value in values.items()}
 
 
+def front_ends(spec: ModelSpec) -> FrontEnds:
+    """Returns the front ends that sherpa-onnx computes for a streaming or an offline model."""
+    return {**FRONT_ENDS, "normalize": ("NA",) if spec.streaming else ("per_feature",)}
+
+
 def _check(spec: ModelSpec, variants: Sequence[str]) -> None:
-    found, durations = spec.frontend, spec.decoding.durations
-    front_end = replace(found, n_mels=0, log_guard=0.0, normalize="NA")
+    durations = spec.decoding.durations
     problems = [f"{name}, which {GPU_ONLY[name]}" for name in variants if name in GPU_ONLY]
     if others := [name for name in variants if cache_layout_of(name) not in CACHE_LAYOUTS]:
         problems.append(f"{', '.join(others)}, whose caches it does not keep")
-    if front_end != FRONT_END:
-        problems.append(f"a front end of {front_end}")
-    if found.normalize != "NA" and (spec.streaming or found.normalize != "per_feature"):
-        problems.append(f"normalisation {found.normalize}")
+    problems += front_end_problems(spec, front_ends(spec))
     if durations != tuple(range(len(durations))):
         problems.append(f"durations {list(durations)}, which it takes to be 0, 1, 2, ...")
     if spec.prompt and AUTO not in spec.prompt.languages:
@@ -205,4 +215,6 @@ def _save(model: Any, path: Path, metadata: dict[str, str]) -> None:
         onnx.save(model, path)
 
 
-LAYOUT = Layout("sherpa-onnx", FILES, lay_out, graphs, usage, config_for=config_for, cache_layouts=CACHE_LAYOUTS)
+LAYOUT = Layout(
+    "sherpa-onnx", FILES, lay_out, graphs, usage, config_for=config_for, cache_layouts=CACHE_LAYOUTS, front_ends=front_ends
+)
