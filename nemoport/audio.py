@@ -14,25 +14,30 @@ from nemoport.errors import AudioError
 MOST_PEAK = 8.0
 MOST_SECONDS = 12 * 3600  # of what is read as a whole: 2.8 GB as f32 at 16 kHz
 MOST_VALUES = 1 << 30
+_SKIPPED = 1 << 20  # samples at once, of a format that cannot seek
 RATES_HZ = (4000, 768_000)  # of telephone, and twice that of the fastest converters
 
 _FORMATS = "a WAV, FLAC, OGG (Vorbis, Opus), MP3 or other file that libsndfile reads"
 
 
-def read_audio(path: Path | str, sample_rate_hz: int, min_samples: int | None = None) -> np.ndarray:
-    """Reads a whole file as f32 [samples], mono, full scale 1.0, at `sample_rate_hz`.
+def read_audio(
+    path: Path | str, sample_rate_hz: int, min_samples: int | None = None, *, offset_s: float = 0.0, duration_s: float = 0.0
+) -> np.ndarray:
+    """Reads a file, or a segment of it, as f32 [samples], mono, full scale 1.0, at `sample_rate_hz`.
 
-    Bit-equal to NeMo's `AudioSegment.from_file(path, target_sr=..., channel_selector="average")`: channels are averaged
-    first, then resampled by soxr "HQ" (the default of `librosa.resample`) to ceil(samples * ratio) samples.
+    Bit-equal to NeMo's `AudioSegment.from_file(path, target_sr=..., offset=..., duration=..., channel_selector="average")`: the
+    segment is cut at the file's own rate, channels are averaged, and the result is resampled by soxr "HQ" (the default of
+    `librosa.resample`) to ceil(samples * ratio) samples.
     min_samples: the least length, in samples at `sample_rate_hz`, one mel frame; by default the 10 ms that are the hop of every
-    NeMo model here.
+    NeMo model here. offset_s, duration_s: finite; each cuts at the sample before it. An offset of 0 or less is the beginning; a
+    duration of 0 or less, or beyond the end, reaches to the end.
 
     Raises AudioError: no such file, a folder, not audio, damaged, empty, too short, not finite, a peak above MOST_PEAK, a rate
-    outside of RATES_HZ, longer than MOST_SECONDS, more than MOST_VALUES samples of all channels. A truncated WAV or MP3 is read
-    to its end, as NeMo does: libsndfile reports an error for a truncated FLAC only.
+    outside of RATES_HZ, longer than MOST_SECONDS, more than MOST_VALUES samples of all channels, an offset beyond the end. A
+    truncated WAV or MP3 is read to its end, as NeMo does: libsndfile reports an error for a truncated FLAC only.
     """
     path = Path(path)
-    samples, rate_hz = _read(path)
+    samples, rate_hz = _read(path, offset_s, duration_s)
     _check_peak(samples, str(path))
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if not len(mono):
@@ -114,7 +119,7 @@ def _check_size(path: Path, samples: int, channels: int) -> None:
         )
 
 
-def _read(path: Path) -> tuple[np.ndarray, int]:
+def _read(path: Path, offset_s: float, duration_s: float) -> tuple[np.ndarray, int]:
     """Reads f32 [samples, channels] and the rate in Hz."""
     import soundfile
 
@@ -128,9 +133,25 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
     try:
         with soundfile.SoundFile(path) as file:
             _check_rate(path, file.samplerate)
-            check_length(file.frames, file.samplerate, str(path))
-            _check_size(path, file.frames, file.channels)
-            return file.read(dtype="float32", always_2d=True), file.samplerate
+            begin = int(min(max(offset_s, 0.0) * file.samplerate, file.frames + 1))
+            if begin > file.frames:
+                raise AudioError(
+                    f"The segment of {path} begins after its end.",
+                    expected=f"an offset of at most {file.frames / file.samplerate:g} s, the length of the file",
+                    found=f"{offset_s:g} s",
+                    todo="correct the offset",
+                )
+            count = file.frames - begin
+            if duration_s > 0:
+                count = int(min(count, duration_s * file.samplerate))
+            check_length(count, file.samplerate, str(path))
+            _check_size(path, count, file.channels)
+            if begin and file.seekable():
+                file.seek(begin)
+            elif begin:  # GSM and some ADPCM, of which NeMo reads no segment
+                for at in range(0, begin, _SKIPPED):
+                    file.read(min(_SKIPPED, begin - at), dtype="float32")
+            return file.read(count, dtype="float32", always_2d=True), file.samplerate
     # An error of libsndfile; a .raw without a header; an absurd length in a damaged header.
     except (soundfile.SoundFileError, TypeError, ValueError, MemoryError) as error:
         raise AudioError(

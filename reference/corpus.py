@@ -144,7 +144,7 @@ def main() -> None:
                 text=sentence,
                 lang=lang,
                 voice=voice.name,
-                duration=round(len(samples) / speech.SAMPLE_RATE_HZ, 4),
+                duration=speech.rounded_up_s(len(samples)),
             )
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import shutil
@@ -71,8 +72,14 @@ def with_noise_floor(samples: np.ndarray, seed: str, deviation: float = 3e-4) ->
 
 
 def duration_s(row: dict) -> float:
-    """Duration of a row's samples in seconds, rounded as a manifest has it."""
-    return round(len(row["samples"]) / SAMPLE_RATE_HZ, 4)
+    """Duration of a row's samples in seconds, as a manifest has it: rounded up, because NeMo cuts at the sample before it."""
+    return rounded_up_s(len(row["samples"]))
+
+
+def rounded_up_s(samples: int) -> float:
+    """Seconds of so many samples, to four decimals, and not less than they are even where floats round the product down."""
+    units = math.ceil(samples * 10_000 / SAMPLE_RATE_HZ)
+    return units / 10_000 if int(units / 10_000 * SAMPLE_RATE_HZ) >= samples else (units + 1) / 10_000
 
 
 def write_set(folder: Path, name: str, rows: list[dict]) -> None:

@@ -1,9 +1,9 @@
 """Measures speed and peak memory of one live stream, and prints a StreamCost as one JSON object.
 
-    python -m nemoport.validate.probe FOLDER PROVIDER THREADS LANGUAGE AUDIO...
+    python -m nemoport.validate.probe FOLDER PROVIDER THREADS LANGUAGE [AUDIO OFFSET DURATION]...
 
-LANGUAGE is the prompt, "" for a model without one. The gate `cost` runs this in a process of its own, so that the peak is that
-of the artifact and of nothing else.
+LANGUAGE is the prompt, "" for a model without one; OFFSET and DURATION are those of a row of a manifest, in seconds. The gate
+`cost` runs this in a process of its own, so that the peak is that of the artifact and of nothing else.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ class StreamCost:
 
 
 def main(folder: str, provider: str, threads: str, language: str, *audio: str) -> None:
+    segments = list(zip(audio[::3], map(float, audio[1::3]), map(float, audio[2::3]), strict=True))
     recognizer = Recognizer.open(
         Path(folder), provider=provider, threads=int(threads), language=language or None, built_here=True
     )
     rate_hz = recognizer.sample_rate_hz
     packet_samples = rate_hz // 10
     tokens, audio_samples, work_seconds = 0, 0, 0.0
-    for path in audio:
-        samples = read_audio(Path(path), rate_hz)
+    for path, offset_s, duration_s in segments:
+        samples = read_audio(Path(path), rate_hz, offset_s=offset_s, duration_s=duration_s)
         stream = recognizer.stream()
         started = time.perf_counter()
         for at in range(0, len(samples), packet_samples):
@@ -47,7 +48,7 @@ def main(folder: str, provider: str, threads: str, language: str, *audio: str) -
         work_seconds += time.perf_counter() - started
         audio_samples += len(samples)
         tokens += len(stream.tokens)
-    cost = StreamCost(recognizer.lookahead, len(audio), audio_samples / rate_hz, work_seconds, tokens, peak_bytes())
+    cost = StreamCost(recognizer.lookahead, len(segments), audio_samples / rate_hz, work_seconds, tokens, peak_bytes())
     print(json.dumps(asdict(cost)))
 
 

@@ -1,9 +1,9 @@
-"""Audio with transcripts, listed in NeMo manifests; hashed by the decoded samples, so that overlap shows despite file names."""
+"""Audio with transcripts, of NeMo manifests; hashed by the decoded samples, so that overlap shows despite file names."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,14 @@ from nemoport.audio import read_audio
 from nemoport.errors import CorpusError, UsageError
 from nemoport.files import digest_json
 from nemoport.spec import ModelSpec
+from nemoport.speech.manifest import Row, read_rows
 
 
 @dataclass(frozen=True)
 class Utterance:
     """One line of a manifest. `sha256` is of the decoded samples (mono, f32, at the model's rate)."""
 
-    id: str  # the manifest's audio_filepath
+    id: str  # the manifest's audio_filepath; of a segment with its times
     path: Path
     text: str
     seconds: float
@@ -27,10 +28,12 @@ class Utterance:
     sample_rate_hz: int
     language: str = ""  # the spoken one: the manifest's `lang`
     prompt_language: str = ""  # the one that a model with a prompt is given: the manifest's `target_lang`, else `language`
+    offset_s: float = 0.0  # where it begins in the file
+    duration_s: float = 0.0  # what is read of the file; 0: to its end
 
     def samples(self) -> np.ndarray:
         """Reads f32 [n], mono, at `sample_rate_hz`. Raises AudioError."""
-        return read_audio(self.path, self.sample_rate_hz)
+        return read_audio(self.path, self.sample_rate_hz, offset_s=self.offset_s, duration_s=self.duration_s)
 
 
 @dataclass(frozen=True)
@@ -55,35 +58,11 @@ def read_corpus(manifest: Path, sample_rate_hz: int) -> Corpus:
     """Reads a manifest: one JSON object a line with audio_filepath (relative to the manifest) and, optionally, text, lang
     and target_lang.
 
-    Raises CorpusError naming all bad lines at once, AudioError for a file that cannot be used.
+    `nemoport/speech/manifest.py` has the conventions, which are NeMo's. Raises CorpusError naming all bad lines at once,
+    AudioError for a file or segment that cannot be used.
     """
-    rows: list[tuple[str, Path, str, str, str]] = []
-    problems = []
-    for number, line in enumerate(_lines(manifest), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            path = manifest.parent / row["audio_filepath"]  # an absolute path stays as it is
-            text, language, prompt_language = texts = [row.get(key) or "" for key in ("text", "lang", "target_lang")]
-            if not all(isinstance(one, str) for one in texts):
-                problems.append(f"line {number}: text, lang or target_lang is not a string")
-            elif not path.is_file():
-                problems.append(f"line {number}: no file {path}")
-            else:
-                "".join(texts).encode()  # raises a ValueError for half a pair of UTF-16, which no file can hold
-                rows.append((row["audio_filepath"], path, text, language, prompt_language))
-        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:  # OSError: a name that no file can have
-            problems.append(f"line {number}: {type(error).__name__}: {error}")
-    if problems or not rows:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise CorpusError(
-            f"The manifest {manifest} cannot be used.",
-            expected='one JSON object a line: {"audio_filepath": ..., "text": ...}, with files that exist',
-            found=shown or "no utterance",
-            todo="mend these lines",
-        )
-    return Corpus(manifest, tuple(_utterance(*row, sample_rate_hz) for row in rows))
+    names: Counter[str] = Counter()
+    return Corpus(manifest, tuple(_utterance(row, sample_rate_hz, names) for row in read_rows(manifest)))
 
 
 def prompts(corpus: Corpus, spec: ModelSpec) -> list[int | None]:
@@ -140,20 +119,22 @@ def check_each_once(evaluation: Corpus) -> None:
         )
 
 
-def _lines(manifest: Path) -> list[str]:
-    try:
-        return manifest.read_text(encoding="utf-8").split("\n")  # a text may have other line ends of Unicode
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(
-            f"The manifest {manifest} cannot be read.",
-            expected="a NeMo manifest (JSON lines)",
-            found=str(error),
-            todo="check CORPUS and CALIBRATION",
-        ) from error
-
-
-def _utterance(name: str, path: Path, text: str, language: str, prompt_language: str, sample_rate_hz: int) -> Utterance:
-    samples = read_audio(path, sample_rate_hz)
+def _utterance(row: Row, sample_rate_hz: int, names: Counter[str]) -> Utterance:
+    """names: how often each name was given, so that rows of one file have names of their own."""
+    samples = read_audio(row.path, sample_rate_hz, offset_s=row.offset_s, duration_s=row.duration_s)
     digest = hashlib.sha256(samples.tobytes()).hexdigest()
     seconds = len(samples) / sample_rate_hz
-    return Utterance(name, path, text, seconds, digest, sample_rate_hz, language, prompt_language or language)
+    name = f"{row.name}, {row.offset_s:.3f}-{row.offset_s + seconds:.3f} s" if row.offset_s else row.name
+    names[name] += 1
+    return Utterance(
+        name if names[name] == 1 else f"{name} ({names[name]})",
+        row.path,
+        row.text,
+        seconds,
+        digest,
+        sample_rate_hz,
+        row.language,
+        row.prompt_language or row.language,
+        row.offset_s,
+        row.duration_s,
+    )

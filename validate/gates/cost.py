@@ -40,11 +40,12 @@ def run(context: Context) -> list[GateResult]:
 
 def measure(context: Context) -> StreamCost:
     """Runs `nemoport.validate.probe` on the first utterances. Raises ArtifactError with the end of its stderr if it fails."""
-    chosen, seconds = [], 0.0
+    chosen: list[str] = []
+    seconds = 0.0
     for utterance in context.corpus.utterances:
         if seconds >= AUDIO_SECONDS:
             break
-        chosen.append(str(utterance.path))
+        chosen += [str(utterance.path), str(utterance.offset_s), str(utterance.duration_s)]
         seconds += utterance.seconds
     command = [sys.executable, "-m", "nemoport.validate.probe", str(context.folder)]
     command += [context.provider, str(context.threads), context.prompt_language, *chosen]
