@@ -22,6 +22,7 @@ from nemoport.spec import ModelSpec
 from nemoport.stream import Stream
 from nemoport.tokens import Spelling, detokenize, read_tokens, split_tags
 from nemoport.transcription import OVERLAP_S, PASS_S, Hypothesis, Recording, transcribe
+from nemoport.utterances import EndRule, Utterances
 from nemoport.words import WordTimes, punctuation_of, segments_of, words_of
 
 
@@ -123,6 +124,13 @@ class Recognizer:
     def word_times(self) -> WordTimes:
         """Returns what puts the tokens of one stream together to words, as they become final."""
         return WordTimes(self._pieces, self._punctuation, self.session.spec)
+
+    def utterances(self, rule: EndRule | None = None, language: str | None = None) -> Utterances:
+        """Returns a live stream that gives its utterances, with words and times, as they end. rule: when one ends, by default
+        EndRule(); language: as of `stream`. Raises UsageError, for an offline model too: `Stream.flush` ends its utterances."""
+        self.session.spec.require_streaming()
+        frame_s = self.session.spec.frame_seconds
+        return Utterances(self.stream(language), self.word_times(), self._pieces, rule or EndRule(), frame_s)
 
     def languages(self, tokens: Iterable[int]) -> tuple[str, ...]:
         """Returns the languages of the tags among the tokens, in order."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from nemoport.session import EncoderState, Session
 class Stream:
     """One live stream, or one recording. `feed` and `finish` return the tokens that became final. Greedy tokens are never
     revised. With a beam `tokens` is the best hypothesis so far: those behind the first `n_final` can change until the end. An
-    offline model emits nothing before `finish`."""
+    offline model emits nothing before `finish` or `flush`."""
 
     def __init__(
         self,
@@ -38,14 +39,27 @@ class Stream:
         search, greedy without; confidence: measure of that in each token. Raises UsageError."""
         spec = session.spec
         self._session = session
-        self._chunker = make_chunker(spec, filterbank, lookahead, flush)
-        self.chunks: list[Chunk] = []  # cut, not yet encoded
+        self._new_chunker = partial(make_chunker, spec, filterbank, lookahead, flush)
+        self._new_decoded = partial(head_of(spec).start, spec.decoding, search, confidence)
         self._prompts = [] if prompt is None else [prompt]
-        self.encoder_state = self._new_state()
-        self._closed = self._finished = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Makes the stream a new one, in the same language, whether it has ended or not."""
         self.restarts = 0  # how often the encoder began anew, because its frames were not finite
-        self.decoded: DecodingState = head_of(spec).start(spec.decoding, search, confidence)
+        self._fed = 0  # samples
+        self._closed = self._finished = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begins an utterance, at the samples that are fed next."""
+        self._start_s = self._fed / self._session.spec.frontend.sample_rate_hz
+        self._chunker = self._new_chunker()
+        self.chunks: list[Chunk] = []  # cut, not yet encoded
+        self.encoder_state = self._new_state()
+        self.decoded: DecodingState = self._new_decoded()
         self._returned = 0  # tokens
+        self._flushed = False
 
     def set_language(self, prompt: int) -> None:
         """Changes the language from the next chunk on. prompt: its slot. Raises UsageError."""
@@ -54,7 +68,7 @@ class Stream:
 
     @property
     def tokens(self) -> list[int]:
-        """Ids of the tokens so far."""
+        """Ids of the tokens so far, since the last `flush` that audio followed."""
         return self.decoded.tokens
 
     @property
@@ -81,7 +95,14 @@ class Stream:
         middle. Its right context and the model's own habit put it before or behind the spoken sound. The last frame of an
         utterance may be up to one frame past its end.
         """
-        return [frame * self._session.spec.frame_seconds for frame in self.decoded.token_frames]
+        return list(self.timed().seconds)
+
+    @property
+    def pause_seconds(self) -> float:
+        """Seconds of encoded audio since the end of the last token, or since the start of the utterance where there is none."""
+        frames, durations = self.decoded.token_frames, self.decoded.token_durations
+        end = frames[-1] + max(durations[-1], 1) if frames else 0
+        return max(self.decoded.frame - end, 0) * self._session.spec.frame_seconds
 
     def timed(self, start: int = 0, stop: int | None = None) -> Timed:
         """Returns the tokens from `start` to `stop`, which is not included, by default all, with their times and confidence."""
@@ -89,7 +110,7 @@ class Stream:
         decoded = self.decoded
         return Timed(
             tuple(decoded.tokens[part]),
-            tuple(frame * frame_s for frame in decoded.token_frames[part]),
+            tuple(self._start_s + frame * frame_s for frame in decoded.token_frames[part]),
             tuple(frames * frame_s for frames in decoded.token_durations[part]),
             tuple(decoded.token_confidences[part]),
         )
@@ -98,13 +119,17 @@ class Stream:
         """Takes samples, f32 [n], mono, at the model's rate, and cuts chunks without running them; see `advance`. Raises
         AudioError, and UsageError for a stream that has ended."""
         _check_open(self._closed)
+        if self._flushed:
+            self._begin()
         self.chunks += self._chunker.feed(samples)
+        self._fed += len(samples)
 
     def close(self) -> None:
         """Ends the audio: cuts the last chunks without running them. Raises UsageError for a stream that has ended."""
         _check_open(self._closed)
         self._closed = True
-        self.chunks += self._chunker.finish()
+        if not self._flushed:
+            self.chunks += self._chunker.finish()
 
     def feed(self, samples: np.ndarray) -> list[int]:
         """Takes samples, f32 [n], mono, at the model's rate, runs the chunks that they complete and returns the ids of the tokens
@@ -112,6 +137,20 @@ class Stream:
         self.push(samples)
         self._run()
         return self._new(self.n_final)
+
+    def flush(self) -> list[int]:
+        """Ends an utterance, not the stream: transcribes what was fed to its end and returns the ids of the remaining tokens.
+
+        Audio that follows begins an utterance of its own, without the context of what was before; times go on. `tokens` and
+        `timed` have the flushed utterance until then. An offline model transcribes each utterance here. Raises UsageError for a
+        stream that has ended.
+        """
+        _check_open(self._closed)
+        if not self._flushed:
+            self.chunks += self._chunker.finish()
+            self._run()
+            self._flushed = True
+        return self._new(len(self.tokens))
 
     def finish(self) -> list[int]:
         """Ends the audio, runs the last chunks and returns the ids of the remaining tokens. Raises UsageError for a stream that

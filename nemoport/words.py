@@ -70,6 +70,11 @@ class WordTimes:
         self._last_end = 0.0  # of the token before
         self._word: Word | None = None  # not complete
 
+    @property
+    def incomplete(self) -> str:
+        """Text of the last word, which may go on."""
+        return self._text(self._word.text) if self._word else ""
+
     def feed(self, timed: Timed) -> list[Word]:
         """Takes the next tokens and returns the words that they complete: the last one waits for a token behind it."""
         return list(self._feed(timed))

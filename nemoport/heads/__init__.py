@@ -27,7 +27,7 @@ class DecodingState(Protocol):
 
     token_frames: encoder frame on which each token was emitted; token_durations: in encoder frames, 0 where the head has none;
     token_confidences: from 0 to 1, by a measure of nemoport/confidence.py;
-    n_final: number of tokens that audio to come cannot change.
+    n_final: number of tokens that audio to come cannot change; frame: encoder frames decoded so far.
     """
 
     @property
@@ -44,6 +44,9 @@ class DecodingState(Protocol):
 
     @property
     def n_final(self) -> int: ...
+
+    @property
+    def frame(self) -> int: ...
 
     @staticmethod
     def decode(session: Session, frames: np.ndarray, lengths: np.ndarray, states: list[Any]) -> None:
