@@ -7,7 +7,6 @@ its text alone.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,12 +14,11 @@ from functools import lru_cache
 import numpy as np
 
 from nemoport.errors import UsageError
-from nemoport.tokens import BYTE_PIECE, UNKNOWN, WORD_START
+from nemoport.tokens import BYTE_PIECE, WORD_START, is_special
 
 Match = tuple[int, ...]  # nodes of the prefix tree that the end of the text so far matches
 DEFAULT_BOOST = 1.5  # log score a token
 MOST_BOOST = 1000.0
-_SPECIAL_PIECE = re.compile(r"\s*<.+>|\[.+\]")
 _GAINS_KEPT = 256  # states whose boosts of all tokens are kept: 26 MB at 13087 tokens
 
 
@@ -140,7 +138,7 @@ def _spelled(piece: str) -> bytes:
     that no phrase has."""
     if byte := BYTE_PIECE.fullmatch(piece):
         return bytes([int(byte[1], 16)])
-    if piece == UNKNOWN or _SPECIAL_PIECE.fullmatch(piece.lstrip(WORD_START)):
+    if is_special(piece):
         return b"\0"
     return piece.replace(WORD_START, " ").lower().encode()
 

@@ -20,6 +20,7 @@ from nemoport.runtimes import open_session
 from nemoport.session import Session
 from nemoport.spec import ModelSpec
 from nemoport.stream import Stream
+from nemoport.token_mask import allowed_tokens, kept_pieces, restricted
 from nemoport.tokens import Spelling, detokenize, read_tokens, split_tags
 from nemoport.transcription import OVERLAP_S, PASS_S, Hypothesis, Recording, transcribe
 from nemoport.utterances import EndRule, Utterances
@@ -64,6 +65,8 @@ class Recognizer:
         hotwords: Sequence[str] = (),
         hotword_boost: float | None = None,
         confidence: str = DEFAULT_MEASURE,
+        scripts: Sequence[str] = (),
+        token_mask: Path | str | None = None,
         built_here: bool = False,
     ) -> Recognizer:
         """Opens a variant of a build or package.
@@ -76,20 +79,22 @@ class Recognizer:
         dictionary, such as de-DE or auto; required for a model with a prompt, refused for any other. beam: paths of the search
         (nemoport/beam.py), 1 for greedy. hotwords: phrases that the search favours, for a beam of 2 or more. hotword_boost: what
         each token of a hotword adds to the log score, by default 1.5. confidence: the measure of it, by its name in
-        nemoport.confidence.MEASURES. built_here: this machine built the variant, so that files
-        which can hold code (Runtime.holds_code) are opened.
+        nemoport.confidence.MEASURES. scripts: names of Unicode scripts, as Latin, whose letters alone may be emitted; token_mask:
+        a file of the lines of tokens.txt that may be (nemoport/token_mask.py). built_here: this machine built the variant, so
+        that files which can hold code (Runtime.holds_code) are opened.
 
-        Raises ArtifactError for a damaged folder, UsageError for a lookahead, provider, language or measure that does not exist,
-        and for a beam or hotwords that cannot be used.
+        Raises ArtifactError for a damaged folder, UsageError for a lookahead, provider, language, measure or script that does not
+        exist, and for a beam, hotwords or a mask that cannot be used.
         """
         if threads < 0:
             raise UsageError("Threads cannot be less than none.", expected="0 or more", found=str(threads), todo="leave it out")
         artifact = Artifact.open(folder)
         lookahead = _lookahead(artifact, lookahead)
         pieces = read_tokens(artifact.shared / "tokens.txt")
-        search = _search(pieces, beam, hotwords, hotword_boost)
+        allowed = allowed_tokens(pieces, scripts, token_mask)
+        search = _search(kept_pieces(pieces, allowed), beam, hotwords, hotword_boost)
         return Recognizer(
-            open_session(artifact, provider, threads, built_here=built_here),
+            restricted(open_session(artifact, provider, threads, built_here=built_here), allowed),
             artifact.filterbank(),
             pieces,
             lookahead,

@@ -15,6 +15,7 @@ UNKNOWN = "<unk>"
 LONGEST_PIECE = 256  # characters
 MOST_BYTES = 64 << 20  # of tokens.txt
 BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_SPECIAL_PIECE = re.compile(r"\s*<.+>|\[.+\]")
 _BEFORE_TAG = re.compile(r"\s*(<[A-Za-z-]{0,5})?$")  # the end of a text that a tag may follow or complete
 LANGUAGE_TAG = re.compile(r"\s*<([a-z]{2}-[A-Z]{2})>")  # what NeMo's RNNTDecoding.strip_lang_tags removes
 
@@ -48,6 +49,11 @@ def read_tokens(path: Path) -> list[str]:
 def is_piece(piece: object) -> bool:
     """Whether a value is a text that tokens.txt and a terminal can hold: short, and without control characters."""
     return isinstance(piece, str) and 0 < len(piece) <= LONGEST_PIECE and not has_controls(piece)
+
+
+def is_special(piece: str) -> bool:
+    """Whether a piece is not text but a sign of its own: <unk>, [UNK], a language tag, a byte piece."""
+    return bool(_SPECIAL_PIECE.fullmatch(piece.lstrip(WORD_START)))
 
 
 def detokenize(pieces: Sequence[str], ids: Sequence[int]) -> str:

@@ -42,6 +42,8 @@ def run(options: argparse.Namespace) -> int | None:
         beam=options.beam,
         hotwords=options.hotword,
         hotword_boost=options.hotword_boost,
+        scripts=options.script,
+        token_mask=options.tokens,
         confidence=options.confidence,
     )
     if options.audio == [LIVE]:
@@ -154,6 +156,8 @@ COMMAND = Command(
         option("--beam", type=int, default=1, metavar="N", help="paths of a beam search; 1: greedy"),
         option("--hotword", action="append", default=[], metavar="PHRASE", help="to be expected; repeat for several"),
         option("--hotword-boost", type=float, metavar="X", help="log score of each of its tokens; default: 1.5"),
+        option("--script", action="append", default=[], metavar="NAME", help="letters to emit, as Latin; repeat for several"),
+        option("--tokens", type=Path, metavar="FILE", help="the lines of tokens.txt that may be emitted"),
         option("--format", choices=(TEXT, "json", *TIMED_TEXT), default=TEXT, help="subtitles are srt and vtt; tsv is a table"),
         option("--json", action="store_true", help="--format json: an object a line, with words, tokens, times and confidence"),
         option("--output", type=Path, metavar="FOLDER", help="write a file for each recording there, in place of printing"),
