@@ -9,7 +9,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -82,14 +81,13 @@ def _listed(pieces: Sequence[str], mask: Path) -> np.ndarray:
 
 
 class MaskedSession:
-    """A session whose decoder scores the allowed tokens only. All else is the session's own."""
+    """A session whose decoder scores the allowed tokens only."""
 
     def __init__(self, session: Session, allowed: np.ndarray):
         """allowed: bool [V]."""
         self._session, self._forbidden = session, np.flatnonzero(~allowed)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
+        self.spec, self.initial_state, self.encode = session.spec, session.initial_state, session.encode
+        self.stack, self.unstack = session.stack, session.unstack
 
     def step(
         self, frames: np.ndarray, tokens: np.ndarray, state: tuple[np.ndarray, np.ndarray]

@@ -65,6 +65,7 @@ def test_a_mask_has_lines_of_the_vocabulary(tmp_path):
 class Fixed:
     """Scores of two tokens, blank and two durations."""
 
+    spec = initial_state = encode = stack = unstack = None
     scores = np.array([[[3.0, 2.0, 1.0, 9.0, 8.0]]], np.float32)
 
     def step(self, frames, tokens, state):
