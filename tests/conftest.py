@@ -1,5 +1,6 @@
 """What the tests of the pipeline share: the committed checkpoint, a little of its evaluation speech, its fp32 build."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -31,20 +32,27 @@ def eval_corpus(reference_checkpoint):
 
 
 @pytest.fixture(scope="session")
-def build(reference_checkpoint, tmp_path_factory):
-    """A build folder with the fp32 variant. Tests must not change it: copy it."""
-    pytest.importorskip("torch")
-    from nemoport.export.build import export_checkpoint
-
-    folder = tmp_path_factory.mktemp("build")
-    export_checkpoint(reference_checkpoint, folder)
-    return folder
+def shared_folder(tmp_path_factory):
+    """A folder that all processes of a test run share, for what takes long to make; NEMOPORT_TESTS names one that stays."""
+    base = tmp_path_factory.getbasetemp()
+    return Path(os.environ.get("NEMOPORT_TESTS") or (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)) / "shared"
 
 
 @pytest.fixture(scope="session")
-def oracle(reference_checkpoint, eval_corpus, tmp_path_factory):
+def build(reference_checkpoint, shared_folder):
+    """A build folder with the fp32 variant. Tests must not change it: copy it."""
+    pytest.importorskip("torch")
+    from nemoport.export.build import export_checkpoint
+    from nemoport.files import folder_once
+
+    folder_once(shared_folder / "build", lambda folder: export_checkpoint(reference_checkpoint, folder))
+    return shared_folder / "build"
+
+
+@pytest.fixture(scope="session")
+def oracle(reference_checkpoint, eval_corpus, shared_folder):
     """NeMo's runs on `eval_corpus`, at every lookahead."""
     pytest.importorskip("nemo")
     from nemoport.validate.oracle import record_oracle
 
-    return record_oracle(reference_checkpoint, eval_corpus, tmp_path_factory.mktemp("oracle"))
+    return record_oracle(reference_checkpoint, eval_corpus, shared_folder)

@@ -59,7 +59,7 @@ def test_a_variant_of_another_target_passes_the_target_on(read):
 def test_only_what_differs_needs_a_reason(read, table, reason):
     text = FP32 + FP16 + f"[fp16.wer]\n{table}\n[int8]\nlike = 'fp16'\n"
     if reason is None:
-        with pytest.raises(ArtifactError, match=r"none in \[fp16.wer\]\n"):
+        with pytest.raises(ArtifactError, match=r"gates.toml states limits(?s:.*)none in \[fp16.wer\]\n"):
             read(text)
     else:
         assert {name: one.gates["wer"].reason for name, one in read(text).items()}["int8"] == reason
@@ -71,7 +71,7 @@ def test_only_what_differs_needs_a_reason(read, table, reason):
         (FP32 + '[fp16]\nlike = "fp23"\n', "fp16 -> fp23"),
         (FP32 + '[fp16]\nlike = "kv-fp32"\n', "fp16 -> kv-fp32"),
         (FP32 + '[fp16]\nlike = "fp16"\n', "fp16 -> fp16"),
-        (FP32 + '[a]\nlike = "b"\n[b]\nlike = "c"\n[c]\nlike = "b"\n', "a -> b -> c -> b"),
+        (FP32 + '[a]\nlike = "b"\n[b]\nlike = "c"\n[c]\nlike = "b"\n', "a -> b -> c -> b\n"),
         (FP32 + FP16 + "stream = 1\n", r"unknown key stream in \[fp16\]"),
         (FP32 + FP16 + "[fp16.wre]\nmax_empty = 0\n", r"unknown key wre in \[fp16\]"),
         (FP32 + FP16 + "streams = '8'\n", r"streams = '8' in \[fp16\]"),
@@ -80,11 +80,37 @@ def test_only_what_differs_needs_a_reason(read, table, reason):
         (FP32 + FP16 + "[fp16.wer]\nreason = 1\n", r"reason = 1 in \[fp16.wer\]"),
         ("streams = 8\n" + FP32, "streams outside of a table"),
         ("[fp32]\nstreams = 8\n", r"no required in \[fp32\]"),
+        (FP32 + FP16 + "[fp16.wre]\n[fp16.tokesn]\n", r"unknown key wre in \[fp16\]; unknown key tokesn in \[fp16\]"),
+        (FP32 + "[fp32.batch]\n", r"none in \[fp32.batch\]\n"),
+        (FP32 + "max_lost = 1.000001e15\n", r"max_lost = 1000001000000000.0 in \[fp32.wer\]"),
+        (FP32 + "max_lost = -1.000001e15\n", r"max_lost = -1000001000000000.0 in"),
+        (FP32 + "max_lost = 1_000_000_000_000_001\n", r"max_lost = 1000000000000001 in"),
+        (FP32 + "max_lost = nan\n", r"max_lost = nan in"),
     ],
 )
 def test_what_the_file_may_not_state(read, text, message):
-    with pytest.raises(ArtifactError, match=message):
+    """The error names the file, too."""
+    with pytest.raises(ArtifactError, match=rf"gates.toml (states|names)(?s:.*){message}"):
         read(text)
+
+
+def test_the_largest_file_and_figure(read):
+    """Both sides of the bounds: figures, tables, links of `like`."""
+    assert read(FP32 + "max_lost = 1e15\n")["fp32"].get("wer", "max_lost") == 1e15
+    tables = "".join(f'[a{i}]\nlike = "fp32"\n' for i in range(999))
+    assert len(read(FP32 + tables)) == 2 * 1000
+    with pytest.raises(ArtifactError, match="1001 tables, more than 1000"):
+        read(FP32 + tables + FP16)
+    links = "".join(f'[a{i}]\nlike = "a{i - 1}"\n' for i in range(1, 20))
+    assert "a19" in read(FP32 + '[a0]\nlike = "fp32"\n' + links)
+    with pytest.raises(ArtifactError, match="a20 -> a19"):
+        read(FP32 + '[a0]\nlike = "fp32"\n' + links + '[a20]\nlike = "a19"\n')
+
+
+def test_the_digest_is_of_the_file(tmp_path):
+    path = tmp_path / "gates.toml"
+    path.write_text("")
+    assert limits.limits_digest(path) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # of nothing
 
 
 def test_a_single_limit_is_overridden_in_a_copy():
