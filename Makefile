@@ -42,7 +42,7 @@ PARALLEL    := -n 2 --dist loadfile
 test test-all: export OMP_NUM_THREADS = 1
 
 .PHONY: help setup setup-litert demo oracle export fp16 sensitivity validate package verify publish test test-all lint bench \
-        lock licences audit accuracy reference fuzz clean
+        lock licences audit accuracy reference fuzz mutants clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -110,6 +110,12 @@ test-all: setup ## and the slow ones
 
 fuzz: setup ## a million mutated inputs through every parser (minutes on two free cores); see tests/fuzz/
 	cd tests && "$(CURDIR)/$(BIN)/python" -m fuzz
+
+# Mutants of each module, or all of one: MODULE=nemoport/decode.
+PER_MODULE  ?= 30
+MODULE      ?=
+mutants: setup ## small faults planted in copies of the code, which the tests nearest to them must find (hours); see docs/tests.md
+	cd tests && "$(CURDIR)/$(BIN)/python" -m mutants $(if $(MODULE),$(addprefix --module ,$(MODULE)),--per-module $(PER_MODULE))
 
 lint: setup ## ruff check and format, types (pyright), layers (import-linter)
 	$(BIN)/ruff check .

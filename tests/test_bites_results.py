@@ -44,7 +44,8 @@ def test_results_are_read_as_they_were_written(tmp_path):
 WRONG = {
     "gate": [None, 1], "variant": [None], "sha256": [None], "status": ["passed", "", None, "xpass", "pass "], "case": [None, 1],
     "measured": ["1", True], "limit": ["1"], "unit": [None], "n": [-1, 1.5, "1", None, 10**12 + 1],
-    "interval": [[1.0], [1.0, "2"], 1], "evidence": [None], "limits_sha256": [None], "oracle_digest": [None], "judge_digest": [None], "other": [1],
+    "interval": [[1.0], [1.0, "2"], 1], "evidence": [None],
+    "limits_sha256": [None], "oracle_digest": [None], "judge_digest": [None], "other": [1],
 }  # fmt: skip
 
 

@@ -1,0 +1,142 @@
+"""Runs mutants of the modules in nearest.py and writes build/mutants/report.md and survivors.diff: `make mutants`.
+
+Exit code 1: a mutant survives that survivors.toml does not list, of a module whose mutants all have to be killed, or the score
+over all modules is below 85 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import sys
+import time
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mutants import run
+from mutants.mutate import Mutants
+from mutants.nearest import DECISIVE, NEAREST, TORCH
+
+LISTED = Path(__file__).with_name("survivors.toml")
+RESULTS = run.WORK / "results.jsonl"
+LEAST_SCORE = 0.85
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one mutant. source, tests: digests; number: among the module's mutants."""
+
+    module: str
+    source: str
+    tests: str
+    number: int
+    status: str
+    scope: str
+    was: str
+    now: str
+    diff: str
+
+
+def main() -> int:
+    options = argparse.ArgumentParser("mutants", description=__doc__)
+    options.add_argument("--per-module", type=int, default=30, help="mutants of each module, drawn by the seed; 0: all")
+    options.add_argument("--module", action="append", choices=list(NEAREST), help="all of its mutants; repeat for several")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--minutes", type=float, default=float("inf"), help="a portion; what it has judged is not judged again")
+    options.add_argument("--survivors", action="store_true", help="only what survived, anew: where tests were only added")
+    options.add_argument("--report", action="store_true", help="write the report of what was judged, and judge nothing")
+    chosen = options.parse_args()
+    modules = chosen.module or list(NEAREST)
+    known = {(r.module, r.number): r for r in map(_parsed, RESULTS.read_text().splitlines())} if RESULTS.is_file() else {}
+    run.prepare(torch=any(module in TORCH for module in modules) and not chosen.report)
+    end, results = time.monotonic() + 60 * chosen.minutes, []
+    for module in modules:
+        source = run.place(module).read_text()
+        mutants = Mutants(source, f"{module}.py")
+        count = len(mutants) if chosen.module or not chosen.per_module else min(chosen.per_module, len(mutants))
+        numbers = sorted(random.Random(f"{chosen.seed} {module}").sample(range(len(mutants)), count))
+        digests = {"source": _digest([run.place(module)]), "tests": _digest(_files(NEAREST[module]))}
+        found, timeout_s = {}, 0.0
+        for number in numbers:
+            old = known.get((module, number))
+            if old and old.source != digests["source"]:
+                old = None
+            elif old and old.tests != digests["tests"] and not chosen.report:
+                old = old if chosen.survivors and old.status != run.SURVIVED else None
+            elif old and chosen.survivors and old.status == run.SURVIVED and not chosen.report:
+                old = None
+            if old is None and (chosen.report or time.monotonic() > end):
+                continue
+            if old is None:
+                timeout_s = timeout_s or _timeout_of(module)
+                mutant = mutants[number]
+                with run.mutated(module, mutant.code):
+                    status, _ = run.run_tests(NEAREST[module], timeout_s)
+                old = Result(module, **digests, number=number, status=status, scope=mutant.scope, was=mutant.was, now=mutant.now,
+                             diff=mutant.diff)  # fmt: skip
+                with RESULTS.open("a") as file:
+                    file.write(json.dumps(asdict(old)) + "\n")
+            found[number] = old
+        results.append((module, len(mutants), list(found.values())))
+        print(_row(*results[-1]), flush=True)
+    return _report(results)
+
+
+def _timeout_of(module: str) -> float:
+    """Runs the tests on the module as it is, which must pass."""
+    status, _ = run.run_tests(NEAREST[module], 600, cached=True)
+    status, seconds = run.run_tests(NEAREST[module], 600) if status == run.SURVIVED else (status, 0.0)
+    if status != run.SURVIVED:
+        sys.exit(f"the tests nearest to {module} do not pass without a mutant: {status}, see {run.WORK / 'last.log'}")
+    return 10 + 4 * seconds
+
+
+def _report(results: list[tuple[str, int, list[Result]]]) -> int:
+    survived = [r for _, _, found in results for r in found if r.status == run.SURVIVED and not _is_listed(r)]
+    head = "| module | mutants | judged | killed | timed out | survived | listed | score |\n|---|---|---|---|---|---|---|---|"
+    every = ("all", sum(count for _, count, _ in results), [r for _, _, found in results for r in found])
+    text = "\n".join([head, *(_row(*one) for one in results), _row(*every)])
+    (run.WORK / "report.md").write_text(text + "\n")
+    blocks = [f"# {r.module} {r.number}, {r.scope}\n{r.diff}\n" for r in survived]
+    (run.WORK / "survivors.diff").write_text("\n".join(blocks))
+    print(f"\n{text}\n\nReport: {run.WORK / 'report.md'}; {len(survived)} survivors: {run.WORK / 'survivors.diff'}")
+    return int(_score(every[2]) < LEAST_SCORE or any(r.module in DECISIVE for r in survived))
+
+
+def _row(module: str, count: int, found: list[Result]) -> str:
+    killed, timed_out, survived = (sum(r.status == s for r in found) for s in (run.KILLED, run.TIMED_OUT, run.SURVIVED))
+    listed = sum(r.status == run.SURVIVED and _is_listed(r) for r in found)
+    cells = (module, count, len(found), killed, timed_out, survived, listed, f"{_score(found):.1%}")
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _score(found: list[Result]) -> float:
+    """Share of the mutants that were killed or timed out, without those that survivors.toml lists; 1 of none."""
+    counted = [r for r in found if r.status != run.SURVIVED or not _is_listed(r)]
+    return sum(r.status != run.SURVIVED for r in counted) / len(counted) if counted else 1.0
+
+
+def _is_listed(result: Result) -> bool:
+    return (result.module, result.scope, result.was, result.now) in _LISTED
+
+
+def _files(tests: tuple[str, ...]) -> list[Path]:
+    return [run.ROOT / name.partition("::")[0] for name in tests if name.startswith("tests/")]
+
+
+def _digest(paths: list[Path]) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+
+
+def _parsed(line: str) -> Result:
+    return Result(**json.loads(line))
+
+
+_RAW = tomllib.loads(LISTED.read_text()).get("survivor", []) if LISTED.is_file() else []
+_LISTED = {(one["module"], one["scope"], one["was"], one["now"]): one["reason"] for one in _RAW}
+
+if __name__ == "__main__":
+    sys.exit(main())

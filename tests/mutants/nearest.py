@@ -1,0 +1,74 @@
+"""The modules that are mutated, and the tests nearest to each: pytest's arguments, the quickest first. What the tests of a row
+take decides how long a mutant takes, so that tests in which NeMo runs are left out."""
+
+from __future__ import annotations
+
+BUILT = "tests/test_bites_results.py"
+GATES = "tests/test_bites_gates.py"
+LAWS = "tests/test_properties.py"
+RECIPES = "tests/test_bites_recipes.py"
+REUSE = "tests/test_bites_reuse.py"
+RUNTIME = "tests/test_bites_runtime.py"
+STREAM = ("tests/test_stream.py", "tests/test_utterances.py")
+NO_NEMO = ("-k", "not nemos and not processes_that_want")
+
+
+def _gate(name: str) -> tuple[str, ...]:
+    return (GATES, "-k", f"{name} or of_gates_toml")
+
+
+DECISIVE: dict[str, tuple[str, ...]] = {
+    "validate/limits": ("tests/test_limits.py", "tests/test_score.py", GATES, "-k", "test_limits or test_score or is_compared"),
+    "validate/gate_result": (BUILT, "tests/test_score.py", REUSE, "-k", "test_bites_results or test_score or packaged"),
+    "validate/result_store": (BUILT, "tests/test_score.py", REUSE, "-k", "test_bites_results or test_score or packaged"),
+    "validate/stamps": (BUILT, REUSE, "-k", "test_bites_results or packaged or judge"),
+    "validate/score": (LAWS, "tests/test_score.py", GATES, "-k", "jiwer or scipys or test_score or interval or wer"),
+    "nemoport/speech/corpus": (REUSE, "tests/test_manifest.py", "tests/test_dataset.py", "-k", "not judge and not packaged"),
+    "calibration/audio": (REUSE, "-k", "calibrate or silent"),
+    "validate/gates/__init__": (GATES, "-k", "batch"),
+    "validate/gates/batch": _gate("batch"),
+    "validate/gates/boundary": _gate("boundary"),
+    "validate/gates/conditions": _gate("conditions"),
+    "validate/gates/contract": _gate("contract"),
+    "validate/gates/cost": _gate("cost"),
+    "validate/gates/longform": _gate("longform"),
+    "validate/gates/numeric": _gate("numeric"),
+    "validate/gates/structure": _gate("structure"),
+    "validate/gates/tokens": _gate("tokens"),
+    "validate/gates/wer": _gate("wer"),
+}
+NEAREST = DECISIVE | {
+    "nemoport/decode": (LAWS, *STREAM, *NO_NEMO),
+    "nemoport/stream": (LAWS, *STREAM, *NO_NEMO),
+    "nemoport/chunker": (LAWS, RUNTIME, *STREAM, *NO_NEMO),
+    "nemoport/beam": (RUNTIME, "tests/test_beam.py", *NO_NEMO),
+    "nemoport/beam_hypotheses": (RUNTIME, "tests/test_beam.py", *NO_NEMO),
+    "nemoport/hotwords": (RUNTIME, "tests/test_hotwords.py"),
+    "nemoport/long_audio": (LAWS, RUNTIME, "tests/test_long_audio.py"),
+    "nemoport/tokens": ("tests/test_spelling.py",),
+    "nemoport/frontend": (LAWS, RUNTIME, "tests/test_frontend.py", *NO_NEMO),
+    "nemoport/caches": (LAWS, RUNTIME),
+    "nemoport/caches_kv": (LAWS, RUNTIME),
+    "nemoport/recognizer": ("tests/test_stream.py", "tests/test_transcribe.py", *NO_NEMO),
+    "nemoport/transcription": (RUNTIME, "tests/test_stream.py", "tests/test_transcribe.py", *NO_NEMO),
+    "nemoport/interface": ("tests/test_artifact.py", RECIPES, *NO_NEMO),
+    "nemoport/artifact": ("tests/test_artifact.py", REUSE, "-k", "test_artifact and not processes_that_want or manifest"),
+    "nemoport/config": ("tests/test_artifact.py", "tests/test_untrusted_package.py", *NO_NEMO),
+    "nemoport/schema": ("tests/test_artifact.py", "tests/test_schemas.py", "tests/test_untrusted_package.py", *NO_NEMO),
+    "package/verify": ("tests/test_package.py", "tests/test_untrusted_package.py"),
+    "validate/runs": (GATES,),
+    "nemoport/speech/dataset": ("tests/test_dataset.py",),
+    "calibration/cache": (REUSE, "-k", "calibrated"),
+    "calibration/ranges": (RECIPES,),
+    "calibration/stream": (RECIPES, REUSE, "-k", "test_bites_recipes or calibrated"),
+    "quantize/blocks": (RECIPES, "tests/test_weight_only.py"),
+    "quantize/error_feedback": (RECIPES, "tests/test_weight_only.py"),
+    "quantize/overflow": (RECIPES,),
+    "quantize/smoothing": (RECIPES,),
+    "quantize/row_ranges": (RECIPES,),
+    "quantize/synthetic_rows": (RECIPES,),
+    "package/layouts/sherpa_onnx": (RECIPES, "tests/test_layouts.py"),
+    "package/layouts/onnx_asr": (RECIPES, "tests/test_layouts.py"),
+    "package/layouts/native": (RECIPES, "tests/test_layouts.py", "tests/test_package.py"),
+}
+TORCH = {"nemoport/beam", "nemoport/beam_hypotheses"}  # those whose tests import torch, which forks then share
