@@ -7,17 +7,21 @@ model whose only duration is 0.
 
 One thing differs from NeMo: its search for TDT counts a path twice, once by the prefix search and again by the expansion;
 its search for RNNT counts it once, as here.
+
+In a live stream the paths would differ for minutes: in silence no path becomes likelier than another, so that none is dropped.
+`BeamSearch.final_enc_frames` bounds that: what the best path said that long ago is final, and a path that said something else is
+dropped.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nemoport.beam_hypotheses import BeamHypothesis, expansions, merged, with_prefixes
+from nemoport.beam_hypotheses import BeamHypothesis, Prediction, common, expansions, merged, with_prefixes
 from nemoport.confidence import DEFAULT_CONFIDENCE, Confidence, log_softmax
 from nemoport.decode import score
 from nemoport.errors import UsageError
@@ -25,7 +29,6 @@ from nemoport.hotwords import Hotwords
 from nemoport.session import Session
 from nemoport.spec import DecodingSpec
 
-LstmState = tuple[np.ndarray, np.ndarray]  # of the prediction network: two f32 [layers, pred_hidden]
 AHEAD_FRAMES = 4  # joined with a prefix in one call: most new prefixes are dropped soon, so fewer than greedy's
 
 WIDEST = 10_000  # the work of a frame grows with the square of the width
@@ -39,7 +42,8 @@ class BeamSearch:
     greedy's max_symbols_per_frame; a path is extended in at most width + beta ways (`maes_expansion_beta`), each at most gamma
     below the likeliest in log probability (`maes_expansion_gamma`). prefixes: the probability of the path that is one token
     shorter is added to a path (`maes_prefix_alpha` 1; False is its 0). normalize: the best path is the best by score per token,
-    with the start as one (`score_norm`). Raises UsageError for a value out of bounds.
+    with the start as one (`score_norm`). final_enc_frames: encoder frames after which the text of the best path is final, None
+    for what all paths have in common only, which has no bound. Raises UsageError for a value out of bounds.
     """
 
     width: int
@@ -49,35 +53,19 @@ class BeamSearch:
     prefixes: bool = True
     normalize: bool = True
     hotwords: Hotwords | None = None
+    final_enc_frames: int | None = None
 
     def __post_init__(self):
-        for name, least, most in (("width", 1, WIDEST), ("steps", 1, WIDEST), ("beta", 0, WIDEST), ("gamma", 0, math.inf)):
+        bounds = {"width": (1, WIDEST), "steps": (1, WIDEST), "beta": (0, WIDEST), "gamma": (0, math.inf)}
+        for name, (least, most) in (bounds | {"final_enc_frames": (0, math.inf)}).items():
             value = getattr(self, name)
-            if not least <= value <= most:
+            if value is not None and not least <= value <= most:
                 what = f"A beam search cannot have {name} {value}."
                 todo = "choose 4, or 1 for greedy decoding" if name == "width" else "leave it out for the default"
                 raise UsageError(what, expected=f"{least} or more, at most {most:g}", found=str(value), todo=todo)
 
 
-@dataclass
-class _Prediction:
-    """Scores of the tokens that may follow a prefix, on some frames.
-
-    token: the prefix's last; before, after: the state before and after it. `after` and `scores` are set by the first run.
-    """
-
-    token: int
-    before: LstmState
-    after: LstmState = field(init=False, repr=False)
-    first: int = 0  # the frame of scores[0]
-    scores: np.ndarray | tuple = ()  # f32 [n, n_scores]
-
-    def covers(self, frame: int) -> bool:
-        """Whether the frame is scored."""
-        return self.first <= frame < self.first + len(self.scores)
-
-
-Requests = list[tuple[_Prediction, int]]  # predictions to run, each with the frame to run it from
+Requests = list[tuple[Prediction, int]]  # predictions to run, each with the frame to run it from
 # Steps of a search: they yield requests, and continue when these have run.
 SearchSteps = Generator[Requests, None, list[BeamHypothesis]]
 ScoreSteps = Generator[Requests, None, tuple[np.ndarray, np.ndarray]]
@@ -91,7 +79,7 @@ class Beam:
     search: BeamSearch
     spec: DecodingSpec
     paths: list[BeamHypothesis]  # best first
-    predictions: dict[tuple[int, ...], _Prediction]  # by the tokens of a path
+    predictions: dict[tuple[int, ...], Prediction]  # by the tokens of a path
     frame: int = 0  # encoder frames decoded so far: the time base of token times
     # Tokens, frames, durations and confidences that all paths begin with.
     shared: tuple[list, list, list, list] = field(default_factory=lambda: ([], [], [], []))
@@ -102,7 +90,7 @@ class Beam:
         """Returns the state of a new stream. confidence: measure of that in its tokens."""
         zeros = np.zeros((spec.pred_layers, spec.pred_hidden), np.float32)
         match = search.hotwords.start if search.hotwords else ()
-        first = _Prediction(spec.blank_id, (zeros, zeros))  # blank is the first target, as greedy's
+        first = Prediction(spec.blank_id, (zeros, zeros))  # blank is the first target, as greedy's
         path = BeamHypothesis((), (), (), (), 0.0, 0, match)
         return Beam(search, spec, [path], {(): first}, confidence=confidence)
 
@@ -114,7 +102,7 @@ class Beam:
     @property
     def n_final(self) -> int:
         """Number of tokens that audio to come cannot change."""
-        return len(self.shared[0]) + _common([path.tokens for path in self.paths])
+        return len(self.shared[0]) + common([path.tokens for path in self.paths])
 
     @property
     def tokens(self) -> list[int]:
@@ -153,7 +141,7 @@ class Beam:
             if paths := [path for path in self.paths if path.at == frame]:
                 later = [path for path in self.paths if path.at > frame]
                 self.paths = merged(later + (yield from self._expand(frame, paths)))[: self.search.width]
-                self._share()
+            self._share(frame)
         self.frame += n_frames
         return self.paths
 
@@ -182,7 +170,7 @@ class Beam:
                         grown.append(path.extend(token, duration, self.confidence.of(row, token), score, match))
             for path in grown:
                 after = self.predictions[path.tokens[:-1]].after
-                self.predictions.setdefault(path.tokens, _Prediction(path.tokens[-1], after))
+                self.predictions.setdefault(path.tokens, Prediction(path.tokens[-1], after))
             left += [path for path in grown if path.at > frame]
             paths = [path for path in grown if path.at == frame]
             paths = merged(paths) if step < self.search.steps - 1 else paths
@@ -210,22 +198,24 @@ class Beam:
         durations = log_softmax(rows[:, self.spec.blank_id + 1 :]) if self.spec.durations else np.zeros((len(rows), 1))
         return log_softmax(rows[:, : self.spec.blank_id + 1]), durations
 
-    def _share(self) -> None:
-        """Moves the tokens that all paths begin with, at equal times, to `shared`, so that paths stay short in a long stream, and
-        removes the predictions of paths that were dropped."""
-        n = _common([list(zip(path.tokens, path.frames, path.durations, strict=True)) for path in self.paths])
+    def _share(self, frame: int) -> None:
+        """Moves tokens to `shared`, so that paths stay short in a long stream, and removes the predictions of paths that were
+        dropped: tokens that all paths begin with, at equal times, and those that are final by their age at this frame."""
+        best, n = self.paths[0], 0
+        if (age := self.search.final_enc_frames) is not None and self._oldest() <= frame - age:
+            best = self._ranked()[0]
+            n = best.count_until(frame - age)
+            self.paths = [p for p in self.paths if p.tokens[:n] == best.tokens[:n] and p.count_until(frame - age) <= n]
+        n = max(n, common([list(zip(path.tokens, path.frames, path.durations, strict=True)) for path in self.paths]))
         self.predictions = {path.tokens[n:]: self.predictions[path.tokens] for path in self.paths}
         if n:
-            best = self.paths[0]
             for shared, of_path in zip(self.shared, (best.tokens, best.frames, best.durations, best.confidences), strict=True):
                 shared.extend(of_path[:n])
             self.paths = [path.behind(n) for path in self.paths]
 
-
-def _common(sequences: Sequence[Sequence]) -> int:
-    """Returns how many elements all sequences begin with."""
-    differ = (n for n, elements in enumerate(zip(*sequences, strict=False)) if any(e != elements[0] for e in elements))
-    return next(differ, min(map(len, sequences)))
+    def _oldest(self) -> float:
+        """Returns the frame of the first token behind `shared`."""
+        return min((path.frames[0] for path in self.paths if path.frames), default=math.inf)
 
 
 def beam_search(session: Session, frames: np.ndarray, lengths: np.ndarray, beams: list[Beam]) -> None:

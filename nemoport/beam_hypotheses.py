@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from nemoport.hotwords import Hotwords, Match
 
 Expansion = tuple[int, int, float]  # token or blank, index of its duration, its log probability and boost
+
+
+LstmState = tuple[np.ndarray, np.ndarray]  # of the prediction network: two f32 [layers, pred_hidden]
+
+
+@dataclass
+class Prediction:
+    """Scores of the tokens that may follow a prefix, on some frames.
+
+    token: the prefix's last; before, after: the state before and after it. `after` and `scores` are set by the first run.
+    """
+
+    token: int
+    before: LstmState
+    after: LstmState = field(init=False, repr=False)
+    first: int = 0  # the frame of scores[0]
+    scores: np.ndarray | tuple = ()  # f32 [n, n_scores]
+
+    def covers(self, frame: int) -> bool:
+        """Whether the frame is scored."""
+        return self.first <= frame < self.first + len(self.scores)
 
 
 @dataclass(frozen=True)
@@ -30,10 +52,20 @@ class BeamHypothesis:
         tokens, frames, durations = (*self.tokens, token), (*self.frames, self.at), (*self.durations, duration)
         return BeamHypothesis(tokens, frames, durations, (*self.confidences, confidence), score, self.at + duration, match)
 
+    def count_until(self, frame: int) -> int:
+        """Returns how many of the tokens were emitted on this frame or before it."""
+        return bisect_right(self.frames, frame)
+
     def behind(self, n: int) -> BeamHypothesis:
         """Returns the path without its first `n` tokens."""
         kept = {name: getattr(self, name)[n:] for name in ("tokens", "frames", "durations", "confidences")}
         return replace(self, **kept)
+
+
+def common(sequences: Sequence[Sequence]) -> int:
+    """Returns how many elements all sequences begin with."""
+    differ = (n for n, elements in enumerate(zip(*sequences, strict=False)) if any(e != elements[0] for e in elements))
+    return next(differ, min(map(len, sequences)))
 
 
 def merged(paths: Sequence[BeamHypothesis]) -> list[BeamHypothesis]:

@@ -26,6 +26,8 @@ from nemoport.transcription import OVERLAP_S, PASS_S, Hypothesis, Recording, tra
 from nemoport.utterances import EndRule, Utterances
 from nemoport.words import WordTimes, punctuation_of, segments_of, words_of
 
+FINAL_S = 1.0  # with a beam, a live stream's text of so long ago is final
+
 
 class Recognizer:
     """An artifact opened in a runtime. One recognizer serves any number of streams."""
@@ -77,8 +79,9 @@ class Recognizer:
         of so many seconds, which overlap by 15, by default 390; inf for one pass whatever the length; refused for a streaming
         model. language: its name in the model's
         dictionary, such as de-DE or auto; required for a model with a prompt, refused for any other. beam: paths of the search
-        (nemoport/beam.py), 1 for greedy. hotwords: phrases that the search favours, for a beam of 2 or more. hotword_boost: what
-        each token of a hotword adds to the log score, by default 1.5. confidence: the measure of it, by its name in
+        (nemoport/beam.py), 1 for greedy; in a streaming model, what the best path has is final after `FINAL_S`. hotwords:
+        phrases that the search favours, for a beam of 2 or more. hotword_boost: what each token of a hotword adds to the log
+        score, by default 1.5. confidence: the measure of it, by its name in
         nemoport.confidence.MEASURES. scripts: names of Unicode scripts, as Latin, whose letters alone may be emitted; token_mask:
         a file of the lines of tokens.txt that may be (nemoport/token_mask.py). built_here: this machine built the variant, so
         that files which can hold code (Runtime.holds_code) are opened.
@@ -92,7 +95,7 @@ class Recognizer:
         lookahead = _lookahead(artifact, lookahead)
         pieces = read_tokens(artifact.shared / "tokens.txt")
         allowed = allowed_tokens(pieces, scripts, token_mask)
-        search = _search(kept_pieces(pieces, allowed), beam, hotwords, hotword_boost)
+        search = _search(artifact.spec, kept_pieces(pieces, allowed), beam, hotwords, hotword_boost)
         return Recognizer(
             restricted(open_session(artifact, provider, threads, built_here=built_here), allowed),
             artifact.filterbank(),
@@ -183,9 +186,9 @@ class Recognizer:
         )
 
 
-def _search(pieces: list[str], beam: int, hotwords: Sequence[str], boost: float | None) -> BeamSearch | None:
+def _search(spec: ModelSpec, pieces: list[str], beam: int, hotwords: Sequence[str], boost: float | None) -> BeamSearch | None:
     """Returns the settings of a beam search; None for greedy decoding. Raises UsageError."""
-    search = BeamSearch(beam)
+    search = BeamSearch(beam, final_enc_frames=round(FINAL_S / spec.frame_seconds) if spec.streaming else None)
     if isinstance(hotwords, str):
         raise UsageError("Hotwords are a list.", expected="a list of phrases", found=repr(hotwords), todo="put it in brackets")
     if beam == 1 and (hotwords or boost is not None):

@@ -21,8 +21,8 @@ from nemoport.session import EncoderState, Session
 
 class Stream:
     """One live stream, or one recording. `feed` and `finish` return the tokens that became final. Greedy tokens are never
-    revised. With a beam `tokens` is the best hypothesis so far: those behind the first `n_final` can change until the end. An
-    offline model emits nothing before `finish` or `flush`."""
+    revised. With a beam `tokens` is the best hypothesis so far: those behind the first `n_final` can change, in a recognizer's
+    stream for a second (`FINAL_S` behind the frame of the token). An offline model emits nothing before `finish` or `flush`."""
 
     def __init__(
         self,

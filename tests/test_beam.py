@@ -171,6 +171,73 @@ def test_certain_tokens_never_change():
     assert revised and len(seen) > 20 and max(len(path.tokens) for path in beam.paths) < 20
 
 
+class Undecided(Lattice):
+    """Two tokens that are nearly as likely on some frames; on all others blank alone."""
+
+    def __init__(self, spoken):
+        super().__init__()
+        self.spoken = spoken
+
+    def scores(self, frame, history):
+        return np.log([0.5, 0.49, 0.01] if frame in self.spoken else [1e-9, 1e-9, 1.0])
+
+
+@pytest.mark.parametrize("spoken", [{3}, {3, 10}, set(range(0, 60, 9))])
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_text_of_some_age_is_final(spoken, chunk):
+    """Also in silence, where all paths stay as likely as they are. What is final keeps its tokens and their times."""
+    session, age = Undecided(spoken), 12
+    beam = Beam.initial(BeamSearch(4, final_enc_frames=age), session.decoding)
+    final = []
+    for end in range(chunk, 100, chunk):
+        beam_search(session, frames_of(chunk, end - chunk), np.array([chunk]), [beam])
+        timed = list(zip(beam.tokens, beam.token_frames, strict=True))
+        assert timed[: len(final)] == final
+        final = timed[: beam.n_final]
+        assert len(final) == len([f for f in beam.token_frames if f < end - age]) or beam.token_frames[len(final)] >= end - age
+    assert len(beam.paths) == 1 and len(final) >= len(spoken)
+
+
+def test_without_an_age_silence_decides_nothing():
+    session = Undecided({3})
+    assert search(session, 500, width=4).n_final == 0 < search(session, 500, width=4, final_enc_frames=12).n_final
+
+
+def test_what_is_final_grows_no_further():
+    """A path with a token more, as old, is dropped with the others: later audio would put it into text that was printed."""
+
+    class Late(Lattice):
+        def scores(self, frame, history):
+            likely = {
+                (3, 0): [0.98, 0.01, 0.01],
+                (4, 1): [0.01, 0.49, 0.5],
+                (40, 1): [0.1, 0.1, 0.8],
+                (40, 5): [0.98, 0.01, 0.01],
+            }
+            return np.log(likely.get((int(frame), int(history)), [1e-9, 1e-9, 1.0]))
+
+    unbound = search(Late(), 50, width=4, normalize=False)
+    bound = search(Late(), 50, width=4, normalize=False, final_enc_frames=12)
+    assert unbound.tokens == [0, 1, 0] and bound.tokens == [0] and bound.n_final == 1
+
+
+def test_chunks_change_nothing_in_what_is_final():
+    session = Lattice(sharp=3.0)
+    whole = search(session, 60, width=3, final_enc_frames=5)
+    for chunk in (1, 2, 7, 14):
+        assert search(session, 60, chunk, width=3, final_enc_frames=5).n_best == whole.n_best
+
+
+def test_words_are_final_a_second_after_speech(build, eval_corpus):
+    """In a live stream with a beam. Its text is what the file gives."""
+    recognizer = Recognizer.open(build / "fp32", 1, threads=1, beam=4)
+    stream, silence = recognizer.stream(), np.zeros(16000, np.float32)
+    for samples in (eval_corpus.utterances[0].samples(), silence, silence):
+        stream.feed(samples)
+    assert stream.n_final == len(stream.tokens) > 0
+    assert Recognizer.open(build / "fp32", 1, threads=1, beam=4)._search == BeamSearch(4, final_enc_frames=12)
+
+
 def test_a_call_of_the_decoder_for_all_paths():
     """At most one to begin a frame, and one for each token on it; each prefix once in a call."""
     session, asked = Lattice(sharp=3.0), []
@@ -195,7 +262,10 @@ def test_a_batch_of_streams_does_not_mix():
         assert (found.n_best, found.token_frames, found.frame) == (alone.n_best, alone.token_frames, n)
 
 
-@pytest.mark.parametrize("option", [dict(width=0), dict(width=-3), dict(width=2, steps=0), dict(width=2, gamma=-1.0)])
+@pytest.mark.parametrize(
+    "option",
+    [dict(width=0), dict(width=-3), dict(width=2, steps=0), dict(width=2, gamma=-1.0), dict(width=2, final_enc_frames=-1)],
+)
 def test_what_cannot_be_searched_is_refused(option):
     with pytest.raises(UsageError, match="or more"):
         BeamSearch(**option)
