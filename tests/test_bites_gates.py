@@ -214,10 +214,10 @@ def test_fewer_utterances_than_streams_show_nothing_of_a_batch(reference_checkpo
 
 @pytest.mark.parametrize(("most", "every"), [(1_000_000, 1), (40, 1), (20, 2), (8, 5)])
 def test_a_batch_is_judged_on_so_many_utterances_as_its_limit_says(reference_checkpoint, most, every):
-    context = context_of(reference_checkpoint, every=every)
+    context = context_of(reference_checkpoint, count=COUNT + 1, every=every)
     context.limits = context.limits.override("batch", max_utterances=most)
     results = gates.run_gate("batch", context)
-    assert [(r.n, r.passed) for r in results] == [(COUNT // every, True)] * 4
+    assert [(r.n, r.passed) for r in results] == [(COUNT // every + 1, True)] * 4
 
 
 @pytest.mark.parametrize("variant", limits.read_limits())

@@ -91,3 +91,24 @@ def test_scores_of_other_scripts():
     assert score.count_words("きょうは", "きょう は", "ja_jp") == score.WordCounts(4, 0, 0, 0)
     assert score.count_words("今日は", "今は", "cmn_hans_cn") == score.WordCounts(3, 0, 1, 0)
     assert score.count_words("ｶﾀｶﾅ", "カタカナ", "ja-JP").errors == 0
+
+
+@pytest.mark.parametrize("language", ["ja", "zh", "yue", "cmn", "th", "lo", "km", "my", "ZH", "th-TH", "yue_hant_hk"])
+def test_languages_without_spaces(language):
+    assert score.is_unspaced(language)
+    assert score.count_words("ab cd", "ab ce", language) == score.WordCounts(4, 1, 0, 0)
+
+
+@pytest.mark.parametrize("language", ["", "en", "de-DE", "jav", "x-ja", "lol", "tha"])
+def test_languages_with_spaces(language):
+    assert not score.is_unspaced(language)
+    assert score.count_words("ab cd", "ab ce", language) == score.WordCounts(2, 1, 0, 0)
+
+
+def test_an_interval_is_the_same_one_on_every_machine():
+    """Published intervals can be measured again: the draws are numpy's with seed 0."""
+    base = [[score.WordCounts(70 + 13 * i % 31, i % 3, 0, 0)] for i in range(41)]
+    worse = [[score.WordCounts(70 + 13 * i % 31, i % 5, 0, i % 2)] for i in range(41)]
+    found = score.wer_difference(worse, base)
+    expected = (1.721170395869191, 1.0813810395483703, 2.3435323038725353)
+    assert (found.value, found.lower, found.upper) == pytest.approx(expected, abs=1e-12)

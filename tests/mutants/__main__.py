@@ -23,6 +23,7 @@ from mutants.nearest import DECISIVE, NEAREST, TORCH
 LISTED = Path(__file__).with_name("survivors.toml")
 RESULTS = run.WORK / "results.jsonl"
 LEAST_SCORE = 0.85
+MUTATE = Path(__file__).with_name("mutate.py")  # which numbers the mutants
 
 
 @dataclass(frozen=True)
@@ -50,39 +51,43 @@ def main() -> int:
     options.add_argument("--report", action="store_true", help="write the report of what was judged, and judge nothing")
     chosen = options.parse_args()
     modules = chosen.module or list(NEAREST)
-    known = {(r.module, r.number): r for r in map(_parsed, RESULTS.read_text().splitlines())} if RESULTS.is_file() else {}
     run.prepare(torch=any(module in TORCH for module in modules) and not chosen.report)
     end, results = time.monotonic() + 60 * chosen.minutes, []
     for module in modules:
-        source = run.place(module).read_text()
-        mutants = Mutants(source, f"{module}.py")
+        mutants = Mutants(run.place(module).read_text(), f"{module}.py")
         count = len(mutants) if chosen.module or not chosen.per_module else min(chosen.per_module, len(mutants))
         numbers = sorted(random.Random(f"{chosen.seed} {module}").sample(range(len(mutants)), count))
-        digests = {"source": _digest([run.place(module)]), "tests": _digest(_files(NEAREST[module]))}
-        found, timeout_s = {}, 0.0
-        for number in numbers:
-            old = known.get((module, number))
-            if old and old.source != digests["source"]:
-                old = None
-            elif old and old.tests != digests["tests"] and not chosen.report:
-                old = old if chosen.survivors and old.status != run.SURVIVED else None
-            elif old and chosen.survivors and old.status == run.SURVIVED and not chosen.report:
-                old = None
-            if old is None and (chosen.report or time.monotonic() > end):
-                continue
-            if old is None:
-                timeout_s = timeout_s or _timeout_of(module)
-                mutant = mutants[number]
-                with run.mutated(module, mutant.code):
-                    status, _ = run.run_tests(NEAREST[module], timeout_s)
-                old = Result(module, **digests, number=number, status=status, scope=mutant.scope, was=mutant.was, now=mutant.now,
-                             diff=mutant.diff)  # fmt: skip
-                with RESULTS.open("a") as file:
-                    file.write(json.dumps(asdict(old)) + "\n")
-            found[number] = old
-        results.append((module, len(mutants), list(found.values())))
+        if not chosen.report and time.monotonic() < end:
+            known = _known(module, None if chosen.survivors else _digest(_files(module)))
+            todo = [n for n in numbers if n not in known or (chosen.survivors and known[n].status == run.SURVIVED)]
+            if todo and run.in_fork(lambda m=module, ms=mutants, ns=todo: _judge(m, ms, ns, end)):
+                return 2
+        known = _known(module)
+        results.append((module, len(mutants), [known[n] for n in numbers if n in known]))
         print(_row(*results[-1]), flush=True)
     return _report(results)
+
+
+def _known(module: str, tests: str | None = None) -> dict[int, Result]:
+    """What became of the module's mutants, by their numbers: of its source of now, and where it is given of these tests."""
+    source = _digest([run.place(module), MUTATE])
+    found = [Result(**json.loads(line)) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
+    return {r.number: r for r in found if r.module == module and r.source == source and tests in (None, r.tests)}
+
+
+def _judge(module: str, mutants: Mutants, numbers: list[int], end: float) -> None:
+    """Runs the tests on mutants until the time is up, and appends to RESULTS."""
+    source, tests = _digest([run.place(module), MUTATE]), _digest(_files(module))
+    run.preload(module, _files(module))
+    timeout_s = _timeout_of(module)
+    for mutant, number in ((mutants[number], number) for number in numbers):
+        if time.monotonic() > end:
+            break
+        with run.mutated(module, mutant.code):
+            status, _ = run.run_tests(NEAREST[module], timeout_s)
+        result = Result(module, source, tests, number, status, mutant.scope, mutant.was, mutant.now, mutant.diff)
+        with RESULTS.open("a") as file:
+            file.write(json.dumps(asdict(result)) + "\n")
 
 
 def _timeout_of(module: str) -> float:
@@ -123,16 +128,12 @@ def _is_listed(result: Result) -> bool:
     return (result.module, result.scope, result.was, result.now) in _LISTED
 
 
-def _files(tests: tuple[str, ...]) -> list[Path]:
-    return [run.ROOT / name.partition("::")[0] for name in tests if name.startswith("tests/")]
+def _files(module: str) -> list[Path]:
+    return [run.ROOT / name for name in NEAREST[module] if name.startswith("tests/")]
 
 
 def _digest(paths: list[Path]) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
-
-
-def _parsed(line: str) -> Result:
-    return Result(**json.loads(line))
 
 
 _RAW = tomllib.loads(LISTED.read_text()).get("survivor", []) if LISTED.is_file() else []

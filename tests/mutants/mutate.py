@@ -1,7 +1,7 @@
 """Makes the mutants of a module: mutmut's operators on every node but those that are left out here.
 
-Left out: annotations, decorators, assertions; what an error or a progress line says; formatted strings; `encoding`, `strict`.
-Of a string there is one mutant, and none of a string with two spaces or more, which is prose.
+Left out: annotations, decorators, assertions; what an error, a progress line or a gate's evidence says; formatted strings;
+`encoding`, `strict`. Of a string there is one mutant, and none of a string with two spaces or more, which is prose.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from libcst.metadata import MetadataWrapper
 from mutmut.mutation.mutators import mutation_operators, operator_arg_removal, operator_string
 
 TEXTS = ("evidence", "unit", "expected", "found", "todo", "what", "encoding", "strict", "help")  # keywords of arguments
+TEXT_NAMES = ("evidence", "note", "where", "late", "stalled", "todo", "what")  # variables that hold texts
 SAYS = ("progress", "print", "warn", "show")
 LEFT_OUT = (cst.Annotation, cst.Decorator, cst.Assert, cst.Raise, cst.FormattedString, cst.Import, cst.ImportFrom)
 PROSE_SPACES = 2
@@ -104,6 +105,9 @@ def _is_left_out(node: cst.CSTNode) -> bool:
         return True
     if isinstance(node, cst.If) and m.matches(node.test, m.Name("TYPE_CHECKING") | m.Comparison(left=m.Name("__name__"))):
         return True
+    if isinstance(node, cst.Assign | cst.AugAssign):
+        targets = [one.target for one in node.targets] if isinstance(node, cst.Assign) else [node.target]
+        return all(isinstance(one, cst.Name) and one.value in TEXT_NAMES for one in targets)
     if not isinstance(node, cst.Call):
         return False
     name = node.func.attr if isinstance(node.func, cst.Attribute) else node.func

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 BUILT = "tests/test_bites_results.py"
 GATES = "tests/test_bites_gates.py"
+CHECKS = "tests/test_bites_checks.py"
 LAWS = "tests/test_properties.py"
 RECIPES = "tests/test_bites_recipes.py"
 REUSE = "tests/test_bites_reuse.py"
@@ -14,7 +15,7 @@ NO_NEMO = ("-k", "not nemos and not processes_that_want")
 
 
 def _gate(name: str) -> tuple[str, ...]:
-    return (GATES, "-k", f"{name} or of_gates_toml")
+    return (CHECKS, GATES, "-k", f"test_bites_checks or {name} or of_gates_toml")
 
 
 DECISIVE: dict[str, tuple[str, ...]] = {
@@ -25,7 +26,7 @@ DECISIVE: dict[str, tuple[str, ...]] = {
     "validate/score": (LAWS, "tests/test_score.py", GATES, "-k", "jiwer or scipys or test_score or interval or wer"),
     "nemoport/speech/corpus": (REUSE, "tests/test_manifest.py", "tests/test_dataset.py", "-k", "not judge and not packaged"),
     "calibration/audio": (REUSE, "-k", "calibrate or silent"),
-    "validate/gates/__init__": (GATES, "-k", "batch"),
+    "validate/gates/__init__": (CHECKS,),
     "validate/gates/batch": _gate("batch"),
     "validate/gates/boundary": _gate("boundary"),
     "validate/gates/conditions": _gate("conditions"),

@@ -38,7 +38,7 @@ def differences(runs: Sequence[UtteranceRun], references: Sequence[Record]) -> t
         if not run.enc_frames:
             continue
         error = np.abs(run.sampled_frames.astype(np.float64) - reference.sampled_frames)
-        if not error.max() <= worst:  # also when it is NaN
+        if not (np.isnan(worst) or error.max() <= worst):  # also when it is NaN, which then stays
             worst, where = float(error.max()), run.id
         squares += float((error**2).sum())
         total += float((reference.sampled_frames.astype(np.float64) ** 2).sum())
