@@ -22,7 +22,7 @@ from nemoport.spec import ModelSpec
 from nemoport.stream import Stream
 from nemoport.token_mask import allowed_tokens, kept_pieces, restricted
 from nemoport.tokens import Spelling, detokenize, read_tokens, split_tags
-from nemoport.transcription import OVERLAP_S, PASS_S, Hypothesis, Recording, transcribe
+from nemoport.transcription import Hypothesis, Recording, pass_seconds, transcribe, trimming
 from nemoport.utterances import EndRule, Utterances
 from nemoport.words import WordTimes, punctuation_of, segments_of, words_of
 
@@ -43,13 +43,14 @@ class Recognizer:
         language: str | None = None,
         search: BeamSearch | None = None,
         confidence: Confidence = DEFAULT_CONFIDENCE,
+        trim_silence: bool = False,
     ):
         """filterbank: f32 [n_mels, n_fft // 2 + 1]; pieces: of tokens.txt, by id; search: settings of a beam search, greedy
         without; confidence: measure of that in each token; the rest as in `open`. Raises UsageError for a language, lookahead,
-        flush rule or pass that the model does not take."""
+        flush rule, pass or trimming that the model does not take."""
         make_chunker(session.spec, filterbank, lookahead, flush)  # refuses the last two now, not with the first recording
-        self.session, self.lookahead, self.flush, self.pass_s = session, lookahead, flush, _pass_s(session.spec, pass_s)
-        self.prompt = _slot(session.spec, language)
+        self.session, self.lookahead, self.flush, self.pass_s = session, lookahead, flush, pass_seconds(session.spec, pass_s)
+        self.prompt, self.trim_silence = _slot(session.spec, language), trimming(session.spec, trim_silence)
         self._filterbank, self._pieces, self._search, self._confidence = filterbank, pieces, search, confidence
         self._punctuation = punctuation_of(pieces)
 
@@ -69,6 +70,7 @@ class Recognizer:
         confidence: str = DEFAULT_MEASURE,
         scripts: Sequence[str] = (),
         token_mask: Path | str | None = None,
+        trim_silence: bool = False,
         built_here: bool = False,
     ) -> Recognizer:
         """Opens a variant of a build or package.
@@ -83,8 +85,9 @@ class Recognizer:
         phrases that the search favours, for a beam of 2 or more. hotword_boost: what each token of a hotword adds to the log
         score, by default 1.5. confidence: the measure of it, by its name in
         nemoport.confidence.MEASURES. scripts: names of Unicode scripts, as Latin, whose letters alone may be emitted; token_mask:
-        a file of the lines of tokens.txt that may be (nemoport/token_mask.py). built_here: this machine built the variant, so
-        that files which can hold code (Runtime.holds_code) are opened.
+        a file of the lines of tokens.txt that may be (nemoport/token_mask.py). trim_silence: `transcribe` of an offline model
+        leaves silence around a recording out (nemoport/trimming.py). built_here: this machine built the variant, so that files
+        which can hold code (Runtime.holds_code) are opened.
 
         Raises ArtifactError for a damaged folder, UsageError for a lookahead, provider, language, measure or script that does not
         exist, and for a beam, hotwords or a mask that cannot be used.
@@ -106,6 +109,7 @@ class Recognizer:
             language,
             search,
             Confidence(confidence),
+            trim_silence,
         )
 
     @property
@@ -164,7 +168,7 @@ class Recognizer:
         if streams < 1:
             todo = "leave it out for one after another"
             raise UsageError("Streams cannot be fewer than one.", expected="1 or more", found=str(streams), todo=todo)
-        done = transcribe(self.session, utterances, self.stream, self.pass_s, streams, packet_samples)
+        done = transcribe(self.session, utterances, self.stream, self.pass_s, streams, packet_samples, self.trim_silence)
         yield from (self._hypothesis(recording) for recording in done)
 
     def _hypothesis(self, recording: Recording) -> Hypothesis:
@@ -217,19 +221,6 @@ def _lookahead(artifact: Artifact, lookahead: int | None) -> int | None:
             todo="export it for this one into a build of its own (--profile, see `nemoport export --help`)",
         )
     return lookahead
-
-
-def _pass_s(spec: ModelSpec, seconds: float | None) -> float:
-    """Returns the longest pass. Raises UsageError for one of a streaming model, and for one that windows cannot overlap in."""
-    if seconds is None:
-        return PASS_S
-    if spec.streaming:
-        todo = "leave it out: its memory does not grow with the recording"
-        raise UsageError("A streaming model has no passes.", expected="none", found=f"{seconds:g} s", todo=todo)
-    if not seconds > 2 * OVERLAP_S:
-        todo = "choose a longer one, or leave it out"
-        raise UsageError("A pass is too short.", expected=f"more than {2 * OVERLAP_S:g} s", found=f"{seconds:g} s", todo=todo)
-    return seconds
 
 
 def _slot(spec: ModelSpec, language: str | None) -> int | None:

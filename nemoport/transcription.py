@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nemoport.errors import UsageError
 from nemoport.long_audio import Timed, merge, windows
 from nemoport.session import Session
 from nemoport.spec import ModelSpec
 from nemoport.stream import Stream, advance
+from nemoport.trimming import sounding
 from nemoport.words import Segment, Word
 
 PASS_S, OVERLAP_S = 390.0, 15.0  # the longest pass of an offline model, as published, and the overlap of two windows
@@ -97,6 +99,27 @@ def passes(spec: ModelSpec, n_samples: int, pass_s: float) -> list[tuple[int, in
     return [(round(start * rate_hz), round(end * rate_hz)) for start, end in windows(n_samples / rate_hz, pass_s, OVERLAP_S)]
 
 
+def pass_seconds(spec: ModelSpec, seconds: float | None) -> float:
+    """Returns the longest pass. Raises UsageError for one of a streaming model, and for one that windows cannot overlap in."""
+    if seconds is None:
+        return PASS_S
+    if spec.streaming:
+        todo = "leave it out: its memory does not grow with the recording"
+        raise UsageError("A streaming model has no passes.", expected="none", found=f"{seconds:g} s", todo=todo)
+    if not seconds > 2 * OVERLAP_S:
+        todo = "choose a longer one, or leave it out"
+        raise UsageError("A pass is too short.", expected=f"more than {2 * OVERLAP_S:g} s", found=f"{seconds:g} s", todo=todo)
+    return seconds
+
+
+def trimming(spec: ModelSpec, trim: bool) -> bool:
+    """Returns whether silence around a recording is left out. Raises UsageError for that of a streaming model."""
+    if trim and spec.streaming:
+        todo = "leave --trim-silence out: a streaming model normalises nothing over the recording"
+        raise UsageError("A streaming model has no silence trimmed.", expected="an offline model", found=spec.kind, todo=todo)
+    return trim
+
+
 def transcribe(
     session: Session,
     utterances: Iterable[tuple[str, np.ndarray]],
@@ -104,12 +127,13 @@ def transcribe(
     pass_s: float = PASS_S,
     streams: int = 1,
     packet_samples: int = 0,
+    trim_silence: bool = False,
 ) -> Iterator[Recording]:
     """Runs up to `streams` recordings at once in one batch: as one ends, the next one joins. Yields them in order of ending.
 
     utterances: (id, f32 [n] at the model's rate); new_stream: returns a stream of `session`; pass_s: longest pass of an offline
-    model in seconds; packet_samples: samples that are fed at a time, 0 for as many as suit the model. Raises AudioError,
-    UsageError.
+    model in seconds; packet_samples: samples that are fed at a time, 0 for as many as suit the model; trim_silence: leave
+    out silence around each, as nemoport/trimming.py finds it; times stay those of the recording. Raises AudioError, UsageError.
     """
     if session.spec.streaming and not packet_samples:
         packet_samples = PACKET_S * session.spec.frontend.sample_rate_hz
@@ -118,7 +142,9 @@ def transcribe(
     while True:
         while len(running) < streams and (following := next(waiting, None)) is not None:
             name, samples = following
-            running.append(Recording(name, samples, passes(session.spec, len(samples), pass_s), new_stream()))
+            first, end = sounding(samples, session.spec.frontend) if trim_silence else (0, len(samples))
+            windows_of = [(first + a, first + b) for a, b in passes(session.spec, end - first, pass_s)]
+            running.append(Recording(name, samples, windows_of, new_stream(), position=first))
         if not running:
             return
         started = time.perf_counter()

@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> int | None:
         hotword_boost=options.hotword_boost,
         scripts=options.script,
         token_mask=options.tokens,
+        trim_silence=options.trim_silence,
         confidence=options.confidence,
     )
     if options.audio == [LIVE]:
@@ -158,6 +159,7 @@ COMMAND = Command(
         option("--hotword-boost", type=float, metavar="X", help="log score of each of its tokens; default: 1.5"),
         option("--script", action="append", default=[], metavar="NAME", help="letters to emit, as Latin; repeat for several"),
         option("--tokens", type=Path, metavar="FILE", help="the lines of tokens.txt that may be emitted"),
+        option("--trim-silence", action="store_true", help="offline models: leave out silence before and behind the speech"),
         option("--format", choices=(TEXT, "json", *TIMED_TEXT), default=TEXT, help="subtitles are srt and vtt; tsv is a table"),
         option("--json", action="store_true", help="--format json: an object a line, with words, tokens, times and confidence"),
         option("--output", type=Path, metavar="FOLDER", help="write a file for each recording there, in place of printing"),
