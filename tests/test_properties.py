@@ -1,6 +1,7 @@
 """Laws that hold for any input, tried by hypothesis: packets, batches, windows, scores, intervals, frames. None needs a model."""
 
 import hashlib
+from pathlib import Path
 
 import jiwer
 import numpy as np
@@ -15,8 +16,11 @@ from nemoport.caches_kv import KvCaches
 from nemoport.frontend import LogMel, LogMelStream, mel_filterbank
 from nemoport.long_audio import Timed, merge, windows
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, StreamingSpec
+from nemoport.speech.corpus import Corpus, Utterance
 from nemoport.stream import Stream, advance
 from nemoport.validate import score
+from nemoport.validate.oracle import sample_positions
+from nemoport.validate.runs import CorpusRunner
 
 few = settings(max_examples=60, derandomize=True, deadline=None, database=None)
 FRONTEND = FrontendSpec(1600, 8, 64, 40, 16, 0.97, 2.0**-24, "NA")
@@ -127,6 +131,40 @@ def test_packets_and_batches_of_any_split_and_order_give_the_same_tokens(kind, b
     for own, other, length in zip(frames, theirs, lengths, strict=True):
         assert np.array_equal(np.concatenate([np.zeros((0, 4)), *own]), np.concatenate(other))
         assert own or length < 16 * 9  # a mel frame is 16 samples, and NeMo drops a rest of fewer than 8
+
+
+class Spoken(Utterance):
+    def samples(self):
+        return spoken(int(self.id), round(self.seconds * self.sample_rate_hz))
+
+
+@pytest.mark.parametrize("kind", [NemoCaches, KvCaches, None], ids=["nemo", "kv", "offline"])
+@given(lengths=st.lists(st.integers(0, 900), min_size=1, max_size=7), at=st.integers(0, 2), streams=st.integers(1, 4))
+@settings(few, max_examples=15)
+def test_a_judged_run_is_that_of_each_utterance_alone(kind, lengths, at, streams):
+    """By every flush rule; packets of every size go round."""
+    session = Scrambler(kind)
+    lookahead, rules = (STREAMING.lookaheads[at], ("full", "nemo")) if kind else (None, ("full",))
+    rows = tuple(Spoken(f"{i}", Path(), "", length / 1600, "", 1600) for i, length in enumerate(lengths))
+    done = []
+    found = CorpusRunner(session, BANK, ["a", "b", "c"]).run(Corpus(Path(), rows), lookahead, streams, done.append)
+    assert tuple(found) == rules and len(done) == len(rows) and done == sorted(done)
+    assert done[-1] == pytest.approx(sum(lengths) / 1600)
+    for offset, rule in enumerate(rules):
+        assert [run.id for run in found[rule]] == [row.id for row in rows]
+        for number, (run, row) in enumerate(zip(found[rule], rows, strict=True)):
+            alone, frames = Stream(session, BANK, lookahead, rule), [np.zeros((0, 4), np.float32)]
+            alone.push(row.samples())
+            alone.close()
+            while alone.chunks:
+                frames += advance(session, [alone])
+            frames = np.concatenate(frames)
+            assert (list(run.tokens), list(run.token_frames)) == (alone.tokens, alone.decoded.token_frames)
+            assert run.text == "".join("abc"[token] for token in run.tokens)
+            assert run.enc_frames == len(frames)
+            assert np.array_equal(run.sampled_frames, frames[sample_positions(len(frames), lookahead)])
+            turn = number + (2 * at if kind else 0) + offset
+            assert run.packet_ms == (1, 10, 37, 100, 560, 5000)[turn % 6]
 
 
 @given(seconds=st.floats(0, 500), window=st.floats(1, 100), share=st.floats(0.01, 0.49))

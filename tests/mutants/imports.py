@@ -10,7 +10,7 @@ from pathlib import Path
 def unaffected(tree: Path, mutated: Path, tests: Iterable[Path]) -> list[str]:
     """Names of the modules in `tree` that the tests import, directly or not, and that do not import `mutated`."""
     names = {_name(tree, path): path for path in (tree / "nemoport").rglob("*.py")}
-    imported = {name: _imports(path, names) for name, path in names.items()}
+    imported = {name: _imports(path, names) | ({name.rpartition(".")[0]} & names.keys()) for name, path in names.items()}
     wanted = _closure({name for test in tests for name in _imports(test, names)}, imported)
     importers: dict[str, set[str]] = {name: set() for name in names}
     for name, others in imported.items():
