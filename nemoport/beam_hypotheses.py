@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nemoport.hotwords import Hotwords, Match
+from nemoport.hotwords import REACH, Hotwords, Match
 
 Expansion = tuple[int, int, float]  # token or blank, index of its duration, its log probability and boost
 
@@ -126,7 +126,8 @@ def _lifted(
     scores: np.ndarray, durations: np.ndarray, gain: np.ndarray, floor: float, count: int
 ) -> dict[tuple[int, int], float]:
     """Returns (token, index of its duration) -> log probability, of the pairs that a boost lifts above `floor`."""
-    boosted = np.flatnonzero((gain > 0) & (scores + gain + durations.max() >= floor))
+    near = scores >= scores.max() - REACH
+    boosted = np.flatnonzero((gain > 0) & near & (scores + gain + durations.max() >= floor))
     boosted = boosted[np.argsort(-(scores + gain)[boosted])[:count]]
     pairs = ((int(token), hop) for token in boosted for hop in range(len(durations)))
     values = {(token, hop): float(scores[token] + durations[hop]) for token, hop in pairs}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nemoport.confidence import DEFAULT_CONFIDENCE, Confidence, log_softmax
+from nemoport.hotwords import REACH, Hotwords, Match
 from nemoport.session import Session, check_scores
 from nemoport.spec import MASKED_SCORE, DecodingSpec
 
@@ -24,6 +25,8 @@ class GreedyState:
     token_durations: list[int] = field(default_factory=list)  # in encoder frames; those of an RNNT model are 0
     token_confidences: list[float] = field(default_factory=list)
     confidence: Confidence = DEFAULT_CONFIDENCE
+    hotwords: Hotwords | None = None
+    match: Match = ()  # of the hotwords
 
     @property
     def n_final(self) -> int:
@@ -31,11 +34,26 @@ class GreedyState:
         return len(self.tokens)
 
     @staticmethod
-    def initial(spec: DecodingSpec, confidence: Confidence = DEFAULT_CONFIDENCE) -> GreedyState:
+    def initial(spec: DecodingSpec, confidence: Confidence = DEFAULT_CONFIDENCE, hotwords: Hotwords | None = None) -> GreedyState:
         """Returns the state of a new stream. confidence: measure of that in its tokens. Blank is the first target: NeMo starts
         from a zero embedding, and the blank row of the embedding table is zero."""
         zeros = np.zeros((spec.pred_layers, spec.pred_hidden), np.float32)
-        return GreedyState(token=spec.blank_id, hidden=zeros, cell=zeros.copy(), confidence=confidence)
+        return GreedyState(token=spec.blank_id, hidden=zeros, cell=zeros.copy(), confidence=confidence, hotwords=hotwords)
+
+    def choose(self, scores: np.ndarray) -> int:
+        """Returns the token that is emitted where blank is not the best, of scores f32 [V]: the best one, with the boost of what
+        continues a hotword.
+
+        A boost never turns blank into a token, as in NeMo's greedy decoding with a boosting tree, so however high it is it adds
+        no words to silence and repeats none. What breaks a phrase off costs nothing here: greedy decoding cannot take back the
+        tokens before.
+        """
+        if self.hotwords is None:
+            return int(scores.argmax())
+        gains = np.where(scores >= scores.max() - REACH, self.hotwords.gains(self.match)[:-1], 0.0)
+        token = int((scores + np.maximum(gains, 0.0)).argmax())
+        self.match = self.hotwords.advance(self.match, token)
+        return token
 
     @staticmethod
     def decode(session: Session, frames: np.ndarray, lengths: np.ndarray, states: list[GreedyState]) -> None:
@@ -98,7 +116,7 @@ def greedy(session: Session, frames: np.ndarray, lengths: np.ndarray, states: li
             if at >= end:
                 continue
             state, skip = states[b], int(skips[row, at])
-            state.token = int(best[row, at])
+            state.token = state.choose(scores[row, at, : spec.blank_id])
             state.hidden, state.cell = next_hidden[:, row], next_cell[:, row]
             state.tokens.append(state.token)
             state.token_frames.append(state.frame + position[b])

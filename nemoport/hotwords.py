@@ -19,6 +19,7 @@ from nemoport.tokens import BYTE_PIECE, WORD_START, is_special
 Match = tuple[int, ...]  # nodes of the prefix tree that the end of the text so far matches
 DEFAULT_BOOST = 1.5  # log score a token
 MOST_BOOST = 1000.0
+REACH = 6.0  # a boost lifts no token that is less likely than the best one by more, in log score, however high it is
 _GAINS_KEPT = 256  # states whose boosts of all tokens are kept: 26 MB at 13087 tokens
 
 

@@ -16,6 +16,7 @@ from nemoport.confidence import DEFAULT_CONFIDENCE, DEFAULT_MEASURE, Confidence
 from nemoport.config import streaming_encoder
 from nemoport.errors import UsageError
 from nemoport.hotwords import DEFAULT_BOOST, Hotwords
+from nemoport.hub_package import variant_folder
 from nemoport.runtimes import open_session
 from nemoport.session import Session
 from nemoport.spec import ModelSpec
@@ -71,30 +72,36 @@ class Recognizer:
         scripts: Sequence[str] = (),
         token_mask: Path | str | None = None,
         trim_silence: bool = False,
+        variant: str | None = None,
         built_here: bool = False,
     ) -> Recognizer:
         """Opens a variant of a build or package.
 
-        folder: the variant's folder. lookahead: encoder frames of right context, by default those of config.json; None for an
-        offline model. flush: rule for the last frames of a stream, "full" or "nemo" (nemoport/chunker.py). provider: the
-        runtime's device. threads: 0 for the runtime's choice. pass_s: an offline model transcribes longer recordings in windows
-        of so many seconds, which overlap by 15, by default 390; inf for one pass whatever the length; refused for a streaming
-        model. language: its name in the model's
-        dictionary, such as de-DE or auto; required for a model with a prompt, refused for any other. beam: paths of the search
-        (nemoport/beam.py), 1 for greedy; in a streaming model, what the best path has is final after `FINAL_S`. hotwords:
-        phrases that the search favours, for a beam of 2 or more. hotword_boost: what each token of a hotword adds to the log
-        score, by default 1.5. confidence: the measure of it, by its name in
-        nemoport.confidence.MEASURES. scripts: names of Unicode scripts, as Latin, whose letters alone may be emitted; token_mask:
-        a file of the lines of tokens.txt that may be (nemoport/token_mask.py). trim_silence: `transcribe` of an offline model
-        leaves silence around a recording out (nemoport/trimming.py). built_here: this machine built the variant, so that files
-        which can hold code (Runtime.holds_code) are opened.
+        folder: the variant's folder; or one that holds `variant`; or a package on the Hub, as organisation/name@revision, of
+            which `variant` is downloaded (nemoport/hub_package.py).
+        lookahead: encoder frames of right context, by default those of config.json; None for an offline model.
+        flush: rule for the last frames of a stream, "full" or "nemo" (nemoport/chunker.py).
+        provider: the runtime's device. threads: 0 for the runtime's choice.
+        pass_s: an offline model transcribes longer recordings in windows of so many seconds, which overlap by 15, by default
+            390; inf for one pass whatever the length; refused for a streaming model.
+        language: its name in the model's dictionary, such as de-DE or auto; required for a model with a prompt, refused for any
+            other.
+        beam: paths of the search (nemoport/beam.py), 1 for greedy; in a streaming model, what the best path has is final after
+            `FINAL_S`.
+        hotwords: phrases that decoding favours, with or without a beam. hotword_boost: what each token of a hotword adds to the
+            log score, by default 1.5.
+        confidence: the measure of it, by its name in nemoport.confidence.MEASURES.
+        scripts: names of Unicode scripts, as Latin, whose letters alone may be emitted. token_mask: a file of the lines of
+            tokens.txt that may be (nemoport/token_mask.py).
+        trim_silence: `transcribe` of an offline model leaves silence around a recording out (nemoport/trimming.py).
+        built_here: this machine built the variant, so that files which can hold code (Runtime.holds_code) are opened.
 
         Raises ArtifactError for a damaged folder, UsageError for a lookahead, provider, language, measure or script that does not
         exist, and for a beam, hotwords or a mask that cannot be used.
         """
         if threads < 0:
             raise UsageError("Threads cannot be less than none.", expected="0 or more", found=str(threads), todo="leave it out")
-        artifact = Artifact.open(folder)
+        artifact = Artifact.open(variant_folder(folder, variant))
         lookahead = _lookahead(artifact, lookahead)
         pieces = read_tokens(artifact.shared / "tokens.txt")
         allowed = allowed_tokens(pieces, scripts, token_mask)
@@ -195,16 +202,9 @@ def _search(spec: ModelSpec, pieces: list[str], beam: int, hotwords: Sequence[st
     search = BeamSearch(beam, final_enc_frames=round(FINAL_S / spec.frame_seconds) if spec.streaming else None)
     if isinstance(hotwords, str):
         raise UsageError("Hotwords are a list.", expected="a list of phrases", found=repr(hotwords), todo="put it in brackets")
-    if beam == 1 and (hotwords or boost is not None):
-        raise UsageError(
-            "Hotwords need a beam search.",
-            expected="a beam of 2 or more",
-            found="greedy decoding, which compares single tokens and no texts",
-            todo="choose a beam (--beam 4), or leave the hotwords out",
-        )
     if hotwords or boost is not None:
         search = replace(search, hotwords=Hotwords(pieces, hotwords, DEFAULT_BOOST if boost is None else boost))
-    return search if beam > 1 else None
+    return search if beam > 1 or search.hotwords else None
 
 
 def _lookahead(artifact: Artifact, lookahead: int | None) -> int | None:

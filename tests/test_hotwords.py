@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from nemoport.cli import main
+from nemoport.decode import GreedyState
 from nemoport.errors import UsageError
-from nemoport.hotwords import Hotwords
+from nemoport.hotwords import REACH, Hotwords
 from nemoport.recognizer import Recognizer
 from nemoport.speech.corpus import read_corpus
 
@@ -99,9 +100,8 @@ def test_what_cannot_be_expected_is_refused(phrases, number, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(hotwords=["art"]), "need a beam"),
-        (dict(hotword_boost=1.0), "need a beam"),
-        (dict(beam=1, hotwords=["art"]), "need a beam"),
+        (dict(hotword_boost=1.0), "No hotwords"),
+        (dict(hotwords=["東"]), "東"),
         (dict(beam=4, hotword_boost=1.0), "No hotwords"),
         (dict(beam=4, hotwords="art"), "a list"),
         (dict(beam=4, hotwords=["café 東"]), "東"),
@@ -130,10 +130,55 @@ def test_words_that_greedy_gets_wrong(build):
     assert heard(beam=4, hotwords=["yogurt", "hurricane", "astronomy"]) == heard(beam=4)
 
 
+@pytest.mark.parametrize("beam", [1, 4])
+def test_a_boost_however_high_repeats_nothing_and_fills_no_silence(build, beam):
+    """A boost reaches tokens that are nearly as likely as the best one, and greedy decoding never emits one for a blank."""
+    audio = np.concatenate([utterance("036.flac").samples(), np.zeros(48000, np.float32)])
+    options = {"hotwords": ["astronauts", "a", "yogurt", "hurricane"], "hotword_boost": 1000.0}
+    (found,) = Recognizer.open(build / "fp32", 13, threads=1, beam=beam, **options).transcribe([("", audio)])
+    words = found.text.split()
+    assert words[:2] == ["astronauts", "training"] and len(words) <= 6, words
+    assert max(map(words.count, words)) <= 2
+
+
+def greedy_choice(scores: dict[str, float], phrases, match=(), boost=2.0):
+    state = GreedyState(0, np.zeros(0), np.zeros(0), hotwords=Hotwords(PIECES, phrases, boost), match=match)
+    row = np.full(len(PIECES), -50.0, np.float32)
+    for piece, value in scores.items():
+        row[PIECES.index(piece)] = value
+    return PIECES[state.choose(row)], state
+
+
+def test_greedy_decoding_favours_what_continues_a_hotword():
+    start, art = PIECES.index("▁"), Hotwords(PIECES, ["art"], 2.0)
+    first = art.advance(art.start, start)
+    near = {"a": -1.9, "i": 0.0}
+    assert greedy_choice(near, ["art"], first)[0] == "a" and greedy_choice(near, ["is"], first)[0] == "i"
+    assert greedy_choice({"a": -2.1, "i": 0.0}, ["art"], first)[0] == "i"
+    # However high the boost, nothing beyond REACH is lifted.
+    assert greedy_choice({"a": -REACH + 0.1, "i": 0.0}, ["art"], first, 1000.0)[0] == "a"
+    assert greedy_choice({"a": -REACH - 0.1, "i": 0.0}, ["art"], first, 1000.0)[0] == "i"
+
+
+def test_greedy_decoding_pays_nothing_for_breaking_a_phrase_off():
+    _, state = greedy_choice({"▁new": 0.0}, ["new york"])
+    assert state.match
+    assert greedy_choice({"i": 0.0, "▁york": -2.1}, ["new york"], state.match)[0] == "i"
+    assert greedy_choice({"i": 0.0, "▁york": -1.9}, ["new york"], state.match)[0] == "▁york"
+
+
+def test_confidence_is_that_of_the_model_and_not_of_the_boost(build):
+    samples = utterance("036.flac").samples()
+    options = {"hotwords": ["astronauts"], "hotword_boost": 3.0}
+    (found,) = Recognizer.open(build / "fp32", 13, threads=1, **options).transcribe([("", samples)])
+    assert found.words[0].text == "astronauts" and found.words[0].confidence < 0.5
+
+
 def test_command_line(build, capsys):
     audio = str(utterance("036.flac").path)
     common = ["transcribe", str(build / "fp32"), audio, "--lookahead", "13", "--threads", "1"]
     assert main([*common, "--beam", "4", "--hotword", "astronauts", "--hotword", "yogurt", "--hotword-boost", "2"]) == 0
     assert capsys.readouterr().out.split("\t")[1].startswith("astronauts ")
-    assert main([*common, "--hotword", "astronauts"]) == 2 and "--beam 4" in capsys.readouterr().err
+    assert main([*common, "--hotword", "astronauts", "--hotword-boost", "3"]) == 0
+    assert capsys.readouterr().out.split("\t")[1].startswith("astronauts ")
     assert main([*common, "--beam", "0"]) == 2 and "1 or more" in capsys.readouterr().err

@@ -51,7 +51,8 @@ ODD = {
     "flush": ["--flush", "never"],
     "passes of a streaming model": ["--pass-seconds", "100"],
     "a language of a model without": ["--language", "de-DE"],
-    "hotwords without a beam": ["--hotword", "x"],
+    "a boost without hotwords": ["--hotword-boost", "2"],
+    "hotwords that no token spells": ["--hotword", "Ω"],
     "provider": ["--provider", "none"],
 }
 

@@ -46,6 +46,7 @@ def run(options: argparse.Namespace) -> int | None:
         token_mask=options.tokens,
         trim_silence=options.trim_silence,
         confidence=options.confidence,
+        variant=options.variant,
     )
     if options.audio == [LIVE]:
         return _transcribe_live(recognizer)
@@ -145,8 +146,9 @@ COMMAND = Command(
     "transcribe",
     "transcribe audio files or a live stream",
     (
-        option("artifact", type=Path, help="a variant's folder, such as dist/streaming-en/int8-static"),
+        option("artifact", help="a variant's folder, such as dist/streaming-en/int8-static, or organisation/name on the Hub"),
         option("audio", nargs="+", help="audio files; - reads raw 16-bit mono PCM at the model's rate, live"),
+        option("--variant", metavar="NAME", help="of a folder or a Hub package that holds several"),
         option("--lookahead", type=int, help="right context in encoder frames of 80 ms; see config.json"),
         option("--flush", default="full", help="full: to the last frame; nemo: as NeMo's streaming buffer"),
         option("--streams", type=int, default=1, help="files transcribed at once, in one batch"),

@@ -32,8 +32,10 @@ def transducer_interface(spec: ModelSpec) -> Interface:
 
 
 def start_transducer(spec: DecodingSpec, search: BeamSearch | None, confidence: Confidence) -> DecodingState:
-    """Returns the decoding state of a new stream: a beam with `search`, else a greedy one."""
-    return Beam.initial(search, spec, confidence) if search else GreedyState.initial(spec, confidence)
+    """Returns the decoding state of a new stream: a beam with a search of two paths or more, else a greedy one."""
+    if search and search.width > 1:
+        return Beam.initial(search, spec, confidence)
+    return GreedyState.initial(spec, confidence, search.hotwords if search else None)
 
 
 HEAD = Head("rnnt", transducer_interface, start_transducer)
