@@ -15,6 +15,7 @@ from nemoport.caches_kv import KvCaches
 from nemoport.errors import ArtifactError, OutputError, UsageError
 from nemoport.export.config import cache_shapes
 from nemoport.interface import Interface, Tensor
+from nemoport.interface import differences as interface_differences
 from nemoport.prompt import PromptSpec
 from nemoport.quantize.graph import KEPT
 from nemoport.speech.corpus import Corpus, Utterance
@@ -172,6 +173,28 @@ def test_interfaces_are_compared_name_by_name(monkeypatch):
     ]
     runtime.optional = frozenset({"y"})
     assert "encoder: input y is absent" not in list(contract._interfaces(context))
+
+
+def test_a_tensor_and_its_sizes():
+    tensor = Tensor("float32", (None, 3, None))
+    assert str(tensor) == "float32 [?, 3, ?]" and tensor.of(1, 2) == (1, 3, 2)
+    assert (str(Tensor("int64", ())), Tensor("int64", (4,)).of(7)) == ("int64 []", (4,))
+
+
+def test_each_side_of_an_interface_is_compared():
+    one, other = Tensor("float32", (1,)), Tensor("float16", (1,))
+    expected = Interface({"a": one, "b": one}, {"c": one}, {"d": one, "e": one})
+    assert list(interface_differences("g", expected, expected)) == [""] * 5
+    found = Interface({"a": other, "z": one, "y": one}, {}, {"e": one, "f": one})
+    assert list(interface_differences("g", expected, found, ["b", "c"])) == [
+        "g: unknown input y",
+        "g: unknown input z",
+        "g: input a: expected float32 [1], found float16 [1]",
+        "g: unknown state f",
+        "g: state d is absent",
+        "",
+    ]
+    assert list(interface_differences("g", expected, replace(expected, outputs={}))) == ["", "", "g: output c is absent", "", ""]
 
 
 def model_of(nodes, constants):

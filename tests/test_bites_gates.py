@@ -51,15 +51,17 @@ class Runner:
         self.changes = changes
 
     def run(self, corpus, lookahead, streams):
+        assert (lookahead, streams) == (6, 8)
         return {"full": runs(), "nemo": runs(self.changes.get(corpus.path.name))}
 
 
-def context_of(checkpoint, own=None, nemo=None, count=COUNT, every=1, variant=VARIANT):
+def context_of(checkpoint, own=None, nemo=None, count=COUNT, every=1, variant=VARIANT, languages=("en", "de")):
     """own, nemo: where they run -> changes of the runs. The places are (lookahead, flush rule) of the corpus's runs at 8
     streams, (lookahead, streams) of other runs, and conditions."""
     own, nemo = own or {}, nemo or {}
     spec = replace(checkpoint.spec, streaming=replace(checkpoint.spec.streaming, lookaheads=(6, 0)))
-    rows = [Utterance(f"u{i}", Path(f"u{i}"), TEXT, 1.0, f"{i}", 16000, "de" if i >= count // 2 else "en") for i in range(count)]
+    spoken = [languages[i >= count // 2] for i in range(count)]
+    rows = [Utterance(f"u{i}", Path(f"u{i}"), TEXT, 1.0, f"{i}", 16000, language) for i, language in enumerate(spoken)]
     places = [(STREAMING, 6, NEMO), (OFFLINE, 6, FULL), (STREAMING, 0, FULL_0)]
     records = {(mode, lookahead): runs(nemo.get(place), count) for mode, lookahead, place in places}
     entries = {"encoder": FileEntry("encoder_model.onnx", 300, "0" * 64)}
@@ -165,12 +167,28 @@ def judged(figure, checkpoint, monkeypatch, limit):
     for check in ("_files", "_specs", "_languages", "_interfaces"):
         monkeypatch.setattr(contract, check, lambda context: [])
     monkeypatch.setattr(contract, "_files", lambda context: figure.own["problems"])
-    monkeypatch.setattr(structure, "products", lambda encoder, provider: (["f"] * 12, ["i"] * 60))
-    monkeypatch.setattr(structure, "overflowing_pairs", lambda encoder: {"a": 3, "b": 4})
+    encoder = Path("build") / VARIANT / "encoder_model.onnx"
+    products = {(encoder, "cpu"): (["f"] * 12, ["i"] * 60)}
+    monkeypatch.setattr(structure, "products", lambda *where: products[where])
+    monkeypatch.setattr(structure, "overflowing_pairs", lambda where: {encoder: {"a": 3, "b": 4}}[where])
     monkeypatch.setattr(longform, "transcribe_segments", lambda context: long_recording(figure.own, figure.nemo))
-    monkeypatch.setattr(conditions, "degraded", lambda name, corpus, build: replace(corpus, path=Path(name)))
-    monkeypatch.setattr(Context, "nemo_reference", lambda self, corpus, lookahead: runs(figure.nemo.get(corpus.path.name)))
+    degrade(monkeypatch, figure.nemo)
     return gates.run_gate(figure.gate, context)
+
+
+def degrade(monkeypatch, nemo):
+    """Conditions without audio, and NeMo's runs of them."""
+
+    def degraded(name, corpus, build):
+        assert (corpus.path, build) == (Path("corpus"), Path("build"))
+        return replace(corpus, path=Path(name))
+
+    def reference(self, corpus, lookahead):
+        assert lookahead == 6
+        return runs(nemo.get(corpus.path.name))
+
+    monkeypatch.setattr(conditions, "degraded", degraded)
+    monkeypatch.setattr(Context, "nemo_reference", reference)
 
 
 def known_limits():
@@ -225,3 +243,170 @@ def test_a_variant_is_compared_with_fp32_of_its_target_and_cache_layout(variant)
     found = limits.limits_of(variant)
     expected = "kv-fp32" if variant.startswith("kv-") else "fp32" if found.target == "onnxruntime" else f"{found.target}-fp32"
     assert found.fp32 == expected
+
+
+LETTERS = len(TEXT.replace(" ", ""))
+
+
+def test_languages_without_spaces_are_judged_by_characters(reference_checkpoint, monkeypatch):
+    """In `wer`, each language in its own unit, and in `conditions`."""
+    own = {FULL: said(OTHER, (0, 1, 20)), CONDITION: said(OTHER, range(4))}
+    context = context_of(reference_checkpoint, own, languages=("ja", "de"))
+    found = {r.case: r for r in gates.run_gate("wer", context)}
+    rates = {case: (r.measured, r.unit, r.n) for case, r in found.items() if case.endswith(("rate", "WER"))}
+    words = 20 * LETTERS + 20 * 10
+    assert rates == {
+        "lookahead 6: WER": (pytest.approx(100 * 3 / words), "%", 40),
+        "lookahead 6: NeMo's WER": (0.0, "%", 40),
+        "lookahead 0: WER": (0.0, "%", 40),
+        "lookahead 0: NeMo's WER": (0.0, "%", 40),
+        "language ja: rate": (pytest.approx(100 * 2 / (2 * 20 * LETTERS)), "% CER", 20),
+        "language ja: NeMo's rate": (0.0, "% CER", 20),
+        "language de: rate": (pytest.approx(100 * 1 / (2 * 20 * 10)), "% WER", 20),
+        "language de: NeMo's rate": (0.0, "% WER", 20),
+    }
+    assert found["language ja: difference"].measured == pytest.approx(100 * 2 / (2 * 20 * LETTERS))
+    assert found["language de: difference"].measured == pytest.approx(100 * 1 / (2 * 20 * 10))
+    degrade(monkeypatch, {})
+    (difference,) = [r for r in gates.run_gate("conditions", context) if r.case == f"{CONDITION}: difference"]
+    assert difference.measured == pytest.approx(100 * 4 / words)
+
+
+CONDITION = next(iter(CONDITIONS))
+
+
+def test_a_corpus_in_one_language_has_no_figures_of_languages(reference_checkpoint):
+    found = gates.run_gate("wer", context_of(reference_checkpoint, languages=("de", "de")))
+    assert not [r for r in found if "language" in r.case]
+    assert {r.n for r in found} == {COUNT} and all(r.passed for r in found)
+
+
+def test_every_figure_of_every_gate_says_of_what_it_is(reference_checkpoint, monkeypatch):
+    """Cases, units and counts, where everything is NeMo's."""
+    for gate, expected in SAYS.items():
+        results = judged(
+            Figure(gate, next(n for g, n in known_limits() if g == gate), "", 0, {"problems": [""]}),
+            reference_checkpoint,
+            monkeypatch,
+            0,
+        )
+        assert [(r.case, r.unit, r.n) for r in results] == expected
+        assert {(r.gate, r.variant) for r in results} == {(gate, VARIANT)}
+
+
+EXACT, POINTS, TOKENS = "share of utterances token-exact", "WER points", "share of utterances with the same tokens as alone"
+SAYS = {
+    "contract": [("", "problems", 1)],
+    "structure": [
+        ("float products of weights a layer", "nodes", 1),
+        ("integer products a layer", "nodes", 1),
+        ("pairs of weights that 16 bits do not hold", "pairs", 1),
+    ],
+    "numeric": [
+        (case, unit, COUNT)
+        for case in ("lookahead 6, full", "lookahead 6, nemo", "lookahead 0, nemo")
+        for unit in ("max abs", "rms error / rms")
+    ],
+    "tokens": [
+        *((case, EXACT, COUNT) for case in ("lookahead 6, full", "lookahead 6, nemo", "lookahead 0, nemo")),
+        ("all", EXACT, 3 * COUNT),
+        ("different", "tokens", 3 * COUNT),
+        ("more or fewer", "share of NeMo's", 3 * COUNT),
+    ],
+    "boundary": [
+        (f"lookahead {r}, {word} word", "share of utterances whose word is NeMo's", COUNT)
+        for r in (6, 0)
+        for word in ("first", "last")
+    ],
+    "batch": [(f"lookahead {r}, {n} streams", TOKENS, COUNT) for r in (6, 0) for n in (3, 8)],
+    "longform": [
+        ("WER", "%", 18),
+        ("NeMo's WER", "%", 18),
+        ("difference", POINTS, 18),
+        ("worst minute above NeMo", POINTS, 18),
+        ("stalls", "utterances without a word", 18),
+        ("tokens in silence", "tokens more than NeMo's", 18),
+        ("segments", "share of segments with NeMo's tokens", 18),
+    ],
+    "conditions": [
+        (f"{one}: {case}", unit, COUNT) for one in CONDITIONS for case, unit in (("difference", POINTS), ("token-exact", EXACT))
+    ],
+    "cost": [
+        ("bytes", "bytes", 1),
+        ("bytes of fp32's", "ratio", 1),
+        ("speed", "times real time", 1),
+        ("peak memory", "bytes", 1),
+        ("tokens", "tokens", 1),
+    ],
+}
+
+
+def test_the_figures_of_cost(reference_checkpoint, monkeypatch):
+    results = judged(Figure("cost", "min_tokens", "", 5), reference_checkpoint, monkeypatch, 5)
+    assert {r.case: r.measured for r in results} == {
+        "bytes": 300, "bytes of fp32's": 0.3, "speed": 30.0, "peak memory": 1e8, "tokens": 5,
+    }  # fmt: skip
+    assert "lookahead 6, 60 s of audio, one stream" in results[2].evidence and "its choice of threads" in results[2].evidence
+
+
+def minutes_of(*words, own=None):
+    """A recording with one utterance of so many words in each minute; own: minute -> what the artifact finds in it."""
+    texts = [" ".join(f"w{i}x{n}" for n in range(count)) for i, count in enumerate(words)]
+    heard = [(own or {}).get(i, text) for i, text in enumerate(texts)]
+    form = LongForm(Corpus(Path(), ()), tuple(Segment(60.0 * i, text) for i, text in enumerate(texts)))
+    return SegmentScores(form, [tokens(t) for t in heard], [tokens(t) for t in texts], heard, texts)
+
+
+@pytest.mark.parametrize(
+    ("words", "lost", "number", "counted"),
+    [
+        ((50, 50, 50), 1, 1, 50),
+        ((50, 49, 50), 1, 1, 99),  # with the minute behind it
+        ((49, 1, 50), 0, 0, 50),
+        ((50, 50, 49), 2, 1, 99),  # the last with the one before it
+        ((50, 10, 10), 2, 0, 70),
+        ((10,), 0, 0, 10),
+        ((10, 20), 1, 0, 30),
+        ((60, 70), 0, 0, 60),
+    ],
+)
+def test_stretches_of_fifty_words_are_judged(words, lost, number, counted):
+    worst = minutes_of(*words, own={lost: ""}).worst
+    assert (worst.number, worst.words, worst.nemo) == (number, counted, 0.0)
+    assert worst.above == worst.wer == pytest.approx(100 * words[lost] / counted)
+
+
+def test_a_stall_is_silence_where_nemo_has_two_words():
+    scores = minutes_of(1, 2, 3, own={0: "", 1: "", 2: "w2x0"})
+    assert scores.stalls == [1]
+    assert [(m.number, m.words, m.wer, m.nemo, m.above) for m in scores.minutes] == [
+        (0, 1, 100.0, 0.0, 100.0), (1, 2, 100.0, 0.0, 100.0), (2, 3, pytest.approx(200 / 3), 0.0, pytest.approx(200 / 3)),
+    ]  # fmt: skip
+    assert (scores.whole.words, scores.whole.wer) == (6, pytest.approx(100 * 5 / 6))
+    assert scores.exact == 0.0
+
+
+def test_long_recordings_are_run_alone_and_split(reference_checkpoint):
+    """Of an offline model several, one behind the other; what is spelled has no language tags."""
+    form = LongForm(Corpus(Path(), (UTTERANCE,)), (Segment(0.0, "a b"), Segment(2.0, "c", "de")))
+    run = UtteranceRun((0, 1, 2, 3), (0, 10, 30, 40), "", 50, np.zeros((0, 2)), "u", 10)
+    asked = []
+
+    class Runner:
+        pieces = ["\u2581a", "\u2581b", "\u2581c", "\u2581<de-DE>"]
+
+        def run(self, corpus, lookahead, streams):
+            asked.append((corpus, lookahead, streams))
+            return {"nemo": (run,), "full": None}
+
+    context = SimpleNamespace(lookaheads=(6, 0), runner=Runner(), reference_rule="nemo", spec=SimpleNamespace(frame_seconds=0.08))
+    reference = replace(run, tokens=(0, 2), token_frames=(0, 40))
+    context.longform = {6: [(form, reference), (form, run)]}.get
+    found = longform.transcribe_segments(context)
+    assert asked == [(form.corpus, 6, 1)] * 2
+    assert found.form == LongForm.joined([form, form])
+    assert (found.tokens, found.nemo_tokens) == ([(0, 1), (2, 3)] * 2, [(0,), (2,), (0, 1), (2, 3)])
+    assert (found.texts, found.nemo_texts) == (["a b", "c"] * 2, ["a", "c", "a b", "c"])
+
+
+UTTERANCE = Utterance("u", Path("u"), "a b c", 4.0, "0", 16000)

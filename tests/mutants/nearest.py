@@ -52,7 +52,7 @@ NEAREST = DECISIVE | {
     "nemoport/caches_kv": (LAWS, RUNTIME),
     "nemoport/recognizer": ("tests/test_stream.py", "tests/test_transcribe.py", *NO_NEMO),
     "nemoport/transcription": (RUNTIME, "tests/test_stream.py", "tests/test_transcribe.py", *NO_NEMO),
-    "nemoport/interface": ("tests/test_artifact.py", RECIPES, *NO_NEMO),
+    "nemoport/interface": (CHECKS,),
     "nemoport/artifact": ("tests/test_artifact.py", REUSE, "-k", "test_artifact and not processes_that_want or manifest"),
     "nemoport/config": ("tests/test_artifact.py", "tests/test_untrusted_package.py", *NO_NEMO),
     "nemoport/schema": ("tests/test_artifact.py", "tests/test_schemas.py", "tests/test_untrusted_package.py", *NO_NEMO),
