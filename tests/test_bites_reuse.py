@@ -3,6 +3,7 @@
 import ast
 import json
 from dataclasses import fields, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from nemoport.calibration.ranges import RangeCollector
 from nemoport.calibration.samples import SampleCollector
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.errors import CorpusError, OutputError
+from nemoport.files import sha256_file
 from nemoport.speech.corpus import Corpus, Utterance, check_disjoint, check_each_once, read_corpus
 from nemoport.validate import context, limits, nemo, nemo_config, nemo_runs, oracle, result_store, run, stamps
 from nemoport.validate.context import Context
@@ -42,6 +44,9 @@ def with_other(corpus, **changes):
     return replace(corpus, utterances=(*before, replace(last, **changes)))
 
 
+hashed_once = cache(sha256_file)  # of code, which no test here changes
+
+
 class World:
     """What a result depends on, without a model. gates.toml is a copy, and its gate `boundary` counts how often it is run."""
 
@@ -61,6 +66,7 @@ class World:
         self.limits_file = folder / "gates.toml"
         self.limits_file.write_bytes(limits.LIMITS_FILE.read_bytes())
         monkeypatch.setattr(limits.limits_digest, "__defaults__", (self.limits_file,))
+        monkeypatch.setattr(stamps, "sha256_file", hashed_once)
         monkeypatch.setattr(boundary, "run", self.gate)
 
         def only_boundary(variant):
