@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from nemoport.errors import CheckpointError
+from nemoport.export.other_files import no_member, other_file
 from nemoport.text import clipped
 
 CONFIG = "model_config.yaml"
@@ -53,7 +54,7 @@ class Archive:
         entry = self.entries.get(posixpath.normpath(name))
         stream = self._tar.extractfile(entry) if entry else None
         if stream is None:
-            raise unreadable(self._path, f"no {clipped(name)} in it")
+            raise unreadable(self._path, *no_member(clipped(name), list(self.entries)))
         return stream
 
     def read(self, name: str, most_bytes: int) -> bytes:
@@ -79,16 +80,19 @@ def opened(path: Path) -> Iterator[Archive]:
                     pass
                 yield archive
     except _DAMAGE as error:
+        if known := other_file(path):
+            what, todo = known
+            raise unreadable(path, clipped(what), todo) from error
         raise unreadable(path, clipped(str(error) or type(error).__name__)) from error
 
 
-def unreadable(path: Path, found: str) -> CheckpointError:
-    """The error for a damaged .nemo file. found: what is wrong with it."""
+def unreadable(path: Path, found: str, todo: str = "download or save it again") -> CheckpointError:
+    """The error for a file that is damaged or no .nemo. found: what is wrong with it."""
     return CheckpointError(
         f"{path} cannot be read.",
         expected=f"a complete .nemo file (a tar with {CONFIG} and {WEIGHTS})",
         found=found,
-        todo="download or save it again",
+        todo=todo,
     )
 
 

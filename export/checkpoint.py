@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nemoport.errors import ArtifactError, CheckpointError, first_line
 from nemoport.export import bounded_yaml
+from nemoport.export.advice import advice
 from nemoport.export.archive import CONFIG, WEIGHTS, opened, unreadable
 from nemoport.export.hyperparameters import malformed, number, wrong_sections
-from nemoport.export.kinds import LOG_GUARD, contexts, durations, kind_of, prompt_defaults, unsupported
+from nemoport.export.kinds import contexts, durations, is_hybrid, kind_of, prompt_defaults, unsupported
+from nemoport.export.one_form import frame_samples, in_one_form
 from nemoport.export.source import resolve
 from nemoport.files import sha256_file
 from nemoport.prompt import PromptSpec
@@ -19,6 +21,7 @@ from nemoport.text import clipped
 
 # What reading a config raises that is not of the form that NeMo writes.
 _OTHER_FORM = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+CTC_DECODER = ("ctc_decoder.",)
 MOST_TOKENIZER_BYTES = 64 << 20  # SentencePiece models of 16,384 pieces have 0.5 MB
 
 
@@ -43,7 +46,7 @@ class Checkpoint:
         return self.path.stem
 
     def load_weights(self) -> dict:
-        """Loads name -> f32 tensor, on the CPU. Raises CheckpointError."""
+        """Loads name -> f32 tensor, on the CPU; of a hybrid without its CTC decoder. Raises CheckpointError."""
         import torch
 
         with opened(self.path) as archive:
@@ -64,7 +67,8 @@ class Checkpoint:
             # A tensor of two bytes that repeats them 10^9 times takes none on disk and 4 GB as float.
             if tensor.layout != torch.strided or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
                 raise unreadable(self.path, f"{WEIGHTS}: {clipped(name)} has more values than the file holds for it")
-        return {name: tensor.float() for name, tensor in weights.items()}
+        left_out = CTC_DECODER if is_hybrid(self.config) else ()
+        return {name: tensor.float() for name, tensor in weights.items() if not name.startswith(left_out)}
 
     def _check_zip(self, parts: zipfile.ZipFile, size: int) -> None:
         """size: bytes of the whole, which torch writes uncompressed."""
@@ -79,6 +83,17 @@ def read_checkpoint(checkpoint: str) -> Checkpoint:
 
     Raises CheckpointError if the file is damaged, or naming every reason for which the model is not exported.
     """
+    read = _read(checkpoint)
+    return replace(read, sha256=sha256_file(read.path))
+
+
+def checkpoint_kind(checkpoint: str) -> str:
+    """Returns the name of a checkpoint's kind, without reading its weights. Raises CheckpointError as `read_checkpoint`."""
+    return _read(checkpoint).spec.kind
+
+
+def _read(checkpoint: str) -> Checkpoint:
+    """Reads a checkpoint but for its hash."""
     path, base_model = resolve(str(checkpoint))
     if not path.stem.isprintable() or set(path.stem) & set("<>|`"):
         raise CheckpointError(
@@ -90,6 +105,7 @@ def read_checkpoint(checkpoint: str) -> Checkpoint:
     config, tokenizer = _read_config(path)
     try:
         _refuse(path, wrong_sections(config))
+        config = in_one_form(config)
         problems = unsupported(config)
         if not problems:
             _refuse(path, malformed(config))
@@ -102,20 +118,26 @@ def read_checkpoint(checkpoint: str) -> Checkpoint:
     if spec is None:
         raise CheckpointError(
             f"{path} is not a model that nemoport exports.",
-            expected="a FastConformer transducer (NeMo EncDecRNNTBPEModel, or EncDecRNNTBPEModelWithPrompt): cache-aware "
-            "RNNT, with or without a language prompt, or full-context RNNT or TDT; "
+            expected="a FastConformer transducer (NeMo EncDecRNNTBPEModel, EncDecRNNTBPEModelWithPrompt, or a hybrid "
+            "with CTC): cache-aware RNNT, with or without a language prompt, or full-context RNNT or TDT; "
             f"by its attention context this is {kind_of(config).name}",
             found="; ".join(problems),
-            todo="use a checkpoint of that kind",
+            todo=advice(problems),
         )
     tokens = tuple(config["joint"]["vocabulary"])
-    return Checkpoint(path, sha256_file(path), spec, config, tokens, tokenizer, base_model)
+    return Checkpoint(path, "", spec, config, tokens, tokenizer, base_model)
 
 
 def _refuse(path: Path, wrong: list[str]) -> None:
     """Raises CheckpointError naming what is wrong in the config, if anything is."""
     if wrong:
-        raise unreadable(path, f"{CONFIG}: {'; '.join(wrong)}")
+        todo = "save it again with NeMo; if NeMo restores it as it is, report this checkpoint"
+        raise CheckpointError(
+            f"{path} has settings that cannot be used.",
+            expected=f"a {CONFIG} as NeMo writes it, with values in the bounds that are named",
+            found=f"{CONFIG}: {'; '.join(wrong)}",
+            todo=todo,
+        )
 
 
 def _read_config(path: Path) -> tuple[dict, bytes]:
@@ -135,17 +157,16 @@ def _read_config(path: Path) -> tuple[dict, bytes]:
 
 def _spec(config: dict) -> ModelSpec:
     mel, kind = config["preprocessor"], kind_of(config)
-    rate = number(config, "preprocessor.sample_rate")
     return ModelSpec(
         kind=kind.name,
         frontend=FrontendSpec(
-            sample_rate_hz=rate,
+            sample_rate_hz=number(config, "preprocessor.sample_rate"),
             n_mels=number(config, "preprocessor.features"),
             n_fft=number(config, "preprocessor.n_fft"),
-            win_samples=int(number(config, "preprocessor.window_size") * rate),
-            hop_samples=int(number(config, "preprocessor.window_stride") * rate),
+            win_samples=frame_samples(mel, "window_size"),
+            hop_samples=frame_samples(mel, "window_stride"),
             preemphasis=float(number(config, "preprocessor.preemph")),
-            log_guard=float(mel.get("log_zero_guard_value", LOG_GUARD)),
+            log_guard=float(number(config, "preprocessor.log_zero_guard_value")),
             normalize=mel.get("normalize", "per_feature"),
         ),
         streaming=_streaming(config) if kind.streaming else None,

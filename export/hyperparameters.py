@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from nemoport.export.kinds import LOG_GUARD
+from nemoport.export.one_form import DEFAULT_STRIDE_S, DEFAULT_WINDOW_S
 from nemoport.prompt import LANGUAGE_NAME, MOST_LANGUAGES
 from nemoport.text import clipped
 from nemoport.tokens import is_piece
@@ -42,12 +44,16 @@ NUMBERS = {
     "preprocessor.sample_rate": Number(4000, 192_000),
     "preprocessor.features": Number(8, 512),
     "preprocessor.n_fft": Number(32, 65_536, default=512),
-    "preprocessor.window_size": Number(0.001, 1, whole=False),
-    "preprocessor.window_stride": Number(0.001, 1, whole=False),
+    # In seconds, or in samples where the config has none in seconds (one_form.py).
+    "preprocessor.window_size": Number(0.001, 1, default=DEFAULT_WINDOW_S, whole=False),
+    "preprocessor.window_stride": Number(0.001, 1, default=DEFAULT_STRIDE_S, whole=False),
+    "preprocessor.n_window_size": Number(1, 65_536, default=1),
+    "preprocessor.n_window_stride": Number(1, 65_536, default=1),
+    "preprocessor.log_zero_guard_value": Number(1e-30, 1, default=LOG_GUARD, whole=False),
     "preprocessor.preemph": Number(0, 1, default=0.97, whole=False),
     "encoder.n_layers": Number(1, 256),
     "encoder.d_model": Number(8, 16_384),
-    "encoder.n_heads": Number(1, 256),
+    "encoder.n_heads": Number(1, 256, default=4),
     "encoder.conv_kernel_size": Number(1, 255, default=31),
     "encoder.subsampling_conv_channels": Number(-1, 16_384, default=-1),
     "encoder.ff_expansion_factor": Number(1, 64, default=4),

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nemoport.export.known_options import component_problems, unknown_options
 from nemoport.text import clipped
 
 LOG_GUARD = 2.0**-24  # NeMo AudioToMelSpectrogramPreprocessor's default log_zero_guard_value
+HYBRID = "EncDecHybridRNNTCTCBPEModel"  # NeMo's transducer of the same class, and a CTC decoder beside it, which is left out
 
 Settings = dict[str, tuple[Any, Any]]  # key of a section -> (NeMo's value where the config has no such key, the required value)
 
@@ -20,7 +22,8 @@ class Kind:
 
     name: ends with the name of its head (nemoport/heads/), as offline-tdt does; nemo_class: the last part of the config's
     `target`; sections: section of the config -> its required settings; streaming: whether the encoder is cache-aware, or has
-    full context; prompt: whether the model has a language prompt.
+    full context; prompt: whether the model has a language prompt; hybrid: the class of models that have a transducer of this kind
+    beside another decoder, or "".
     """
 
     name: str
@@ -28,6 +31,7 @@ class Kind:
     sections: Mapping[str, Settings]
     streaming: bool
     prompt: bool = False
+    hybrid: str = ""
 
     @property
     def head(self) -> str:
@@ -39,10 +43,10 @@ _ANY_ENCODER: Settings = {
     "self_attention_model": ("rel_pos", "rel_pos"),
     "subsampling": ("striding", "dw_striding"),
     "subsampling_factor": (4, 8),
-    "xscaling": (True, False),
     "untie_biases": (True, True),
     "reduction": (None, None),
     "global_tokens": (0, 0),
+    "att_chunk_context_size": (None, None),
 }
 _STREAMING_ENCODER: Settings = {
     "att_context_style": ("regular", "chunked_limited"),
@@ -66,7 +70,7 @@ _FRONTEND: Settings = {
     "lowfreq": (0, 0),
     "highfreq": (None, None),
     "log_zero_guard_type": ("add", "add"),
-    "log_zero_guard_value": (LOG_GUARD, LOG_GUARD),
+    "pad_value": (0, 0),
 }
 _DECODER: Settings = {"normalization_mode": (None, None), "blank_as_pad": (True, True)}
 _STREAMING_SECTIONS = {
@@ -80,10 +84,10 @@ _OFFLINE_SECTIONS = {
     "preprocessor": _FRONTEND | {"normalize": ("per_feature", "per_feature")},
 }
 KINDS = (
-    Kind("streaming-rnnt", "EncDecRNNTBPEModel", _STREAMING_SECTIONS, streaming=True),
+    Kind("streaming-rnnt", "EncDecRNNTBPEModel", _STREAMING_SECTIONS, streaming=True, hybrid=HYBRID),
     Kind("streaming-prompt-rnnt", "EncDecRNNTBPEModelWithPrompt", _STREAMING_SECTIONS, streaming=True, prompt=True),
-    Kind("offline-rnnt", "EncDecRNNTBPEModel", _OFFLINE_SECTIONS, streaming=False),
-    Kind("offline-tdt", "EncDecRNNTBPEModel", _OFFLINE_SECTIONS, streaming=False),
+    Kind("offline-rnnt", "EncDecRNNTBPEModel", _OFFLINE_SECTIONS, streaming=False, hybrid=HYBRID),
+    Kind("offline-tdt", "EncDecRNNTBPEModel", _OFFLINE_SECTIONS, streaming=False, hybrid=HYBRID),
 )
 _SECTIONS = ("encoder", "decoder", "joint", "preprocessor")  # that every config has
 
@@ -97,17 +101,34 @@ def kind_of(config: dict) -> Kind:
     """The kind that a config is nearest to; `unsupported` lists why it may be none. The attention context decides first, then
     the class, then the head; of equally near kinds, the first in KINDS."""
     encoder = config.get("encoder")
-    streaming = not (isinstance(encoder, dict) and all(pair == [-1, -1] for pair in contexts(encoder)))
-    found = (streaming, _nemo_class(config), "tdt" if _is_tdt(config) else "rnnt")
+    streaming = not isinstance(encoder, dict) or _is_cache_aware(encoder)
+    nemo_class, head = _nemo_class(config), "tdt" if _is_tdt(config) else "rnnt"
 
     def agreement(kind: Kind) -> list[bool]:
-        return [one == other for one, other in zip(found, (kind.streaming, kind.nemo_class, kind.head), strict=True)]
+        known = bool(nemo_class) and nemo_class in (kind.nemo_class, kind.hybrid)
+        return [kind.streaming == streaming, known, kind.head == head]
 
     return max(KINDS, key=agreement)
 
 
+def _is_cache_aware(encoder: dict) -> bool:
+    """Whether the encoder has limited contexts. Those of local attention, and of an encoder that is else an offline one, were put
+    on a model of full context (NeMo's change_attention_model)."""
+    if all(pair == [-1, -1] for pair in contexts(encoder)):
+        return False
+    local = (
+        encoder.get("self_attention_model") == "rel_pos_local_attn" and encoder.get("att_context_style", "regular") == "regular"
+    )
+    return not local and any(encoder.get(key, default) != needed for key, (default, needed) in _OFFLINE_ENCODER.items())
+
+
 def _nemo_class(config: dict) -> str:
     return str(config.get("target", "")).rpartition(".")[2]
+
+
+def is_hybrid(config: dict) -> bool:
+    """Whether the model has another decoder beside its transducer."""
+    return _nemo_class(config) == HYBRID
 
 
 def prompt_defaults(config: dict) -> dict:
@@ -130,7 +151,8 @@ def _is_tdt(config: dict) -> bool:
 def unsupported(config: dict) -> list[str]:
     """Every reason for which a config's model is not exported, each as `key is X, not Y`; empty if it is."""
     kind, nemo_class = kind_of(config), _nemo_class(config)
-    problems = [] if nemo_class == kind.nemo_class else [f"target is {clipped(nemo_class) or 'absent'}, not {kind.nemo_class}"]
+    known = nemo_class and nemo_class in (kind.nemo_class, kind.hybrid)
+    problems = [] if known else [f"target is {clipped(nemo_class) or 'absent'}, not {kind.nemo_class}"]
     if kind.prompt:
         problems += _prompt_problems(prompt_defaults(config))
     missing = [section for section in _SECTIONS if not isinstance(config.get(section), dict)]
@@ -138,14 +160,17 @@ def unsupported(config: dict) -> list[str]:
     required = {**kind.sections, "joint": {"num_extra_outputs": (0, len(durations(config)))}}
     for section in _SECTIONS:
         if isinstance(found := config.get(section), dict):
+            problems += component_problems(section, found)
             problems += _differing(section, found, required[section])
+            problems += unknown_options(section, found, required[section])
     if not missing:
-        activation = config["joint"].get("jointnet", {}).get("activation")
-        if activation != "relu":
-            problems.append(f"joint.jointnet.activation is {clipped(repr(activation))}, not 'relu'")
+        joint, prediction = config["joint"].get("jointnet") or {}, config["decoder"].get("prednet") or {}
+        problems += _differing("joint.jointnet", joint, {"activation": (None, "relu")})
+        problems += unknown_options("joint.jointnet", joint) + unknown_options("decoder.prednet", prediction)
+        problems += _projection_problems(prediction) + _width_problems(config["encoder"])
         if not config["joint"].get("vocabulary"):
             problems.append("joint.vocabulary is absent")
-        problems += _context_problems(config["encoder"]) if kind.streaming else _kernel_problems(config["encoder"])
+        problems += _context_problems(config["encoder"]) if kind.streaming else _offline_problems(config["encoder"])
     if _is_tdt(config):
         if kind.head != "tdt":
             problems.append("loss.loss_name is 'tdt': a cache-aware TDT model")
@@ -178,9 +203,24 @@ def _prompt_problems(defaults: dict) -> list[str]:
     return problems
 
 
-def _kernel_problems(encoder: dict) -> list[str]:
-    kernel = int(encoder.get("conv_kernel_size") or 31)
-    return [] if kernel % 2 else [f"encoder.conv_kernel_size is {kernel}, not odd"]
+def _projection_problems(prednet: dict) -> list[str]:
+    """NeMo makes an LSTM with a projection where its hidden size is more than the prediction's."""
+    hidden, output = prednet.get("rnn_hidden_size", -1), prednet.get("pred_hidden")
+    return [] if hidden in (-1, None, output) else [f"decoder.prednet.rnn_hidden_size is {clipped(repr(hidden))}, not {output!r}"]
+
+
+def _width_problems(encoder: dict) -> list[str]:
+    """NeMo adds a linear layer behind the encoder where its output is not as wide as its layers."""
+    output, width = encoder.get("feat_out", -1), encoder.get("d_model")
+    return [] if output in (-1, None, width) else [f"encoder.feat_out is {clipped(repr(output))}, not {width!r}"]
+
+
+def _offline_problems(encoder: dict) -> list[str]:
+    kernel, pairs = int(encoder.get("conv_kernel_size") or 31), contexts(encoder)
+    problems = [] if kernel % 2 else [f"encoder.conv_kernel_size is {kernel}, not odd"]
+    if any(pair != [-1, -1] for pair in pairs):
+        problems.append(f"encoder.att_context_size is {clipped(pairs)}, not [-1, -1]: attention of a limited width")
+    return problems
 
 
 def _context_problems(encoder: dict) -> list[str]:

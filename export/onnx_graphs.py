@@ -23,7 +23,7 @@ from nemoport.export.encoder_kv import KvStreamingEncoder
 from nemoport.export.encoder_offline import OfflineEncoder
 from nemoport.export.heads import Axes, head_graph
 from nemoport.export.layers import CAUSAL_PADDING
-from nemoport.export.shared import check_frontend_buffers
+from nemoport.export.shared import graph_weights
 from nemoport.export.weight_errors import explain_weight_errors, refuse_unused
 from nemoport.graph_file import OPSET, save_model
 from nemoport.heads import head_of
@@ -44,8 +44,7 @@ def export_graphs(checkpoint: Checkpoint, folder: Path, layout: str) -> None:
 
     layout: the cache layout of a streaming encoder (cache_layout.py). Raises CheckpointError.
     """
-    weights, spec = checkpoint.load_weights(), checkpoint.spec
-    check_frontend_buffers(checkpoint, weights)
+    weights, spec = graph_weights(checkpoint), checkpoint.spec
     head, caches = head_graph(spec.head), caches_for(spec, layout)
     encoder_example, decoder_example = _encoder_example(checkpoint, caches), head.example(spec)
     with explain_weight_errors(checkpoint), torch.no_grad():

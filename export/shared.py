@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,21 @@ def _metadata(checkpoint: Checkpoint, prompt: PromptSpec) -> dict:
         "prompt_dictionary": prompt.languages,
         "lang_tag_token_ids": sorted(tag_tokens(checkpoint.tokens).values()),
     }
+
+
+def graph_weights(checkpoint: Checkpoint) -> dict:
+    """Loads the tensors of which graphs are made: name -> f32. Raises CheckpointError as load_weights and check_frontend_buffers.
+
+    A model with `xscaling` scales what the subsampling gives by the root of its width (NeMo RelPositionalEncoding): here the
+    subsampling's last layer does.
+    """
+    weights = checkpoint.load_weights()
+    check_frontend_buffers(checkpoint, weights)
+    if checkpoint.config["encoder"].get("xscaling", True):
+        for name in ("encoder.pre_encode.out.weight", "encoder.pre_encode.out.bias"):
+            if name in weights:
+                weights[name] = weights[name] * math.sqrt(checkpoint.spec.encoder.d_model)
+    return weights
 
 
 def check_frontend_buffers(checkpoint: Checkpoint, weights: dict) -> None:

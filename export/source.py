@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nemoport.errors import CheckpointError, first_line
+from nemoport.export.other_files import in_folder
 from nemoport.hub_id import split_hub_id
 
 
@@ -18,7 +19,7 @@ def resolve(checkpoint: str) -> tuple[Path, str]:
     with suppress(OSError, RuntimeError):  # a name that no file can have, or ~ of no user
         path = path.expanduser()
         if path.exists():
-            return path, ""
+            return (in_folder(path) if path.is_dir() else path), ""
     named = split_hub_id(checkpoint)
     if checkpoint.endswith(".nemo") or named is None:
         raise CheckpointError(

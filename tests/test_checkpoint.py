@@ -119,7 +119,12 @@ def test_reference_equals_nemo():
 
 # what is altered -> (the config's section, its key, the value; the reason that must be named)
 UNSUPPORTED = {
-    "hybrid": ("", "target", "x.EncDecHybridRNNTCTCBPEModel", "target is EncDecHybridRNNTCTCBPEModel"),
+    "hybrid with a prompt": (
+        "",
+        "target",
+        "x.EncDecHybridRNNTCTCBPEModelWithPrompt",
+        "target is EncDecHybridRNNTCTCBPEModelWith",
+    ),
     "CTC": ("", "target", "x.EncDecCTCModelBPE", "target is EncDecCTCModelBPE"),
     "no target": ("", "target", None, "target is None"),
     "batch norm": ("encoder", "conv_norm_type", "batch_norm", "conv_norm_type is 'batch_norm', not 'layer_norm'"),
@@ -132,14 +137,14 @@ UNSUPPORTED = {
     "one context": ("encoder", "att_context_size", [[70]], "not cache-aware"),
     "left contexts": ("encoder", "att_context_size", [[70, 1], [56, 6]], r"several left contexts \[56, 70\]"),
     "r and r + 2": ("encoder", "att_context_size", [[70, 1], [70, 3]], r"lookaheads r and r \+ 2 among \[1, 3\]"),
-    "xscaling": ("encoder", "xscaling", True, "xscaling is True, not False"),
     "other attention": ("encoder", "self_attention_model", "rel_pos_local_attn", "self_attention_model is"),
     "global tokens": ("encoder", "global_tokens", 1, "global_tokens is 1"),
+    "untied": ("encoder", "untie_biases", False, "untie_biases is False, not True"),
     "reduction": ("encoder", "reduction", "pooling", "reduction is 'pooling'"),
-    "convolution context": ("encoder", "conv_context_size", [4, 4], r"conv_context_size is \[4, 4\], not 'causal'"),
+    "convolution context": ("encoder", "conv_context_size", [3, 5], r"conv_context_size is \[3, 5\], not 'causal'"),
     "per feature": ("preprocessor", "normalize", "per_feature", "normalize is 'per_feature', not 'NA'"),
     "other window": ("preprocessor", "window", "hamming", "window is 'hamming'"),
-    "other log guard": ("preprocessor", "log_zero_guard_value", 1e-5, "log_zero_guard_value is 1e-05"),
+    "other log guard": ("preprocessor", "log_zero_guard_type", "clamp", "log_zero_guard_type is 'clamp'"),
     "TDT": ("", "loss", {"loss_name": "tdt"}, "loss.loss_name is 'tdt'"),
     "durations": ("joint", "num_extra_outputs", 5, "num_extra_outputs is 5"),
     "no vocabulary": ("joint", "vocabulary", None, "vocabulary is absent"),
@@ -171,13 +176,13 @@ def test_full_context_is_judged_as_an_offline_model(rewritten, contexts):
 
 def test_left_out_keys_have_nemos_defaults(rewritten):
     """A config that says nothing of them is one of NeMo's default model, which is another."""
-    keys = ("xscaling", "conv_norm_type", "att_context_style", "subsampling", "causal_downsampling")
+    keys = ("conv_norm_type", "att_context_style", "subsampling", "causal_downsampling")
     error = refusal(rewritten(lambda config: [config["encoder"].pop(key) for key in keys]))
     assert all(key in error.found for key in keys)
 
 
 def test_all_reasons_at_once(rewritten):
-    names = ["CTC", "batch norm", "striding", "regular context", "left contexts", "xscaling", "per feature", "TDT", "durations"]
+    names = ["CTC", "batch norm", "striding", "regular context", "left contexts", "untied", "per feature", "TDT", "durations"]
     error = refusal(rewritten(lambda config: [altered(config, name) for name in names]))
     assert len(error.found.split("; ")) == len(names)
 
@@ -243,7 +248,8 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     for name, content in {"text.nemo": b"hello" * 1000, "zeros.nemo": bytes(100_000), "zip.nemo": b"PK\x03\x04" * 999}.items():
         (tmp_path / name).write_bytes(content)
         refusal(tmp_path / name)
-    assert "directory" in refusal(tmp_path).found
+    (tmp_path / "folder").mkdir()
+    assert "an empty directory" in refusal(tmp_path / "folder").found
     for name in ("nothing.nemo", "a/b/nothing.nemo", "nothing", "/nothing/at all"):
         error = refusal(tmp_path / name)
         assert error.found == "no such file" and name in error.what
@@ -446,3 +452,80 @@ def test_text_is_what_sentencepiece_makes_of_tokens(text):
     known = [checkpoint.tokens.index(piece) for piece in text.split(" ") if piece in checkpoint.tokens]
     assert len(known) > 1
     assert detokenize(checkpoint.tokens, known) == processor.decode(known)
+
+
+OTHER_FILES = {
+    "LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git-lfs", "git lfs pull"),
+    "web page": (b"\n<!DOCTYPE html><html><body>Sign in</body>", "web page", "hf download"),
+    "safetensors": ((120).to_bytes(8, "little") + b'{"a": {}}' + bytes(200), "safetensors", "the .nemo file"),
+    "GGUF": (b"GGUF" + bytes(600), "GGUF", "the .nemo file"),
+    "empty": (b"", "empty", "download"),
+    "old torch file": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "torch's older form", "load_from_checkpoint"),
+    "pickle": (b"\x80\x04}\x94.", "pickled", "load_from_checkpoint"),
+    "text": (b"hello" * 1000, "", "download or save it again"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FILES)
+def test_another_file_is_named_with_what_to_do(name, tmp_path):
+    content, found, todo = OTHER_FILES[name]
+    (path := tmp_path / "model.nemo").write_bytes(content)
+    error = refusal(path)
+    assert found in error.found and todo in error.todo
+    assert ("download or save it again" in error.todo) == (name in ("text", "empty"))
+
+
+@pytest.mark.parametrize("name, todo", [("epoch=3.ckpt", "load_from_checkpoint"), ("model.pt", "load_state_dict")])
+def test_torchs_files_are_named_with_what_to_do(name, todo, tmp_path):
+    import torch
+
+    torch.save({"state_dict": {"a": torch.zeros(2)}}, tmp_path / name)
+    error = refusal(tmp_path / name)
+    assert "Lightning" in error.found and todo in error.todo and "save_to" in error.todo
+
+
+def test_archives_around_a_checkpoint(members, tmp_path):
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "ngc.zip", "w") as parts:
+        parts.writestr("files/model.nemo", b"x")
+    assert "holds files/model.nemo" in refusal(tmp_path / "ngc.zip").found
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as parts:
+        parts.writestr("readme", b"x")
+    assert refusal(tmp_path / "other.zip").found == "a zip"
+    assert "holds model.nemo" in refusal(pack(tmp_path / "around.nemo", {"model.nemo": b"x"})).found
+    folder = {f"unpacked/{name}": data for name, data in members.items()}
+    error = refusal(pack(tmp_path / "deep.nemo", folder))
+    assert "unpacked/model_config.yaml" in error.found and "tar -cf model.nemo -C unpacked/" in error.todo
+
+
+def test_a_folder_with_one_checkpoint_is_that_checkpoint(rewritten, tmp_path):
+    path = rewritten()
+    assert read_checkpoint(str(path.parent)).path == path
+    (tmp_path / "other.nemo").write_bytes(b"")
+    error = refusal(path.parent)
+    assert "altered.nemo, other.nemo" in error.found and "name" in error.todo
+
+
+@pytest.mark.parametrize(
+    "name, todo",
+    [
+        ("model_config.yaml", "tar -cf model.nemo -C"),
+        ("model.safetensors", ".nemo file of the same model"),
+        ("notes.txt", "name the .nemo file"),
+        ("config.json", "name the .nemo file"),
+    ],
+)
+def test_a_folder_without_a_checkpoint(name, todo, tmp_path):
+    (tmp_path / name).write_bytes(b"x")
+    error = refusal(tmp_path)
+    assert todo in error.todo and "download or save it again" not in error.todo
+
+
+def test_the_kind_is_found_without_the_weights(rewritten, monkeypatch):
+    """A checkpoint of gigabytes is neither hashed nor its weights read."""
+    from nemoport.export import checkpoint
+
+    monkeypatch.setattr(checkpoint, "sha256_file", lambda path: pytest.fail("hashed"))
+    monkeypatch.setattr(checkpoint.Checkpoint, "load_weights", lambda self: pytest.fail("loaded"))
+    assert checkpoint.checkpoint_kind(str(rewritten())) == "streaming-rnnt"

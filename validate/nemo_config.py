@@ -24,6 +24,8 @@ _FREE_ENCODER = (
     "ff_expansion_factor",
     "pos_emb_max_len",
 )
+# In seconds, or in samples.
+_WINDOW = ("window_size", "window_stride", "n_window_size", "n_window_stride")
 
 
 def nemo_config(checkpoint: Checkpoint, folder: Path) -> dict:
@@ -54,9 +56,9 @@ def nemo_config(checkpoint: Checkpoint, folder: Path) -> dict:
             "sample_rate": frontend.sample_rate_hz,
             "features": frontend.n_mels,
             "n_fft": frontend.n_fft,
-            "window_size": number(read, "preprocessor.window_size"),
-            "window_stride": number(read, "preprocessor.window_stride"),
+            **{key: read["preprocessor"].get(key) for key in _WINDOW},
             "preemph": frontend.preemphasis,
+            "log_zero_guard_value": frontend.log_guard,
             "dither": 0.0,
             "pad_to": 0,
         },
@@ -65,7 +67,7 @@ def nemo_config(checkpoint: Checkpoint, folder: Path) -> dict:
             **{key: number(read, f"encoder.{key}") for key in _FREE_ENCODER},
             "_target_": f"{_MODULES}.ConformerEncoder",
             "feat_in": frontend.n_mels,
-            "use_bias": read["encoder"].get("use_bias", True) is not False,
+            **{key: bool(read["encoder"].get(key, True)) for key in ("use_bias", "xscaling")},
             "att_context_size": contexts(read["encoder"]),
         },
         "decoder": {

@@ -23,7 +23,7 @@ from nemoport.export.encoder import CacheAwareEncoder
 from nemoport.export.layers import CAUSAL_PADDING, CachedAttentionWeights, ConvolutionWeights, MatMul, Subsampling
 from nemoport.export.lstm_step import lstm_step
 from nemoport.export.prompt import PromptKernel
-from nemoport.export.shared import check_frontend_buffers
+from nemoport.export.shared import graph_weights
 from nemoport.export.weight_errors import explain_weight_errors, refuse_unused
 
 
@@ -188,8 +188,7 @@ def graph_modules(checkpoint: Checkpoint, lookahead: int, parts: int, dtype: tor
     lookahead: that of the chunks; parts: number of graphs that the layers are divided among; dtype: of the encoder. Raises
     CheckpointError, and UsageError for an offline model.
     """
-    weights, spec = checkpoint.load_weights(), checkpoint.spec
-    check_frontend_buffers(checkpoint, weights)
+    weights, spec = graph_weights(checkpoint), checkpoint.spec
     streaming = replace(spec.require_streaming(), lookaheads=(lookahead,))
     with explain_weight_errors(checkpoint), torch.no_grad():
         decoder = DecoderJoint(weights, spec.decoding)

@@ -10,9 +10,9 @@ from nemoport.cli.options import CHECKPOINT_HELP
 
 
 def run(options: argparse.Namespace) -> None:
-    from nemoport.export.checkpoint import read_checkpoint
+    from nemoport.export.checkpoint import checkpoint_kind
 
-    kind = read_checkpoint(options.checkpoint).spec.kind
+    kind = checkpoint_kind(options.checkpoint)
     print(json.dumps({"kind": kind}) if options.json else kind)
 
 

@@ -15,7 +15,7 @@ import torch
 
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.decoder import DecoderJoint
-from nemoport.export.shared import check_frontend_buffers
+from nemoport.export.shared import graph_weights
 from nemoport.export.targets.litert.decoder import Joint, Predict
 from nemoport.export.targets.litert.encoder import LitertEncoder, Window
 from nemoport.export.weight_errors import explain_weight_errors, refuse_unused
@@ -28,8 +28,7 @@ LAYERS = ".*ConformerLayer.*"  # matches the names of tensors that the encoder's
 
 def convert_graphs(checkpoint: Checkpoint, folder: Path, progress: Progress) -> None:
     """Writes encoder.tflite and decoder.tflite into `folder`, in f32. Raises CheckpointError."""
-    weights = checkpoint.load_weights()
-    check_frontend_buffers(checkpoint, weights)
+    weights = graph_weights(checkpoint)
     spec, streaming = checkpoint.spec, checkpoint.spec.require_streaming()
     chunks = [(lookahead, first) for lookahead in streaming.lookaheads for first in (True, False)]
     with explain_weight_errors(checkpoint), torch.no_grad():
