@@ -10,6 +10,9 @@ _FULL = (
     "model.change_attention_model('rel_pos', [-1, -1]); model.save_to('model.nemo'); nemoport has windows for long recordings"
 )
 _FRONT_END = "the weights were trained for that front end: use a checkpoint with NeMo's usual one"
+UNKNOWN = (
+    "an unknown option may be of a newer NeMo: if it has no effect at inference, remove it from model_config.yaml in the archive"
+)
 # Part of a reason -> what to do; the longest one counts.
 ADVICE = {
     "target is EncDecCTC": "a CTC model has no transducer: use a transducer or a hybrid of the same family",
@@ -23,6 +26,7 @@ ADVICE = {
     "target is EncDecClassificationModel": "it names classes, and writes no text: use a speech recogniser",
     "target is SALM": "a language model with speech input: use a transducer",
     "encoder._target_": "use a model with a FastConformer encoder",
+    "encoder.adapters is": "take the adapters out of the model in NeMo, or merge them into it, and save it again",
     "decoder._target_": "use a model with an LSTM for its prediction (RNNTDecoder), which is NeMo's default",
     "joint._target_": "use a model with NeMo's default joint (RNNTJoint)",
     "preprocessor.": _FRONT_END,
@@ -32,11 +36,9 @@ ADVICE = {
     "tokenizer.type is 'wpe'": "NeMo joins its ## pieces by a vocabulary that it downloads: train with a SentencePiece tokenizer "
     "(type bpe), or transcribe with NeMo",
     "tokenizer.type is 'agg'": "use a model with one tokenizer for its languages",
+    "an unknown option": UNKNOWN,
     "tokenizer.": "use a model with a plain SentencePiece tokenizer",
 }
-UNKNOWN = (
-    "an unknown option may be of a newer NeMo: if it has no effect at inference, remove it from model_config.yaml in the archive"
-)
 
 
 def advice(problems: Iterable[str]) -> str:
@@ -46,7 +48,5 @@ def advice(problems: Iterable[str]) -> str:
 
 
 def _advice(problem: str) -> str:
-    if problem.endswith("an unknown option"):
-        return UNKNOWN
     matching = [part for part in ADVICE if part in problem]
     return ADVICE[max(matching, key=len)] if matching else ANOTHER
