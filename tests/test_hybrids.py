@@ -1,4 +1,4 @@
-"""Structures that become those of the exported kinds: the transducer half of a hybrid with CTC, and the scaled input of an encoder
+"""Structures that become those of the exported kinds: the transducer of a hybrid with CTC, and the scaled input of an encoder
 (xscaling). Held against NeMo's own restoring of those very files, whatever decoding they were saved with."""
 
 from pathlib import Path
