@@ -20,7 +20,14 @@ from nemoport.tokens import BYTE_PIECE, UNKNOWN, WORD_START, is_special
 
 # The first word of a character's Unicode name is its script, but for these. Marks that combine with letters of any script, and
 # letters that modify those of any, are of none.
-_SCRIPT_NAMES = {"CJK": "HAN", "IDEOGRAPHIC": "HAN", "COMBINING": None, "MODIFIER": None, "KATAKANA-HIRAGANA": None}
+_SCRIPT_NAMES = {
+    "CJK": "HAN",
+    "IDEOGRAPHIC": "HAN",
+    "COMBINING": None,
+    "VARIATION": None,
+    "MODIFIER": None,
+    "KATAKANA-HIRAGANA": None,
+}
 _BYTES = "bytes"  # of characters beyond ASCII: a piece of one alone has no script, and could spell any
 
 
