@@ -20,14 +20,8 @@ from nemoport.tokens import BYTE_PIECE, UNKNOWN, WORD_START, is_special
 
 # The first word of a character's Unicode name is its script, but for these. Marks that combine with letters of any script, and
 # letters that modify those of any, are of none.
-_SCRIPT_NAMES = {
-    "CJK": "HAN",
-    "IDEOGRAPHIC": "HAN",
-    "COMBINING": None,
-    "VARIATION": None,
-    "MODIFIER": None,
-    "KATAKANA-HIRAGANA": None,
-}
+_NO_SCRIPT = dict.fromkeys(("COMBINING", "VARIATION", "MODIFIER", "KATAKANA-HIRAGANA"))
+_SCRIPT_NAMES = {**_NO_SCRIPT, "CJK": "HAN", "IDEOGRAPHIC": "HAN"}
 _BYTES = "bytes"  # of characters beyond ASCII: a piece of one alone has no script, and could spell any
 
 

@@ -14,8 +14,8 @@ PIECES = {
     "\u0434\u0430": {"Cyrillic"}, "\u0434a": {"Cyrillic", "Latin"}, "\u03b1": {"Greek"}, "\u2126": {"Greek"},
     "\u0939\u0948": {"Devanagari"}, "\u093f": {"Devanagari"}, "\u307e\u3059": {"Hiragana"}, "\u30e9": {"Katakana"},
     "\u30fc": set(), "\u5b57": {"Han"}, "\u3005": {"Han"}, "\ud55c": {"Hangul"}, "\u0647": {"Arabic"}, "\u05d0": {"Hebrew"},
-    "\u0301": set(), "\u2600\ufe0f": set(), "\u2581": set(), "7": set(), "\u0967": set(), ".": set(), "\u3002": set(), "\u20ac": set(),
-    "<unk>": set(), "<de-DE>": set(), "\u2581<EOU>": set(), "[UNK]": set(),
+    "\u0301": set(), "\u2600\ufe0f": set(), "\u2581": set(), "7": set(), "\u0967": set(), ".": set(),
+    "\u3002": set(), "\u20ac": set(), "<unk>": set(), "<de-DE>": set(), "\u2581<EOU>": set(), "[UNK]": set(),
     "<0x41>": {"Latin"}, "<0x20>": set(), "<0xC3>": {"bytes"},
 }  # fmt: skip
 
