@@ -5,10 +5,11 @@
 
 Isolated words, speech clipped at its first sample and within its first word, 0 to 30 s of zeros or faint noise around speech,
 silence, hum, tones, white and pink noise (edge_audio.py), at every lookahead, by both flush rules. NeMo transcribes the same:
-offline for the flush rule "full", by its streaming buffer for "nemo". A cell is `lost / added (other)`: words that NeMo has and
-the variant has not; words beyond NeMo's; recordings whose tokens are not NeMo's (of a peer: whose text). Then packets of 1 ms to
-5 s: recordings whose tokens are not those of the whole. --peers: variants that sherpa-onnx or onnx-asr run, in packages of this
-project's layouts. Exit code 1 where fp32 is not NeMo's to the token, or packets change a token.
+offline for the flush rule "full", by its streaming buffer for "nemo". A cell is `lost / added / other (recordings)`: words of
+NeMo's in whose place is none, words in whose place NeMo has none, other words, and recordings whose tokens (of a peer: whose
+text) are not NeMo's. Then packets of 1 ms to 5 s: recordings whose tokens are not those of the whole. --peers: variants that
+sherpa-onnx or onnx-asr run, in packages of this project's layouts. Exit code 1 where fp32 is not NeMo's to the token, or
+packets change a token.
 """
 
 from __future__ import annotations
@@ -71,13 +72,14 @@ def cells(setup: Setup, records: Sequence[Record], ours: Heard, *, tokens: bool 
     """tokens: compare tokens, not texts."""
     found = []
     for kind in KINDS:
-        lost = added = other = 0
-        for utterance, record, (ids, text), one in zip(setup.corpus.utterances, records, ours, setup.kinds, strict=True):
-            if one == kind:
-                counts = count_words(record.text, text, utterance.language)
-                lost, added = lost + counts.deletions + counts.substitutions, added + counts.insertions + counts.substitutions
-                other += ids != record.tokens if tokens else text.strip() != split_tags(record.text)[0].strip()
-        found.append(f"{lost} / {added} ({other})")
+        rows = [row for row in zip(setup.corpus.utterances, records, ours, setup.kinds, strict=True) if row[3] == kind]
+        counts = [count_words(record.text, text, utterance.language) for utterance, record, (_, text), _ in rows]
+        lost, added = sum(c.deletions for c in counts), sum(c.insertions for c in counts)
+        other = sum(
+            ids != record.tokens if tokens else text.strip() != split_tags(record.text)[0].strip()
+            for _, record, (ids, text), _ in rows
+        )
+        found.append(f"{lost} / {added} / {sum(c.substitutions for c in counts)} ({other})")
     return found
 
 
