@@ -23,6 +23,7 @@ DECISIVE: dict[str, tuple[str, ...]] = {
     "validate/gate_result": (BUILT, "tests/test_score.py", REUSE, "-k", "test_bites_results or test_score or packaged"),
     "validate/result_store": (BUILT, "tests/test_score.py", REUSE, "-k", "test_bites_results or test_score or packaged"),
     "validate/stamps": (BUILT, REUSE, "-k", "test_bites_results or packaged or judge"),
+    "validate/run": ("tests/test_bites_run.py", REUSE, "-k", "test_bites_run or judge or evaluated"),
     "validate/score": (LAWS, "tests/test_score.py", GATES, "-k", "jiwer or scipys or test_score or interval or wer"),
     "nemoport/speech/corpus": (REUSE, "tests/test_manifest.py", "tests/test_dataset.py", "-k", "not judge and not packaged"),
     "calibration/audio": (REUSE, "-k", "calibrate or silent"),
