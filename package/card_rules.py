@@ -19,18 +19,25 @@ def files(facts: CardFacts) -> str:
     return "## Files\n\n" + table(("path", "holds"), rows)
 
 
+_SILENCE = """
+- Silence: a band that does not move becomes the rounding of its mean, a float32 sum, over 1e-5: up to 0.3. By the length of a
+  digital silence NeMo may emit a token there. nemoport rounds as NeMo on an x86 CPU and emits the same; another front end, and
+  so the graph in this package, may emit another one. `nemoport transcribe --trim-silence` leaves silence out."""
+
+
 def front_end(facts: CardFacts) -> str:
     """Returns the section on audio and log-mel."""
     spec = facts.spec.frontend
     rate, bins = spec.sample_rate_hz, spec.n_fft // 2 + 1
     normalised = "none" if spec.normalize == "NA" else "each band to mean 0 and deviation 1 over the whole recording"
+    silence = "" if spec.normalize == "NA" else _SILENCE
     return f"""## Front end
 
 - Audio: mono, {rate} Hz, f32 at full scale 1.0. Preemphasis {spec.preemphasis} over the whole stream.
 - Frames of {spec.n_fft} samples centred on every {spec.hop_samples}th sample, zeros outside the signal; symmetric Hann
   window of {spec.win_samples} samples; power spectrum of {bins} bins.
 - {spec.n_mels} mel bands (slaney, [1, {spec.n_mels}, {bins}]); log(energy + {spec.log_guard!r}); normalisation: {normalised}.
-- A recording of n samples has n // {spec.hop_samples} frames; layout [{spec.n_mels}, frames], band by band."""
+- A recording of n samples has n // {spec.hop_samples} frames; layout [{spec.n_mels}, frames], band by band.{silence}"""
 
 
 def chunks(facts: CardFacts) -> str:

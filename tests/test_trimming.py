@@ -1,6 +1,8 @@
 """Silence around a recording: what is left out, and the times of what stays."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from nemoport.cli.__main__ import main
 from nemoport.errors import UsageError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
+from nemoport.package import card_rules
 from nemoport.recognizer import Recognizer
 from nemoport.spec import FrontendSpec
 from nemoport.speech.corpus import read_corpus
@@ -107,6 +110,14 @@ def test_streaming_models_refuse_it(build, capsys, spoken):
         Recognizer.open(build / "fp32", trim_silence=True)
     assert main(["transcribe", str(build / "fp32"), str(spoken.path), "--trim-silence"]) == 2
     assert "streaming" in capsys.readouterr().err
+
+
+def test_the_card_says_what_silence_gives():
+    facts = {
+        name: SimpleNamespace(spec=SimpleNamespace(frontend=replace(FRONTEND, normalize=name))) for name in ("NA", "per_feature")
+    }
+    assert "--trim-silence" in card_rules.front_end(facts["per_feature"])  # type: ignore[arg-type]
+    assert "ilence" not in card_rules.front_end(facts["NA"])  # type: ignore[arg-type]
 
 
 def test_on_the_command_line(tdt, tmp_path, capsys):
