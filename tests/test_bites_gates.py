@@ -1,6 +1,7 @@
 """Each figure of each gate, alone, at both sides of its limit: from transcripts that are written down here, without a model."""
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +28,9 @@ OTHER, FEWER, MORE = (TEXT.replace("five", word) for word in ("fife", "", "five 
 COUNT = 40  # utterances, half of them in each of two languages
 EIGHT = (0, 1, 2, 3, 4, 5, 20, 21)  # 6 of one language, 2 of the other
 FULL, NEMO, FULL_0 = (6, "full"), (6, "nemo"), (0, "nemo")  # lookaheads and flush rules that NeMo has runs of
+
+
+limits_of = cache(limits.limits_of)
 
 
 def tokens(text):
@@ -69,7 +73,7 @@ def context_of(checkpoint, own=None, nemo=None, count=COUNT, every=1, variant=VA
     manifest = Manifest(variant, recipe, recipe.digest, checkpoint.sha256, None, None, {}, "", entries)
     found = Context(
         Path("build") / variant,
-        limits.limits_of(variant),
+        limits_of(variant),
         replace(checkpoint, spec=spec),
         Corpus(Path("corpus"), tuple(rows)),
         Oracle("", Path(), records),
@@ -191,6 +195,7 @@ def degrade(monkeypatch, nemo):
     monkeypatch.setattr(Context, "nemo_reference", reference)
 
 
+@cache
 def known_limits():
     every = {(gate, name) for one in limits.read_limits().values() for gate, table in one.gates.items() for name in table.values}
     return every - SETTINGS

@@ -14,30 +14,35 @@ STREAM = ("tests/test_stream.py", "tests/test_utterances.py")
 NO_NEMO = ("-k", "not nemos and not processes_that_want")
 
 
-def _gate(name: str) -> tuple[str, ...]:
-    return (CHECKS, GATES, "-k", f"test_bites_checks or {name} or of_gates_toml")
+def _gate(name: str, *words: str) -> tuple[str, ...]:
+    return (CHECKS, GATES, "-k", " or ".join((name, *words, "every_figure", "of_gates_toml")))
 
 
 DECISIVE: dict[str, tuple[str, ...]] = {
     "validate/limits": ("tests/test_limits.py", "tests/test_score.py", GATES, "-k", "test_limits or test_score or is_compared"),
-    "validate/gate_result": (BUILT, "tests/test_score.py", REUSE, "-k", "test_bites_results or test_score or packaged"),
+    "validate/gate_result": (BUILT, "tests/test_score.py", REUSE, "-k", "test_bites_results or test_score or packaging"),
     "validate/result_store": (BUILT, "tests/test_score.py", REUSE, "-k", "test_bites_results or test_score or packaged"),
-    "validate/stamps": (BUILT, REUSE, "-k", "test_bites_results or packaged or judge"),
-    "validate/run": ("tests/test_bites_run.py", REUSE, "-k", "test_bites_run or judge or evaluated"),
+    "validate/stamps": (
+        BUILT,
+        REUSE,
+        "-k",
+        "test_bites_results or jiwer or runtime or provider or evaluation or other_code or all_code",
+    ),
+    "validate/run": ("tests/test_bites_run.py", REUSE, "-k", "test_bites_run or one_figure"),
     "validate/score": (LAWS, "tests/test_score.py", GATES, "-k", "jiwer or scipys or test_score or interval or wer"),
     "nemoport/speech/corpus": (REUSE, "tests/test_manifest.py", "tests/test_dataset.py", "-k", "not judge and not packaged"),
     "calibration/audio": (REUSE, "-k", "calibrate or silent"),
     "validate/gates/__init__": (CHECKS,),
     "validate/gates/batch": _gate("batch"),
     "validate/gates/boundary": _gate("boundary"),
-    "validate/gates/conditions": _gate("conditions"),
-    "validate/gates/contract": _gate("contract"),
-    "validate/gates/cost": _gate("cost"),
-    "validate/gates/longform": _gate("longform"),
-    "validate/gates/numeric": _gate("numeric"),
-    "validate/gates/structure": _gate("structure"),
+    "validate/gates/conditions": _gate("conditions", "characters"),
+    "validate/gates/contract": _gate("contract", "files", "specs", "shapes", "languages", "interfaces"),
+    "validate/gates/cost": _gate("cost", "process"),
+    "validate/gates/longform": _gate("longform", "long", "stretches", "stall"),
+    "validate/gates/numeric": _gate("numeric", "frames"),
+    "validate/gates/structure": _gate("structure", "products", "pairs"),
     "validate/gates/tokens": _gate("tokens"),
-    "validate/gates/wer": _gate("wer"),
+    "validate/gates/wer": _gate("wer", "characters", "language", "interval"),
 }
 NEAREST = DECISIVE | {
     "nemoport/decode": (LAWS, *STREAM, *NO_NEMO),

@@ -38,6 +38,7 @@ def prepare(torch: bool) -> None:
     for name in (*PRELOADED, *(["torch"] if torch else [])):
         importlib.import_module(name)
     os.environ |= {"PYTHONPATH": str(TREE), "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # of packages that have nothing to do with these tests
     os.environ["NEMOPORT_TESTS"] = str(WORK / "made")  # see tests/conftest.py
     sys.path.insert(0, str(TREE))
 
