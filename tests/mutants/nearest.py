@@ -11,6 +11,9 @@ RECIPES = "tests/test_bites_recipes.py"
 REUSE = "tests/test_bites_reuse.py"
 RUNTIME = "tests/test_bites_runtime.py"
 STREAM = ("tests/test_stream.py", "tests/test_utterances.py")
+PACKAGING = "test_bites_results or test_score or packaging or readable or installed or failed_figure or not_run"
+STAMPED = "test_bites_results or jiwer or runtime or provider or evaluation or other_code or all_code"
+CORPUS = "test_manifest or renamed or same_name or counts_once"
 NO_NEMO = ("-k", "not nemos and not processes_that_want")
 
 
@@ -20,17 +23,12 @@ def _gate(name: str, *words: str) -> tuple[str, ...]:
 
 DECISIVE: dict[str, tuple[str, ...]] = {
     "validate/limits": ("tests/test_limits.py", "tests/test_score.py", GATES, "-k", "test_limits or test_score or is_compared"),
-    "validate/gate_result": (BUILT, "tests/test_score.py", REUSE, "-k", "test_bites_results or test_score or packaging"),
-    "validate/result_store": (BUILT, "tests/test_score.py", REUSE, "-k", "test_bites_results or test_score or packaged"),
-    "validate/stamps": (
-        BUILT,
-        REUSE,
-        "-k",
-        "test_bites_results or jiwer or runtime or provider or evaluation or other_code or all_code",
-    ),
+    "validate/gate_result": (BUILT, "tests/test_score.py", REUSE, "-k", PACKAGING),
+    "validate/result_store": (BUILT, "tests/test_score.py", REUSE, "-k", PACKAGING),
+    "validate/stamps": (BUILT, REUSE, "-k", STAMPED),
     "validate/run": ("tests/test_bites_run.py", REUSE, "-k", "test_bites_run or one_figure"),
     "validate/score": (LAWS, "tests/test_score.py", GATES, "-k", "jiwer or scipys or test_score or interval or wer"),
-    "nemoport/speech/corpus": (REUSE, "tests/test_manifest.py", "tests/test_dataset.py", "-k", "not judge and not packaged"),
+    "nemoport/speech/corpus": (REUSE, "tests/test_manifest.py", "-k", CORPUS),
     "calibration/audio": (REUSE, "-k", "calibrate or silent"),
     "validate/gates/__init__": (CHECKS,),
     "validate/gates/batch": _gate("batch"),
