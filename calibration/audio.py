@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from nemoport.errors import CorpusError
-from nemoport.speech.corpus import Corpus, read_corpus
+from nemoport.progress import Progress, silent
+from nemoport.speech.corpus import Corpus, print_repeats, read_corpus
 
 SILENT = 1e-3  # of full scale
 
@@ -41,8 +42,8 @@ class CalibrationAudio:
     manifest: Path | None
     _read: Corpus | None = None
 
-    def corpus(self, variant: str, sample_rate_hz: int) -> Corpus:
-        """Reads and checks the manifest, for `variant` and a model of this sample rate.
+    def corpus(self, variant: str, sample_rate_hz: int, progress: Progress = silent) -> Corpus:
+        """Reads and checks the manifest, for `variant` and a model of this sample rate; prints what is in it twice.
 
         Raises CorpusError as `read_corpus` and `check_calibration`, and if there is no manifest.
         """
@@ -56,4 +57,5 @@ class CalibrationAudio:
         if self._read is None:
             self._read = read_corpus(self.manifest, sample_rate_hz)
             check_calibration(self._read)
+            print_repeats(self._read, progress)
         return self._read

@@ -43,7 +43,7 @@ def _build(build: Path, variant: str, calibration: CalibrationAudio, progress: P
     parent = Artifact.open(build / fp32)
     if made_of != fp32:
         parent = _build(build, made_of, calibration, progress)
-    corpus = calibration.corpus(variant, parent.spec.frontend.sample_rate_hz) if precision.needs_calibration else None
+    corpus = calibration.corpus(variant, parent.spec.frontend.sample_rate_hz, progress) if precision.needs_calibration else None
     target = Variant(
         build,
         Recipe(variant, made_of, asdict(parameters)),
@@ -68,7 +68,7 @@ def measure_sensitivity(build: Path, calibration: Path | None, *, progress: Prog
     """
     parameters, audio = int4_mixed.PRECISION.parameters, CalibrationAudio(calibration)
     parent = _build(build, parameters.parent, audio, progress)
-    corpus = audio.corpus("int4-mixed", parent.spec.frontend.sample_rate_hz)
+    corpus = audio.corpus("int4-mixed", parent.spec.frontend.sample_rate_hz, progress)
     _check_free("sensitivity", int4_mixed.PRECISION, parent, progress)
     return int4_mixed.prepare(parent, parameters, corpus, progress).costs
 

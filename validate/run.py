@@ -12,7 +12,7 @@ from nemoport.export.checkpoint import Checkpoint, read_checkpoint
 from nemoport.files import sweep_leftovers
 from nemoport.progress import Progress, silent
 from nemoport.resources import Needs, check_free
-from nemoport.speech.corpus import check_disjoint, check_each_once, read_corpus
+from nemoport.speech.corpus import check_disjoint, check_each_once, print_repeats, read_corpus
 from nemoport.validate import gates
 from nemoport.validate.baseline import record_baseline
 from nemoport.validate.context import Context
@@ -45,7 +45,7 @@ def validate(
 
     Writes build/results/: <variant>.jsonl, junit.xml, report.md. By default artifacts that are built only for comparison are
     judged too, into extra-<name>.jsonl, which does not count for the verdict. calibration: the manifest that variants were
-    calibrated on, which must share no recording with `corpus`. baseline: measure NeMo's own export too. jobs: variants that
+    calibrated on, which must share no audio with `corpus`. baseline: measure NeMo's own export too. jobs: variants that
     are judged at once, each in a process of its own with its share of the threads; the gate `cost` is run after all others,
     alone. With several jobs, `progress` must be a function of a module. threads: intra-op threads, 0 for the runtime's choice.
     Raises NemoportError kinds for unusable input; a variant that is named and not there is a fail.
@@ -56,6 +56,7 @@ def validate(
     rate_hz = checkpoint.spec.frontend.sample_rate_hz
     evaluation = read_corpus(corpus, rate_hz)
     check_each_once(evaluation)
+    print_repeats(evaluation, progress)
     if calibration is not None:
         check_disjoint(read_corpus(calibration, rate_hz), evaluation)
     limits = [limits_of(variant) for variant in variants or built(build)]

@@ -66,7 +66,7 @@ def export_target(
         )
     parameters = one.resolve(one.precisions[name], checkpoint.spec)
     recipe, rate_hz = one.recipe(name, parameters, checkpoint.spec), checkpoint.spec.frontend.sample_rate_hz
-    corpus = CalibrationAudio(calibration).corpus(recipe.variant, rate_hz) if name in one.calibrated else None
+    corpus = CalibrationAudio(calibration).corpus(recipe.variant, rate_hz, progress) if name in one.calibrated else None
 
     def fill(folder: Path) -> dict[str, str]:
         return one.convert(Source(checkpoint, build, corpus, progress), folder, parameters, progress)

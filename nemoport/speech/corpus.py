@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import numpy as np
 from nemoport.audio import read_audio
 from nemoport.errors import CorpusError, UsageError
 from nemoport.files import digest_json
+from nemoport.progress import Progress
 from nemoport.spec import ModelSpec
 from nemoport.speech.manifest import Row, read_rows
+from nemoport.speech.overlap import Fingerprint, fingerprint, shared
 
 
 @dataclass(frozen=True)
@@ -89,16 +92,47 @@ def prompts(corpus: Corpus, spec: ModelSpec) -> list[int | None]:
 
 
 def check_disjoint(calibration: Corpus, evaluation: Corpus) -> None:
-    """Raises CorpusError if an utterance is in both: figures measured on calibration audio prove nothing."""
+    """Raises CorpusError if audio is in both, by its samples or its fingerprint (nemoport/speech/overlap.py): figures that are
+    measured on calibration audio prove nothing."""
     ids = {u.sha256: u.id for u in calibration.utterances}
     both = [f"{ids[u.sha256]} = {u.id}" for u in evaluation.utterances if u.sha256 in ids]
+    both += _shared(calibration, evaluation)
     if both:
         raise CorpusError(
             "Calibration and evaluation audio overlap.",
-            expected=f"no recording of {evaluation.path} in {calibration.path}",
+            expected=f"no recording of {evaluation.path}, and no part of one, in {calibration.path}",
             found=f"{len(both)} in both, such as {both[0]}",
             todo="take them out of one manifest",
         )
+
+
+def print_repeats(corpus: Corpus, progress: Progress) -> None:
+    """Prints what is in the corpus twice, with its times: recordings with the same samples, and those that share a part."""
+    first: dict[str, str] = {}
+    again = [(first.setdefault(u.sha256, u.id), u.id) for u in corpus.utterances]
+    twice = [f"{one} = {other}" for one, other in again if one != other] + _shared(corpus, corpus)
+    if twice:
+        progress(f"{corpus.path} has audio twice, which counts twice: {len(twice)} pairs, such as {twice[0]}")
+
+
+def _shared(left: Corpus, right: Corpus) -> list[str]:
+    """Names what two corpora share, with its times; of one corpus with itself each pair once. Not what has the same samples."""
+    found = []
+    for part in shared(_fingerprints(left), _fingerprints(right)):
+        one, other = left.utterances[part.left], right.utterances[part.right]
+        if one.sha256 != other.sha256 and (left is not right or part.left < part.right):
+            found.append(f"{_place(one, part.left_s)} = {_place(other, part.right_s)}")
+    return found
+
+
+@lru_cache(maxsize=4)
+def _fingerprints(corpus: Corpus) -> list[Fingerprint]:
+    return [fingerprint(u.samples(), u.sample_rate_hz) for u in corpus.utterances]
+
+
+def _place(utterance: Utterance, times_s: tuple[float, float]) -> str:
+    begin_s, end_s = (utterance.offset_s + time_s for time_s in times_s)
+    return f"{utterance.path.name} {begin_s:.1f}-{end_s:.1f} s"
 
 
 def check_each_once(evaluation: Corpus) -> None:
