@@ -1,7 +1,7 @@
 """torch's float32 sum, rounding for rounding.
 
 NeMo divides what remains of a band after its mean is taken by the band's deviation and 1e-5. In silence the deviation is
-nothing, and what remains is the rounding of the mean, about 2e-6: features of up to 0.3, on which some models emit a token.
+nothing, and what remains is the rounding of the mean, about 2e-6: features of up to 0.4, on which some models emit a token.
 To give NeMo's features of silence is to round as NeMo does.
 
 torch's order (`aten/src/ATen/native/cpu/SumKernel.cpp`) is the same with and without AVX2 and AVX512: the sums of eight

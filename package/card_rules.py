@@ -20,7 +20,7 @@ def files(facts: CardFacts) -> str:
 
 
 _SILENCE = """
-- Silence: a band that does not move becomes the rounding of its mean, a float32 sum, over 1e-5: up to 0.3. By the length of a
+- Silence: a band that does not move becomes the rounding of its mean, a float32 sum, over 1e-5: up to 0.4. By the length of a
   digital silence NeMo may emit a token there. nemoport rounds as NeMo on an x86 CPU and emits the same; another front end, and
   so the graph in this package, may emit another one. `nemoport transcribe --trim-silence` leaves silence out."""
 

@@ -194,7 +194,7 @@ def test_per_feature_normalisation_equals_nemo(nemo):
 
 
 def test_near_silence_is_normalised_as_in_nemo(nemo):
-    """What remains there is the rounding of the mean over a guard of 1e-5: up to 0.3, and a model may emit a token for it."""
+    """What remains there is the rounding of the mean over a guard of 1e-5: up to 0.4, and a model may emit a token for it."""
     spec, lsb = replace(SPEC, normalize="per_feature"), np.float32(2**-15)
     preprocessor, found = nemo_preprocessor(spec), set()
     for samples in (3200, 8000, 24000, 32000, 48000, 64000, 96000, 160007):
