@@ -137,6 +137,7 @@ FIGURES = [
     Figure("wer", "max_upper_end_points", "all lookaheads: upper end", -LEAST / 8, nemo=EIGHT_OTHER),
     Figure("wer", "max_difference_points_language", "language en: difference", 1.5, EIGHT_OTHER),
     Figure("wer", "max_empty", "lookahead 0: lost", 2, {FULL_0: said("", (3, 4))}),
+    Figure("wer", "max_empty", "lookahead 0: lost", 2, {FULL_0: {i: {"text": " <EOU>"} for i in (3, 4)}}),
     Figure("boundary", "min_share", "lookahead 6, first word", 0.95, {FULL: said(TEXT.replace("one", ""), (3, 4))}),
     Figure("boundary", "min_share", "lookahead 6, last word", 0.925, {FULL: said(TEXT.replace("ten", "then"), (3, 4, 5))}),
     Figure("batch", "min_equal_share", "lookahead 6, 3 streams", 0.9, {(6, 3): said(OTHER, range(4))}),
@@ -391,14 +392,15 @@ def test_a_stall_is_silence_where_nemo_has_two_words():
     assert scores.exact == 0.0
 
 
-def test_long_recordings_are_run_alone_and_split(reference_checkpoint):
-    """Of an offline model several, one behind the other; what is spelled has no language tags."""
+@pytest.mark.parametrize("special", ["\u2581<de-DE>", "<EOU>", "\u2581<EOB>"])
+def test_long_recordings_are_run_alone_and_split(special):
+    """Of an offline model several, one behind the other; what is spelled has no special tokens."""
     form = LongForm(Corpus(Path(), (UTTERANCE,)), (Segment(0.0, "a b"), Segment(2.0, "c", "de")))
     run = UtteranceRun((0, 1, 2, 3), (0, 10, 30, 40), "", 50, np.zeros((0, 2)), "u", 10)
     asked = []
 
     class Runner:
-        pieces = ["\u2581a", "\u2581b", "\u2581c", "\u2581<de-DE>"]
+        pieces = ["\u2581a", "\u2581b", "\u2581c", special]
 
         def run(self, corpus, lookahead, streams):
             asked.append((corpus, lookahead, streams))
