@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
-from nemoport.errors import UsageError
-
 SAME_TIME_S = 0.4  # two windows may put a token some frames apart
 
 
@@ -41,29 +39,6 @@ class Timed:
 
     def _columns(self) -> tuple[tuple, ...]:
         return self.tokens, self.seconds, self.durations, self.confidences
-
-
-def windows(total_s: float, window_s: float, overlap_s: float) -> list[tuple[float, float]]:
-    """Returns (start, end) of each pass, in seconds; the last ends with the recording and is as long as the others.
-
-    Raises UsageError unless 0 < overlap < window / 2.
-    """
-    if not 0 < overlap_s < window_s / 2:
-        raise UsageError(
-            "The windows of a long recording do not fit.",
-            expected="an overlap above 0 and below half a window",
-            found=f"windows of {window_s:g} s, overlap {overlap_s:g} s",
-            todo="choose a longer window or a shorter overlap",
-        )
-    if total_s <= window_s:
-        return [(0.0, total_s)]
-    starts = []
-    at = 0.0
-    while at + window_s < total_s:
-        starts.append(at)
-        at += window_s - overlap_s
-    starts.append(total_s - window_s)
-    return [(start, start + window_s) for start in starts]
 
 
 def merge(parts: Sequence[tuple[float, Timed]]) -> Timed:

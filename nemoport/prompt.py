@@ -66,3 +66,17 @@ class PromptSpec:
             found=language,
             todo="choose one of these" + (f", or {AUTO} to let the model find out" if AUTO in self.languages else ""),
         )
+
+
+def slot_of(prompt: PromptSpec | None, language: str | None) -> int | None:
+    """Returns the prompt slot of a language; None for a model without a prompt. Raises UsageError."""
+    if prompt:
+        return prompt.slot(language)
+    if language:
+        raise UsageError(
+            "This model has no language prompt.",
+            expected="no language: it transcribes those that it was trained on",
+            found=language,
+            todo="leave --language out",
+        )
+    return None

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from nemoport.artifact import Artifact
-from nemoport.audio import read_audio
+from nemoport.audio import open_audio
 from nemoport.beam import BeamSearch
 from nemoport.chunker import make_chunker
 from nemoport.confidence import DEFAULT_CONFIDENCE, DEFAULT_MEASURE, Confidence
 from nemoport.config import streaming_encoder
-from nemoport.errors import UsageError
+from nemoport.errors import AudioError, UsageError
 from nemoport.hotwords import DEFAULT_BOOST, Hotwords
 from nemoport.hub_package import variant_folder
+from nemoport.inputs import Audio, Named, Utterance, named, source_of
+from nemoport.long_audio import Timed
+from nemoport.prompt import slot_of
 from nemoport.runtimes import open_session
 from nemoport.session import Session
 from nemoport.spec import ModelSpec
 from nemoport.stream import Stream
 from nemoport.token_mask import allowed_tokens, kept_pieces, restricted
 from nemoport.tokens import Spelling, detokenize, read_tokens, split_tags
-from nemoport.transcription import Hypothesis, Recording, pass_seconds, transcribe, trimming
+from nemoport.transcription import Hypothesis, Request, pass_seconds, transcribe, trimming
 from nemoport.utterances import EndRule, Utterances
 from nemoport.words import WordTimes, punctuation_of, segments_of, words_of
 
@@ -51,7 +55,7 @@ class Recognizer:
         flush rule, pass or trimming that the model does not take."""
         make_chunker(session.spec, filterbank, lookahead, flush)  # refuses the last two now, not with the first recording
         self.session, self.lookahead, self.flush, self.pass_s = session, lookahead, flush, pass_seconds(session.spec, pass_s)
-        self.prompt, self.trim_silence = _slot(session.spec, language), trimming(session.spec, trim_silence)
+        self.prompt, self.trim_silence = slot_of(session.spec.prompt, language), trimming(session.spec, trim_silence)
         self._filterbank, self._pieces, self._search, self._confidence = filterbank, pieces, search, confidence
         self._punctuation = punctuation_of(pieces)
 
@@ -129,7 +133,7 @@ class Recognizer:
 
         language: by default the recognizer's. Raises UsageError for a language that the model's dictionary does not have.
         """
-        prompt = self.prompt if language is None else _slot(self.session.spec, language)
+        prompt = self.prompt if language is None else slot_of(self.session.spec.prompt, language)
         return Stream(self.session, self._filterbank, self.lookahead, self.flush, prompt, self._search, self._confidence)
 
     def text(self, tokens: Iterable[int]) -> str:
@@ -159,31 +163,54 @@ class Recognizer:
         text = detokenize(self._pieces, list(tokens))
         return split_tags(text) if self.session.spec.prompt else (text, ())
 
-    def transcribe_file(self, path: Path | str) -> Hypothesis:
-        """Transcribes one audio file. Raises AudioError."""
-        return next(self.transcribe([(str(path), read_audio(Path(path), self.sample_rate_hz))]))
+    def transcribe_file(self, path: Path | str, *, channel: int | None = None) -> Hypothesis:
+        """Transcribes one audio file, which is read in blocks. channel: the one to transcribe, from 0; None for the average of
+        all. Raises AudioError."""
+        return next(self.transcribe([(str(path), open_audio(path, self.sample_rate_hz, channel=channel))]))
 
     def transcribe(
-        self, utterances: Iterable[tuple[str, np.ndarray]], *, streams: int = 1, packet_samples: int = 0
+        self,
+        utterances: Iterable[Utterance] | Audio,
+        *,
+        streams: int = 1,
+        packet_samples: int = 0,
+        failed: Callable[[str, AudioError], None] | None = None,
     ) -> Iterator[Hypothesis]:
         """Transcribes recordings, up to `streams` at once in one batch: as one ends, the next one joins. Yields a hypothesis for
         each, in order of ending.
 
-        utterances: (id, f32 [n], mono, at `sample_rate_hz`); packet_samples: samples that are fed at a time, 0 for as
-        many as suit the model. Raises AudioError for samples that cannot be used, UsageError for fewer than one stream.
+        utterances: paths, arrays f32 [n] (mono, at `sample_rate_hz`), or pairs (id, path or array), or with a language
+        (id, path or array, language); a path or an array alone is one. Files are read in blocks, as they are transcribed.
+        packet_samples: samples that are fed at a time, 0 for as many as suit the model. failed: is called with the id and the
+        error of each recording that cannot be used, and the others go on. Without it that raises AudioError. Raises UsageError
+        for fewer than one stream, for other things than these, and for a language that the model does not have.
         """
         if streams < 1:
             todo = "leave it out for one after another"
             raise UsageError("Streams cannot be fewer than one.", expected="1 or more", found=str(streams), todo=todo)
-        done = transcribe(self.session, utterances, self.stream, self.pass_s, streams, packet_samples, self.trim_silence)
-        yield from (self._hypothesis(recording) for recording in done)
+        requests = self._requests(named(utterances), failed)
+        done = transcribe(self.session, requests, self.pass_s, streams, packet_samples, self.trim_silence, failed)
+        return (self._hypothesis(r.id, r.tokens, r.length, r.work_seconds) for r in done)
 
-    def _hypothesis(self, recording: Recording) -> Hypothesis:
-        timed = recording.tokens
+    def _requests(self, utterances: Iterator[Named], failed: Callable[[str, AudioError], None] | None) -> Iterator[Request]:
+        for name, audio, language in utterances:
+            try:
+                yield name, source_of(audio, self.sample_rate_hz), partial(self.stream, language)
+            except AudioError as error:
+                if not failed:
+                    raise
+                failed(name, error)
+
+    def hypothesis(self, stream: Stream, *, id: str = "", samples: int = 0, work_seconds: float = 0.0) -> Hypothesis:
+        """Returns what a live stream has transcribed so far, with what is not final. samples: that it was fed; work_seconds: as
+        the caller measured it."""
+        return self._hypothesis(id, stream.timed(), samples, work_seconds)
+
+    def _hypothesis(self, id: str, timed: Timed, samples: int, work_seconds: float) -> Hypothesis:
         text, languages = self._decode_text(timed.tokens)
         words = words_of(timed, self._pieces, self._punctuation, self.session.spec)
         return Hypothesis(
-            id=recording.id,
+            id=id,
             text=text,
             languages=languages,
             tokens=timed.tokens,
@@ -192,8 +219,8 @@ class Recognizer:
             token_confidences=timed.confidences,
             words=words,
             segments=segments_of(words),
-            audio_seconds=len(recording.samples) / self.sample_rate_hz,
-            work_seconds=recording.work_seconds,
+            audio_seconds=samples / self.sample_rate_hz,
+            work_seconds=work_seconds,
         )
 
 
@@ -221,17 +248,3 @@ def _lookahead(artifact: Artifact, lookahead: int | None) -> int | None:
             todo="export it for this one into a build of its own (--profile, see `nemoport export --help`)",
         )
     return lookahead
-
-
-def _slot(spec: ModelSpec, language: str | None) -> int | None:
-    """Returns the prompt slot of a language; None for a model without a prompt. Raises UsageError."""
-    if spec.prompt:
-        return spec.prompt.slot(language)
-    if language:
-        raise UsageError(
-            "This model has no language prompt.",
-            expected="no language: it transcribes those that it was trained on",
-            found=language,
-            todo="leave --language out",
-        )
-    return None

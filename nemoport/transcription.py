@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from nemoport.errors import UsageError
-from nemoport.long_audio import Timed, merge, windows
+from nemoport.errors import AudioError, UsageError
+from nemoport.inputs import Samples, Source
+from nemoport.long_audio import Timed, merge
 from nemoport.session import Session
 from nemoport.spec import ModelSpec
 from nemoport.stream import Stream, advance
@@ -17,7 +19,7 @@ from nemoport.trimming import sounding
 from nemoport.words import Segment, Word
 
 PASS_S, OVERLAP_S = 390.0, 15.0  # the longest pass of an offline model, as published, and the overlap of two windows
-PACKET_S = 60  # fed to a streaming model at a time: the mel frames and windows of hours would be held at once
+PACKET_S = 60  # read and fed at a time: the mel frames and windows of hours would be held at once
 
 
 @dataclass(frozen=True)
@@ -45,58 +47,85 @@ class Hypothesis:
 
 @dataclass
 class Recording:
-    """A recording that is being transcribed. samples: f32 [n], mono, at the model's rate; passes: (start, end) in samples of each
-    pass that is not finished, the current one first; stream: the current pass; parts: (start in seconds, tokens) of each
-    finished pass."""
+    """A recording that is being transcribed. stream: the current pass; parts: (start in seconds, tokens) of each before."""
 
     id: str
-    samples: np.ndarray
-    passes: list[tuple[int, int]]
+    source: Source
     stream: Stream
+    spec: ModelSpec
+    pass_samples: int | None  # of a window of a long recording; None: one pass, whatever its length
+    trim: bool = False  # leave out silence around it
     parts: list[tuple[float, Timed]] = field(default_factory=list)
-    position: int = 0  # of the next sample to feed
+    start: int = 0  # sample of the current pass
+    count: int = 0  # samples read, without silence that is left out
+    left_out: tuple[int, int] = (0, 0)  # samples before and behind
     closed: bool = False  # the current pass is fed to its end
+    last: bool = False  # the current pass is the last one
     work_seconds: float = 0.0
+    _held: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))  # read, from the sample `_first` on
+    _first: int = 0
 
     @property
     def tokens(self) -> Timed:
         """Tokens of the finished passes, merged."""
         return merge(self.parts)
 
+    @property
+    def length(self) -> int:
+        """Number of its samples, as far as they were read."""
+        return self.count + sum(self.left_out)
+
     def feed_until_chunk(self, packet_samples: int) -> None:
-        """Feeds packets until a chunk is cut, or the pass ends."""
-        last = self.passes[0][1]
+        """Feeds packets until a chunk is cut, or the pass ends. Raises AudioError."""
+        if self.trim:
+            self._trim(packet_samples)
         while not self.stream.chunks and not self.closed:
-            end = min(self.position + packet_samples, last) if packet_samples else last
-            self.stream.push(self.samples[self.position : end])
-            self.position = end
-            if end >= last:
+            if self.pass_samples is None:
+                packet = self.source.read(packet_samples)
+                self.count += len(packet)
+                self.last = ended = len(packet) < packet_samples
+            else:
+                packet, ended = self._window(self.pass_samples), True
+            for at in range(0, len(packet), packet_samples):
+                self.stream.push(packet[at : at + packet_samples])
+            if ended:
                 self.stream.close()
                 self.closed = True
+
+    def _trim(self, packet_samples: int) -> None:
+        packets = [self.source.read(packet_samples)]
+        while len(packets[-1]) == packet_samples:
+            packets.append(self.source.read(packet_samples))
+        whole = np.concatenate(packets)
+        first, end = sounding(whole, self.spec.frontend)
+        self.source, self.left_out, self.trim = Samples(whole[first:end]), (first, len(whole) - end), False
+
+    def _window(self, size: int) -> np.ndarray:
+        """Reads the samples of the current pass; the last one is as long as the others and ends with the recording."""
+        missing = self.start + size + 1 - self.count
+        more = self.source.read(missing)
+        self.count += len(more)
+        self._held = np.concatenate([self._held, more])
+        if len(more) < missing:
+            self.last, self.start = True, max(0, self.count - size)
+        window = self._held[self.start - self._first :][:size]
+        self._held, self._first = self._held[self.start - self._first :], self.start
+        return window
 
     def pass_ended(self) -> bool:
         """Whether the current pass is fed and encoded to its end."""
         return self.closed and not self.stream.chunks
 
-    def end_pass(self, spec: ModelSpec) -> None:
+    def end_pass(self) -> None:
         """Keeps the tokens of the current pass."""
-        start, _ = self.passes.pop(0)
-        self.parts.append((start / spec.frontend.sample_rate_hz, self.stream.timed()))
+        start = self.left_out[0] + self.start
+        self.parts.append((start / self.spec.frontend.sample_rate_hz, self.stream.timed()))
 
     def begin_pass(self, stream: Stream) -> None:
         """Begins the next pass, in a new stream."""
-        self.stream, self.position, self.closed = stream, self.passes[0][0], False
-
-
-def passes(spec: ModelSpec, n_samples: int, pass_s: float) -> list[tuple[int, int]]:
-    """Returns (start, end) in samples of each pass over a recording: one, or the windows of a long one for an offline model.
-
-    pass_s: longest pass in seconds. Raises UsageError for a pass that is too short for two overlaps.
-    """
-    rate_hz = spec.frontend.sample_rate_hz
-    if spec.streaming or n_samples <= pass_s * rate_hz:
-        return [(0, n_samples)]
-    return [(round(start * rate_hz), round(end * rate_hz)) for start, end in windows(n_samples / rate_hz, pass_s, OVERLAP_S)]
+        assert self.pass_samples
+        overlap = round(OVERLAP_S * self.spec.frontend.sample_rate_hz)
+        self.stream, self.start, self.closed = stream, self.start + self.pass_samples - overlap, False
 
 
 def pass_seconds(spec: ModelSpec, seconds: float | None) -> float:
@@ -120,44 +149,54 @@ def trimming(spec: ModelSpec, trim: bool) -> bool:
     return trim
 
 
+Request = tuple[str, Source, Callable[[], Stream]]  # id, samples, and what makes a stream for them
+
+
 def transcribe(
     session: Session,
-    utterances: Iterable[tuple[str, np.ndarray]],
-    new_stream: Callable[[], Stream],
+    requests: Iterable[Request],
     pass_s: float = PASS_S,
     streams: int = 1,
     packet_samples: int = 0,
     trim_silence: bool = False,
+    failed: Callable[[str, AudioError], None] | None = None,
 ) -> Iterator[Recording]:
     """Runs up to `streams` recordings at once in one batch: as one ends, the next one joins. Yields them in order of ending.
 
-    utterances: (id, f32 [n] at the model's rate); new_stream: returns a stream of `session`; pass_s: longest pass of an offline
-    model in seconds; packet_samples: samples that are fed at a time, 0 for as many as suit the model; trim_silence: leave
-    out silence around each, as nemoport/trimming.py finds it; times stay those of the recording. Raises AudioError, UsageError.
+    pass_s: longest pass of an offline model in seconds, more than two overlaps; packet_samples: samples that are fed at a time, 0
+    for as many as suit the model; trim_silence: leave out silence around each, as nemoport/trimming.py finds it in the whole,
+    which is held for that; times stay those of the recording; failed: is called with the id and the error of a recording that
+    cannot be used, and the others go on. Raises AudioError without it.
     """
-    if session.spec.streaming and not packet_samples:
-        packet_samples = PACKET_S * session.spec.frontend.sample_rate_hz
-    waiting = iter(utterances)
-    running: list[Recording] = []
+    rate_hz = session.spec.frontend.sample_rate_hz
+    pass_samples = None if session.spec.streaming or pass_s == math.inf else round(pass_s * rate_hz)
+    waiting = iter(requests)
+    running: list[tuple[Recording, Callable[[], Stream]]] = []
     while True:
         while len(running) < streams and (following := next(waiting, None)) is not None:
-            name, samples = following
-            first, end = sounding(samples, session.spec.frontend) if trim_silence else (0, len(samples))
-            windows_of = [(first + a, first + b) for a, b in passes(session.spec, end - first, pass_s)]
-            running.append(Recording(name, samples, windows_of, new_stream(), position=first))
+            name, source, new_stream = following
+            recording = Recording(name, source, new_stream(), session.spec, pass_samples, trim=trim_silence)
+            running.append((recording, new_stream))
         if not running:
             return
         started = time.perf_counter()
-        for recording in running:
-            recording.feed_until_chunk(packet_samples)
-        advance(session, [recording.stream for recording in running])
-        share = (time.perf_counter() - started) / len(running)
-        for recording in running:
+        for one in list(running):
+            try:
+                one[0].feed_until_chunk(packet_samples or PACKET_S * rate_hz)
+            except AudioError as error:
+                if not failed:
+                    raise
+                running.remove(one)
+                failed(one[0].id, error)
+        advance(session, [recording.stream for recording, _ in running])
+        share = (time.perf_counter() - started) / max(1, len(running))
+        for recording, _ in running:
             recording.work_seconds += share
-        for recording in [recording for recording in running if recording.pass_ended()]:
-            recording.end_pass(session.spec)
-            if recording.passes:
-                recording.begin_pass(new_stream())
-            else:
-                running.remove(recording)
+        for one in [one for one in running if one[0].pass_ended()]:
+            recording, new_stream = one
+            recording.end_pass()
+            if recording.last:
+                running.remove(one)
                 yield recording
+            else:
+                recording.begin_pass(new_stream())

@@ -159,10 +159,6 @@ def test_a_rate_of_no_recording_is_refused(tmp_path, rate_hz):
 def test_a_recording_has_a_longest_length(tmp_path, monkeypatch):
     soundfile.write(tmp_path / "a.wav", np.zeros((16000, 2), np.float32), 16000)
     assert len(read_audio(tmp_path / "a.wav", 16000)) == 16000
-    monkeypatch.setattr(audio, "MOST_VALUES", 31_999)
-    with pytest.raises(AudioError, match="too large"):
-        read_audio(tmp_path / "a.wav", 16000)
-    monkeypatch.setattr(audio, "MOST_VALUES", 32_000)
     monkeypatch.setattr(audio, "MOST_SECONDS", 0.99)
     with pytest.raises(AudioError, match="too long"):
         read_audio(tmp_path / "a.wav", 16000)

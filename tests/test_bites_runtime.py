@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from passes import windows
 
 from nemoport import transcription
 from nemoport.beam import Beam, BeamSearch
@@ -13,7 +14,8 @@ from nemoport.caches_kv import KvCaches
 from nemoport.chunker import OfflineChunker
 from nemoport.frontend import LogMel, LogMelStream, mel_filterbank
 from nemoport.hotwords import Hotwords
-from nemoport.long_audio import Timed, merge, windows
+from nemoport.inputs import Samples
+from nemoport.long_audio import Timed, merge
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, StreamingSpec
 
 RATE_HZ = 100  # of the recordings below: a low one, so that hours are short arrays
@@ -49,7 +51,8 @@ def listen(session, listeners):
 def transcribed(recordings, monkeypatch, **options):
     monkeypatch.setattr(transcription, "advance", listen)
     spec = SimpleNamespace(streaming=None, frontend=SimpleNamespace(sample_rate_hz=RATE_HZ), frame_seconds=0.08)
-    done = transcription.transcribe(SimpleNamespace(spec=spec), recordings, Listener, **options)
+    requests = [(name, Samples(samples), Listener) for name, samples in recordings]
+    done = transcription.transcribe(SimpleNamespace(spec=spec), requests, **options)
     return {recording.id: recording for recording in done}
 
 

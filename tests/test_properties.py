@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from passes import windows
 from scipy.stats import bootstrap
 
 from nemoport.beam import BeamSearch
 from nemoport.caches import NemoCaches
 from nemoport.caches_kv import KvCaches
 from nemoport.frontend import LogMel, LogMelStream, mel_filterbank
-from nemoport.long_audio import Timed, merge, windows
+from nemoport.long_audio import Timed, merge
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, StreamingSpec
 from nemoport.speech.corpus import Corpus, Utterance
 from nemoport.stream import Stream, advance

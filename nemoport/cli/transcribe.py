@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,7 @@ from nemoport.files import write_bytes
 from nemoport.text import printable
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from nemoport.audio import Audio
     from nemoport.recognizer import Recognizer
     from nemoport.transcription import Hypothesis
 
@@ -51,8 +50,13 @@ def run(options: argparse.Namespace) -> int | None:
     if options.audio == [LIVE]:
         return _transcribe_live(recognizer)
     unusable: list[str] = []
-    files = _readable(options.audio, recognizer.sample_rate_hz, unusable)
-    for hypothesis in recognizer.transcribe(files, streams=options.streams):
+
+    def failed(name: str, error: AudioError) -> None:
+        print(f"nemoport: {error}", file=sys.stderr, flush=True)
+        unusable.append(name)
+
+    files = _readable(options.audio, recognizer.sample_rate_hz, failed)
+    for hypothesis in recognizer.transcribe(files, streams=options.streams, failed=failed):
         text = _formatted(hypothesis, chosen, with_id=options.output is None)
         if options.output:
             write_bytes(options.output / f"{Path(hypothesis.id).stem}.{SUFFIXES.get(chosen, chosen)}", text.encode())
@@ -89,16 +93,15 @@ def _formatted(hypothesis: Hypothesis, chosen: str, *, with_id: bool) -> str:
     return FORMATS[chosen](hypothesis)
 
 
-def _readable(names: Sequence[str], rate_hz: int, unusable: list[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Reads files one after another. One that cannot be used is reported and put into `unusable`: the others are transcribed."""
-    from nemoport.audio import read_audio
+def _readable(names: Sequence[str], rate_hz: int, failed: Callable[[str, AudioError], None]) -> Iterator[tuple[str, Audio]]:
+    """Opens files one after another. One that cannot be used is reported by `failed`, and the others are transcribed."""
+    from nemoport.audio import open_audio
 
     for name in names:
         try:
-            yield name, read_audio(Path(name), rate_hz)
+            yield name, open_audio(name, rate_hz)
         except AudioError as error:
-            print(f"nemoport: {error}", file=sys.stderr, flush=True)
-            unusable.append(name)
+            failed(name, error)
 
 
 def _transcribe_live(recognizer: Recognizer) -> None:
