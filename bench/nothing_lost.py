@@ -55,7 +55,7 @@ def opened(setup: Setup, variant: str, lookahead: int | None = None, flush: str 
     return Recognizer.open(setup.build / variant, lookahead, flush=flush, threads=1, language=language)
 
 
-def heard(recognizer: Recognizer, corpus: Corpus, packet_ms: int = 0) -> Heard:
+def heard(recognizer: Recognizer, corpus: Corpus, packet_ms: int = 0, streams: int = 8) -> Heard:
     """Transcribes the corpus, in batches of recordings that are about as long. packet_ms: fed at a time, 0 for all."""
     slots, found = prompts(corpus, recognizer.session.spec), {}
     packet = packet_ms * recognizer.sample_rate_hz // 1000
@@ -63,7 +63,7 @@ def heard(recognizer: Recognizer, corpus: Corpus, packet_ms: int = 0) -> Heard:
         recognizer.prompt = slot
         mine = sorted((i for i, s in enumerate(slots) if s == slot), key=lambda i: corpus.utterances[i].seconds)
         samples = ((str(i), corpus.utterances[i].samples()) for i in mine)
-        for hypothesis in recognizer.transcribe(samples, streams=8, packet_samples=packet):
+        for hypothesis in recognizer.transcribe(samples, streams=streams, packet_samples=packet):
             found[int(hypothesis.id)] = (hypothesis.tokens, hypothesis.text)
     return [found[i] for i in range(len(slots))]
 
@@ -96,8 +96,9 @@ def whole(setup: Setup, records: Sequence[Record]) -> list[str]:
 def packets(setup: Setup, recognizer: Recognizer, every: int) -> int:
     """How many recordings have other tokens when they come in packets. every: one of so many recordings is fed so."""
     few = Corpus(setup.corpus.path, tuple(u for u in setup.corpus.utterances[::every] if u.seconds < 15))
-    wanted = heard(recognizer, few)
-    return sum(a != b for ms in PACKETS_MS for a, b in zip(heard(recognizer, few, ms), wanted, strict=True))
+    wanted = heard(recognizer, few, streams=1)  # in a batch packets would change who its members are
+    found = (heard(recognizer, few, ms, streams=1) for ms in PACKETS_MS)
+    return sum(a != b for one in found for a, b in zip(one, wanted, strict=True))
 
 
 def sherpa(build: Path, variant: str, folder: Path) -> Callable[[Utterance], str]:
