@@ -15,6 +15,7 @@ from nemoport.config import OfflineConfig, StreamingConfig
 from nemoport.package.manifest import PackageManifest
 from nemoport.schema import json_schema
 from nemoport.spec import ModelSpec
+from nemoport.tokens import SpellingRule
 from nemoport.validate.stamps import Evaluation
 
 SCHEMAS = {
@@ -24,6 +25,7 @@ SCHEMAS = {
     "variant-manifest": Manifest,  # manifest.json in the folder of a variant
     "package-manifest": PackageManifest,  # manifest.json of a package, without its `digest`
     "apple-metadata": Metadata,  # metadata.json of a variant for Core AI or Core ML
+    "spelling": SpellingRule,  # shared/spelling.json
     "evaluation": Evaluation,  # results/evaluation.json of a build
 }
 

@@ -13,11 +13,13 @@ from nemoport.export.archive import CONFIG, WEIGHTS, opened, unreadable
 from nemoport.export.hyperparameters import malformed, number, wrong_sections
 from nemoport.export.kinds import contexts, durations, is_hybrid, kind_of, prompt_defaults, unsupported
 from nemoport.export.one_form import frame_samples, in_one_form
+from nemoport.export.sentencepiece_model import read_model
 from nemoport.export.source import resolve
 from nemoport.files import sha256_file
 from nemoport.prompt import PromptSpec
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, StreamingSpec
 from nemoport.text import clipped
+from nemoport.tokens import Pieces, SpellingRule
 
 # What reading a config raises that is not of the form that NeMo writes.
 _OTHER_FORM = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
@@ -30,7 +32,7 @@ class Checkpoint:
     """A checkpoint that can be exported.
 
     config: model_config.yaml, whole; tokens: pieces by id, without blank; tokenizer: bytes of the SentencePiece model, empty
-    where the archive has none; base_model: the Hub id that the checkpoint was downloaded by, or "".
+    where the archive has none; spelling: how it spells the pieces; base_model: the Hub id that it was downloaded by, or "".
     """
 
     path: Path
@@ -40,6 +42,12 @@ class Checkpoint:
     tokens: tuple[str, ...] = field(repr=False)
     tokenizer: bytes = field(repr=False)
     base_model: str = ""
+    spelling: SpellingRule = field(default=SpellingRule(), repr=False)
+
+    @property
+    def pieces(self) -> Pieces:
+        """The tokens, with the rule that they are spelled by."""
+        return Pieces(self.tokens, self.spelling)
 
     @property
     def name(self) -> str:
@@ -125,7 +133,30 @@ def _read(checkpoint: str) -> Checkpoint:
             todo=advice(problems),
         )
     tokens = tuple(config["joint"]["vocabulary"])
-    return Checkpoint(path, "", spec, config, tokens, tokenizer, base_model)
+    return Checkpoint(path, "", spec, config, tokens, tokenizer, base_model, _spelling(path, tokens, tokenizer))
+
+
+def _spelling(path: Path, tokens: tuple[str, ...], tokenizer: bytes) -> SpellingRule:
+    """The rule of a SentencePiece model. Raises CheckpointError for one that is not the vocabulary's or cannot be followed."""
+    if not tokenizer:
+        return SpellingRule()
+    try:
+        model = read_model(tokenizer)
+    except (ValueError, TypeError) as error:
+        raise unreadable(path, f"tokenizer.model_path: {clipped(error)}, not a SentencePiece model") from error
+    found = ""
+    if tuple(piece for piece, _ in model.pieces) != tokens:
+        found = f"{len(model.pieces)} other pieces than the {len(tokens)} of joint.vocabulary"
+    elif model.denormalizes:
+        found = "a denormalizer, which changes the text further"
+    if found:
+        raise CheckpointError(
+            f"{path} has a tokenizer whose text would be another.",
+            expected="a SentencePiece model of the pieces in joint.vocabulary, without a denormalizer",
+            found=found,
+            todo="save it again with NeMo, which writes the tokenizer's pieces; train without a denormalizer",
+        )
+    return model.rule()
 
 
 def _refuse(path: Path, wrong: list[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nemoport.export.known_options import component_problems, unknown_options
+from nemoport.export.known_options import component_problems, tokenizer_problems, unknown_options
 from nemoport.text import clipped
 
 LOG_GUARD = 2.0**-24  # NeMo AudioToMelSpectrogramPreprocessor's default log_zero_guard_value
@@ -168,6 +168,7 @@ def unsupported(config: dict) -> list[str]:
         problems += _differing("joint.jointnet", joint, {"activation": (None, "relu")})
         problems += unknown_options("joint.jointnet", joint) + unknown_options("decoder.prednet", prediction)
         problems += _projection_problems(prediction) + _width_problems(config["encoder"])
+        problems += tokenizer_problems(config.get("tokenizer") or {})
         if not config["joint"].get("vocabulary"):
             problems.append("joint.vocabulary is absent")
         problems += _context_problems(config["encoder"]) if kind.streaming else _offline_problems(config["encoder"])

@@ -45,6 +45,14 @@ def component_problems(section: str, found: dict) -> list[str]:
     return [] if target in ("", needed) else [f"{section}._target_ is {clipped(target)}, not {needed}"]
 
 
+def tokenizer_problems(found: dict) -> list[str]:
+    """A reason for each thing by which a tokenizer is none of SentencePiece alone."""
+    kind = "agg" if found.get("langs") else str(found.get("type") or "bpe").lower()
+    problems = [] if kind == "bpe" else [f"tokenizer.type is {clipped(repr(kind))}, not 'bpe'"]
+    others = [key for key in ("custom_tokenizer", "special_tokens") if found.get(key)]
+    return problems + [f"tokenizer.{key} is {clipped(repr(found[key]))}, not absent" for key in others]
+
+
 def unknown_options(section: str, found: Any, required: Iterable[str] = ()) -> list[str]:
     """A reason for each option that is not null and neither in a table here nor among `required`."""
     if not isinstance(found, dict):

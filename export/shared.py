@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from nemoport.export.frontend_graph import build_frontend_graph
 from nemoport.files import json_bytes, new_folder, write_bytes
 from nemoport.frontend import hann_window, mel_filterbank
 from nemoport.prompt import PromptSpec
-from nemoport.tokens import tag_tokens
+from nemoport.tokens import SPELLING, SpellingRule, tag_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +28,8 @@ LANGUAGES, VOCABULARY, METADATA = "languages.json", "vocab.json", "metadata.json
 def write_shared(checkpoint: Checkpoint, folder: Path) -> None:
     """Writes the shared files of a checkpoint into `folder`, those that it does not hold already.
 
-    filterbank.bin (f32 [1, n_mels, n_fft/2 + 1], row major) and .meta, tokens.txt, tokenizer.model, preprocessor.config, and
+    filterbank.bin (f32 [1, n_mels, n_fft/2 + 1], row major) and .meta, tokens.txt, spelling.json
+    where the tokenizer spells in its own way, tokenizer.model, preprocessor.config, and
     frontend.onnx (audio to log-mel); of a model with a prompt also languages.json (name -> slot), vocab.json (id -> piece) and
     metadata.json (ids and sizes), as the published packages of such models have them.
     """
@@ -40,6 +42,8 @@ def write_shared(checkpoint: Checkpoint, folder: Path) -> None:
         "preprocessor.config": _preprocessor_config(checkpoint).encode(),
         FRONTEND: build_frontend_graph(spec, filterbank).SerializeToString(),
     }
+    if checkpoint.spelling != SpellingRule():
+        files[SPELLING] = json_bytes(asdict(checkpoint.spelling))
     if checkpoint.tokenizer:
         files[TOKENIZER] = checkpoint.tokenizer
     if checkpoint.spec.prompt:
@@ -52,7 +56,7 @@ def write_shared(checkpoint: Checkpoint, folder: Path) -> None:
                 (work / name).write_bytes(content)
     for name, content in files.items():
         write_bytes(folder / name, content)
-    for name in {TOKENIZER, LANGUAGES, VOCABULARY, METADATA} - files.keys():
+    for name in {TOKENIZER, SPELLING, LANGUAGES, VOCABULARY, METADATA} - files.keys():
         (folder / name).unlink(missing_ok=True)
 
 

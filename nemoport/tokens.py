@@ -5,23 +5,60 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
 from nemoport.errors import ArtifactError
+from nemoport.files import read_json
+from nemoport.schema import CLOSED, Text, check, most, whole
 from nemoport.text import clipped, has_controls
 
 WORD_START = "\u2581"  # SentencePiece writes a leading space as this
 UNKNOWN = "<unk>"
+UNKNOWN_TEXT = " \u2047 "  # what SentencePiece prints for it
+SPELLING = "spelling.json"  # beside tokens.txt, of a tokenizer that does not spell in the usual way
 LONGEST_PIECE = 256  # characters
 MOST_BYTES = 64 << 20  # of tokens.txt
 BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_NO_CHARACTER = re.compile("[\udc80-\udcff]")
 _SPECIAL_PIECE = re.compile(r"\s*<.+>|\[.+\]")
 _BEFORE_TAG = re.compile(r"\s*(<[A-Za-z-]{0,5})?$")  # the end of a text that a tag may follow or complete
 LANGUAGE_TAG = re.compile(r"\s*<([a-z]{2}-[A-Z]{2})>")  # what NeMo's RNNTDecoding.strip_lang_tags removes
 
 
-def read_tokens(path: Path) -> list[str]:
-    """Reads tokens.txt: one `piece id` a line, ids ascending from 0. Raises ArtifactError."""
+_Ids = Annotated[tuple[Annotated[int, whole(0, 65_535)], ...], most(65_536)]
+
+
+@dataclass(frozen=True)
+class SpellingRule:
+    """How SentencePiece spells pieces; the defaults are those of its usual models.
+
+    silent: ids of control symbols, which spell nothing; plain: ids of pieces that look like a byte and stand for their own
+    characters; unknown, unknown_text: the unknown piece, and what is spelled for it; leading_spaces: which go at the start of a
+    text: all, one of each piece; one; or none.
+    """
+
+    __pydantic_config__: ClassVar = CLOSED
+
+    silent: _Ids = ()
+    plain: _Ids = ()
+    unknown: Text = UNKNOWN
+    unknown_text: Text = UNKNOWN_TEXT
+    leading_spaces: Literal["all", "one", "none"] = "all"
+
+
+class Pieces(list[str]):
+    """The pieces of a vocabulary by id, with the rule that they are spelled by."""
+
+    def __init__(self, pieces: Iterable[str], rule: SpellingRule):
+        super().__init__(pieces)
+        self.rule = rule
+
+
+def read_tokens(path: Path) -> Pieces:
+    """Reads tokens.txt: one `piece id` a line, ids ascending from 0; and spelling.json beside it, where there is one. Raises
+    ArtifactError."""
     pieces, todo = [], "export again, or download it again"
     try:
         with open(path, "rb") as stream:
@@ -43,7 +80,8 @@ def read_tokens(path: Path) -> list[str]:
                 todo=todo,
             )
         pieces.append(piece)
-    return pieces
+    rule = path.with_name(SPELLING)
+    return Pieces(pieces, check(SpellingRule, read_json(rule, todo), str(rule), todo) if rule.exists() else SpellingRule())
 
 
 def is_piece(piece: object) -> bool:
@@ -69,14 +107,17 @@ class Spelling:
     def __init__(self, pieces: Sequence[str], *, with_tags: bool = True):
         """pieces: of tokens.txt, by id; with_tags: whether language tags stay."""
         self._pieces, self._with_tags = pieces, with_tags
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._begun = False  # a byte is spelled
+        self._rule = pieces.rule if isinstance(pieces, Pieces) else SpellingRule()
+        self._silent, self._plain = frozenset(self._rule.silent), frozenset(self._rule.plain)
+        # A byte that is part of no character becomes a surrogate, so that each one is replaced, as SentencePiece does.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._keeps_space = self._rule.leading_spaces == "none"
         self._held = ""  # may become a tag, or stand before one
 
     def feed(self, ids: Iterable[int]) -> str:
         """Takes the next tokens and returns the text that later ones cannot change. Bytes of a character that is not complete
         wait, and so does what may belong to a tag."""
-        text = self._held + "".join(self._decoder.decode(part) for part in self._spelled(ids))
+        text = self._held + "".join(self._spelled(ids))
         if self._with_tags:
             return text
         text = LANGUAGE_TAG.sub("", text)
@@ -86,19 +127,30 @@ class Spelling:
 
     def finish(self) -> str:
         """Returns what waited."""
-        return self._held + self._decoder.decode(b"", final=True)
+        return self._held + self._decoded(b"", final=True)
 
-    def _spelled(self, ids: Iterable[int]) -> Iterator[bytes]:
+    def _spelled(self, ids: Iterable[int]) -> Iterator[str]:
         for index in ids:
             piece = self._pieces[index]
-            if byte := BYTE_PIECE.fullmatch(piece):
-                spelled = bytes([int(byte[1], 16)])
-            elif piece == UNKNOWN:
-                spelled = " \u2047 ".encode()  # what SentencePiece prints for it
-            else:
-                spelled = (piece if self._begun else piece.removeprefix(WORD_START)).replace(WORD_START, " ").encode()
-            self._begun = self._begun or bool(spelled)
-            yield spelled
+            byte = None if index in self._plain else BYTE_PIECE.fullmatch(piece)
+            if byte:
+                self._keeps_space = True
+                yield self._decoded(bytes([int(byte[1], 16)]))
+                continue
+            yield self._decoded(b"", final=True)  # a character's bytes stand side by side
+            if index not in self._silent:
+                yield self._spelled_piece(piece)
+
+    def _spelled_piece(self, piece: str) -> str:
+        if piece == self._rule.unknown:
+            text = self._rule.unknown_text
+        else:
+            text = (piece if self._keeps_space else piece.removeprefix(WORD_START)).replace(WORD_START, " ")
+        self._keeps_space = self._keeps_space or bool(text) or self._rule.leading_spaces == "one"
+        return text
+
+    def _decoded(self, part: bytes, final: bool = False) -> str:
+        return _NO_CHARACTER.sub("\ufffd", self._decoder.decode(part, final))
 
 
 def split_tags(text: str) -> tuple[str, tuple[str, ...]]:

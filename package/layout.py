@@ -15,6 +15,7 @@ from nemoport.package.terms import Terms
 from nemoport.runtime import Runtime
 from nemoport.runtimes import load_runtime
 from nemoport.spec import ModelSpec
+from nemoport.tokens import BYTE_PIECE, Pieces
 
 
 def _unchanged(config: RuntimeConfig) -> RuntimeConfig:
@@ -29,6 +30,22 @@ def front_end_problems(spec: ModelSpec, computed: FrontEnds) -> list[str]:
     found = asdict(spec.frontend)
     others = [(name, values) for name, values in computed.items() if found[name] not in values]
     return [f"a front end with {name} {found[name]}, where it has {_listed(values)}" for name, values in others]
+
+
+def piece_problems(pieces: Pieces, blank: str, first_byte: int | None = None) -> list[str]:
+    """Each thing in a vocabulary that a consumer which reads a piece and its id a line would spell otherwise, or not read.
+
+    blank: what it takes for the blank; first_byte: id of <0x00> where it joins bytes, None where it joins none.
+    """
+    matches = {i: BYTE_PIECE.fullmatch(piece) for i, piece in enumerate(pieces) if i not in pieces.rule.plain}
+    found = {
+        "with a space": [p for p in pieces if " " in p],
+        f"named {blank}, as the blank": [p for p in pieces if p == blank],
+        "of single bytes, which it prints as they stand": [
+            pieces[i] for i, match in matches.items() if match and (first_byte is None or i != first_byte + int(match[1], 16))
+        ],
+    }
+    return [f"pieces {what}: {', '.join(map(repr, some[:3]))}" for what, some in found.items() if some]
 
 
 def _listed(values: Sequence[object]) -> str:

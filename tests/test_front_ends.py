@@ -6,8 +6,10 @@ import pytest
 from onnx_asr.preprocessors import numpy_preprocessor
 
 from nemoport.errors import UsageError
+from nemoport.package.layout import piece_problems
 from nemoport.package.layouts import layouts, load_layout, onnx_asr, sherpa_onnx
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, StreamingSpec
+from nemoport.tokens import Pieces, SpellingRule
 
 USUAL = FrontendSpec(16000, 128, 512, 400, 160, 0.97, 2.0**-24, "per_feature")
 OFFLINE = ModelSpec("offline-tdt", USUAL, DecodingSpec(4, 1, 1, 1, 10, durations=(0, 1, 2)), offline=OfflineSpec(1, 8, 1, 8))
@@ -74,3 +76,36 @@ def test_onnx_asr_has_no_other_bands():
 
     names = {path.name for path in (files("onnx_asr.preprocessors") / "data").iterdir() if path.name.startswith("nemo")}
     assert {int(name.removeprefix("nemo")[:3].rstrip("._")) for name in names} == set(onnx_asr.FRONT_ENDS["n_mels"])
+
+
+PIECES = ["<unk>", "▁a", "b", "▁", "<en-US>", "é"]
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+VOCABULARIES = {
+    "usual": (PIECES, ""),
+    "a space inside": ([*PIECES, "a b"], "pieces with a space: 'a b'"),
+    "a no-break space": ([*PIECES, "a\u00a0b"], ""),
+    "a blank of its own": ([*PIECES, "<blk>"], "pieces named <blk>"),
+    "bytes behind the unknown": (
+        ["<unk>", *BYTES, *PIECES[1:]],
+        "pieces of single bytes, which it prints as they stand",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_a_vocabulary_that_the_consumer_cannot_spell_is_refused(name):
+    pieces, problem = VOCABULARIES[name]
+    for first_byte in (None, sherpa_onnx.FIRST_BYTE):
+        found = piece_problems(Pieces(pieces, SpellingRule()), onnx_asr.BLANK, first_byte)
+        assert found == [] if not problem else found[0].startswith(problem) and len(found) == 1
+    for layout in (onnx_asr, sherpa_onnx) if problem else ():
+        with pytest.raises(UsageError, match=problem[:12]):
+            layout._check(OFFLINE, ["fp32"], found)
+
+
+def test_bytes_where_sherpa_onnx_has_them():
+    """It joins those that stand behind three pieces; onnx-asr joins none; a symbol that looks like a byte is none."""
+    pieces = ["<unk>", "<s>", "</s>", *BYTES, "a"]
+    assert not piece_problems(Pieces(pieces, SpellingRule()), "<blk>", sherpa_onnx.FIRST_BYTE)
+    assert piece_problems(Pieces(pieces, SpellingRule()), "<blk>")
+    assert not piece_problems(Pieces(pieces, SpellingRule(plain=tuple(range(3, 259)))), "<blk>")

@@ -82,6 +82,19 @@ def test_reports_of_hostile_text(tmp_path):
         read_results(path)
 
 
+@pytest.mark.parametrize("special", ["<EOU>", "<EOB>", "<de-DE>", "<|endoftext|>", "<|en|>", "</s>", "<unk>", "<extra_id_0>"])
+def test_special_tokens_are_no_words(special):
+    spoken = "how are you"
+    for text in (f"how are you{special}", f"{special} how are you {special}", f"how{special}are {special}{special} you"):
+        assert score.normalise(text) == spoken
+        assert score.count_words(text, spoken) == score.count_words(spoken, text) == score.WordCounts(3, 0, 0, 0)
+    assert score.count_words(special, special).words == score.count_words("", special).errors == 0
+
+
+def test_other_angle_brackets_are_punctuation():
+    assert score.normalise("a < b and c > d, 3<4 <> 5") == "a b and c d 3 4 5"
+
+
 def test_scores_of_other_scripts():
     """Vowel signs belong to the letters before them, joiners to nothing; without spaces characters are counted."""
     assert score.normalise("मेरा नाम क्‍या है।") == "मेरा नाम क्या है"

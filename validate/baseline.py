@@ -98,7 +98,7 @@ def _measure(
     spec = replace(checkpoint.spec, prompt=None)
     session = OnnxSession(spec, folder / ENCODER, folder / DECODER, threads=threads)
     tokens = _transcribe(session, corpus, lookahead, progress)
-    texts = [detokenize(checkpoint.tokens, one) for one in tokens]
+    texts = [detokenize(checkpoint.pieces, one) for one in tokens]
     references, languages = ([getattr(u, name) for u in corpus.utterances] for name in ("text", "language"))
     either = [{s.tokens, o.tokens} for s, o in zip(streaming, offline, strict=True)]
     return Baseline(

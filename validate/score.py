@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from nemoport.tokens import split_tags
-
+# What a model writes and nobody says: `<EOU>`, `<EOB>`, `<de-DE>`, `<|en|>`, `</s>`. References of such models hold them too, as
+# NeMo's data set of end-of-utterance models appends them, so that both sides are scored without.
+SPECIAL = re.compile(r"<[^<>\s]{1,64}>")
 RESAMPLES, SEED = 10_000, 0
 UNSPACED = ("ja", "zh", "yue", "cmn", "th", "lo", "km", "my")  # written without spaces: characters are counted
 
@@ -39,13 +41,18 @@ class Interval:
 
 def normalise(text: str) -> str:
     """Reduces text to what is scored, so that conventions of writing are not errors: NFKC, lower case, single spaces, no
-    language tags, no punctuation but the apostrophe.
+    special tokens, no punctuation but the apostrophe.
 
     Letters, numbers and the marks that belong to them stay (Unicode categories L, N, M): the vowel signs of Hindi are
     marks. Characters that only arrange others (Cf, such as joiners) go without a trace.
     """
-    text = unicodedata.normalize("NFKC", split_tags(text)[0]).replace("\u2019", "'").lower()
+    text = unicodedata.normalize("NFKC", without_special(text)).replace("\u2019", "'").lower()
     return " ".join("".join(map(_kept, text)).split())
+
+
+def without_special(text: str) -> str:
+    """Returns the text without special tokens: what stands in angle brackets without a space, language tags included."""
+    return SPECIAL.sub(" ", text).strip()
 
 
 def _kept(character: str) -> str:

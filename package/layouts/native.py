@@ -19,7 +19,7 @@ from nemoport.package.usage import nemoport_commands, prompt_arguments
 
 SHARED = ("filterbank.bin", "filterbank.meta", "tokens.txt", "preprocessor.config", "frontend.onnx")
 # A checkpoint without SentencePiece has no tokenizer.model, and one without a prompt no languages.
-SHARED_OPTIONAL = ("tokenizer.model", "languages.json", "vocab.json", "metadata.json")
+SHARED_OPTIONAL = ("tokenizer.model", "spelling.json", "languages.json", "vocab.json", "metadata.json")
 
 FILES = {
     "config.json": "every parameter and rule below, machine-readable",
@@ -28,6 +28,7 @@ FILES = {
     "<variant>/manifest.json": "what the variant was made from, by which recipe and tools",
     "shared/filterbank.bin`, `.meta": "mel filterbank, f32, row major, and its shape",
     "shared/tokens.txt`, `tokenizer.model": "tokens by id; the SentencePiece model",
+    "shared/spelling.json": "of tokenizers that spell in their own way: how tokens become text",
     "shared/languages.json`, `vocab.json`, `metadata.json": "of models with a language prompt: its names, tokens, sizes",
     "shared/preprocessor.config": "parameters of the front end",
     "shared/frontend.onnx": "front end for whole recordings: audio to log-mel",

@@ -20,7 +20,7 @@ from nemoport.errors import UsageError
 from nemoport.files import write_json
 from nemoport.graph_file import external_tensors
 from nemoport.package.copying import copy_file
-from nemoport.package.layout import CardFacts, FrontEnds, Layout, front_end_problems
+from nemoport.package.layout import CardFacts, FrontEnds, Layout, front_end_problems, piece_problems
 from nemoport.package.shards import write_shards
 from nemoport.spec import ModelSpec
 from nemoport.tokens import read_tokens
@@ -89,7 +89,7 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
 
     config = read_config(build)
     spec = ModelSpec.from_dict(config["spec"])
-    _check(spec, variants)
+    _check(spec, variants, piece_problems(read_tokens(build / "shared" / "tokens.txt"), BLANK))
     for variant in variants:
         artifact = Artifact.open(build / variant)
         for source, target in zip((artifact.encoder, artifact.decoder), graphs(folder, variant), strict=True):
@@ -132,8 +132,9 @@ def _model_type(spec: ModelSpec) -> str:
     return f"nemo-conformer-{'tdt' if spec.decoding.durations else 'rnnt'}"
 
 
-def _check(spec: ModelSpec, variants: Sequence[str]) -> None:
-    problems = [f"{name}, which {GPU_ONLY[name]}" for name in variants if name in GPU_ONLY]
+def _check(spec: ModelSpec, variants: Sequence[str], problems: Sequence[str] = ()) -> None:
+    problems = [*problems]
+    problems += [f"{name}, which {GPU_ONLY[name]}" for name in variants if name in GPU_ONLY]
     if spec.streaming is not None:
         problems.append("a cache-aware streaming model, whose caches onnx-asr does not carry")
     else:

@@ -18,7 +18,7 @@ from typing import Any
 from nemoport.artifact import Artifact
 from nemoport.cache_layout import KV
 from nemoport.config import DecoderSection, RuntimeConfig, StreamingEncoderSection, read_config, streaming_encoder
-from nemoport.export.shared import FILTERBANK, LANGUAGES, TOKENS
+from nemoport.export.shared import FILTERBANK, LANGUAGES, SPELLING, TOKENS
 from nemoport.files import write_json
 from nemoport.package.copying import copy_artifact, copy_present
 from nemoport.package.examples import example_text
@@ -28,7 +28,7 @@ from nemoport.runtimes.openvino.graphs import DECODER, ENCODER, GRAPHS, METADATA
 from nemoport.runtimes.openvino.metadata import STATE_RULE
 
 NAME = "openvino"
-SHARED = (FILTERBANK, TOKENS, LANGUAGES)  # what nemoport itself reads; the graphs need none of it
+SHARED = (FILTERBANK, TOKENS, SPELLING, LANGUAGES)  # what nemoport itself reads; the graphs need none of it
 
 FILES = {
     "<precision>/nemotron_encoder.xml`, `.bin": "encoder: graph, weights",

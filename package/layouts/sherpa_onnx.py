@@ -27,13 +27,15 @@ from nemoport.export.split import split_decoder
 from nemoport.files import write_json
 from nemoport.graph_file import save_model
 from nemoport.package.examples import example_text
-from nemoport.package.layout import CardFacts, FrontEnds, Layout, front_end_problems
-from nemoport.package.layouts.onnx_asr import GPU_ONLY, SINGLE_FILE_BYTES, suffix_of, write_tokens
+from nemoport.package.layout import CardFacts, FrontEnds, Layout, front_end_problems, piece_problems
+from nemoport.package.layouts.onnx_asr import BLANK, GPU_ONLY, SINGLE_FILE_BYTES, suffix_of, write_tokens
 from nemoport.prompt import AUTO
 from nemoport.spec import FrontendSpec, ModelSpec, StreamingSpec
+from nemoport.tokens import read_tokens
 
 CACHE_LAYOUTS = (NEMO,)  # those that sherpa-onnx keeps from window to window
 VERSION = "2.0.1"  # of sherpa-onnx, the one that the tests run
+FIRST_BYTE = 3  # sherpa-onnx/csrc/symbol-table.cc joins the bytes of vocabularies with <blk>, <sos/eos> and <unk> before them
 # Of sherpa-onnx/csrc/features.cc and the recognizers' defaults: features of 25 ms every 10 ms at 16 kHz, of as many bands as the
 # metadata states.
 FRONT_ENDS: FrontEnds = {
@@ -93,7 +95,7 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
 
     config = read_config(build)
     spec = ModelSpec.from_dict(config["spec"])
-    _check(spec, variants)
+    _check(spec, variants, piece_problems(read_tokens(build / "shared" / "tokens.txt"), BLANK, FIRST_BYTE))
     metadata = encoder_metadata(spec, config)
     for variant in variants:
         artifact = Artifact.open(build / variant)
@@ -183,9 +185,10 @@ def front_ends(spec: ModelSpec) -> FrontEnds:
     return {**FRONT_ENDS, "normalize": ("NA",) if spec.streaming else ("per_feature",)}
 
 
-def _check(spec: ModelSpec, variants: Sequence[str]) -> None:
+def _check(spec: ModelSpec, variants: Sequence[str], problems: Sequence[str] = ()) -> None:
     durations = spec.decoding.durations
-    problems = [f"{name}, which {GPU_ONLY[name]}" for name in variants if name in GPU_ONLY]
+    problems = [*problems]
+    problems += [f"{name}, which {GPU_ONLY[name]}" for name in variants if name in GPU_ONLY]
     if others := [name for name in variants if cache_layout_of(name) not in CACHE_LAYOUTS]:
         problems.append(f"{', '.join(others)}, whose caches it does not keep")
     problems += front_end_problems(spec, front_ends(spec))

@@ -8,10 +8,10 @@ from functools import cached_property
 
 from nemoport.spec import context_name
 from nemoport.speech.longform import LongForm
-from nemoport.tokens import detokenize, split_tags
+from nemoport.tokens import detokenize
 from nemoport.validate.context import Context
 from nemoport.validate.gate_result import GateResult
-from nemoport.validate.score import count_all, units, wer_percent
+from nemoport.validate.score import count_all, units, wer_percent, without_special
 
 MINUTE_WORDS = 50  # a minute of fewer is judged with its neighbour: of six words, two are 33 points
 SPOKEN_WORDS = 2  # a segment for which NeMo returns as many or more and the artifact none is a stall
@@ -118,7 +118,7 @@ def transcribe_segments(context: Context) -> SegmentScores:
         run = runner.run(form.corpus, lookahead, 1)[context.reference_rule][0]
         tokens += form.split(run.tokens, run.token_frames, context.spec.frame_seconds)
         nemo_tokens += form.split(reference.tokens, reference.token_frames, context.spec.frame_seconds)
-    texts, nemo_texts = ([split_tags(detokenize(runner.pieces, one))[0] for one in part] for part in (tokens, nemo_tokens))
+    texts, nemo_texts = ([without_special(detokenize(runner.pieces, one)) for one in part] for part in (tokens, nemo_tokens))
     return SegmentScores(LongForm.joined([form for form, _ in recordings]), tokens, nemo_tokens, texts, nemo_texts)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from nemoport.spec import context_name
 from nemoport.validate.context import Context
 from nemoport.validate.gate_result import GateResult
-from nemoport.validate.score import WordCounts, count_all, is_unspaced, wer_difference, wer_percent
+from nemoport.validate.score import WordCounts, count_all, is_unspaced, normalise, wer_difference, wer_percent
 
 Counts = list[list[WordCounts]]  # of each utterance, one for each lookahead
 LANGUAGE = "language "  # prefix of the case of one language's figures
@@ -28,7 +28,7 @@ def run(context: Context) -> list[GateResult]:
         for rows, row_counts in ((all_counts, counts), (all_nemo, nemo)):
             for row, count in zip(rows, row_counts, strict=True):
                 row.append(count)
-        empty = sum(not run.tokens and bool(r.tokens) for run, r in zip(runs, references, strict=True))
+        empty = sum(not normalise(run.text) and bool(normalise(r.text)) for run, r in zip(runs, references, strict=True))
         note = f"{wer_percent(counts):.2f} % WER, NeMo {wer_percent(nemo):.2f} %, on {sum(c.words for c in counts)} words"
         results += _judge(context, case, [[c] for c in counts], [[c] for c in nemo], note, "each")
         results += [
