@@ -20,6 +20,7 @@ from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle
 from nemoport.validate.probe import StreamCost
 from nemoport.validate.runs import UtteranceRun
 from nemoport.validate.score import WordCounts, wer_difference
+from nemoport.words import Word
 
 SETTINGS = {("batch", "max_utterances"), ("longform", "minutes")}  # of how a gate measures; no figure is judged by them
 VARIANT = "kv-int8-dynamic"  # it is judged by every gate
@@ -116,6 +117,8 @@ LOUDER = {FULL: {3: {"sampled_frames": np.array([[1, 1, 1.5], [1, 1, 1]], np.flo
 # 8 of 40 utterances have an error, so that of 40 drawn ones as many have it as a binomial distribution says: by
 # scipy.stats.binom(40, 0.2).ppf at 0.025 and at 0.975 from 3 to 13 (the 90 % interval would be from 4 to 12).
 LEAST, MOST = 3, 13
+# One token by two frames, one by one.
+MOVED = {3: {"token_frames": (0, 1, 2, 3, 6, 5, 6, 7, 8, 9)}, 4: {"token_frames": (1, 1, 2, 3, 4, 5, 6, 7, 8, 9)}}
 FIGURES = [
     Figure("contract", "max_problems", "", 2, own={"problems": ["a", "", "b", "", ""]}),
     Figure("structure", "max_float_products_a_layer", "float products of weights a layer", 2),
@@ -154,6 +157,9 @@ FIGURES = [
         for one in CONDITIONS
     ),
     Figure("conditions", "min_exact_share", "telephone: token-exact", 0.9, {"telephone": said(OTHER, range(4))}),
+    Figure("words", "min_same_time", "same time", 1198 / 1200, {FULL: MOVED}),
+    Figure("words", "min_same_time", "same time", 1199 / 1200, {FULL: {3: {"token_frames": (0, 1, 2, 3, 3, 5, 6, 7, 8, 9)}}}),
+    Figure("words", "min_within_a_frame", "within a frame", 1199 / 1200, {FULL: MOVED}),
     Figure("cost", "max_bytes_ratio", "bytes of fp32's", 0.3),
     Figure("cost", "min_tokens", "tokens", 5),
 ]
@@ -324,6 +330,7 @@ SAYS = {
         for r in (6, 0)
         for word in ("first", "last")
     ],
+    "words": [("same time", "share of tokens", 1200), ("within a frame", "share of tokens", 1200)],
     "batch": [(f"lookahead {r}, {n} streams", TOKENS, COUNT) for r in (6, 0) for n in (3, 8)],
     "longform": [
         ("WER", "%", 18),
@@ -417,3 +424,32 @@ def test_long_recordings_are_run_alone_and_split(special):
 
 
 UTTERANCE = Utterance("u", Path("u"), "a b c", 4.0, "0", 16000)
+
+
+def spoken(confidences):
+    """Words of TEXT with these confidences."""
+    texts = TEXT.split()
+    return tuple(Word(text, 0.0, 0.1, c) for text, c in zip(texts, confidences, strict=True))
+
+
+def test_tokens_that_only_one_of_both_has_have_no_time(reference_checkpoint):
+    """One utterance lost a token and another has one more: the ten others and nine of these keep their times."""
+    fewer, more = said(FEWER, (0,))[0], said(MORE, (1,))[1]
+    fewer["token_frames"], more["token_frames"] = (0, 1, 2, 3, 5, 6, 7, 8, 9), (0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 9)
+    found = gates.run_gate("words", context_of(reference_checkpoint, {FULL: {0: fewer, 1: more}}))
+    assert [(r.measured, r.n) for r in found if r.unit == "share of tokens"] == [(1.0, 1199)] * 2
+
+
+def test_confidence_is_recorded_by_what_the_transcript_has(reference_checkpoint):
+    """At lookahead 6 "five" is wrong in eight utterances, with a confidence of 0.25; the other words have 0.95, at both."""
+    sure = spoken([0.95] * 10)
+    unsure = tuple(replace(w, text="fife", confidence=0.25) if w.text == "five" else w for w in sure)
+    own = {FULL: {i: {"words": unsure if i in EIGHT else sure} for i in range(COUNT)}, FULL_0: {0: {"words": sure}}}
+    found = {r.case: r for r in gates.run_gate("words", context_of(reference_checkpoint, own)) if "conf" in r.case}
+    right, n = 400 - 8 + 10, 400 + 10
+    assert {case: (r.measured, r.n) for case, r in found.items() if case.startswith("right")} == {
+        "right at confidence 0.2 to 0.3": (0.0, 8),
+        "right at confidence 0.9 to 1.0": (1.0, right),
+    }
+    error = found["calibration error of confidence"]
+    assert error.measured == pytest.approx((8 * 0.25 + right * 0.05) / n) and error.n == n and error.passed

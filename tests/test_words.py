@@ -216,3 +216,21 @@ def test_json_has_words_and_round_times():
     fields = json.loads(formats.as_json(hypothesis([word("a", 35 * 0.08, 36 * 0.08)])))
     assert fields["words"] == [{"text": "a", "start": 2.8, "end": 2.88, "confidence": 0.9}]
     assert fields["segments"] == [{"text": "a", "start": 2.8, "end": 2.88}]
+
+
+def test_the_plot_has_a_line_for_each_variant_and_escapes_names():
+    from xml.etree import ElementTree
+
+    from nemoport.validate.gate_result import GateResult
+    from nemoport.validate.reliability_plot import reliability_plot
+
+    def result(case, measured, n):
+        return GateResult("words", "a<b", "", "pass", case, measured, n=n)
+
+    bins = [result("right at confidence 0.2 to 0.3", 0.5, 7), result("right at confidence 0.9 to 1.0", 1.0, 90)]
+    plot = reliability_plot({"a<b": [*bins, result("same time", 1.0, 9)], "none": []})
+    root = ElementTree.fromstring(plot)
+    (line,) = root.iter("{http://www.w3.org/2000/svg}polyline")
+    assert [float(v) for v in line.get("points").replace(",", " ").split()] == [130.0, 176.0, 354.0, 16.0]
+    assert "a&lt;b: 7 words" in plot and ">none<" not in plot
+    assert reliability_plot({"a": [result("same time", 1.0, 9)]}) == ""

@@ -11,6 +11,7 @@ from nemoport.files import write_bytes
 from nemoport.validate.baseline import Baseline
 from nemoport.validate.gate_result import GateResult
 from nemoport.validate.limits import read_limits
+from nemoport.validate.reliability_plot import PLOT, reliability_plot
 from nemoport.validate.result_store import describe, read_results, results_path
 
 ABSENT = "-"
@@ -20,6 +21,8 @@ def write_reports(build: Path, baselines: Sequence[Baseline]) -> None:
     """Writes build/results/report.md and junit.xml, of all variants that have results."""
     variants = _variants(build)
     results = {variant: read_results(results_path(build, variant)) for variant in variants}
+    if plot := reliability_plot(results):
+        write_bytes(build / "results" / PLOT, plot.encode())
     write_bytes(build / "results" / "report.md", _markdown(build, variants, baselines).encode())
     write_bytes(build / "results" / "junit.xml", junit(results))
 
@@ -47,6 +50,17 @@ def by_language(build: Path, variants: Sequence[str]) -> list[tuple[str, ...]]:
             rate = f"{own.measured:.2f} {own.unit}"
             rows.append((language, variant, rate, f"{nemo.measured:.2f} {nemo.unit}", _spread(above), str(above.n)))
     return [rows[0], *sorted(rows[1:], key=lambda row: row[0])] if len(rows) > 1 else []
+
+
+def by_words(build: Path, variants: Sequence[str]) -> list[tuple[str, ...]]:
+    """Table rows, one a variant, below a head; none where the gate `words` was not run."""
+    rows: list[tuple[str, ...]] = [("variant", "on NeMo's frame %", "within a frame %", "calibration error")]
+    for variant in variants:
+        figure = {r.case: r for r in read_results(results_path(build, variant)) if r.gate == "words"}
+        if "same time" in figure:
+            shares = (_show(figure.get(case), ".2f", 100) for case in ("same time", "within a frame"))
+            rows.append((variant, *shares, _show(figure.get("calibration error of confidence"), ".3f")))
+    return rows if len(rows) > 1 else []
 
 
 def junit(results: dict[str, list[GateResult]]) -> bytes:
@@ -135,6 +149,18 @@ def _markdown(build: Path, variants: Sequence[str], baselines: Sequence[Baseline
     ]
     if languages := by_language(build, variants):
         lines += ["## By language, all lookaheads pooled", "", markdown.table(languages[0], languages[1:]), ""]
+    if words := by_words(build, variants):
+        lines += [
+            "## Words: times and confidence",
+            "",
+            markdown.table(words[0], words[1:]),
+            "",
+            "Times: share of the tokens that NeMo has too. Calibration error: mean distance between the confidence of words and "
+            "the share of them that the transcript has, over ten bins.",
+            "",
+            f"![The share of words that are right, by their confidence]({PLOT})",
+            "",
+        ]
     if baselines:
         head = ("lookahead", "token-exact with NeMo's streaming", "... or with its offline run", "WER", "NeMo's WER")
         rows = [

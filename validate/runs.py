@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -15,14 +16,17 @@ from nemoport.stream import advance
 from nemoport.tokens import detokenize, read_tokens
 from nemoport.validate.flush_pair import FlushPair, Member
 from nemoport.validate.oracle import Record, sample_positions
+from nemoport.words import Word, punctuation_of, words_of
 
 
 @dataclass(frozen=True)
 class UtteranceRun(Record):
-    """The artifact's run of one utterance by one flush rule: what the oracle keeps of NeMo's, and how it was fed."""
+    """The artifact's run of one utterance by one flush rule: what the oracle keeps of NeMo's, and how it was fed. words: with
+    times and confidence."""
 
     id: str
     packet_ms: int
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,10 @@ class CorpusRunner:
     session: Session
     filterbank: np.ndarray
     pieces: list[str]
+
+    @cached_property
+    def _punctuation(self) -> frozenset[str]:
+        return punctuation_of(self.pieces)
 
     @staticmethod
     def open(artifact: Artifact, session: Session) -> CorpusRunner:
@@ -84,4 +92,5 @@ class CorpusRunner:
             sampled_frames=frames[sample_positions(len(frames), lookahead)],
             id=utterance.id,
             packet_ms=member.packet_ms,
+            words=words_of(member.stream.timed(), self.pieces, self._punctuation, self.session.spec),
         )
