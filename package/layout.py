@@ -15,7 +15,7 @@ from nemoport.package.terms import Terms
 from nemoport.runtime import Runtime
 from nemoport.runtimes import load_runtime
 from nemoport.spec import ModelSpec
-from nemoport.tokens import BYTE_PIECE, Pieces
+from nemoport.tokens import BYTE_PIECE, WORD_START, Pieces
 
 
 def _unchanged(config: RuntimeConfig) -> RuntimeConfig:
@@ -32,18 +32,18 @@ def front_end_problems(spec: ModelSpec, computed: FrontEnds) -> list[str]:
     return [f"a front end with {name} {found[name]}, where it has {_listed(values)}" for name, values in others]
 
 
-def piece_problems(pieces: Pieces, blank: str, first_byte: int | None = None) -> list[str]:
+def piece_problems(pieces: Pieces, blank: str, *, spaces_inside: bool) -> list[str]:
     """Each thing in a vocabulary that a consumer which reads a piece and its id a line would spell otherwise, or not read.
 
-    blank: what it takes for the blank; first_byte: id of <0x00> where it joins bytes, None where it joins none.
+    blank: what it takes for the blank; spaces_inside: whether a word may begin within a piece.
     """
-    matches = {i: BYTE_PIECE.fullmatch(piece) for i, piece in enumerate(pieces) if i not in pieces.rule.plain}
     found = {
         "with a space": [p for p in pieces if " " in p],
         f"named {blank}, as the blank": [p for p in pieces if p == blank],
         "of single bytes, which it prints as they stand": [
-            pieces[i] for i, match in matches.items() if match and (first_byte is None or i != first_byte + int(match[1], 16))
+            p for i, p in enumerate(pieces) if BYTE_PIECE.fullmatch(p) and i not in pieces.rule.plain
         ],
+        f"with {WORD_START} inside, which it prints": [p for p in pieces if WORD_START in p[1:] and not spaces_inside],
     }
     return [f"pieces {what}: {', '.join(map(repr, some[:3]))}" for what, some in found.items() if some]
 

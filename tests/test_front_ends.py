@@ -95,17 +95,35 @@ VOCABULARIES = {
 @pytest.mark.parametrize("name", VOCABULARIES)
 def test_a_vocabulary_that_the_consumer_cannot_spell_is_refused(name):
     pieces, problem = VOCABULARIES[name]
-    for first_byte in (None, sherpa_onnx.FIRST_BYTE):
-        found = piece_problems(Pieces(pieces, SpellingRule()), onnx_asr.BLANK, first_byte)
+    for spaces_inside in (True, False):
+        found = piece_problems(Pieces(pieces, SpellingRule()), onnx_asr.BLANK, spaces_inside=spaces_inside)
         assert found == [] if not problem else found[0].startswith(problem) and len(found) == 1
     for layout in (onnx_asr, sherpa_onnx) if problem else ():
         with pytest.raises(UsageError, match=problem[:12]):
             layout._check(OFFLINE, ["fp32"], found)
 
 
-def test_bytes_where_sherpa_onnx_has_them():
-    """It joins those that stand behind three pieces; onnx-asr joins none; a symbol that looks like a byte is none."""
-    pieces = ["<unk>", "<s>", "</s>", *BYTES, "a"]
-    assert not piece_problems(Pieces(pieces, SpellingRule()), "<blk>", sherpa_onnx.FIRST_BYTE)
-    assert piece_problems(Pieces(pieces, SpellingRule()), "<blk>")
-    assert not piece_problems(Pieces(pieces, SpellingRule(plain=tuple(range(3, 259)))), "<blk>")
+def test_a_symbol_that_looks_like_a_byte_is_none():
+    assert piece_problems(Pieces(BYTES, SpellingRule()), "<blk>", spaces_inside=True)
+    assert not piece_problems(Pieces(BYTES, SpellingRule(plain=tuple(range(256)))), "<blk>", spaces_inside=True)
+
+
+@pytest.mark.parametrize("piece", ["\u2581\u2581", "a\u2581b"])
+def test_words_that_begin_within_a_piece(piece):
+    """onnx-asr makes a space of each mark, sherpa-onnx of a leading one alone."""
+    assert not piece_problems(Pieces([piece], SpellingRule()), "<blk>", spaces_inside=True)
+    assert "inside" in piece_problems(Pieces([piece], SpellingRule()), "<blk>", spaces_inside=False)[0]
+
+
+@pytest.mark.parametrize(("layout", "inside"), [("onnx_asr", True), ("sherpa_onnx", False)])
+def test_the_layouts_look_at_the_vocabulary(layout, inside, build, tmp_path):
+    """Of the build that they would pack."""
+    broken = tmp_path / "build"
+    (broken / "shared").mkdir(parents=True)
+    (broken / "config.json").write_bytes((build / "config.json").read_bytes())
+    lines = (build / "shared" / "tokens.txt").read_text(encoding="utf-8").splitlines()
+    (broken / "shared" / "tokens.txt").write_text("\n".join(["<0x0A> 0", "a\u2581b 1", *lines[2:]]) + "\n", encoding="utf-8")
+    (tmp_path / "package").mkdir()
+    with pytest.raises(UsageError, match="single bytes") as caught:
+        {"onnx_asr": onnx_asr, "sherpa_onnx": sherpa_onnx}[layout].lay_out(broken, ["fp32"], tmp_path / "package")
+    assert ("inside" in caught.value.found) == (not inside)

@@ -89,7 +89,7 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
 
     config = read_config(build)
     spec = ModelSpec.from_dict(config["spec"])
-    _check(spec, variants, piece_problems(read_tokens(build / "shared" / "tokens.txt"), BLANK))
+    _check(spec, variants, piece_problems(read_tokens(build / "shared" / "tokens.txt"), BLANK, spaces_inside=True))
     for variant in variants:
         artifact = Artifact.open(build / variant)
         for source, target in zip((artifact.encoder, artifact.decoder), graphs(folder, variant), strict=True):
