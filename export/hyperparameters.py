@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemoport.export.kinds import LOG_GUARD
-from nemoport.export.one_form import DEFAULT_STRIDE_S, DEFAULT_WINDOW_S
+from nemoport.export.one_form import DEFAULT_STRIDE_S, DEFAULT_WINDOW_S, UNLIMITED_SYMBOLS
 from nemoport.prompt import LANGUAGE_NAME, MOST_LANGUAGES
 from nemoport.text import clipped
 from nemoport.tokens import is_piece
@@ -22,14 +22,12 @@ MOST_PIECES = 65_536
 
 @dataclass(frozen=True)
 class Number:
-    """low, high: inclusive; default: NeMo's for a config without the key, None where every config has it; whole: an integer;
-    older: the key in checkpoints of older versions of NeMo."""
+    """low, high: inclusive; default: NeMo's for a config without the key, None where every config has it; whole: an integer."""
 
     low: float
     high: float
     default: float | None = None
     whole: bool = True
-    older: str = ""
 
     def accepts(self, value: object) -> bool:
         """Whether a value has the type and lies within the bounds, which NaN does not."""
@@ -63,7 +61,7 @@ NUMBERS = {
     "decoder.prednet.dropout": Number(0, 1, default=0, whole=False),
     "joint.jointnet.joint_hidden": Number(1, 16_384),
     "joint.jointnet.dropout": Number(0, 1, default=0, whole=False),
-    "decoding.greedy.max_symbols": Number(1, 1000, default=10, older="decoding.greedy.max_symbols_per_step"),
+    "decoding.greedy.max_symbols": Number(1, UNLIMITED_SYMBOLS, default=10),
     "model_defaults.num_prompts": Number(1, 65_536, default=128),
 }
 # Sections below which a value is read, beside those that kinds.py requires; and the value that each may have instead.
@@ -86,8 +84,6 @@ def number(config: dict, key: str) -> Any:
     """The value of a key of NUMBERS, int or float; NeMo's default where the config has none. Check `malformed` before."""
     bounds = NUMBERS[key]
     value = _found(config, key)
-    if value is None and bounds.older:
-        value = _found(config, bounds.older)
     return bounds.default if value is None else value
 
 

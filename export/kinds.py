@@ -137,11 +137,11 @@ def prompt_defaults(config: dict) -> dict:
 
 
 def durations(config: dict) -> tuple[int, ...]:
-    """Durations of a TDT model, in encoder frames and in the order of the joint's outputs: those of `decoding`, by which NeMo
-    decodes, else those of the loss. Empty for an RNNT model."""
+    """Durations of a TDT model, in encoder frames and in the order of the joint's outputs: those of the loss, which NeMo writes
+    over those of `decoding` (set_decoding_type_according_to_loss), else these. Empty for an RNNT model."""
     decoding, loss = config.get("decoding") or {}, config.get("loss") or {}
     trained = (loss.get("tdt_kwargs") or {}).get("durations") if loss.get("loss_name") == "tdt" else None
-    return tuple(int(d) for d in decoding.get("durations") or trained or ())
+    return tuple(int(d) for d in trained or decoding.get("durations") or ())
 
 
 def _is_tdt(config: dict) -> bool:

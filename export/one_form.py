@@ -10,13 +10,14 @@ from typing import Any
 
 EPS_FLOAT32 = 2.0**-23  # torch.finfo(torch.float32).eps, which NeMo takes for the name "eps"
 NORMALISED = ("per_feature", "all_features")  # and statistics; any other value is none to NeMo (features.py normalize_batch)
+UNLIMITED_SYMBOLS = 1000  # tokens a frame: no model emits as many, and a loop has an end
 DEFAULT_WINDOW_S, DEFAULT_STRIDE_S = 0.02, 0.01
 
 
 def in_one_form(config: dict) -> dict:
     """Returns a config that means the same to NeMo 3.0.0, with one value for each meaning."""
     changed = dict(config)
-    for section, settings in (("preprocessor", _preprocessor), ("encoder", _encoder)):
+    for section, settings in (("preprocessor", _preprocessor), ("encoder", _encoder), ("decoding", _decoding)):
         if isinstance(found := config.get(section), dict):
             changed[section] = settings(found)
     return changed
@@ -70,6 +71,15 @@ def _encoder(found: dict) -> dict:
         elif context == [(kernel - 1) // 2] * 2:
             encoder["conv_context_size"] = None
     return encoder
+
+
+def _decoding(found: dict) -> dict:
+    """NeMo takes the older key where the newer one is absent, null or 0, and no limit where both are; a section without `greedy`
+    has NeMo's default."""
+    if not isinstance(greedy := found.get("greedy"), dict):
+        return found
+    limit = greedy.get("max_symbols") or greedy.get("max_symbols_per_step") or UNLIMITED_SYMBOLS
+    return {**found, "greedy": {**greedy, "max_symbols": limit}}
 
 
 def _whole(value: Any) -> bool:
