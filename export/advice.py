@@ -27,7 +27,7 @@ ADVICE = {
     "target is SALM": "a language model with speech input: use a transducer",
     "encoder._target_": "use a model with a FastConformer encoder",
     "encoder.adapters is": "take the adapters out of the model in NeMo, or merge them into it, and save it again",
-    "joint.num_extra_outputs": "a multi-blank transducer, or a TDT without loss.tdt_kwargs.durations: use RNNT, or a TDT with them",
+    "joint.num_extra_outputs": "a multi-blank transducer, or a TDT without loss.tdt_kwargs.durations: use RNNT or a TDT",
     "decoder._target_": "use a model with an LSTM for its prediction (RNNTDecoder), which is NeMo's default",
     "joint._target_": "use a model with NeMo's default joint (RNNTJoint)",
     "preprocessor.": _FRONT_END,

@@ -1,5 +1,5 @@
-"""The decoding section of a checkpoint: whatever strategy it was saved with, the oracle decodes greedily; only the limit of symbols
-and a TDT's durations count, as they do in NeMo."""
+"""The decoding section of a checkpoint: whatever strategy it was saved with, the oracle decodes greedily; only the limit of
+symbols and a TDT's durations count, as they do in NeMo."""
 
 from pathlib import Path
 
