@@ -4,7 +4,8 @@ A word is what stands between spaces in the text. It starts with its first token
 of a TDT model lasts as long as the model predicts, one of an RNNT model a frame. A punctuation mark belongs to the word before
 it; a TDT model may emit one long after that word, so it takes no time there. Rules as NeMo's `get_words_offsets`,
 `_refine_timestamps_tdt` and `get_segment_offsets`. Where a mark follows a space that is a token of its own, NeMo makes a word of
-the mark; here it joins the word before it too.
+the mark; here it joins the word before it too. Marks that open a phrase, as ¿, join the word behind them; NeMo's the one
+before.
 """
 
 from __future__ import annotations
@@ -55,9 +56,15 @@ class Segment:
 
 
 def punctuation_of(pieces: Iterable[str]) -> frozenset[str]:
-    """Returns the punctuation marks that a model writes: those in pieces that are not a word's start, a tag or special."""
+    """Returns the marks that belong to the word before them: punctuation in pieces that are not a word's start, a tag or special,
+    as NeMo takes it from a vocabulary, but for marks that open a phrase."""
     plain = (piece for piece in pieces if not _NOT_TEXT.fullmatch(piece))
-    return frozenset(char for piece in plain for char in piece if unicodedata.category(char).startswith("P"))
+    return frozenset(char for piece in plain for char in piece if _closes(char))
+
+
+def _closes(char: str) -> bool:
+    category = unicodedata.category(char)
+    return category.startswith("P") and category not in ("Ps", "Pi") and char not in "\u00bf\u00a1"
 
 
 class WordTimes:

@@ -167,6 +167,14 @@ def test_words_are_those_of_the_text_with_bytes_and_tags(rnnt):
         assert all(a.start <= b.start and a.start <= a.end for a, b in zip(found, found[1:], strict=False))
 
 
+def test_opening_marks_belong_to_the_word_behind_them(tdt):
+    pieces = ["\u2581hola", ",", "\u2581", "\u00bf", "que", "\u2581tal", "?", "("]
+    assert punctuation_of(pieces) == frozenset(",?")
+    tokens = [0, 1, 2, 3, 4, 5, 6]
+    found = words_of(timed(tokens, range(7), [1] * 7), pieces, punctuation_of(pieces), tdt[0].spec)
+    assert [w.text for w in found] == ["hola,", "\u00bfque", "tal?"] == detokenize(pieces, tokens).split()
+
+
 def word(text: str, start: float, end: float) -> Word:
     return Word(text, start, end, 0.9)
 
