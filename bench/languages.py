@@ -26,6 +26,7 @@ from nemoport.reference import languages, prompt, speech
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.speech.corpus import Corpus, Utterance, prompts, read_corpus
 from nemoport.stream import Stream
+from nemoport.text import lines
 from nemoport.tokens import detokenize, read_tokens
 from nemoport.validate.run import built
 from nemoport.validate.score import WordCounts, count_words, is_unspaced, wer_difference, wer_percent
@@ -101,7 +102,7 @@ def main() -> None:
     heard = [*bases, *(v for v in variants if v not in bases)]
     with ProcessPoolExecutor(args.jobs) as pool:
         counts = dict(zip(heard, pool.map(partial(counted, args.build, corpus=corpus), heard), strict=True))
-    kinds = [json.loads(line).get("set", "") for line in corpus.path.read_text().splitlines()]
+    kinds = [json.loads(line).get("set", "") for line in lines(corpus.path.read_text())]
     several = sorted(set(kinds)) if len(set(kinds)) > 1 else []
     heads = ("rate", "above fp32 (95 %)")
     rows = [("language", "variant", *heads, *(f"{kind}: {head}" for kind in several for head in heads))]

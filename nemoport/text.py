@@ -8,6 +8,12 @@ _CONTROLS = ("Cc", "Cs", "Zl", "Zp")  # controls, halves of a pair, which no enc
 _REORDERING = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}  # the rest of a line runs backwards
 
 
+def lines(text: str) -> list[str]:
+    """Returns the lines of a file, without their LF or CRLF. `str.splitlines` also ends a line at U+2028, U+0085 and their like,
+    which a text may hold."""
+    return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+
+
 def has_controls(text: str) -> bool:
     """Whether a line of a file or a terminal cannot hold the text as it is. Joiners, which Hindi and Persian need, are none."""
     return not text.isprintable() and any(unicodedata.category(c) in _CONTROLS for c in text)

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from nemoport.errors import ArtifactError
 from nemoport.files import read_json
 from nemoport.schema import CLOSED, Text, check, most, whole
-from nemoport.text import clipped, has_controls
+from nemoport.text import clipped, has_controls, lines
 
 WORD_START = "\u2581"  # SentencePiece writes a leading space as this
 UNKNOWN = "<unk>"
@@ -65,12 +65,12 @@ def read_tokens(path: Path) -> Pieces:
             content = stream.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES} bytes")
-        lines = content.decode().splitlines()
+        rows = lines(content.decode())
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{path} cannot be read.", expected="the artifact's tokens.txt, in UTF-8", found=str(error), todo=todo
         ) from error
-    for number, line in enumerate(lines):
+    for number, line in enumerate(rows):
         piece, _, index = line.rpartition(" ")
         if index != str(number) or not is_piece(piece):
             raise ArtifactError(

@@ -17,7 +17,7 @@ from nemoport.artifact import MOST_FILES, FileEntry
 from nemoport.errors import ArtifactError
 from nemoport.files import digest_json, read_json, sha256_file, write_bytes, write_json
 from nemoport.schema import CLOSED, Name, Sha256, Text, check, most
-from nemoport.text import clipped
+from nemoport.text import clipped, lines
 
 SCHEMA: Literal[1] = 1
 NAME, SUMS, SIGNATURE, SBOM = "manifest.json", "SHA256SUMS", "model.sig", "sbom.cdx.json"
@@ -137,8 +137,8 @@ def _of_the_hub(folder: Path, path: str) -> bool:
     # Git runs what this file names, where its user has set that up: only the lines of the Hub are known to be harmless.
     with open(place, "rb") as stream:
         content = stream.read(_MOST_ATTRIBUTES + 1)
-    lines = content.decode(errors="replace").splitlines()
-    return len(content) <= _MOST_ATTRIBUTES and all(_LARGE_FILE.fullmatch(line) for line in lines)
+    found = lines(content.decode(errors="replace"))
+    return len(content) <= _MOST_ATTRIBUTES and all(_LARGE_FILE.fullmatch(line) for line in found)
 
 
 def hash_files(folder: Path) -> tuple[FileEntry, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nemoport.errors import ArtifactError, NemoportError
 from nemoport.files import write_bytes
+from nemoport.text import lines
 from nemoport.validate.gate_result import GateResult, artifact_sha256
 from nemoport.validate.limits import limits_digest, limits_of
 from nemoport.validate.stamps import judge_digest, read_evaluation
@@ -72,7 +73,7 @@ def read_results(path: Path) -> list[GateResult]:
     if not path.is_file():
         return []
     try:
-        return [GateResult.from_dict(json.loads(line), path) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        return [GateResult.from_dict(json.loads(line), path) for line in lines(path.read_text(encoding="utf-8")) if line]
     except (ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{path} cannot be read.",

@@ -17,7 +17,7 @@ from typing import Any
 from nemoport.errors import CorpusError, UsageError, first_line
 from nemoport.files import digest_json, new_folder, write_bytes
 from nemoport.spec import ModelSpec
-from nemoport.text import clipped
+from nemoport.text import clipped, lines
 
 TEXT_COLUMNS = ("transcription", "raw_transcription", "text", "sentence")  # the first that is there
 PARQUET = "refs/convert/parquet"  # where the Hub keeps data sets that have a loading script, which `datasets` 4 refuses
@@ -77,16 +77,12 @@ def dataset_manifest(
             progress(f"dataset: {dataset}, {language}, {split}")
             with new_folder(root / language) as made:
                 _fetch(dataset, language, split, revision, part.limit, made)
-        every = [json.loads(line) for line in _rows(root / language / "manifest.jsonl")]
+        every = [json.loads(line) for line in lines((root / language / "manifest.jsonl").read_text("utf-8"))]
         for row in every[part.shard - 1 :: part.shards]:
             rows.append({**row, "audio_filepath": f"{language}/{row['audio_filepath']}", "lang": names[language]})
     path = root / f"{digest_json([list(languages), part.shard, part.shards])[:16]}.jsonl"
     write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
     return path
-
-
-def _rows(manifest: Path) -> list[str]:
-    return manifest.read_text("utf-8").removesuffix("\n").split("\n")  # a text may have other line ends of Unicode
 
 
 def _name(language: str, spec: ModelSpec) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from nemoport.errors import CorpusError
-from nemoport.text import clipped
+from nemoport.text import clipped, lines
 
 AUDIO_KEYS = ("audio_filename", "audio_filepath", "context", "audio_file")  # NeMo takes the first that is there
 LONGEST_RELATIVE = 255  # characters of a path that NeMo looks for beside the manifest
@@ -66,8 +66,7 @@ class _Unusable(Exception):
 
 def _lines(manifest: Path) -> list[str]:
     try:
-        text = manifest.read_text(encoding="utf-8-sig")  # turns CR and CRLF to LF; a text may have other line ends of Unicode
-        return text.split("\n")
+        return lines(manifest.read_text(encoding="utf-8-sig"))  # which turns a CR alone to LF too, as NeMo
     except (OSError, UnicodeDecodeError) as error:
         sharded = "_OP_" in manifest.name or any(c in str(manifest) for c in "{,")
         raise CorpusError(
