@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from nemoport.audio import read_audio
 from nemoport.cli import main
 from nemoport.errors import CorpusError, UsageError
 from nemoport.prompt import PromptSpec
@@ -63,6 +64,55 @@ def test_becomes_a_corpus(folder, spec, tmp_path):
     assert [u.text for u in corpus.utterances][:2] == ["en_us 0", "en_us 1"]
     assert prompts(corpus, spec) == [0] * 5 + [10] * 3 + [3] * 2
     assert all(u.seconds > 0.5 for u in corpus.utterances)
+
+
+def columns(folder, rows):
+    """A data set of one configuration, `en`. rows: the columns of each."""
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    (folder / "en").mkdir(parents=True)
+    parquet.write_table(pa.Table.from_pylist(rows), folder / "en" / "test-00000-of-00001.parquet")
+    card = ["---", "configs:", "- config_name: en", "  data_files:", "  - split: test", "    path: en/test-*", "---", ""]
+    (folder / "README.md").write_text("\n".join(card))
+    return str(folder)
+
+
+def wav(samples, rate_hz):
+    content = io.BytesIO()
+    soundfile.write(content, samples, rate_hz, format="WAV")
+    return {"bytes": content.getvalue(), "path": "a.wav"}
+
+
+def test_segments_are_cut_as_those_of_a_manifest(reference_checkpoint, tmp_path):
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, (2, 3 * 44100))
+    long, other = (wav(one, 44100) for one in samples)
+    cuts = [(long, 0.0, 1.0), (long, 1.0, None), (other, 0.25, 0.5)]
+    rows = [{"audio": one, "offset": offset, "duration": length, "transcript": "x\u2028y"} for one, offset, length in cuts]
+    path = dataset_manifest(columns(tmp_path / "d", rows), ["en"], tmp_path, reference_checkpoint.spec)
+    found = read_corpus(path, 16000).utterances
+    assert [u.seconds for u in found] == [1.0, 2.0, 0.5] and {u.text for u in found} == {"x\u2028y"}
+    assert len({u.path for u in found}) == len(list((path.parent / "en").glob("*.wav"))) == 2  # each recording is kept once
+    whole = read_audio(found[0].path, 16000)
+    assert np.abs(found[0].samples()[:15000] - whole[:15000]).max() < 1e-3
+
+
+def test_a_duration_alone_is_that_of_the_recording(reference_checkpoint, tmp_path):
+    rows = [{"audio": wav(np.full(rate_hz, 0.1), rate_hz), "duration": 0.9, "text": text} for rate_hz, text in RATES]
+    path = dataset_manifest(columns(tmp_path / "d", rows), ["en"], tmp_path, reference_checkpoint.spec)
+    found = read_corpus(path, 16000).utterances
+    assert [(u.seconds, u.text) for u in found] == [(1.0, text or "") for _, text in RATES]
+
+
+RATES = [(8000, "a"), (16000, None), (44100, ""), (48000, "b")]
+
+
+@pytest.mark.parametrize(("offset", "named"), [("1.5", "offset is not a number of seconds: '1.5'"), (b"x", "offset is not")])
+def test_an_offset_that_is_no_number_is_refused(reference_checkpoint, tmp_path, offset, named):
+    rows = [{"audio": wav(np.full(16000, 0.1), 16000), "offset": offset, "text": ""}]
+    path = dataset_manifest(columns(tmp_path / "d", rows), ["en"], tmp_path, reference_checkpoint.spec)
+    with pytest.raises(CorpusError, match=named):
+        read_corpus(path, 16000)
 
 
 def test_nothing_is_fetched_twice(folder, spec, tmp_path, monkeypatch):

@@ -19,7 +19,9 @@ from nemoport.files import digest_json, new_folder, write_bytes
 from nemoport.spec import ModelSpec
 from nemoport.text import clipped, lines
 
-TEXT_COLUMNS = ("transcription", "raw_transcription", "text", "sentence")  # the first that is there
+# The first that is there.
+TEXT_COLUMNS = ("transcription", "raw_transcription", "text", "sentence", "transcript", "normalized_text", "raw_text")
+SEGMENT_COLUMNS = ("offset", "duration")  # of a manifest; without `offset` a duration is that of the recording
 PARQUET = "refs/convert/parquet"  # where the Hub keeps data sets that have a loading script, which `datasets` 4 refuses
 _CONFIGURATION = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}")  # it becomes a folder
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,8}")  # of a recording's name
@@ -96,14 +98,16 @@ def _name(language: str, spec: ModelSpec) -> str:
 
 
 def _fetch(dataset: str, language: str, split: str, revision: str | None, limit: int | None, folder: Path) -> None:
-    """Writes recordings and manifest.jsonl into `folder`. Raises CorpusError."""
-    rows = []
-    for number, (content, ending, text) in enumerate(_recordings(dataset, language, split, revision)):
+    """Writes recordings and manifest.jsonl into `folder`; one that is the same in rows that follow each other once. Raises
+    CorpusError."""
+    rows, name, written = [], "", b""
+    for number, (content, ending, fields) in enumerate(_recordings(dataset, language, split, revision)):
         if number == limit:
             break
-        name = f"{number:05d}{ending}"
-        (folder / name).write_bytes(content)
-        rows.append(json.dumps({"audio_filepath": name, "text": text}, ensure_ascii=False))
+        if content != written:
+            name, written = f"{number:05d}{ending}", content
+            (folder / name).write_bytes(content)
+        rows.append(json.dumps({"audio_filepath": name, **fields}, ensure_ascii=False))
     if not rows:
         raise CorpusError(
             f"{dataset} has nothing in {language}, {split}.", expected="recordings", found="none", todo="choose another split"
@@ -111,8 +115,9 @@ def _fetch(dataset: str, language: str, split: str, revision: str | None, limit:
     (folder / "manifest.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def _recordings(dataset: str, language: str, split: str, revision: str | None) -> Iterator[tuple[bytes, str, str]]:
-    """Yields (file's content, ending of its name, text) of each row, undecoded: decoding here would need another library."""
+def _recordings(dataset: str, language: str, split: str, revision: str | None) -> Iterator[tuple[bytes, str, dict[str, Any]]]:
+    """Yields (file's content, ending of its name, text and segment for a manifest) of each row, undecoded: decoding here would
+    need another library, and give the rate that the data set states in place of the file's own."""
     from datasets import Audio
 
     try:
@@ -122,7 +127,7 @@ def _recordings(dataset: str, language: str, split: str, revision: str | None) -
         if "audio" not in columns or text is None:
             raise ValueError(f"columns {', '.join(columns)}")
         for row in rows.cast_column("audio", Audio(decode=False)):
-            yield *_recording(row["audio"], dataset), _utf8(row[text] or "")
+            yield *_recording(row["audio"], dataset), {"text": _utf8(row[text] or ""), **_segment(row)}
     except Exception as error:  # `datasets` raises what its parts raise
         raise CorpusError(
             f"The data set {dataset} cannot be read.",
@@ -130,6 +135,12 @@ def _recordings(dataset: str, language: str, split: str, revision: str | None) -
             found=f"{type(error).__name__}: {first_line(error)}",
             todo="check --dataset, --languages and --split, and the network",
         ) from error
+
+
+def _segment(row: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a segment as a manifest has them; what is no number becomes a text, which its reader refuses by name."""
+    found = {column: row[column] for column in SEGMENT_COLUMNS if "offset" in row and column in row}
+    return {key: value if value is None or isinstance(value, int | float) else str(value) for key, value in found.items()}
 
 
 def _recording(audio: dict, dataset: str) -> tuple[bytes, str]:
