@@ -28,9 +28,9 @@ _BYTES = "bytes"  # of characters beyond ASCII: a piece of one alone has no scri
 def scripts_of(piece: str) -> set[str]:
     """Returns the Unicode scripts of a piece's letters, as "Latin", "Cyrillic", "Greek", "Han"; none for digits, punctuation,
     spaces, language tags and other special tokens, and "bytes" for a byte of a character beyond ASCII."""
-    if byte := BYTE_PIECE.fullmatch(piece):
-        piece = bytes([int(byte[1], 16)]).decode("ascii", "ignore") or _BYTES
-    if piece == _BYTES:
+    byte = BYTE_PIECE.fullmatch(piece)
+    piece = chr(int(byte[1], 16)) if byte else piece
+    if byte and not piece.isascii():
         return {_BYTES}
     letters = "" if is_special(piece) else unicodedata.normalize("NFKC", piece.replace(WORD_START, " "))
     words = (unicodedata.name(c, "UNKNOWN").split()[0] for c in letters if unicodedata.category(c)[0] in "LM")

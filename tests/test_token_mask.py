@@ -16,7 +16,7 @@ PIECES = {
     "\u30fc": set(), "\u5b57": {"Han"}, "\u3005": {"Han"}, "\ud55c": {"Hangul"}, "\u0647": {"Arabic"}, "\u05d0": {"Hebrew"},
     "\u0301": set(), "\u2600\ufe0f": set(), "\u2581": set(), "7": set(), "\u0967": set(), ".": set(),
     "\u3002": set(), "\u20ac": set(), "<unk>": set(), "<de-DE>": set(), "\u2581<EOU>": set(), "[UNK]": set(),
-    "<0x41>": {"Latin"}, "<0x20>": set(), "<0xC3>": {"bytes"},
+    "<0x41>": {"Latin"}, "<0x20>": set(), "<0xC3>": {"bytes"}, "bytes": {"Latin"},
 }  # fmt: skip
 
 
