@@ -34,7 +34,7 @@ class Weights:
                 "The checkpoint lacks weights that its config requires.",
                 expected=f"a tensor {self._prefix}{name}",
                 found=f"{len(self._tensors)} tensors below {self._prefix.rstrip('.')}, but not this one",
-                todo="download or save it again; if it stays, report this checkpoint",
+                todo="save it again with NeMo; if NeMo restores it as it is, report this checkpoint",
             )
         return self._tensors[name]
 

@@ -23,7 +23,7 @@ def explain_weight_errors(checkpoint: Checkpoint) -> Iterator[None]:
             expected=f"tensors for {checkpoint.spec.encoder} and {checkpoint.spec.decoding}"
             + (f", {checkpoint.spec.prompt.slots} prompt slots" if checkpoint.spec.prompt else ""),
             found=first_line(error),
-            todo="download or save it again; if it stays, report this checkpoint",
+            todo="save it again with NeMo; if NeMo restores it as it is, report this checkpoint",
         ) from error
 
 
