@@ -9,6 +9,7 @@ import numpy as np
 
 from nemoport.errors import CorpusError
 from nemoport.progress import Progress, silent
+from nemoport.sound import open_sound
 from nemoport.speech.corpus import Corpus, print_repeats, read_corpus
 
 SILENT = 1e-3  # of full scale
@@ -16,9 +17,7 @@ SILENT = 1e-3  # of full scale
 
 def check_calibration(corpus: Corpus) -> None:
     """Raises CorpusError unless there is speech in the audio and every file is of the model's sample rate or more."""
-    import soundfile
-
-    narrow = [(u.id, rate) for u in corpus.utterances if (rate := soundfile.info(u.path).samplerate) < u.sample_rate_hz]
+    narrow = [(u.id, rate) for u in corpus.utterances if (rate := open_sound(u.path).rate_hz) < u.sample_rate_hz]
     if narrow:
         raise CorpusError(
             f"{corpus.path} cannot be calibrated on.",
