@@ -13,8 +13,8 @@ RUNTIME = "tests/test_bites_runtime.py"
 STREAM = ("tests/test_stream.py", "tests/test_utterances.py")
 PACKAGING = "test_bites_results or test_score or packaging or readable or installed or failed_figure or not_run"
 STAMPED = "test_bites_results or jiwer or runtime or provider or evaluation or other_code or all_code"
-CORPUS = "test_manifest or renamed or same_name or counts_once"
-NO_NEMO = ("-k", "not nemos and not processes_that_want")
+CORPUS = "(test_manifest and not nemo) or renamed or same_name or counts_once"
+NO_NEMO = ("-k", "not nemo and not processes_that_want")
 
 
 def _gate(name: str, *words: str) -> tuple[str, ...]:
@@ -43,7 +43,12 @@ DECISIVE: dict[str, tuple[str, ...]] = {
     "validate/gates/wer": _gate("wer", "characters", "language", "interval"),
 }
 NEAREST = DECISIVE | {
-    "nemoport/decode": (LAWS, *STREAM, *NO_NEMO),
+    "nemoport/decode": (
+        LAWS,
+        "tests/test_stream.py",
+        "-k",
+        "test_properties or greedy or scores or test_stream and not nemos and not packets",
+    ),
     "nemoport/stream": (LAWS, *STREAM, *NO_NEMO),
     "nemoport/chunker": (LAWS, RUNTIME, *STREAM, *NO_NEMO),
     "nemoport/beam": (RUNTIME, "tests/test_beam.py", *NO_NEMO),
