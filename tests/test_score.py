@@ -125,3 +125,8 @@ def test_an_interval_is_the_same_one_on_every_machine():
     found = score.wer_difference(worse, base)
     expected = (1.721170395869191, 1.0813810395483703, 2.3435323038725353)
     assert (found.value, found.lower, found.upper) == pytest.approx(expected, abs=1e-12)
+
+
+def test_units_are_apart_by_one_space():
+    assert score.units("ab cd, ", "ja") == "a b c d"
+    assert score.units("Ab  cd, ", "de") == "ab cd"
