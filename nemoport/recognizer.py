@@ -16,22 +16,20 @@ from nemoport.chunker import make_chunker
 from nemoport.confidence import DEFAULT_CONFIDENCE, DEFAULT_MEASURE, Confidence
 from nemoport.config import streaming_encoder
 from nemoport.errors import AudioError, UsageError
-from nemoport.hotwords import DEFAULT_BOOST, Hotwords
 from nemoport.hub_package import variant_folder
 from nemoport.inputs import Audio, Named, Utterance, named, source_of
 from nemoport.long_audio import Timed
 from nemoport.prompt import slot_of
 from nemoport.runtimes import open_session
+from nemoport.search import search_of
 from nemoport.session import Session
-from nemoport.spec import ModelSpec
 from nemoport.stream import Stream
 from nemoport.token_mask import allowed_tokens, kept_pieces, restricted
 from nemoport.tokens import Spelling, detokenize, read_tokens, split_tags
 from nemoport.transcription import Hypothesis, Request, pass_seconds, transcribe, trimming
 from nemoport.utterances import EndRule, Utterances
-from nemoport.words import WordTimes, punctuation_of, segments_of, words_of
-
-FINAL_S = 1.0  # with a beam, a live stream's text of so long ago is final
+from nemoport.vad import SpokenUtterances, silero_vad
+from nemoport.words import Segment, WordTimes, punctuation_of, segments_of, words_of
 
 
 class Recognizer:
@@ -109,7 +107,7 @@ class Recognizer:
         lookahead = _lookahead(artifact, lookahead)
         pieces = read_tokens(artifact.shared / "tokens.txt")
         allowed = allowed_tokens(pieces, scripts, token_mask)
-        search = _search(artifact.spec, kept_pieces(pieces, allowed), beam, hotwords, hotword_boost)
+        search = search_of(artifact.spec, kept_pieces(pieces, allowed), beam, hotwords, hotword_boost)
         return Recognizer(
             restricted(open_session(artifact, provider, threads, built_here=built_here), allowed),
             artifact.filterbank(),
@@ -148,12 +146,19 @@ class Recognizer:
         """Returns what puts the tokens of one stream together to words, as they become final."""
         return WordTimes(self._pieces, self._punctuation, self.session.spec)
 
-    def utterances(self, rule: EndRule | None = None, language: str | None = None) -> Utterances:
+    def utterances(self, rule: EndRule | None = None, language: str | None = None) -> Utterances | SpokenUtterances:
         """Returns a live stream that gives its utterances, with words and times, as they end. rule: when one ends, by default
-        EndRule(); language: as of `stream`. Raises UsageError, for an offline model too: `Stream.flush` ends its utterances."""
-        self.session.spec.require_streaming()
-        frame_s = self.session.spec.frame_seconds
-        return Utterances(self.stream(language), self.word_times(), self._pieces, rule or EndRule(), frame_s)
+        EndRule(); language: as of `stream`. Those of an offline model are cut by Silero VAD (nemoport/vad.py). Raises
+        UsageError."""
+        spec, rule = self.session.spec, rule or EndRule()
+        if spec.streaming:
+            return Utterances(self.stream(language), self.word_times(), self._pieces, rule, spec.frame_seconds)
+        rule = replace(rule, longest_s=min(rule.longest_s, self.pass_s))
+        return SpokenUtterances(partial(self._spoken, language), silero_vad(self.sample_rate_hz), rule)
+
+    def _spoken(self, language: str | None, samples: np.ndarray, start_s: float) -> Segment | None:
+        (found,) = self.transcribe([("", samples, language)])
+        return Segment(found.words).shift(start_s) if found.words else None
 
     def languages(self, tokens: Iterable[int]) -> tuple[str, ...]:
         """Returns the languages of the tags among the tokens, in order."""
@@ -222,16 +227,6 @@ class Recognizer:
             audio_seconds=samples / self.sample_rate_hz,
             work_seconds=work_seconds,
         )
-
-
-def _search(spec: ModelSpec, pieces: list[str], beam: int, hotwords: Sequence[str], boost: float | None) -> BeamSearch | None:
-    """Returns the settings of a beam search; None for greedy decoding. Raises UsageError."""
-    search = BeamSearch(beam, final_enc_frames=round(FINAL_S / spec.frame_seconds) if spec.streaming else None)
-    if isinstance(hotwords, str):
-        raise UsageError("Hotwords are a list.", expected="a list of phrases", found=repr(hotwords), todo="put it in brackets")
-    if hotwords or boost is not None:
-        search = replace(search, hotwords=Hotwords(pieces, hotwords, DEFAULT_BOOST if boost is None else boost))
-    return search if beam > 1 or search.hotwords else None
 
 
 def _lookahead(artifact: Artifact, lookahead: int | None) -> int | None:

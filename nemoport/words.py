@@ -54,6 +54,10 @@ class Segment:
         """Seconds from the recording's start."""
         return self.words[-1].end
 
+    def shift(self, seconds: float) -> Segment:
+        """Returns the segment with times that are later by `seconds`."""
+        return Segment(tuple(replace(w, start=w.start + seconds, end=w.end + seconds) for w in self.words))
+
 
 def punctuation_of(pieces: Iterable[str]) -> frozenset[str]:
     """Returns the marks that belong to the word before them: punctuation in pieces that are not a word's start, a tag or special,
