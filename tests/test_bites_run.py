@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nemoport.artifact import Recipe
@@ -19,6 +20,7 @@ from nemoport.validate.stamps import read_evaluation
 from nemoport.variant import GRAPH_ROLES, Variant
 
 SPEECH = Utterance("a", Path("a.wav"), "yes", 3.0, "0" * 64, 16000)
+OTHER = replace(SPEECH, id="b", sha256="1" * 64)
 CORPUS, CALIBRATION = Path("corpus.jsonl"), Path("calibration.jsonl")
 REQUIRED = list(limits.limits_of("fp32").required)
 
@@ -29,8 +31,8 @@ class World:
     def __init__(self, folder, checkpoint, monkeypatch):
         self.build, self.checkpoint, self.ran, self.lines, self.failing = folder / "build", checkpoint, [], [], set()
         self.baselines, self.asked, self.digest = [], [], "0" * 64
-        other = replace(SPEECH, id="b", sha256="1" * 64)
-        self.corpora = {CORPUS: Corpus(CORPUS, (SPEECH,)), CALIBRATION: Corpus(CALIBRATION, (other,))}
+        self.corpora = {CORPUS: Corpus(CORPUS, (SPEECH,)), CALIBRATION: Corpus(CALIBRATION, (OTHER,))}
+        monkeypatch.setattr(Utterance, "samples", lambda u: np.random.default_rng(int(u.sha256[0])).uniform(-1, 1, 48000))
         monkeypatch.setattr(run, "read_corpus", lambda path, rate_hz: {16000: self.corpora}[rate_hz][path])
         monkeypatch.setattr(run, "record_oracle", self.oracle)
         monkeypatch.setattr(run, "record_baseline", self.baseline)
