@@ -106,7 +106,11 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 def read_config(config: Any, folder: Path) -> None:
     path = folder / "x.nemo"
     path.touch()
-    with mock.patch.object(checkpoint, "_read_config", lambda path: (config, b"model")):
+    try:  # the tokenizer is that of the vocabulary, so that more is read behind it
+        model = sentencepiece_model(config["joint"]["vocabulary"])
+    except Exception:
+        model = sentencepiece_model(configs()[0]["joint"]["vocabulary"])
+    with mock.patch.object(checkpoint, "_read_config", lambda path: (config, model)):
         if isinstance(config, dict):  # what bounded_yaml.load gives is checked in _read_config
             _check(checkpoint.read_checkpoint(str(path)), folder)
 
@@ -153,7 +157,18 @@ def pack(members: list[Member], zipped: bool = False, form: int = tarfile.PAX_FO
 @lru_cache
 def seed_members() -> list[Member]:
     small = texts()[0]
-    return [("./model_config.yaml", small, {}), ("./tokenizer.model", b"model", {}), ("./model_weights.ckpt", weights()[0], {})]
+    model = sentencepiece_model(configs()[0]["joint"]["vocabulary"])
+    return [("./model_config.yaml", small, {}), ("./tokenizer.model", model, {}), ("./model_weights.ckpt", weights()[0], {})]
+
+
+def sentencepiece_model(pieces: list[str]) -> bytes:
+    """The bytes of a SentencePiece model of these pieces: messages `pieces` (field 1) of `piece` (field 1)."""
+
+    def field(content: bytes) -> bytes:
+        assert len(content) < 128  # the length is one byte
+        return b"\x0a" + bytes([len(content)]) + content
+
+    return b"".join(field(field(piece.encode())) for piece in pieces)
 
 
 @lru_cache
