@@ -37,17 +37,24 @@ def read_audio(
     outside of RATES_HZ, longer than MOST_SECONDS, channels that cancel each other out, an offset beyond the end. A truncated WAV
     or MP3 is read to its end, as NeMo does: libsndfile reports an error for a truncated FLAC only.
     """
-    path = Path(path)
-    sound = open_sound(path)
-    frames = _cut(sound, str(path), offset_s, duration_s)
-    audio = Audio(sound, str(path), sample_rate_hz, min_samples=min_samples, frames=frames)
+    audio = open_audio(path, sample_rate_hz, min_samples=min_samples, offset_s=offset_s, duration_s=duration_s)
     return audio.read(MOST_SECONDS * sample_rate_hz + 1)
 
 
-def open_audio(path: Path | str, sample_rate_hz: int, *, channel: int | None = None) -> Audio:
-    """Opens a file to read it in blocks; see `read_audio`. channel: the one to read, from 0; None for the average of all.
-    Raises AudioError."""
-    return Audio(open_sound(Path(path)), str(path), sample_rate_hz, channel=channel)
+def open_audio(
+    path: Path | str,
+    sample_rate_hz: int,
+    *,
+    channel: int | None = None,
+    min_samples: int | None = None,
+    offset_s: float = 0.0,
+    duration_s: float = 0.0,
+) -> Audio:
+    """Opens a file, or a segment of it, to read it in blocks; see `read_audio`. channel: the one to read, from 0; None for the
+    average of all. Raises AudioError."""
+    sound = open_sound(Path(path))
+    frames = _cut(sound, str(path), offset_s, duration_s)
+    return Audio(sound, str(path), sample_rate_hz, channel=channel, min_samples=min_samples, frames=frames)
 
 
 class Audio:
@@ -100,9 +107,9 @@ class Audio:
 
     def packets(self) -> Iterator[np.ndarray]:
         """Yields samples as they come, f32 [n] each. Raises AudioError."""
-        assert isinstance(self._sound, WavReader)
+        read = self._sound.read_some if isinstance(self._sound, WavReader) else self._sound.read
         while not self._ended:
-            yield self._take(self._sound.read_some(max(1, BLOCK_VALUES // self._sound.channels)))
+            yield self._take(read(max(1, BLOCK_VALUES // self._sound.channels)))
 
     def _take(self, samples: np.ndarray) -> np.ndarray:
         """Takes the next f32 [k, channels] of the sound, none at its end, and returns what became of them."""
@@ -135,7 +142,7 @@ class Audio:
         return mono
 
     def _check_whole(self) -> None:
-        if not self._frames:
+        if not self._frames and self._needed:
             raise AudioError(f"{self._name} is empty.", expected="audio", found="0 samples", todo="record it again")
         if self.count < self._needed:
             raise AudioError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -27,6 +27,32 @@ def orderly_end() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def end_of_input(end: Callable[[], None]) -> Iterator[None]:
+    """Calls `end` within its block where Ctrl-C or SIGTERM comes first. A second one ends the process as ever.
+
+    A signal that is ignored stays so. Does nothing outside of the main thread.
+    """
+    before = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def first(number: int, frame: FrameType | None) -> None:
+        restore()
+        end()
+
+    with suppress(ValueError):  # not the main thread
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, first)
+    try:
+        yield
+    finally:
+        restore()
 
 
 def _end(number: int, _: FrameType | None) -> None:

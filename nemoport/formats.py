@@ -18,20 +18,24 @@ LINE_CHARACTERS, LINES, LONGEST_S, SHORTEST_S = 42, 2, 7.0, 1.0
 PAUSE_S = 1.0  # between words, that ends a cue
 
 
-def as_json(hypothesis: Hypothesis) -> str:
-    """Returns the fields of a hypothesis as one line of JSON. words and segments are objects of text, start and end in seconds;
-    words have their confidence."""
-    fields = vars(hypothesis) | {
-        "token_seconds": _rounded(hypothesis.token_seconds),
-        "token_duration_seconds": _rounded(hypothesis.token_duration_seconds),
-        "token_confidences": _rounded(hypothesis.token_confidences),
-        "words": [
-            {"text": word.text}
-            | dict(zip(("start", "end", "confidence"), _rounded((word.start, word.end, word.confidence)), strict=True))
-            for word in hypothesis.words
-        ],
-        "segments": [{"text": s.text, "start": round(s.start, 6), "end": round(s.end, 6)} for s in hypothesis.segments],
-    }
+def as_json(hypothesis: Hypothesis, **more: str) -> str:
+    """Returns the fields of a hypothesis as one line of JSON, behind those in `more`. words and segments are objects of text,
+    start and end in seconds; words have their confidence."""
+    fields = (
+        more
+        | vars(hypothesis)
+        | {
+            "token_seconds": _rounded(hypothesis.token_seconds),
+            "token_duration_seconds": _rounded(hypothesis.token_duration_seconds),
+            "token_confidences": _rounded(hypothesis.token_confidences),
+            "words": [
+                {"text": word.text}
+                | dict(zip(("start", "end", "confidence"), _rounded((word.start, word.end, word.confidence)), strict=True))
+                for word in hypothesis.words
+            ],
+            "segments": [{"text": s.text, "start": round(s.start, 6), "end": round(s.end, 6)} for s in hypothesis.segments],
+        }
+    )
     return json.dumps(fields, ensure_ascii=any(map(has_controls, (hypothesis.id, hypothesis.text)))) + "\n"
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from glob import glob
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from nemoport.audio import checked_samples, open_audio
-from nemoport.errors import UsageError
+from nemoport.errors import AudioError, UsageError
 
 
 class Source(Protocol):
@@ -31,6 +32,11 @@ class Samples:
         start, self._at = self._at, self._at + n
         return self._samples[start : self._at]
 
+
+SUFFIXES = set(
+    ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .rf64 .m4a .m4b .mp4 .mov .mkv .mka .webm .amr .3gp "
+    ".aac .wma .wmv .avi .mpg .mpeg .ts .ape .wv .tta".split()
+)
 
 Audio = Path | str | np.ndarray | Source
 Utterance = Audio | tuple[str, Audio] | tuple[str, Audio, str | None]
@@ -55,6 +61,26 @@ def source_of(audio: Any, sample_rate_hz: int) -> Source:
     if isinstance(audio, str | Path):
         return open_audio(audio, sample_rate_hz)
     return audio if callable(getattr(audio, "read", None)) else Samples(checked_samples(audio))
+
+
+def audio_files(name: str) -> list[str]:
+    """Returns the files that a name stands for, sorted: all with SUFFIXES in a folder and its subfolders, but for hidden ones;
+    those that a pattern (*, ?, [...], **) matches, where no file has its name; else the name. Raises AudioError for none."""
+    path = Path(name)
+    if path.is_dir():
+        found = sorted(
+            str(file)
+            for file in path.rglob("*")
+            if file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        )
+        expected = f"files with the suffix {' '.join(sorted(SUFFIXES))}"
+    elif any(c in name for c in "*?[") and not path.exists():
+        found, expected = sorted(file for file in glob(name, recursive=True) if Path(file).is_file()), "files of such names"
+    else:
+        return [name]
+    if not found:
+        raise AudioError(f"There is no audio at {name}.", expected=expected, found="none", todo="name the files")
+    return found
 
 
 def _named(place: int, utterance: Any) -> Named:

@@ -55,6 +55,10 @@ class Sound(Protocol):
         """Goes on by n samples, or to the end if that comes before, and returns by how many. Raises AudioError."""
         ...
 
+    def close(self) -> None:
+        """Closes the file."""
+        ...
+
 
 def open_sound(path: Path) -> Sound:
     """Opens a file. Raises AudioError for what is no file, no audio, or for ffmpeg, which is not installed."""
@@ -126,6 +130,9 @@ class _Libsndfile:
         self._file.seek(n := min(n, self.frames))
         return n
 
+    def close(self) -> None:
+        self._file.close()
+
 
 def _by_ffmpeg(path: Path, error: Exception) -> Sound:
     """Opens a file that libsndfile refused with `error`. Raises AudioError."""
@@ -151,7 +158,7 @@ class _Ffmpeg(WavReader):
         try:
             super().__init__(self._process.stdout.read, str(path))
         except AudioError as error:
-            self._end()
+            self.close()
             raise self._failed() from error
 
     def read(self, n: int) -> np.ndarray:
@@ -160,7 +167,7 @@ class _Ffmpeg(WavReader):
             raise self._failed()
         return samples
 
-    def _end(self) -> None:
+    def close(self) -> None:
         self._process.kill()
         self._process.wait()
 
@@ -171,4 +178,4 @@ class _Ffmpeg(WavReader):
 
     def __del__(self):
         if hasattr(self, "_process"):
-            self._end()
+            self.close()

@@ -49,6 +49,13 @@ class WavReader:
         self._ahead = data[whole:]
         return self._samples(data[:whole])
 
+    def read_from(self, read: Callable[[int], bytes]) -> None:
+        """Reads all that follows with another function."""
+        self._source = read
+
+    def close(self) -> None:
+        """Does nothing: what `read` reads from is its owner's."""
+
     def skip(self, n: int) -> int:
         """Goes on by n samples, or to the end, and returns by how many."""
         left = n
@@ -186,6 +193,7 @@ class RawReader(WavReader):
 
     def __init__(self, read: Callable[[int], bytes], name: str, format: str, rate_hz: int, channels: int):
         """format: of RAW_FORMATS."""
-        self.name, self._source, self._ahead, self._rest, self.frames = name, read, b"", None, None
+        self.name, self._source, self._ahead, self._rest = name, read, b"", None
+        self.frames: int | None = None
         self._bytes, self._decode = RAW_FORMATS[format]
         self.rate_hz, self.channels = rate_hz, channels

@@ -14,7 +14,7 @@ from nemoport.cli import COMMANDS, main, parser
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "reference" / "checkpoints"
-NOT_COMMANDS = {"__main__", "command", "options", "progress"}
+NOT_COMMANDS = {"__main__", "command", "live", "options", "output", "progress"}
 EXPORT = ("export", "--checkpoint", "a.nemo", "--build", "build")
 
 

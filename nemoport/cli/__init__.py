@@ -8,6 +8,7 @@ import sys
 import traceback
 
 from nemoport.cli import export, kind, oracle, package, publish, quantize, sensitivity, shard, sign, transcribe, validate, verify
+from nemoport.cli.output import drop_output
 from nemoport.ending import orderly_end
 from nemoport.errors import NemoportError
 from nemoport.text import printable
@@ -42,8 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `nemoport transcribe ... | head`
+        drop_output()
         return 141
-    except OSError as error:  # a name that no file can have, a place that may not be read
+    except OSError as error:  # a name that no file can have, a place that may not be read, a full disk behind the output
+        drop_output()
         print(f"nemoport: {printable(str(error))}", file=sys.stderr)
         return NemoportError.exit_code
     except Exception as error:

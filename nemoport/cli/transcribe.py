@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemoport.cli.command import Command, option
+from nemoport.cli.live import LIVE, check_live, transcribe_live
+from nemoport.cli.output import print_text
 from nemoport.errors import AudioError, UsageError
 from nemoport.files import write_bytes
 from nemoport.text import printable
@@ -18,18 +21,35 @@ if TYPE_CHECKING:
     from nemoport.recognizer import Recognizer
     from nemoport.transcription import Hypothesis
 
-LIVE = "-"  # in place of a file's name
-
-
+RAW = ("s16le", "s24le", "s32le", "f32le", "u8", "mulaw", "alaw")  # of nemoport.wav.RAW_FORMATS
 SUFFIXES = {"text": "txt"}
 TEXT, TIMED_TEXT = "text", ("srt", "vtt", "tsv")  # of one recording each
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A file to transcribe, or a segment of it."""
+
+    name: str
+    path: Path
+    offset_s: float = 0.0
+    duration_s: float = 0.0  # 0: to the end
+    language: str | None = None
 
 
 def run(options: argparse.Namespace) -> int | None:
     from nemoport.recognizer import Recognizer
 
     chosen = "json" if options.json else options.format
-    _check_output(options, chosen)
+    check_live(options)
+    unusable: list[str] = []
+
+    def failed(name: str, error: AudioError) -> None:
+        print(f"nemoport: {error}", file=sys.stderr, flush=True)
+        unusable.append(name)
+
+    files = [] if options.audio == [LIVE] else _files(options, failed)
+    _check_output(options, chosen, [file.name for file in files])
     recognizer = Recognizer.open(
         options.artifact,
         options.lookahead,
@@ -48,34 +68,25 @@ def run(options: argparse.Namespace) -> int | None:
         variant=options.variant,
     )
     if options.audio == [LIVE]:
-        return _transcribe_live(recognizer)
-    unusable: list[str] = []
-
-    def failed(name: str, error: AudioError) -> None:
-        print(f"nemoport: {error}", file=sys.stderr, flush=True)
-        unusable.append(name)
-
-    files = _readable(options.audio, recognizer.sample_rate_hz, failed)
-    for hypothesis in recognizer.transcribe(files, streams=options.streams, failed=failed):
+        return transcribe_live(recognizer, options, as_json=chosen == "json")
+    opened = _opened(files, recognizer, options.channel, failed)
+    for hypothesis in recognizer.transcribe(opened, streams=1 if options.streams is None else options.streams, failed=failed):
         text = _formatted(hypothesis, chosen, with_id=options.output is None)
         if options.output:
             write_bytes(options.output / f"{Path(hypothesis.id).stem}.{SUFFIXES.get(chosen, chosen)}", text.encode())
         else:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            print_text(text, is_json=chosen == "json")
     if len(unusable) > 1:
-        print(f"nemoport: {len(unusable)} of {len(options.audio)} files could not be read, see above", file=sys.stderr)
+        print(f"nemoport: {len(unusable)} of {len(files)} files could not be read, see above", file=sys.stderr)
     return AudioError.exit_code if unusable else None
 
 
-def _check_output(options: argparse.Namespace, chosen: str) -> None:
+def _check_output(options: argparse.Namespace, chosen: str, names: Sequence[str]) -> None:
     """Raises UsageError for files and formats that do not go together."""
-    if chosen == TEXT and not options.output:
-        return
-    if options.audio == [LIVE]:
-        expected, todo = "text on standard output", "leave --format and --output out, or name files"
-        raise UsageError("A live stream has no other format.", expected=expected, found=chosen, todo=todo)
-    stems = [Path(name).stem for name in options.audio]
+    if options.audio == [LIVE] and chosen in TIMED_TEXT:
+        expected, todo = "text or json", "leave --format out, or name files"
+        raise UsageError("A live stream has no such format.", expected=expected, found=chosen, todo=todo)
+    stems = [Path(name).stem for name in names]
     if options.output and (twice := next((stem for stem in stems if stems.count(stem) > 1), None)):
         what = f"Two files would be written to the same name, {twice}."
         raise UsageError(what, expected="files of different names", found=f"{twice} twice", todo="transcribe them one by one")
@@ -93,56 +104,39 @@ def _formatted(hypothesis: Hypothesis, chosen: str, *, with_id: bool) -> str:
     return FORMATS[chosen](hypothesis)
 
 
-def _readable(names: Sequence[str], rate_hz: int, failed: Callable[[str, AudioError], None]) -> Iterator[tuple[str, Audio]]:
+def _files(options: argparse.Namespace, failed: Callable[[str, AudioError], None]) -> list[Segment]:
+    """Returns the files that are named, in folders, by patterns and in a manifest. Raises CorpusError, UsageError."""
+    from nemoport.inputs import audio_files
+    from nemoport.speech.manifest import read_rows
+
+    files = []
+    for name in options.audio:
+        try:
+            files += [Segment(found, Path(found)) for found in audio_files(name)]
+        except AudioError as error:
+            failed(name, error)
+    for row in read_rows(options.manifest) if options.manifest else ():
+        language = row.prompt_language or row.language or None
+        files.append(Segment(row.name, row.path, row.offset_s, row.duration_s, language))
+    if not options.audio and not files:
+        raise UsageError("There is nothing to transcribe.", expected="files, - or --manifest", found="none", todo="name them")
+    return files
+
+
+def _opened(
+    files: Sequence[Segment], recognizer: Recognizer, channel: int | None, failed: Callable[[str, AudioError], None]
+) -> Iterator[tuple[str, Audio, str | None]]:
     """Opens files one after another. One that cannot be used is reported by `failed`, and the others are transcribed."""
     from nemoport.audio import open_audio
 
-    for name in names:
+    for file in files:
+        language = file.language if recognizer.session.spec.prompt else None
+        rate_hz = recognizer.sample_rate_hz
         try:
-            yield name, open_audio(name, rate_hz)
+            audio = open_audio(file.path, rate_hz, channel=channel, offset_s=file.offset_s, duration_s=file.duration_s)
+            yield file.name, audio, language
         except AudioError as error:
-            failed(name, error)
-
-
-def _transcribe_live(recognizer: Recognizer) -> None:
-    """Prints the text of raw 16-bit PCM from stdin as soon as it is final; of an offline model at the end."""
-    import numpy as np
-
-    if recognizer.session.spec.streaming is None:
-        samples = np.frombuffer(_whole(recognizer), "<i2").astype(np.float32) / 32768
-        for hypothesis in recognizer.transcribe([(LIVE, samples)]):
-            print(printable(hypothesis.text))
-        return
-    stream, spelling = recognizer.stream(), recognizer.spelling()
-
-    def show(tokens: list[int]) -> None:
-        sys.stdout.write(printable(spelling.feed(tokens)))
-        sys.stdout.flush()
-
-    for packet in _packets():
-        show(stream.feed(np.frombuffer(packet, "<i2").astype(np.float32) / 32768))
-    show(stream.finish())
-    print(printable(spelling.finish()))
-
-
-def _packets() -> Iterator[bytes]:
-    """Yields what stdin has, in whole samples."""
-    # typeshed types the buffer as BinaryIO; a process's is an io.BufferedReader.
-    while packet := sys.stdin.buffer.read1(65536):  # pyright: ignore[reportAttributeAccessIssue]
-        if len(packet) % 2:
-            packet += sys.stdin.buffer.read(1)
-        yield packet[: len(packet) // 2 * 2]
-
-
-def _whole(recognizer: Recognizer) -> bytearray:
-    """Reads stdin to its end. Raises AudioError for more than a recording can have."""
-    from nemoport.audio import check_length
-
-    whole = bytearray()
-    for packet in _packets():
-        whole += packet
-        check_length(len(whole) // 2, recognizer.sample_rate_hz, "Standard input")
-    return whole
+            failed(file.name, error)
 
 
 COMMAND = Command(
@@ -150,11 +144,16 @@ COMMAND = Command(
     "transcribe audio files or a live stream",
     (
         option("artifact", help="a variant's folder, such as dist/streaming-en/int8-static, or organisation/name on the Hub"),
-        option("audio", nargs="+", help="audio files; - reads raw 16-bit mono PCM at the model's rate, live"),
+        option("audio", nargs="*", help="files, folders, patterns; - is live: WAV, or raw 16-bit mono PCM at the model's rate"),
+        option("--manifest", type=Path, metavar="FILE", help="NeMo manifest: audio_filepath, offset, duration, lang"),
+        option("--channel", type=int, metavar="N", help="channel to transcribe, from 0; default: the average of all"),
+        option("--input-format", choices=RAW, help="of raw samples from -; default: s16le"),
+        option("--input-rate", type=int, metavar="HZ", help="of raw samples from -; default: the model's"),
+        option("--input-channels", type=int, metavar="N", help="of raw samples from -; default: 1"),
         option("--variant", metavar="NAME", help="of a folder or a Hub package that holds several"),
         option("--lookahead", type=int, help="right context in encoder frames of 80 ms; see config.json"),
         option("--flush", default="full", help="full: to the last frame; nemo: as NeMo's streaming buffer"),
-        option("--streams", type=int, default=1, help="files transcribed at once, in one batch"),
+        option("--streams", type=int, help="files transcribed at once, in one batch; default: 1"),
         option("--provider", default="cpu", help="cpu, cuda, tensorrt, coreml, dml; in OpenVINO cpu, gpu, npu"),
         option("--threads", type=int, default=0, help="0: the runtime's choice"),
         option("--pass-seconds", type=float, help="offline models transcribe longer files in windows this long; default: 390"),

@@ -1,0 +1,108 @@
+"""A live stream from standard input, printed as it becomes final."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from nemoport.cli.output import print_text
+from nemoport.ending import end_of_input
+from nemoport.errors import AudioError, UsageError
+from nemoport.text import printable
+
+if TYPE_CHECKING:
+    from nemoport.audio import Audio
+    from nemoport.recognizer import Recognizer
+
+LIVE = "-"  # in place of a file's name
+
+
+def check_live(options: argparse.Namespace) -> None:
+    """Raises UsageError for options that do nothing: of files for a live stream, of a live stream for files."""
+    raw = [name for name in ("input_format", "input_rate", "input_channels") if getattr(options, name) is not None]
+    if LIVE not in options.audio:
+        if raw:
+            _refuse(f"--{raw[0].replace('_', '-')}", "raw samples from standard input (-)", "files, which have headers")
+        return
+    if len(options.audio) > 1:
+        _refuse(LIVE, "standard input alone", f"{len(options.audio)} names")
+    for name in ("streams", "output", "manifest"):
+        if getattr(options, name) is not None:
+            _refuse(f"--{name}", "files", "a live stream, which is one")
+    for name in ("input_rate", "input_channels"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            _refuse(f"--{name.replace('_', '-')}", "1 or more", str(value), "choose another one")
+
+
+def _refuse(option: str, expected: str, found: str, todo: str = "leave it out") -> None:
+    raise UsageError(f"{option} cannot be used here.", expected=expected, found=found, todo=todo)
+
+
+def transcribe_live(recognizer: Recognizer, options: argparse.Namespace, *, as_json: bool) -> None:
+    """Prints the text of standard input as soon as it is final; of an offline model at the end. Ctrl-C and SIGTERM end the input:
+    the rest is transcribed. Raises AudioError, when what came before is printed, and UsageError."""
+    from nemoport.standard_input import NAME, Packets, audio_of
+
+    if sys.stdin is None:
+        raise AudioError("There is no standard input.", expected="audio", found="it is closed", todo="pipe audio into it")
+    packets, raw = Packets(sys.stdin.buffer), (options.input_format, options.input_rate, options.input_channels)
+    ended: list[bool] = []
+
+    def end() -> None:
+        ended.append(True)
+        packets.end()
+
+    with end_of_input(end), audio_of(packets, recognizer.sample_rate_hz, *raw, options.channel) as audio:
+        if recognizer.session.spec.streaming:
+            _print_stream(recognizer, audio, as_json=as_json)
+        else:
+            _print_whole(recognizer, audio, as_json=as_json)
+        if not audio.count and not ended:
+            raise AudioError(f"{NAME} is empty.", expected="audio", found="0 samples", todo="see what should write to it")
+
+
+def _print_whole(recognizer: Recognizer, audio: Audio, *, as_json: bool) -> None:
+    from nemoport import formats
+
+    for hypothesis in recognizer.transcribe([(LIVE, audio)]):
+        text = formats.as_json(hypothesis, type="end") if as_json else printable(hypothesis.text) + "\n"
+        print_text(text, is_json=as_json)
+
+
+def _print_stream(recognizer: Recognizer, audio: Audio, *, as_json: bool) -> None:
+    from nemoport import formats
+
+    stream, spelling, started = recognizer.stream(), recognizer.spelling(), time.perf_counter()
+    shown, pending = 0, ""
+
+    def show(tokens: list[int]) -> None:
+        nonlocal shown, pending
+        text = printable(spelling.feed(tokens))
+        if not as_json:
+            print_text(text)
+            return
+        timed = stream.timed(shown, shown := shown + len(tokens))
+        before, pending = pending, recognizer.text(stream.tokens[shown:])
+        if tokens or pending != before:
+            fields = {"type": "update", "audio_seconds": audio.count / recognizer.sample_rate_hz}
+            fields |= {"text": text, "pending": pending, "tokens": timed.tokens}
+            fields["token_seconds"] = [round(second, 6) for second in timed.seconds]
+            print_text(json.dumps(fields, ensure_ascii=False) + "\n", is_json=True)
+
+    error = None
+    try:
+        for samples in audio.packets():
+            show(stream.feed(samples))
+    except AudioError as unusable:  # what came before it is printed
+        error = unusable
+    show(stream.finish())
+    if as_json:
+        done = recognizer.hypothesis(stream, id=LIVE, samples=audio.count, work_seconds=time.perf_counter() - started)
+        print_text(formats.as_json(done, type="end"), is_json=True)
+    else:
+        print_text(printable(spelling.finish()) + "\n")
+    if error:
+        raise error
