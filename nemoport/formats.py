@@ -28,15 +28,18 @@ def as_json(hypothesis: Hypothesis, **more: str) -> str:
             "token_seconds": _rounded(hypothesis.token_seconds),
             "token_duration_seconds": _rounded(hypothesis.token_duration_seconds),
             "token_confidences": _rounded(hypothesis.token_confidences),
-            "words": [
-                {"text": word.text}
-                | dict(zip(("start", "end", "confidence"), _rounded((word.start, word.end, word.confidence)), strict=True))
-                for word in hypothesis.words
-            ],
+            "words": _word_fields(hypothesis.words),
             "segments": [{"text": s.text, "start": round(s.start, 6), "end": round(s.end, 6)} for s in hypothesis.segments],
         }
     )
     return json.dumps(fields, ensure_ascii=any(map(has_controls, (hypothesis.id, hypothesis.text)))) + "\n"
+
+
+def segment_as_json(segment: Segment, **more: str) -> str:
+    """Returns a segment as one line of JSON, behind the fields in `more`: text, start, end, and words as `as_json` has them."""
+    fields = {"text": segment.text, "start": round(segment.start, 6), "end": round(segment.end, 6)}
+    text = json.dumps(more | fields | {"words": _word_fields(segment.words)}, ensure_ascii=has_controls(segment.text))
+    return text + "\n"
 
 
 def as_srt(hypothesis: Hypothesis) -> str:
@@ -91,6 +94,11 @@ def _divided(words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:
             part = []
         part.append(word)
     yield tuple(part)
+
+
+def _word_fields(words: Sequence[Word]) -> list[dict[str, str | float]]:
+    names = ("start", "end", "confidence")
+    return [{"text": w.text} | dict(zip(names, _rounded((w.start, w.end, w.confidence)), strict=True)) for w in words]
 
 
 def _rounded(values: Sequence[float]) -> list[float]:

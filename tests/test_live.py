@@ -222,3 +222,34 @@ def test_a_closed_output_ends_quietly():
         process.stdout.read(10)
         process.stdout.close()
         assert process.stderr.read() == b"" and process.wait() == 141
+
+
+def test_a_line_for_each_utterance(run, eval_corpus):
+    """Each ends with its pause, with the words and times of the whole stream; JSON has them all."""
+    silence = np.zeros(2 * RATE, np.float32)
+    audio = np.concatenate([part for u in eval_corpus.utterances[:3] for part in (u.samples(), silence)])
+    piped = (audio * 32767).astype("<i2").tobytes()
+    whole = json.loads(run("-", "--json", piped=piped)[1].splitlines()[-1])
+    code, out, err = run("-", "--pause", "1", piped=piped)
+    assert (code, err) == (0, "") and len(out.splitlines()) >= 3
+    assert " ".join(out.splitlines()) == whole["text"]
+    code, out, _ = run("-", "--pause", "1", "--json", piped=piped)
+    found = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [word for one in found for word in one["words"]] == whole["words"]
+    assert all(one["type"] == "utterance" and one["start"] == one["words"][0]["start"] for one in found)
+
+
+def test_what_came_before_a_fault_is_printed_as_utterances_too(run, spoken):
+    bad = np.concatenate([spoken.samples(), np.zeros(3 * RATE, np.float32), np.full(RATE, np.nan, np.float32)])
+    code, out, err = run("-", "--pause", "1", "--input-format", "f32le", piped=bad.astype("<f4").tobytes())
+    assert code == 2 and out.strip() == spoken_text(run, spoken) and "not numbers" in err
+
+
+def spoken_text(run, spoken):
+    return run("-", "--input-format", "f32le", piped=spoken.samples().astype("<f4").tobytes())[1].strip()
+
+
+@pytest.mark.parametrize("options", [["-", "--pause", "0"], ["-", "--pause", "-1"], ["a.wav", "--pause", "1"]])
+def test_a_pause_that_cannot_be_is_refused(run, options):
+    code, out, err = run(*options, piped=b"\0" * 32000)
+    assert code == 2 and not out and "--pause" in err

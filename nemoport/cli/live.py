@@ -16,6 +16,7 @@ from nemoport.text import printable
 if TYPE_CHECKING:
     from nemoport.audio import Audio
     from nemoport.recognizer import Recognizer
+    from nemoport.words import Segment
 
 LIVE = "-"  # in place of a file's name
 
@@ -24,11 +25,15 @@ def check_live(options: argparse.Namespace) -> None:
     """Raises UsageError for options that do nothing: of files for a live stream, of a live stream for files."""
     raw = [name for name in ("input_format", "input_rate", "input_channels") if getattr(options, name) is not None]
     if LIVE not in options.audio:
+        if options.pause is not None:
+            _refuse("--pause", "a live stream from standard input (-)", "files", "leave it out; --json has segments")
         if raw:
             _refuse(f"--{raw[0].replace('_', '-')}", "raw samples from standard input (-)", "files, which have headers")
         return
     if len(options.audio) > 1:
         _refuse(LIVE, "standard input alone", f"{len(options.audio)} names")
+    if options.pause is not None and options.pause <= 0:
+        _refuse("--pause", "above 0", f"{options.pause:g}", "choose 0.8")
     for name in ("streams", "output", "manifest"):
         if getattr(options, name) is not None:
             _refuse(f"--{name}", "files", "a live stream, which is one")
@@ -56,7 +61,9 @@ def transcribe_live(recognizer: Recognizer, options: argparse.Namespace, *, as_j
         packets.end()
 
     with end_of_input(end), audio_of(packets, recognizer.sample_rate_hz, *raw, options.channel) as audio:
-        if recognizer.session.spec.streaming:
+        if options.pause is not None:
+            _print_utterances(recognizer, audio, options.pause, as_json=as_json)
+        elif recognizer.session.spec.streaming:
             _print_stream(recognizer, audio, as_json=as_json)
         else:
             _print_whole(recognizer, audio, as_json=as_json)
@@ -70,6 +77,29 @@ def _print_whole(recognizer: Recognizer, audio: Audio, *, as_json: bool) -> None
     for hypothesis in recognizer.transcribe([(LIVE, audio)]):
         text = formats.as_json(hypothesis, type="end") if as_json else printable(hypothesis.text) + "\n"
         print_text(text, is_json=as_json)
+
+
+def _print_utterances(recognizer: Recognizer, audio: Audio, pause_s: float, *, as_json: bool) -> None:
+    """Prints a line for each utterance when it has ended."""
+    from nemoport import formats
+    from nemoport.utterances import EndRule
+
+    live = recognizer.utterances(EndRule(pause_s))
+
+    def show(ended: list[Segment]) -> None:
+        for segment in ended:
+            text = formats.segment_as_json(segment, type="utterance") if as_json else printable(segment.text) + "\n"
+            print_text(text, is_json=as_json)
+
+    error = None
+    try:
+        for samples in audio.packets():
+            show(live.feed(samples))
+    except AudioError as unusable:  # what came before it is printed
+        error = unusable
+    show(live.finish())
+    if error:
+        raise error
 
 
 def _print_stream(recognizer: Recognizer, audio: Audio, *, as_json: bool) -> None:

@@ -147,6 +147,7 @@ COMMAND = Command(
         option("audio", nargs="*", help="files, folders, patterns; - is live: WAV, or raw 16-bit mono PCM at the model's rate"),
         option("--manifest", type=Path, metavar="FILE", help="NeMo manifest: audio_filepath, offset, duration, lang"),
         option("--channel", type=int, metavar="N", help="channel to transcribe, from 0; default: the average of all"),
+        option("--pause", type=float, metavar="SECONDS", help="from -: a line for each utterance, which a pause this long ends"),
         option("--input-format", choices=RAW, help="of raw samples from -; default: s16le"),
         option("--input-rate", type=int, metavar="HZ", help="of raw samples from -; default: the model's"),
         option("--input-channels", type=int, metavar="N", help="of raw samples from -; default: 1"),
