@@ -109,7 +109,11 @@ def audio_of(
         with path.open("wb") as file:
             while data := packets.read(_PACKET_BYTES):
                 file.write(data)
-        sound = open_sound(path)
+        try:
+            sound = open_sound(path)
+        except AudioError as error:
+            found = f"{found}; {error.found.replace(str(path), NAME)}"
+            raise AudioError(f"{NAME} cannot be read.", expected=error.expected, found=found, todo=error.todo) from error
         yield Audio(sound, NAME, sample_rate_hz, **options)
         sound.close()
 

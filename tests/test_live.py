@@ -124,6 +124,11 @@ def test_a_header_beside_a_form_of_raw_samples_is_refused(run, spoken):
     assert code == 2 and "header of its own" in error
 
 
+def test_a_damaged_input_is_named_by_its_kind(run, tmp_path):
+    code, out, error = run("-", piped=b"fLaC" + bytes(100))
+    assert (code, out) == (2, "") and "Standard input cannot be read" in error and "fLaC" in error and "/audio" not in error
+
+
 def test_an_empty_input_is_named(run):
     assert run("-")[0] == 2 and "Standard input is empty" in run("-")[2]
 
