@@ -158,7 +158,8 @@ def test_interfaces_are_compared_name_by_name(monkeypatch):
     expected = {"encoder": graph(x=(1, None), y=(2,)), "decoder": graph(x=(1,))}
     found = {"encoder": graph(x=(1, 3), z=(2,)), "other": graph(), "b": graph()}
     runtime = SimpleNamespace(optional=frozenset(), problems=lambda artifact, spec: iter([f"{artifact} {spec}", ""]))
-    runtime.expected, runtime.found = (lambda artifact, spec: expected), (lambda artifact: found)
+    runtime.expected = lambda artifact, spec: {("artifact", "spec"): expected}[artifact, spec]
+    runtime.found = lambda artifact: {"artifact": found}[artifact]
     monkeypatch.setattr(contract, "load_runtime", lambda name: {"mine": runtime}[name])
     context = SimpleNamespace(artifact="artifact", spec="spec", limits=SimpleNamespace(target="mine"))
     assert list(contract._interfaces(context)) == [
@@ -291,7 +292,7 @@ def test_cost_is_of_a_minute_in_a_process_of_its_own(monkeypatch, seconds, chose
 
     def process(command, **options):
         called.append((command, options))
-        return SimpleNamespace(returncode=0, stdout="warning\n" + json.dumps(vars(FIGURES)) + "\n", stderr="")
+        return SimpleNamespace(returncode=0, stdout="warning\nanother\n" + json.dumps(vars(FIGURES)) + "\n", stderr="")
 
     monkeypatch.setattr(cost.subprocess, "run", process)
     context = SimpleNamespace(
@@ -300,8 +301,9 @@ def test_cost_is_of_a_minute_in_a_process_of_its_own(monkeypatch, seconds, chose
     assert cost.measure(context) == FIGURES
     ((command, options),) = called
     assert command[1:7] == ["-m", "nemoport.validate.probe", "build/fp16", "cuda", "3", "de"]
-    assert [name for name in command[7:] if name.endswith(".wav")] == [f"{i}.wav" for i in range(chosen)]
-    assert (options["timeout"], options["capture_output"], options["text"]) == (1800, True, True)
+    of_row = [str(one) for one in (context.corpus.utterances[0].offset_s, context.corpus.utterances[0].duration_s)]
+    assert command[7:] == [text for i in range(chosen) for text in (f"{i}.wav", *of_row)]
+    assert options == {"timeout": 1800, "capture_output": True, "text": True, "check": False}
 
 
 FIGURES = StreamCost(6, 4, 60.0, 2.0, 5, 10**8)
@@ -333,8 +335,12 @@ def test_whatever_a_gate_does_it_ends_in_stamped_results(monkeypatch):
         ([], [GateResult("batch", "fp16", "1" * 64, "fail", evidence="the gate judged nothing")]),
         (None, [GateResult("batch", "fp16", "1" * 64, "fail", evidence="the gate judged nothing")]),
     ]:
-        monkeypatch.setattr(batch, "run", lambda context, returned=returned: returned)
-        assert gates.run_gate("batch", Plain()) == [replace(one, judge_digest="2" * 64) for one in expected]
+        given = []
+        monkeypatch.setattr(batch, "run", lambda context, returned=returned, given=given: given.append(context) or returned)
+        context = Plain()
+        found = gates.run_gate("batch", context)
+        assert given == [context]
+        assert found == [replace(one, judge_digest="2" * 64) for one in expected]
     for error in (ValueError("two\n lines"), KeyError("a"), AssertionError(), MemoryError("much")):
         monkeypatch.setattr(batch, "run", lambda context, error=error: (_ for _ in ()).throw(error))
         (found,) = gates.run_gate("batch", Plain())

@@ -142,6 +142,7 @@ FIGURES = [
     Figure("wer", "max_empty", "lookahead 0: lost", 2, {FULL_0: said("", (3, 4))}),
     Figure("wer", "max_empty", "lookahead 0: lost", 2, {FULL_0: {i: {"text": " <EOU>"} for i in (3, 4)}}),
     Figure("boundary", "min_share", "lookahead 6, first word", 0.95, {FULL: said(TEXT.replace("one", ""), (3, 4))}),
+    Figure("boundary", "min_share", "lookahead 6, first word", 0.975, {FULL: said(TEXT.replace("one", "won"), (5,))}),
     Figure("boundary", "min_share", "lookahead 6, last word", 0.925, {FULL: said(TEXT.replace("ten", "then"), (3, 4, 5))}),
     Figure("batch", "min_equal_share", "lookahead 6, 3 streams", 0.9, {(6, 3): said(OTHER, range(4))}),
     Figure("batch", "min_equal_share", "lookahead 0, 8 streams", 0.95, {(0, 8): said(OTHER, range(2))}),
@@ -156,6 +157,14 @@ FIGURES = [
         Figure("conditions", "max_difference_points", f"{one}: difference", 1.0, {one: said(OTHER, range(4))})
         for one in CONDITIONS
     ),
+    Figure(
+        "conditions",
+        "max_difference_points",
+        "telephone: difference",
+        0.5,
+        {"telephone": said(OTHER, range(4))},
+        {"telephone": said(OTHER, range(4, 6))},
+    ),  # fmt: skip
     Figure("conditions", "min_exact_share", "telephone: token-exact", 0.9, {"telephone": said(OTHER, range(4))}),
     Figure("words", "min_same_time", "same time", 1198 / 1200, {FULL: MOVED}),
     Figure("words", "min_same_time", "same time", 1199 / 1200, {FULL: {3: {"token_frames": (0, 1, 2, 3, 3, 5, 6, 7, 8, 9)}}}),
@@ -165,19 +174,20 @@ FIGURES = [
 ]
 
 
-def judged(figure, checkpoint, monkeypatch, limit):
+def judged(figure, checkpoint, monkeypatch, limit, threads=0):
     """The gate's results where the figure's limit is `limit`, and every other limit admits anything."""
     context = context_of(checkpoint, figure.own, figure.nemo)
+    context.threads = threads
     others = {name for gate, name in known_limits() if gate == figure.gate}
     free = {name: 1e15 if name.startswith("max_") else -1e15 for name in others}
     context.limits = context.limits.override("batch", max_utterances=COUNT).override(figure.gate, **{**free, figure.limit: limit})
     sizes = {"kv-fp32": 1000, "fp32": 500}  # of the two, the one of the same cache layout is the measure
     fp32 = {name: SimpleNamespace(manifest=SimpleNamespace(files={"": FileEntry("", size, "")})) for name, size in sizes.items()}
     monkeypatch.setattr(cost, "Artifact", SimpleNamespace(open=lambda folder: fp32[folder.name]))
-    monkeypatch.setattr(cost, "measure", lambda context: StreamCost(6, 1, 60.0, 2.0, 5, 10**8))
+    monkeypatch.setattr(cost, "measure", lambda given: StreamCost(6, 1, 60.0, 2.0, 5, 10**8) if given is context else None)
     for check in ("_files", "_specs", "_languages", "_interfaces"):
-        monkeypatch.setattr(contract, check, lambda context: [])
-    monkeypatch.setattr(contract, "_files", lambda context: figure.own["problems"])
+        problems = figure.own.get("problems", []) if check == "_files" else []
+        monkeypatch.setattr(contract, check, lambda given, problems=problems: problems if given is context else None)
     encoder = Path("build") / VARIANT / "encoder_model.onnx"
     products = {(encoder, "cpu"): (["f"] * 12, ["i"] * 60)}
     monkeypatch.setattr(structure, "products", lambda *where: products[where])
@@ -297,7 +307,7 @@ def test_every_figure_of_every_gate_says_of_what_it_is(reference_checkpoint, mon
     """Cases, units and counts, where everything is NeMo's."""
     for gate, expected in SAYS.items():
         results = judged(
-            Figure(gate, next(n for g, n in known_limits() if g == gate), "", 0, {"problems": [""]}),
+            Figure(gate, next(n for g, n in known_limits() if g == gate), "", 0, {"problems": ["", "", ""]}),
             reference_checkpoint,
             monkeypatch,
             0,
@@ -308,7 +318,7 @@ def test_every_figure_of_every_gate_says_of_what_it_is(reference_checkpoint, mon
 
 EXACT, POINTS, TOKENS = "share of utterances token-exact", "WER points", "share of utterances with the same tokens as alone"
 SAYS = {
-    "contract": [("", "problems", 1)],
+    "contract": [("", "problems", 3)],
     "structure": [
         ("float products of weights a layer", "nodes", 1),
         ("integer products a layer", "nodes", 1),
@@ -360,6 +370,8 @@ def test_the_figures_of_cost(reference_checkpoint, monkeypatch):
         "bytes": 300, "bytes of fp32's": 0.3, "speed": 30.0, "peak memory": 1e8, "tokens": 5,
     }  # fmt: skip
     assert "lookahead 6, 60 s of audio, one stream" in results[2].evidence and "its choice of threads" in results[2].evidence
+    with_threads = judged(Figure("cost", "min_tokens", "", 5), reference_checkpoint, monkeypatch, 5, threads=3)
+    assert "provider cpu, 3 threads" in with_threads[2].evidence
 
 
 def minutes_of(*words, own=None):
@@ -453,3 +465,12 @@ def test_confidence_is_recorded_by_what_the_transcript_has(reference_checkpoint)
     }
     error = found["calibration error of confidence"]
     assert error.measured == pytest.approx((8 * 0.25 + right * 0.05) / n) and error.n == n and error.passed
+
+
+def test_boundary_where_nemo_has_no_word(reference_checkpoint):
+    silent = {place: said("", range(COUNT)) for place in (FULL, FULL_0)}
+    found = gates.run_gate("boundary", context_of(reference_checkpoint, nemo=silent))
+    assert [(r.case, r.n, r.passed) for r in found] == [
+        (f"lookahead {r}, {word} word", 0, False) for r in (6, 0) for word in ("first", "last")
+    ]
+    assert all(np.isnan(r.measured) for r in found)

@@ -113,7 +113,7 @@ def _report(results: list[tuple[str, int, list[Result]]]) -> int:
 def _row(module: str, count: int, found: list[Result]) -> str:
     killed, timed_out, survived = (sum(r.status == s for r in found) for s in (run.KILLED, run.TIMED_OUT, run.SURVIVED))
     listed = sum(r.status == run.SURVIVED and _is_listed(r) for r in found)
-    cells = (module, count, len(found), killed, timed_out, survived, listed, f"{_score(found):.1%}")
+    cells = (module, count, len(found), killed, timed_out, survived, listed, f"{_score(found):.1%}" if found else "")
     return f"| {' | '.join(map(str, cells))} |"
 
 
