@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nemoport.cli.output import print_text
@@ -14,6 +15,8 @@ from nemoport.errors import AudioError, UsageError
 from nemoport.text import printable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from nemoport.audio import Audio
     from nemoport.recognizer import Recognizer
     from nemoport.words import Segment
@@ -79,6 +82,16 @@ def _print_whole(recognizer: Recognizer, audio: Audio, *, as_json: bool) -> None
         print_text(text, is_json=as_json)
 
 
+def _feed(audio: Audio, take: Callable[[np.ndarray], None]) -> AudioError | None:
+    """Gives all packets to `take`. Returns the error that ended them, so that what came before it can be printed first."""
+    try:
+        for samples in audio.packets():
+            take(samples)
+    except AudioError as error:
+        return error
+    return None
+
+
 def _print_utterances(recognizer: Recognizer, audio: Audio, pause_s: float, *, as_json: bool) -> None:
     """Prints a line for each utterance when it has ended."""
     from nemoport import formats
@@ -91,12 +104,7 @@ def _print_utterances(recognizer: Recognizer, audio: Audio, pause_s: float, *, a
             text = formats.segment_as_json(segment, type="utterance") if as_json else printable(segment.text) + "\n"
             print_text(text, is_json=as_json)
 
-    error = None
-    try:
-        for samples in audio.packets():
-            show(live.feed(samples))
-    except AudioError as unusable:  # what came before it is printed
-        error = unusable
+    error = _feed(audio, lambda samples: show(live.feed(samples)))
     show(live.finish())
     if error:
         raise error
@@ -122,12 +130,7 @@ def _print_stream(recognizer: Recognizer, audio: Audio, *, as_json: bool) -> Non
             fields["token_seconds"] = [round(second, 6) for second in timed.seconds]
             print_text(json.dumps(fields, ensure_ascii=False) + "\n", is_json=True)
 
-    error = None
-    try:
-        for samples in audio.packets():
-            show(stream.feed(samples))
-    except AudioError as unusable:  # what came before it is printed
-        error = unusable
+    error = _feed(audio, lambda samples: show(stream.feed(samples)))
     show(stream.finish())
     if as_json:
         done = recognizer.hypothesis(stream, id=LIVE, samples=audio.count, work_seconds=time.perf_counter() - started)
