@@ -4,6 +4,7 @@ import json
 import pkgutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +32,12 @@ def test_every_subcommand_has_help(capsys, command):
     shown = " ".join(printed(capsys, command.name, "--help").split())
     assert shown.startswith(f"usage: nemoport {command.name} ") and command.help in shown
     assert all(flag in shown for option in command.options for flag in option.flags)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out == f"nemoport {version('nemoport')}\n"
 
 
 def test_every_module_of_a_subcommand_is_listed_once(capsys, monkeypatch):

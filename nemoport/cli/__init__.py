@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
+from importlib.metadata import version
 
 from nemoport.cli import export, kind, oracle, package, publish, quantize, sensitivity, shard, sign, transcribe, validate, verify
 from nemoport.cli.output import drop_output
@@ -58,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """Parses the arguments of every subcommand; `run` of the result is the subcommand's function."""
     made = argparse.ArgumentParser("nemoport", description="NeMo speech recognisers as proven ONNX packages")
+    made.add_argument("--version", action="version", version=f"nemoport {version('nemoport')}")
     commands = made.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         of_command = commands.add_parser(command.name, help=command.help, description=command.help)
