@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_first_bytes():
     mp3 = encoded(np.random.default_rng(0).uniform(-0.1, 0.1, 40_000), 44100, format="MP3")
     assert found(mp3[mp3.index(b"\xff\xfb") :]) == "MP3"
     assert found(b"\0\0\0\x20ftypM4A ").startswith("MPEG-4") and found(b"\x1a\x45\xdf\xa3aaaa").startswith("Matroska")
-    for raw in (b"", b"\0", b"\xff\xfb" * 8000, b"\xff\xff\xfe\xff" * 400, b"RIFF" + bytes(100)):
+    for raw in (b"", b"\0", b"\xff\xfb" * 8000, b"\xff\xfb\x90\0" + bytes(8000), b"\xff\xff\xfe\xff" * 400, b"RIFF" + bytes(100)):
         assert found(raw) in (None, "RIFF")
 
 
@@ -185,8 +186,10 @@ def test_a_signal_ends_the_input(build, spoken, run, number, suffix):
         assert process.stderr.readline() == b"ready\n"
         time.sleep(0.3)  # until what was written is read
         process.send_signal(number)
+        (late := threading.Timer(30, process.kill)).start()  # stdin stays open
         out, error = process.stdout.read().decode(), process.stderr.read().decode()
         assert process.wait() == 0, error
+        late.cancel()
     assert out == run("-", piped=piped)[1] and not error
 
 

@@ -9,7 +9,6 @@ import traceback
 from importlib.metadata import version
 
 from nemoport.cli import export, kind, oracle, package, publish, quantize, sensitivity, shard, sign, transcribe, validate, verify
-from nemoport.cli.output import drop_output
 from nemoport.ending import orderly_end
 from nemoport.errors import NemoportError
 from nemoport.text import printable
@@ -44,10 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `nemoport transcribe ... | head`
-        drop_output()
         return 141
-    except OSError as error:  # a name that no file can have, a place that may not be read, a full disk behind the output
-        drop_output()
+    except OSError as error:  # a name that no file can have, a place that may not be read
         print(f"nemoport: {printable(str(error))}", file=sys.stderr)
         return NemoportError.exit_code
     except Exception as error:

@@ -1,11 +1,9 @@
-"""Standard output that may not be able to encode a text, or may be closed."""
+"""Standard output that may not be able to encode a text."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-from contextlib import suppress
 
 
 def print_text(text: str, *, is_json: bool = False) -> None:
@@ -19,9 +17,3 @@ def print_text(text: str, *, is_json: bool = False) -> None:
         else:
             text = text.encode(encoding, "backslashreplace").decode(encoding)
     print(text, end="", flush=True)
-
-
-def drop_output() -> None:
-    """Lets what cannot be written be lost quietly: Python would report it again at its end."""
-    with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
