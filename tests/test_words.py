@@ -23,10 +23,14 @@ nemo = pytest.importorskip("nemoport.validate.nemo")
 
 
 @pytest.fixture(scope="module")
-def tdt():
-    """The offline TDT checkpoint, whose vocabulary has punctuation, and the model in NeMo."""
-    checkpoint = read_checkpoint(str(ROOT / "reference" / "checkpoints" / "offline-tdt.nemo"))
-    return checkpoint, nemo.restore(checkpoint)
+def tdt_checkpoint():
+    """Its vocabulary has punctuation."""
+    return read_checkpoint(str(ROOT / "reference" / "checkpoints" / "offline-tdt.nemo"))
+
+
+@pytest.fixture(scope="module")
+def tdt(tdt_checkpoint):
+    return tdt_checkpoint, nemo.restore(tdt_checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -135,25 +139,24 @@ def test_a_beam_has_confidence_and_words(build, eval_corpus):
         np.testing.assert_allclose(beam.token_confidences, greedy.token_confidences, atol=1e-5)
 
 
-def test_words_come_as_they_are_complete_and_are_those_of_the_whole(tdt):
-    checkpoint, _ = tdt
-    pieces = list(checkpoint.tokens)
+def test_words_come_as_they_are_complete_and_are_those_of_the_whole(tdt_checkpoint):
+    pieces, spec = list(tdt_checkpoint.tokens), tdt_checkpoint.spec
     rng = np.random.default_rng(1)
     tokens = [int(t) for t in rng.choice([i for i, p in enumerate(pieces) if p != "<unk>"], 60)]
     whole = timed(tokens, range(60), [1] * 60)
-    expected = words_of(whole, pieces, punctuation_of(pieces), checkpoint.spec)
+    expected = words_of(whole, pieces, punctuation_of(pieces), spec)
     for size in (1, 2, 7):
-        live = WordTimes(pieces, punctuation_of(pieces), checkpoint.spec)
+        live = WordTimes(pieces, punctuation_of(pieces), spec)
         found = [word for at in range(0, 60, size) for word in live.feed(whole.slice(at, at + size))]
         assert len(found) >= len(expected) - 1
         assert (*found, *live.finish()) == expected
 
 
-def test_words_are_those_of_the_text_with_bytes_and_tags(rnnt):
+def test_words_are_those_of_the_text_with_bytes_and_tags(reference_checkpoint):
     """Characters of several byte pieces, the unknown piece, double spaces, and tags of a model with a prompt, in any order."""
     from nemoport.prompt import PromptSpec
 
-    spec = replace(rnnt[0].spec, prompt=PromptSpec(2, {"en-US": 0}))
+    spec = replace(reference_checkpoint.spec, prompt=PromptSpec(2, {"en-US": 0}))
     pieces = ["\u2581a", "b", "\u2581", "<0xE2>", "<0x82>", "<0xAC>", "<unk>", "<en-US>", "\u2581c\u2581d", "."]
     rng = np.random.default_rng(2)
     for _ in range(200):
@@ -167,11 +170,11 @@ def test_words_are_those_of_the_text_with_bytes_and_tags(rnnt):
         assert all(a.start <= b.start and a.start <= a.end for a, b in zip(found, found[1:], strict=False))
 
 
-def test_opening_marks_belong_to_the_word_behind_them(tdt):
+def test_opening_marks_belong_to_the_word_behind_them(tdt_checkpoint):
     pieces = ["\u2581hola", ",", "\u2581", "\u00bf", "que", "\u2581tal", "?", "("]
     assert punctuation_of(pieces) == frozenset(",?")
     tokens = [0, 1, 2, 3, 4, 5, 6]
-    found = words_of(timed(tokens, range(7), [1] * 7), pieces, punctuation_of(pieces), tdt[0].spec)
+    found = words_of(timed(tokens, range(7), [1] * 7), pieces, punctuation_of(pieces), tdt_checkpoint.spec)
     assert [w.text for w in found] == ["hola,", "\u00bfque", "tal?"] == detokenize(pieces, tokens).split()
 
 
