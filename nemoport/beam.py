@@ -9,8 +9,8 @@ One thing differs from NeMo: its search for TDT counts a path twice, once by the
 its search for RNNT counts it once, as here.
 
 In a live stream the paths would differ for minutes: in silence no path becomes likelier than another, so that none is dropped.
-`BeamSearch.final_enc_frames` bounds that: what the best path said that long ago is final, and a path that said something else is
-dropped.
+`BeamSearch.final_enc_frames` bounds that: what the best path emitted that long ago is final, and paths that emitted something
+else are dropped.
 """
 
 from __future__ import annotations
