@@ -22,7 +22,12 @@ from nemoport.stream import Stream
 
 AUDIO = Path(__file__).resolve().parent.parent / "reference" / "audio"
 HOUR_S, PACKET_MS, ZERO_S, PROBE_UTTERANCES = 3600.0, 100, 45, 6
-TOKEN_LISTS = ("tokens", "token_frames", "token_durations")  # what a stream keeps by design: a number in each for each token
+TOKEN_LISTS = (
+    "tokens",
+    "token_frames",
+    "token_durations",
+    "token_confidences",
+)  # what a stream keeps by design: a number in each for each token
 STALL = 10.0  # times the median cost of a chunk
 
 

@@ -106,7 +106,7 @@ def malformed(config: dict) -> list[str]:
     for key, bounds in NUMBERS.items():
         if not bounds.accepts(value := number(config, key)):
             problems.append(f"{key} is {clipped(repr(value))}, not {bounds}")
-    if not problems and config["encoder"]["d_model"] % config["encoder"]["n_heads"]:
+    if not problems and number(config, "encoder.d_model") % number(config, "encoder.n_heads"):
         problems.append("encoder.d_model is no multiple of encoder.n_heads")
     problems += _wrong_lists(config)
     problems += [

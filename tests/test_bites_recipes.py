@@ -15,6 +15,7 @@ from nemoport.calibration.ranges import RangeCollector
 from nemoport.calibration.stream import CalibrationStreams, Segment, StreamParameters, StreamPlan
 from nemoport.export.hyperparameters import NUMBERS, malformed, number
 from nemoport.export.kinds import KINDS, kind_of, unsupported
+from nemoport.export.one_form import in_one_form
 from nemoport.frontend import mel_filterbank
 from nemoport.package.layouts import onnx_asr
 from nemoport.quantize.blocks import Blocks
@@ -165,7 +166,7 @@ COMMON = {
         "self_attention_model": ("rel_pos", "abs_pos", True),
         "subsampling": ("dw_striding", "striding", False),
         "subsampling_factor": (8, 4, False),
-        "xscaling": (False, True, False),
+        "att_chunk_context_size": (None, [[10]], True),
         "untie_biases": (True, False, True),
         "reduction": (None, "pooling", True),
         "global_tokens": (0, 1, True),
@@ -182,7 +183,7 @@ COMMON = {
         "lowfreq": (0, 20, True),
         "highfreq": (None, 7600, True),
         "log_zero_guard_type": ("add", "clamp", True),
-        "log_zero_guard_value": (2.0**-24, 1e-5, True),
+        "pad_value": (0, 1, True),
     },
 }  # section -> key -> (what is exported, what is not, whether NeMo's value for a config without the key is the first)
 STREAMING = {
@@ -289,14 +290,19 @@ def test_every_number_is_bounded_alone(key):
 
 @pytest.mark.parametrize(
     ("greedy", "most"),
-    [({}, 10), ({"max_symbols": 7}, 7), ({"max_symbols_per_step": 30}, 30), ({"max_symbols": 7, "max_symbols_per_step": 30}, 7)],
+    [
+        ({}, 1000),
+        ({"max_symbols": 7}, 7),
+        ({"max_symbols_per_step": 30}, 30),
+        ({"max_symbols": 7, "max_symbols_per_step": 30}, 7),
+    ],
 )
 def test_older_configs_state_the_most_symbols_under_another_name(greedy, most):
     config = config_of("offline-rnnt")
     config["decoding"] = {"greedy": greedy}
-    assert number(config, "decoding.greedy.max_symbols") == most
-    config["decoding"]["greedy"] = {name: 0 for name in greedy}
-    assert bool(malformed(config)) == bool(greedy)
+    assert number(in_one_form(config), "decoding.greedy.max_symbols") == most
+    config["decoding"]["greedy"] = {name: 0 for name in greedy}  # no limit, as in NeMo
+    assert number(in_one_form(config), "decoding.greedy.max_symbols") == 1000 and not malformed(in_one_form(config))
 
 
 @pytest.mark.parametrize("most", [1, 7, 10, 30])

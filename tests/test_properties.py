@@ -1,6 +1,7 @@
 """Laws that hold for any input, tried by hypothesis: packets, batches, windows, scores, intervals, frames. None needs a model."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import jiwer
@@ -29,6 +30,9 @@ DECODING = DecodingSpec(3, 1, 2, 1, 3)
 STREAMING = StreamingSpec(2, 4, 2, 3, (0, 1, 3), 2, 8, 9)
 BANK = mel_filterbank(FRONTEND)
 MIX = np.array([[1, 3, 5, 7], [2, 9, 4, 6], [8, 1, 7, 3], [5, 2, 6, 9]])
+
+# onnxruntime or another library flushes subnormal numbers to zero in its process, which hypothesis refuses.
+floats = partial(st.floats, allow_subnormal=False)
 
 
 def drawn(*parts, shape, high=9):
@@ -168,7 +172,11 @@ def test_a_judged_run_is_that_of_each_utterance_alone(kind, lengths, at, streams
             assert run.packet_ms == (1, 10, 37, 100, 560, 5000)[turn % 6]
 
 
-@given(seconds=st.floats(0, 500), window=st.floats(1, 100), share=st.floats(0.01, 0.49))
+@given(
+    seconds=floats(0, 500),
+    window=floats(1, 100),
+    share=floats(0.01, 0.49),
+)
 @few
 def test_windows_cover_a_recording_and_overlap(seconds, window, share):
     overlap = window * share
@@ -183,7 +191,11 @@ def test_windows_cover_a_recording_and_overlap(seconds, window, share):
     assert len(parts) == pytest.approx(np.ceil((seconds - window) / (window - overlap)), abs=1.001)
 
 
-@given(gaps=st.lists(st.floats(0.5, 4), min_size=1, max_size=60), jitter=st.integers(0, 99), window=st.floats(20, 50))
+@given(
+    gaps=st.lists(floats(0.5, 4), min_size=1, max_size=60),
+    jitter=st.integers(0, 99),
+    window=floats(20, 50),
+)
 @few
 def test_windows_joined_have_each_word_once_in_order(gaps, jitter, window):
     """Each window finds every word that is whole within it, at most 0.1 s from its time, and a wrong one at each cut edge."""

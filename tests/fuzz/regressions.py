@@ -34,7 +34,7 @@ def refused() -> dict[str, list[Any]]:
         "structure": [_two_nodes_of_a_name(), _weight_of_another_size(), _one_input(), b"\x08"],
         "command-line": [
             (["kind", "x" * 300], {}, b""),
-            (["transcribe", "p/fp32", "-", "--json"], commands.case_files(), bytes(100)),
+            (["transcribe", "p/fp32", "-", "--json", "--streams", "2"], commands.case_files(), bytes(100)),
             (["transcribe", "p/fp32", "a.wav", "--beam", str(10**30)], commands.case_files(), b""),
         ],
     }
