@@ -40,9 +40,9 @@ def main() -> None:
 
     def report(name: str, boost: float, texts: dict[str, str]) -> None:
         found = [normalise(texts[u.id]).split() for u in utterances]
-        right = sum(min(said.count(word), words.count(word)) for said, words in zip(found, truth, strict=True) for word in rare)
+        right = sum(min(ours.count(word), words.count(word)) for ours, words in zip(found, truth, strict=True) for word in rare)
         common = [i for i, words in enumerate(has) if not words]
-        most = max((said.count(word) for said in found for word in set(said) & set(rare)), default=0)
+        most = max((ours.count(word) for ours in found for word in set(ours) & set(rare)), default=0)
         rates = [
             jiwer.wer([" ".join(truth[i]) for i in chosen], [" ".join(found[i]) for i in chosen]) * 100
             for chosen in (range(len(truth)), common)

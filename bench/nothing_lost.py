@@ -36,7 +36,7 @@ from nemoport.variant import FP32
 
 PACKETS_MS = (1, 10, 37, 100, 1000, 5000)
 KINDS = (*edge_audio.SPOKEN, *edge_audio.SOUNDS)
-Heard = list[tuple[tuple[int, ...], str]]  # tokens, none of a peer; text
+Transcripts = list[tuple[tuple[int, ...], str]]  # tokens, none of a peer; text
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def opened(setup: Setup, variant: str, lookahead: int | None = None, flush: str 
     return Recognizer.open(setup.build / variant, lookahead, flush=flush, threads=1, language=language)
 
 
-def heard(recognizer: Recognizer, corpus: Corpus, packet_ms: int = 0, streams: int = 8) -> Heard:
+def transcripts(recognizer: Recognizer, corpus: Corpus, packet_ms: int = 0, streams: int = 8) -> Transcripts:
     """Transcribes the corpus, in batches of recordings that are about as long. packet_ms: fed at a time, 0 for all."""
     slots, found = prompts(corpus, recognizer.session.spec), {}
     packet = packet_ms * recognizer.sample_rate_hz // 1000
@@ -68,7 +68,7 @@ def heard(recognizer: Recognizer, corpus: Corpus, packet_ms: int = 0, streams: i
     return [found[i] for i in range(len(slots))]
 
 
-def cells(setup: Setup, records: Sequence[Record], ours: Heard, *, tokens: bool = True) -> list[str]:
+def cells(setup: Setup, records: Sequence[Record], ours: Transcripts, *, tokens: bool = True) -> list[str]:
     """tokens: compare tokens, not texts."""
     found = []
     for kind in KINDS:
@@ -96,8 +96,8 @@ def whole(setup: Setup, records: Sequence[Record]) -> list[str]:
 def packets(setup: Setup, recognizer: Recognizer, every: int) -> int:
     """How many recordings have other tokens when they come in packets. every: one of so many recordings is fed so."""
     few = Corpus(setup.corpus.path, tuple(u for u in setup.corpus.utterances[::every] if u.seconds < 15))
-    wanted = heard(recognizer, few, streams=1)  # in a batch packets would change who its members are
-    found = (heard(recognizer, few, ms, streams=1) for ms in PACKETS_MS)
+    wanted = transcripts(recognizer, few, streams=1)  # in a batch packets would change who its members are
+    found = (transcripts(recognizer, few, ms, streams=1) for ms in PACKETS_MS)
     return sum(a != b for one in found for a, b in zip(one, wanted, strict=True))
 
 
@@ -116,7 +116,7 @@ def sherpa(build: Path, variant: str, folder: Path) -> Callable[[Utterance], str
     kind = sherpa_onnx.OnlineRecognizer if online else sherpa_onnx.OfflineRecognizer
     model = kind.from_transducer(**names, num_threads=1, **({} if online else {"model_type": "nemo_transducer"}))
 
-    def hear(utterance: Utterance) -> str:
+    def transcribe(utterance: Utterance) -> str:
         stream = model.create_stream()
         if config["spec"].get("prompt"):
             stream.set_option("language", utterance.prompt_language)
@@ -129,7 +129,7 @@ def sherpa(build: Path, variant: str, folder: Path) -> Callable[[Utterance], str
             model.decode_stream(stream)
         return model.get_result(stream)
 
-    return hear
+    return transcribe
 
 
 def asr(build: Path, variant: str, folder: Path) -> Callable[[Utterance], str]:
@@ -150,8 +150,8 @@ def peer_rows(setup: Setup, variants: Sequence[str], work: Path) -> list[list[st
         for variant in variants:
             folder = work / f"{name}-{variant}"
             folder.mkdir(parents=True, exist_ok=True)
-            hear = peer(setup.build, variant, folder)
-            found: Heard = [((), split_tags(hear(utterance))[0]) for utterance in setup.corpus.utterances]
+            transcribe = peer(setup.build, variant, folder)
+            found: Transcripts = [((), split_tags(transcribe(utterance))[0]) for utterance in setup.corpus.utterances]
             rows.append([f"{name}, {variant}", str(lookahead), "offline", *cells(setup, records, found, tokens=False)])
     return rows
 
@@ -164,7 +164,7 @@ def measured(setup: Setup, variants: Sequence[str], every: int) -> tuple[list[li
         rows.append(["NeMo: words (recordings)", str(lookahead), mode, *whole(setup, records), ""])
         for variant in variants:
             recognizer = opened(setup, variant, lookahead, flush)
-            found, in_packets = cells(setup, records, heard(recognizer, setup.corpus)), packets(setup, recognizer, every)
+            found, in_packets = cells(setup, records, transcripts(recognizer, setup.corpus)), packets(setup, recognizer, every)
             rows.append([variant, str(lookahead), mode, *found, str(in_packets)])
             print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
             other = [cell for cell in found if not cell.endswith("(0)")]

@@ -29,7 +29,7 @@ def as_json(hypothesis: Hypothesis, **more: str) -> str:
             "token_duration_seconds": _rounded(hypothesis.token_duration_seconds),
             "token_confidences": _rounded(hypothesis.token_confidences),
             "words": _word_fields(hypothesis.words),
-            "segments": [{"text": s.text, "start": round(s.start, 6), "end": round(s.end, 6)} for s in hypothesis.segments],
+            "segments": [_segment_fields(segment) for segment in hypothesis.segments],
         }
     )
     return json.dumps(fields, ensure_ascii=any(map(has_controls, (hypothesis.id, hypothesis.text)))) + "\n"
@@ -37,9 +37,8 @@ def as_json(hypothesis: Hypothesis, **more: str) -> str:
 
 def segment_as_json(segment: Segment, **more: str) -> str:
     """Returns a segment as one line of JSON, behind the fields in `more`: text, start, end, and words as `as_json` has them."""
-    fields = {"text": segment.text, "start": round(segment.start, 6), "end": round(segment.end, 6)}
-    text = json.dumps(more | fields | {"words": _word_fields(segment.words)}, ensure_ascii=has_controls(segment.text))
-    return text + "\n"
+    fields = more | _segment_fields(segment) | {"words": _word_fields(segment.words)}
+    return json.dumps(fields, ensure_ascii=has_controls(segment.text)) + "\n"
 
 
 def as_srt(hypothesis: Hypothesis) -> str:
@@ -94,6 +93,11 @@ def _divided(words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:
             part = []
         part.append(word)
     yield tuple(part)
+
+
+def _segment_fields(segment: Segment) -> dict[str, str | float]:
+    start, end = _rounded((segment.start, segment.end))
+    return {"text": segment.text, "start": start, "end": end}
 
 
 def _word_fields(words: Sequence[Word]) -> list[dict[str, str | float]]:

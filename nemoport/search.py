@@ -13,11 +13,11 @@ from nemoport.spec import ModelSpec
 FINAL_S = 1.0  # with a beam, a live stream's text of so long ago is final
 
 
-def search_of(spec: ModelSpec, pieces: list[str], beam: int, hotwords: Sequence[str], boost: float | None) -> BeamSearch | None:
-    """Returns the settings of a beam search; None for greedy decoding. Raises UsageError."""
+def search_of(spec: ModelSpec, pieces: list[str], beam: int, hotwords: Sequence[str], boost: float | None) -> BeamSearch:
+    """Returns the settings of a search: with a beam of 1 those of greedy decoding. Raises UsageError."""
     search = BeamSearch(beam, final_enc_frames=round(FINAL_S / spec.frame_seconds) if spec.streaming else None)
     if isinstance(hotwords, str):
         raise UsageError("Hotwords are a list.", expected="a list of phrases", found=repr(hotwords), todo="put it in brackets")
     if hotwords or boost is not None:
         search = replace(search, hotwords=Hotwords(pieces, hotwords, DEFAULT_BOOST if boost is None else boost))
-    return search if beam > 1 or search.hotwords else None
+    return search

@@ -13,10 +13,9 @@ from typing import Protocol
 import numpy as np
 
 from nemoport.errors import AudioError
-from nemoport.wav import MAGICS, WavReader
+from nemoport.wav import MAGICS, WavReader, skip_by_reading
 
 FORMATS = "a WAV, FLAC, OGG (Vorbis, Opus), MP3 or other file that libsndfile reads"
-SKIPPED = 1 << 16  # samples at once, of a format that cannot seek
 UNKNOWN_FRAMES = 1 << 62  # from which on libsndfile means that it does not know
 CONTAINERS = {  # (place, first bytes) -> what libsndfile does not read, and ffmpeg does
     (4, b"ftyp"): "MPEG-4 (m4a, mp4, mov, 3gp)",
@@ -123,10 +122,7 @@ class _Libsndfile:
 
     def skip(self, n: int) -> int:
         if self.frames is None or not self._can_seek:  # GSM and some ADPCM
-            left = n
-            while left and (got := len(self.read(min(left, SKIPPED)))):
-                left -= got
-            return n - left
+            return skip_by_reading(self.read, n)
         self._file.seek(n := min(n, self.frames))
         return n
 

@@ -128,8 +128,7 @@ class Stream:
         """Ends the audio: cuts the last chunks without running them. Raises UsageError for a stream that has ended."""
         _check_open(self._closed)
         self._closed = True
-        if not self._flushed:
-            self.chunks += self._chunker.finish()
+        self._cut_rest()
 
     def feed(self, samples: np.ndarray) -> list[int]:
         """Takes samples, f32 [n], mono, at the model's rate, runs the chunks that they complete and returns the ids of the tokens
@@ -146,10 +145,9 @@ class Stream:
         stream that has ended.
         """
         _check_open(self._closed)
-        if not self._flushed:
-            self.chunks += self._chunker.finish()
-            self._run()
-            self._flushed = True
+        self._cut_rest()
+        self._run()
+        self._flushed = True
         return self._new(len(self.tokens))
 
     def finish(self) -> list[int]:
@@ -172,6 +170,11 @@ class Stream:
     def _new_state(self) -> EncoderState:
         (state,) = self._session.unstack(self._session.initial_state(1, self._prompts))
         return state
+
+    def _cut_rest(self) -> None:
+        """Cuts the last chunks of the utterance, once."""
+        if not self._flushed:
+            self.chunks += self._chunker.finish()
 
     def _run(self) -> None:
         while self.chunks:

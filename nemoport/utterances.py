@@ -1,7 +1,7 @@
 """Utterances of a live stream, each as it ends: by a pause, by a token of the model's, or by its length.
 
 The stream goes on through all of them: encoder and decoder keep their context, so the text is that of the stream without
-utterances. Pauses are told by the times of tokens alone, so that packets of any size give the same utterances.
+utterances. A pause shows in the times of tokens alone, so packets of any size give the same utterances.
 """
 
 from __future__ import annotations

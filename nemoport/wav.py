@@ -17,9 +17,18 @@ MAGICS = (b"RIFF", b"RF64", b"BW64")
 UNKNOWN = 0xFFFFFFFF
 UNWRITTEN = 0x7FFFF000  # the least length that sox, ffmpeg and others leave in a header that they cannot go back to
 MOST_CHANNELS = 1024
+SKIPPED = 1 << 16  # samples at once, of a source that cannot seek
 _MOST_HEADER = 64 << 20  # bytes before the samples: pictures and texts are small
 _PCM, _FLOAT, _ALAW, _ULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
 _BEHIND = {b"LIST", b"fact", b"cue ", b"smpl", b"bext", b"JUNK", b"id3 ", b"ID3 ", b"PAD ", b"iXML", b"afsp", b"FLLR", b"PEAK"}
+
+
+def skip_by_reading(read: Callable[[int], np.ndarray], n: int) -> int:
+    """Reads n samples, or to the end, for a source that cannot seek, and returns how many. read: returns up to so many."""
+    left = n
+    while left and (got := len(read(min(left, SKIPPED)))):
+        left -= got
+    return n - left
 
 
 class WavReader:
@@ -58,10 +67,7 @@ class WavReader:
 
     def skip(self, n: int) -> int:
         """Goes on by n samples, or to the end, and returns by how many."""
-        left = n
-        while left and (got := len(self.read(min(left, 1 << 16)))):
-            left -= got
-        return n - left
+        return skip_by_reading(self.read, n)
 
     def _at_most(self, n_bytes: int) -> int:
         return n_bytes if self._rest is None else min(n_bytes, self._rest)

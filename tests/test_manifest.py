@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from nemoport import sound
+from nemoport import wav
 from nemoport.audio import read_audio
 from nemoport.errors import AudioError, CorpusError
 from nemoport.speech.corpus import Utterance, read_corpus
@@ -108,7 +108,7 @@ def test_durations_of_the_committed_sets_cut_no_sample(name):
 
 
 def test_formats_that_cannot_seek_are_read_up_to_the_segment(tmp_path, monkeypatch):
-    monkeypatch.setattr(sound, "SKIPPED", 1000)
+    monkeypatch.setattr(wav, "SKIPPED", 1000)
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.3, 0.3, 16000), 8000, subtype="GSM610")
     whole = read_audio(tmp_path / "a.wav", 8000)
     assert np.array_equal(read_audio(tmp_path / "a.wav", 8000, offset_s=0.5, duration_s=0.25), whole[4000:6000])
