@@ -78,19 +78,19 @@ def _judge(module: str, mutants: Mutants, numbers: list[int], end: float) -> Non
     """Runs the tests on mutants until the time is up, and appends to RESULTS."""
     source, tests = _digest([run.place(module), MUTATE]), _digest(_files(module))
     run.preload(module, _files(module))
-    timeout_s = _timeout_of(module)
+    limit_s = _limit_of(module)
     for mutant, number in ((mutants[number], number) for number in numbers):
         if time.monotonic() > end:
             break
         with run.mutated(module, mutant.code):
-            status, _ = run.run_tests(NEAREST[module], timeout_s)
+            status, _ = run.run_tests(NEAREST[module], limit_s)
         result = Result(module, source, tests, number, status, mutant.scope, mutant.was, mutant.now, mutant.diff)
         with RESULTS.open("a") as file:
             file.write(json.dumps(asdict(result)) + "\n")
 
 
-def _timeout_of(module: str) -> float:
-    """Runs the tests on the module as it is, which must pass."""
+def _limit_of(module: str) -> float:
+    """Seconds of processor that a mutant may take. Runs the tests on the module as it is, which must pass."""
     status, _ = run.run_tests(NEAREST[module], 600, cached=True)
     status, seconds = run.run_tests(NEAREST[module], 600) if status == run.SURVIVED else (status, 0.0)
     if status != run.SURVIVED:
