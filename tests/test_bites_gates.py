@@ -474,3 +474,27 @@ def test_boundary_where_nemo_has_no_word(reference_checkpoint):
         (f"lookahead {r}, {word} word", 0, False) for r in (6, 0) for word in ("first", "last")
     ]
     assert all(np.isnan(r.measured) for r in found)
+
+
+def test_tokens_where_nemo_emits_none(reference_checkpoint):
+    """There is nothing to compare, so that nothing passes; at one lookahead alone, the others are compared."""
+    every = {place: said("", range(COUNT)) for place in (FULL, NEMO, FULL_0)}
+    found = gates.run_gate("tokens", context_of(reference_checkpoint, every, every))
+    compared = {r.case: r for r in found if r.unit == EXACT}
+    assert {(r.n, r.passed, np.isnan(r.measured)) for r in compared.values()} == {(0, False, True)}
+    assert all(r.evidence.startswith("NeMo emitted no token in any") for r in compared.values())
+    assert {r.case: (r.passed, r.n, r.evidence) for r in found if r.case in ("different", "more or fewer")} == {
+        "different": (True, 3 * COUNT, "0 tokens, NeMo 0"),
+        "more or fewer": (False, 3 * COUNT, "0 tokens, NeMo 0"),
+    }
+    one = {
+        r.case: r.passed
+        for r in gates.run_gate("tokens", context_of(reference_checkpoint, {NEMO: every[NEMO]}, {NEMO: every[NEMO]}))
+    }
+    assert [case for case, passed in one.items() if not passed] == ["lookahead 6, nemo"]
+
+
+def test_the_evidence_of_tokens_quotes_three_utterances(reference_checkpoint):
+    found = gates.run_gate("tokens", context_of(reference_checkpoint, {FULL: said(OTHER, EIGHT)}))
+    quoted = "".join(f'; u{i} (10 ms packets): "{OTHER}", NeMo: "{TEXT}"' for i in EIGHT[:3])
+    assert [r.evidence for r in found[:2]] == [f"8 of 40 differ{quoted}", "packets of 10 ms"]

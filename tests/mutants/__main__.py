@@ -43,19 +43,22 @@ class Result:
 
 def main() -> int:
     options = argparse.ArgumentParser("mutants", description=__doc__)
-    options.add_argument("--per-module", type=int, default=30, help="mutants of each module, drawn by the seed; 0: all")
-    options.add_argument("--module", action="append", choices=list(NEAREST), help="all of its mutants; repeat for several")
+    options.add_argument("--per-module", type=int, help="mutants of each module, drawn by the seed; 0: all; default 30")
+    options.add_argument(
+        "--module", action="append", choices=list(NEAREST), help="by default all of its mutants; repeat for several"
+    )
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--minutes", type=float, default=float("inf"), help="a portion; what it has judged is not judged again")
     options.add_argument("--survivors", action="store_true", help="only what survived, anew: where tests were only added")
     options.add_argument("--report", action="store_true", help="write the report of what was judged, and judge nothing")
     chosen = options.parse_args()
     modules = chosen.module or list(NEAREST)
+    most = (0 if chosen.module else 30) if chosen.per_module is None else chosen.per_module
     run.prepare(torch=any(module in TORCH for module in modules) and not chosen.report)
     end, results, broken = time.monotonic() + 60 * chosen.minutes, [], 0
     for module in modules:
         mutants = Mutants(run.place(module).read_text(), f"{module}.py")
-        count = len(mutants) if chosen.module or not chosen.per_module else min(chosen.per_module, len(mutants))
+        count = min(most or len(mutants), len(mutants))
         numbers = sorted(random.Random(f"{chosen.seed} {module}").sample(range(len(mutants)), count))
         if not chosen.report and time.monotonic() < end:
             known = _known(module, None if chosen.survivors else _digest(_files(module)))
