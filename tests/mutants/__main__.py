@@ -45,7 +45,7 @@ def main() -> int:
     options = argparse.ArgumentParser("mutants", description=__doc__)
     options.add_argument("--per-module", type=int, help="mutants of each module, drawn by the seed; 0: all; default 30")
     options.add_argument(
-        "--module", action="append", choices=list(NEAREST), help="by default all of its mutants; repeat for several"
+        "--module", action="append", choices=list(NEAREST), help="all of its mutants, or so many; repeat for several"
     )
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--minutes", type=float, default=float("inf"), help="a portion; what it has judged is not judged again")
