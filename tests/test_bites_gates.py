@@ -335,6 +335,20 @@ SAYS = {
         ("different", "tokens", 3 * COUNT),
         ("more or fewer", "share of NeMo's", 3 * COUNT),
     ],
+    "wer": [
+        *(
+            (f"lookahead {r}: {case}", unit, COUNT)
+            for r in (6, 0)
+            for case, unit in (("difference", POINTS), ("WER", "%"), ("NeMo's WER", "%"), ("lost", "utterances without a word"))
+        ),
+        *(
+            (f"language {one}: {case}", unit, COUNT // 2)
+            for one in ("en", "de")
+            for case, unit in (("difference", POINTS), ("rate", "% WER"), ("NeMo's rate", "% WER"))
+        ),
+        ("all lookaheads: difference", POINTS, COUNT),
+        ("all lookaheads: upper end", POINTS, COUNT),
+    ],
     "boundary": [
         (f"lookahead {r}, {word} word", "share of utterances whose word is NeMo's", COUNT)
         for r in (6, 0)
@@ -498,3 +512,29 @@ def test_the_evidence_of_tokens_quotes_three_utterances(reference_checkpoint):
     found = gates.run_gate("tokens", context_of(reference_checkpoint, {FULL: said(OTHER, EIGHT)}))
     quoted = "".join(f'; u{i} (10 ms packets): "{OTHER}", NeMo: "{TEXT}"' for i in EIGHT[:3])
     assert [r.evidence for r in found[:2]] == [f"8 of 40 differ{quoted}", "packets of 10 ms"]
+
+
+def test_the_evidence_of_wer_says_of_how_many_words_it_is(reference_checkpoint):
+    """At lookahead 6 the artifact has eight errors in 400 words, six of them in the 200 of English, and NeMo one, in German."""
+    context = context_of(reference_checkpoint, EIGHT_OTHER, {FULL: said(OTHER, (30,))})
+    found = {r.case: r.evidence for r in gates.run_gate("wer", context) if r.case.endswith(("difference", "upper end"))}
+    whole = f"40 utterances, 0.7 min, each at 2 lookaheads; corpus {context.corpus.digest[:16]}"
+    assert found == {
+        "lookahead 6: difference": "2.00 % WER, NeMo 0.25 %, on 400 words",
+        "lookahead 0: difference": "0.00 % WER, NeMo 0.00 %, on 400 words",
+        "language en: difference": "1.50 % WER, NeMo 0.00, on 200 words",
+        "language de: difference": "0.50 % WER, NeMo 0.25, on 200 words",
+        "all lookaheads: difference": whole,
+        "all lookaheads: upper end": whole,
+    }
+
+
+def test_times_say_how_far_the_furthest_token_is_and_where_none_is_common_nothing_passes(reference_checkpoint):
+    found = gates.run_gate("words", context_of(reference_checkpoint, {FULL: MOVED}))
+    assert {r.evidence for r in found} == {"of 1200 tokens that NeMo has too, the furthest by 2 encoder frames"}
+    other = {place: said("", range(COUNT)) for place in (FULL, NEMO, FULL_0)}
+    found = gates.run_gate("words", context_of(reference_checkpoint, other))
+    assert [(r.case, r.n, r.passed, np.isnan(r.measured)) for r in found] == [
+        (case, 0, False, True) for case in ("same time", "within a frame")
+    ]
+    assert {r.evidence for r in found} == {"of 0 tokens that NeMo has too, the furthest by 0 encoder frames"}

@@ -82,6 +82,7 @@ def _judge(module: str, mutants: Mutants, numbers: list[int], end: float) -> Non
     source, tests = _digest([run.place(module), MUTATE]), _digest(_files(module))
     run.preload(module, _files(module))
     limit_s = _limit_of(module)
+    print(f"{module}: {len(numbers)} mutants, of which each may take {limit_s:.0f} s of processor", flush=True)
     for mutant, number in ((mutants[number], number) for number in numbers):
         if time.monotonic() > end:
             break
