@@ -22,8 +22,7 @@ from nemoport.calibration.probe import Probe, ProbedSession
 from nemoport.calibration.stream import CalibrationStreams
 from nemoport.errors import ArtifactError
 from nemoport.files import digest_json, scratch_folder, write_json
-from nemoport.progress import Progress
-from nemoport.spec import context_name
+from nemoport.progress import Progress, Step
 
 
 class Collector(Protocol):
@@ -95,12 +94,13 @@ def calibrate(
     if done < len(plans):
         session = ProbedSession(parent, Probe(parent.encoder, tensors, threads=threads))
         for i in range(done, len(plans)):
-            progress(f"calibration: stream {i + 1} of {len(plans)}, {context_name(plans[i].lookahead)}")
+            progress(Step("calibration", i, len(plans), "streams"))
             for is_collected in streams.run(session, plans[i]):
                 if is_collected:
                     collector.update(session.encoder.values)
             if (i + 1) % save_every == 0 or i + 1 == len(plans):
                 _write_state(folder / "state.npz", collector, i + 1)
+        progress(Step("calibration", len(plans), len(plans), "streams"))
     if not (folder / "summary.json").is_file():
         write_json(folder / "summary.json", collector.summary())
     return Calibration(folder, digest, streams.corpus.digest, collector)

@@ -13,7 +13,7 @@ from nemoport.export.config import runtime_config
 from nemoport.export.shared import write_shared
 from nemoport.files import write_json
 from nemoport.graph_file import OPSET
-from nemoport.progress import Progress, silent
+from nemoport.progress import Progress, silent, step
 from nemoport.resources import Needs, check_free
 from nemoport.spec import ModelSpec
 from nemoport.variant import FP32, GRAPH_ROLES, Variant
@@ -71,7 +71,7 @@ def build_variant(
         artifact.verify_files()
         return artifact
     check_free(recipe.variant, checkpoint.path.stat().st_size, needs, build, progress)
-    with variant.new_folder() as folder:
+    with step(f"{recipe.variant}: exporting", progress), variant.new_folder() as folder:
         variant.write_manifest(folder, fill(folder))
         write_sidecars(checkpoint, build)  # before the variant is there, which is not usable without them
     return variant.opened()

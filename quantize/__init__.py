@@ -13,7 +13,7 @@ from nemoport.artifact import Artifact, Recipe
 from nemoport.cache_layout import cache_layout_of, precision_of, variant_of
 from nemoport.calibration.audio import CalibrationAudio
 from nemoport.errors import UsageError
-from nemoport.progress import Progress
+from nemoport.progress import Progress, step
 from nemoport.quantize import int4_mixed
 from nemoport.quantize.precision import Precision
 from nemoport.quantize.sensitivity import Cost
@@ -55,7 +55,7 @@ def _build(build: Path, variant: str, calibration: CalibrationAudio, progress: P
         return existing
     _check_free(variant, precision, parent, progress)
     parent.verify_files()
-    with target.new_folder() as folder:
+    with step(f"{variant}: converting", progress), target.new_folder() as folder:
         precision.convert(parent, folder, parameters, corpus, progress)
         target.write_manifest(folder)
     return target.opened()

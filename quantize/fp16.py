@@ -57,7 +57,6 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
     scan = scan_activations(parent, streams, parameters.ops, progress)
     halves = total = 0
     for name, magnitudes in ((ENCODER, scan.encoder), (DECODER, scan.decoder)):
-        progress(f"fp16: {name}")
         report = convert_graph(parent.folder / name, folder / name, magnitudes, parameters)
         halves, total = halves + report["fp16_elements"], total + report["elements"]
     if halves < parameters.min_share * total:

@@ -17,7 +17,7 @@ from nemoport.calibration.cache import calibrate
 from nemoport.calibration.gram import GramCollector
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.errors import UsageError
-from nemoport.progress import Progress
+from nemoport.progress import Progress, Step
 from nemoport.quantize.blocks import Blocks, round_nearest, write_stored
 from nemoport.quantize.error_feedback import inverse_factor, round_with_feedback
 from nemoport.quantize.graph import Weights, load_structure, load_typed
@@ -65,8 +65,9 @@ def rounded(model, grams: dict[str, np.ndarray], parameters: Parameters, progres
     when it has been used, because they are larger than the weights.
     """
     weights, blocks = Weights(model), {}
-    for site in sites(model):
-        progress(f"{parameters.bits} bits: {site.matmuls[-1]}")
+    every = sites(model)
+    for number, site in enumerate(every):
+        progress(Step(f"weights to {parameters.bits} bits", number, len(every), "groups"))
         matrices = [weights.of(name) for name in site.matmuls]
         together = np.concatenate(matrices, 1)  # weights of the same activations share their error feedback
         if parameters.rounding == "feedback":
@@ -77,6 +78,7 @@ def rounded(model, grams: dict[str, np.ndarray], parameters: Parameters, progres
         ends = np.cumsum([m.shape[1] for m in matrices])[:-1]
         parts = zip(site.matmuls, np.split(stored.values, ends, 1), np.split(stored.scales, ends, 1), strict=True)
         blocks |= {name: Blocks(values, scales, stored.size) for name, values, scales in parts}
+    progress(Step(f"weights to {parameters.bits} bits", len(every), len(every), "groups"))
     return blocks
 
 

@@ -16,9 +16,8 @@ from nemoport.calibration.probe import Probe, ProbedSession
 from nemoport.calibration.stream import CalibrationStreams, StreamPlan
 from nemoport.decode import GreedyState, greedy
 from nemoport.errors import ArtifactError
-from nemoport.progress import Progress
+from nemoport.progress import Progress, Step
 from nemoport.quantize.graph import float_tensors, load_structure
-from nemoport.spec import context_name
 
 FP16_MAX = 65504.0
 
@@ -46,11 +45,12 @@ def scan_activations(
     session = _ScanningSession(parent, encoder, decoder)
     plans = list(one_of_each(streams.plans))
     for i, plan in enumerate(plans):
-        progress(f"fp16: overflow scan, stream {i + 1} of {len(plans)}, {context_name(plan.lookahead)}")
+        progress(Step("fp16: overflow scan", i, len(plans), "streams"))
         state, decoded = streams.initial_state(session, plan), GreedyState.initial(parent.spec.decoding)
         for chunk in streams.chunks(plan):
             frames, lengths, state = session.encode(chunk.mel[None], np.array([chunk.length], np.int64), state)
             greedy(session, frames, lengths, [decoded])
+    progress(Step("fp16: overflow scan", len(plans), len(plans), "streams"))
     return Scan(session.maxima["encoder"], session.maxima["decoder"])
 
 

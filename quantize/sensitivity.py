@@ -24,7 +24,7 @@ from nemoport.decode import GreedyState, greedy
 from nemoport.errors import ArtifactError
 from nemoport.files import digest_json, read_json, write_json
 from nemoport.markdown import table
-from nemoport.progress import Progress
+from nemoport.progress import Progress, Step
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 
 LAYER_MODULE = re.compile(r"/layers\.(\d+)/(\w+)/")
@@ -116,7 +116,7 @@ def measure(
         if group not in known:
             known[group] = probe.cost(changed(group))
             write_json(path, {"inputs": inputs, "costs": {name: asdict(cost) for name, cost in known.items()}})
-        progress(f"sensitivity: {number} of {len(names)}, {group}: {known[group].snr_db:.1f} dB")
+        progress(Step("sensitivity", number, len(names), "groups"))
     return {group: known[group] for group in names}
 
 

@@ -66,7 +66,15 @@ class World:
     def validate(self, variants=None, calibration=CALIBRATION, **options):
         self.ran.clear()
         self.lines.clear()
-        return validate(self.checkpoint, self.build, CORPUS, variants, calibration, progress=self.lines.append, **options)
+        return validate(
+            self.checkpoint,
+            self.build,
+            CORPUS,
+            variants,
+            calibration,
+            progress=lambda one: self.lines.append(str(one)),
+            **options,
+        )
 
 
 @pytest.fixture
@@ -167,11 +175,12 @@ def test_jobs_share_the_processors_but_for_the_cost(world, monkeypatch, processo
     monkeypatch.setattr(run.os, "cpu_count", lambda: processors)
     given = []
 
-    def in_turn(work, tasks, count):
+    def in_turn(work, tasks, count, progress):
         given.append(count)
         return [work(task) for task in tasks]
 
     monkeypatch.setattr(run, "map_in_processes", in_turn)
+    monkeypatch.setattr(run, "report", world.lines.append)
     assert world.validate(jobs=jobs, threads=threads)
     assert given == ([2] if jobs == 2 else [])
     assert {found for _, gate, found, _ in world.ran if gate != "cost"} == {share}

@@ -18,6 +18,7 @@ from nemoport.calibration.probe import Probe, ProbedSession
 from nemoport.calibration.ranges import BINS, RangeCollector
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.errors import ArtifactError, CorpusError, UsageError
+from nemoport.progress import Step
 from nemoport.quantize import build_variant
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.speech.corpus import read_corpus
@@ -192,9 +193,9 @@ def test_calibration_is_reused_and_records_the_audio(fp32, corpus, tmp_path):
     streams = streams_of(fp32, corpus, plans=[0, 4])
     lines = []
     first = calibrate(fp32, streams, TENSORS, tmp_path, collect=RangeCollector, progress=lines.append, threads=1)
-    assert len(lines) == 2
+    assert lines == [Step("calibration", done, 2, "streams") for done in (0, 1, 2)]
     again = calibrate(fp32, streams, TENSORS, tmp_path, collect=RangeCollector, progress=lines.append, threads=1)
-    assert len(lines) == 2  # nothing ran
+    assert len(lines) == 3  # nothing ran
     assert again.collector.ranges("minmax") == first.collector.ranges("minmax")
     record = json.loads((first.folder / "calibration.json").read_text())
     assert record["audio_sha256"] == [u.sha256 for u in streams.corpus.utterances]
@@ -223,7 +224,7 @@ fp32 = Artifact.open(sys.argv[1])
 streams = t.streams_of(fp32, read_corpus(t.CALIBRATION, 16000), plans=t.PLANS)
 def progress(line):
     print(line, flush=True)
-    if "stream 4" in line:
+    if "3 of 4" in str(line):
         os.kill(os.getpid(), signal.SIGKILL)
 calibrate(fp32, streams, t.TENSORS, Path(sys.argv[2]), collect=t.RangeCollector, progress=progress, threads=1, save_every=2)
 """
@@ -241,7 +242,7 @@ def test_a_killed_calibration_is_taken_up_and_ends_the_same(fp32, corpus, tmp_pa
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     lines, streams = [], streams_of(fp32, corpus, plans=PLANS)
     resumed = calibrate(fp32, streams, TENSORS, tmp_path / "killed", collect=RangeCollector, progress=lines.append, threads=1)
-    assert [line.split(",")[0] for line in lines] == ["calibration: stream 3 of 4", "calibration: stream 4 of 4"]
+    assert [step.done for step in lines] == [2, 3, 4]
     whole = calibrate(fp32, streams, TENSORS, tmp_path / "whole", collect=RangeCollector, progress=quiet, threads=1)
     assert resumed.digest == whole.digest
     arrays = whole.collector.to_arrays()

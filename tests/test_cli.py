@@ -138,7 +138,7 @@ def test_a_fault_is_not_the_verdict_of_a_gate(capsys, monkeypatch):
     def run(options):
         raise KeyError("within")
 
-    monkeypatch.setattr(cli, "parser", lambda: SimpleNamespace(parse_args=lambda arguments: SimpleNamespace(run=run)))
+    monkeypatch.setattr(cli, "parser", lambda: SimpleNamespace(parse_args=lambda arguments: SimpleNamespace(run=run, quiet=True)))
     assert main(["export"]) == 3
     shown = capsys.readouterr().err
     assert "Traceback" in shown and "within" in shown and "a fault of nemoport itself (KeyError)" in shown

@@ -286,7 +286,7 @@ JOBS = """
 
     if __name__ == "__main__":
         with orderly_end():
-            map_in_processes(work, [f"{sys.argv[1]}/{i}" for i in range(4)], 2)
+            map_in_processes(work, [f"{sys.argv[1]}/{i}" for i in range(4)], 2, print)
     """
 
 

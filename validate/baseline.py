@@ -18,7 +18,7 @@ from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.config import default_lookahead
 from nemoport.files import digest_json, read_json, sha256_file, write_json
 from nemoport.frontend import LogMel, mel_filterbank
-from nemoport.progress import Progress, silent
+from nemoport.progress import Progress, Step, silent, step
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.spec import StreamingSpec
 from nemoport.speech.corpus import Corpus
@@ -77,9 +77,9 @@ def export_in_nemo(checkpoint: Checkpoint, task: dict[str, Any], folder: Path, p
     """Exports with NeMo in this process, for `record_baseline`: writes the graphs of each lookahead into a folder of its own in
     `folder` and yields its name."""
     for lookahead in task["lookaheads"]:
-        progress(f"baseline: NeMo's own export at lookahead {lookahead}")
         (folder / str(lookahead)).mkdir()
-        _export(checkpoint, lookahead, folder / str(lookahead))
+        with step(f"baseline: NeMo's own export at lookahead {lookahead}", progress):
+            _export(checkpoint, lookahead, folder / str(lookahead))
         yield str(lookahead)
 
 
@@ -135,7 +135,7 @@ def _transcribe(session: OnnxSession, corpus: Corpus, lookahead: int, progress: 
             advance(session, running)
         tokens += [stream.tokens for stream in streams]
         seconds += sum(u.seconds for u in group)
-        progress(f"baseline: lookahead {lookahead}: {seconds:.0f} of {corpus.seconds:.0f} s of audio")
+        progress(Step(f"baseline: lookahead {lookahead}", seconds, corpus.seconds, "s of audio"))
     return tokens
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ from nemoport.chunker import flush_rules
 from nemoport.errors import CorpusError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.finite_weights import check_finite_weights
-from nemoport.progress import Progress, silent
+from nemoport.progress import Progress, Step, silent
 from nemoport.prompt import AUTO
 from nemoport.runtimes import open_session
 from nemoport.spec import ModelSpec, context_name
@@ -26,7 +25,6 @@ from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle, Record, record_
 from nemoport.validate.runs import CorpusRunner, UtteranceRun
 from nemoport.validate.stamps import judge_digest
 
-PROGRESS_SECONDS = 10.0
 # The longest recording that an offline model is given in one pass, as published. NeMo's attention takes memory by the square:
 # at ten minutes and 8 heads its scores are 1.8 GB, those of the positions 3.6, and it holds several of either.
 OFFLINE_MINUTES = 6.5
@@ -107,13 +105,9 @@ class Context:
         if key not in self._runs:
             part = replace(self.corpus, utterances=self.corpus.utterances[::every])
             where = f"{self.variant}: {context_name(lookahead)}, {streams} at once"
-            shown_s = time.monotonic()
 
             def show(seconds: float) -> None:
-                nonlocal shown_s
-                if time.monotonic() - shown_s >= PROGRESS_SECONDS:
-                    shown_s = time.monotonic()
-                    self.progress(f"{where}: {seconds:.0f} of {part.seconds:.0f} s of audio")
+                self.progress(Step(where, seconds, part.seconds, "s of audio"))
 
             self._runs[key] = self.runner.run(part, lookahead, streams, show)
         return self._runs[key]

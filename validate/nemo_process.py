@@ -17,14 +17,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from typing_extensions import TypedDict  # pydantic reads those of `typing` from Python 3.12 on
 
 from nemoport import errors
 from nemoport.errors import CheckpointError, UsageError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.files import scratch_folder
-from nemoport.progress import Progress
+from nemoport.progress import Progress, Step
 from nemoport.resources import Needs, check_free
+from nemoport.schema import MOST_BYTES, Text, check, real
 from nemoport.speech.corpus import Corpus
 from nemoport.text import clipped, printable
 
@@ -129,12 +132,28 @@ def _environment(folder: Path) -> dict[str, str]:
     return kept | _OFFLINE | {name: str(folder / place) for name, place in places.items()}
 
 
+class _Reported(TypedDict):
+    """The fields of a `Step`, within the bounds of what can be shown."""
+
+    name: Text
+    done: Annotated[float, real(0, MOST_BYTES)]
+    total: Annotated[float, real(0, MOST_BYTES)] | None
+    unit: Text
+
+
+def _report(value: Any) -> str | Step:
+    """What the process reports, which may be a stranger's by then, as it can be shown. Raises ArtifactError."""
+    if isinstance(value, str):
+        return printable(value)
+    return Step(**check(_Reported, value, "The report of NeMo's process", "run it again"))
+
+
 def _results(process: _Process, folder: Path, checkpoint: Checkpoint, progress: Progress) -> Iterator[tuple[str, Path]]:
     for kind, value in process.lines():
         if kind == "result":
             yield value, folder
         elif kind == "progress":
-            progress(printable(value))
+            progress(_report(value))
         elif kind == "error":
             process.idle = True
             raise RAISED[value.pop("kind")](**value | {"found": clipped(value["found"], 2000)})

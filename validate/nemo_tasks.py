@@ -3,7 +3,8 @@
     python -m nemoport.validate.nemo_tasks FOLDER
 
 FOLDER is the one that it may write to. Standard input has one task a line, a JSON object. Standard output has one JSON object a
-line: {"progress": line}, {"result": name}, and at a task's end {"error": fields of a NemoportError} or {"done": true}.
+line: {"progress": line, or the fields of a Step}, {"result": name}, and at a task's end {"error": fields of a NemoportError} or
+{"done": true}.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def main() -> None:
 def _do(task: dict[str, Any], report: Report) -> None:
     from nemoport.errors import CheckpointError, NemoportError
     from nemoport.export.checkpoint import read_checkpoint
+    from nemoport.progress import Step
     from nemoport.spec import ModelSpec
     from nemoport.validate import baseline, oracle
 
@@ -54,7 +56,11 @@ def _do(task: dict[str, Any], report: Report) -> None:
             raise CheckpointError(f"{checkpoint.path} was changed while it was read.", todo="run it again")
         checkpoint = replace(checkpoint, spec=ModelSpec.from_dict(task["spec"]))  # of a profile, perhaps
         work = {"record": oracle.record_in_nemo, "export": baseline.export_in_nemo}[task["task"]]
-        for name in work(checkpoint, task, Path(task["folder"]), lambda line: report("progress", line)):
+
+        def progress(one: str | Step) -> None:
+            report("progress", one if isinstance(one, str) else asdict(one))
+
+        for name in work(checkpoint, task, Path(task["folder"]), progress):
             report("result", name)
     except NemoportError as error:
         fields = {name: getattr(error, name) for name in ("what", "expected", "found", "todo")}

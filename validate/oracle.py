@@ -16,7 +16,7 @@ from typing_extensions import TypedDict  # pydantic reads those of `typing` from
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.files import digest_json, exclusive_lock, read_json, sha256_file, sweep_leftovers, write_bytes, write_json
-from nemoport.progress import Progress, silent
+from nemoport.progress import Progress, Step, silent, step
 from nemoport.schema import Sha256, check, most, whole
 from nemoport.spec import ModelSpec, context_name
 from nemoport.speech.corpus import Corpus, Utterance, prompts
@@ -160,8 +160,8 @@ def record_in_nemo(checkpoint: Checkpoint, task: dict[str, Any], folder: Path, p
     """Runs NeMo in this process, for `_record_all`: writes each run into `folder` and yields its name. Raises CheckpointError."""
     rows = (Utterance(**{**row, "path": Path(row["path"])}) for row in task["utterances"])
     corpus = Corpus(Path(task["corpus"]), tuple(rows))
-    progress(f"oracle: restoring {checkpoint.path.name} in NeMo")
-    model = nemo.restore(checkpoint)
+    with step(f"oracle: restoring {checkpoint.path.name} in NeMo", progress):
+        model = nemo.restore(checkpoint)
     for mode, lookahead in task["wanted"]:
         _record(model, checkpoint.spec, corpus, mode, lookahead, folder / f"{_name(mode, lookahead)}.json", progress)
         yield _name(mode, lookahead)
@@ -172,12 +172,14 @@ def _record(
 ) -> None:
     results: list[nemo_runs.NemoRun] = []
     seconds, slots = 0.0, prompts(corpus, spec)
+    name = f"oracle: {mode}, {context_name(lookahead)}"
+    progress(Step(name, 0, corpus.seconds, "s of audio"))
     with nemo.exact(model), nemo.quiet():
         for at in range(0, len(corpus.utterances), BATCH_UTTERANCES):
             group = corpus.utterances[at : at + BATCH_UTTERANCES]
             results += _run(model, spec, group, slots[at : at + BATCH_UTTERANCES], mode, lookahead)
             seconds += sum(u.seconds for u in group)
-            progress(f"oracle: {mode}, {context_name(lookahead)}: {seconds:.0f} of {corpus.seconds:.0f} s of audio")
+            progress(Step(name, seconds, corpus.seconds, "s of audio"))
     samples = [run.frames[sample_positions(len(run.frames), lookahead)] for run in results]
     packed = io.BytesIO()
     np.savez(packed, frames=np.concatenate(samples))

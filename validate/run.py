@@ -10,7 +10,7 @@ from pathlib import Path
 from nemoport.errors import ArtifactError, NemoportError
 from nemoport.export.checkpoint import Checkpoint, read_checkpoint
 from nemoport.files import sweep_leftovers
-from nemoport.progress import Progress, silent
+from nemoport.progress import Progress, Step, silent
 from nemoport.resources import Needs, check_free
 from nemoport.speech.corpus import check_disjoint, check_each_once, print_repeats, read_corpus
 from nemoport.validate import gates
@@ -22,7 +22,7 @@ from nemoport.validate.oracle import record_oracle
 from nemoport.validate.report import table, write_reports
 from nemoport.validate.result_store import read_results, required_passes, results_path, write_results
 from nemoport.validate.stamps import write_evaluation
-from nemoport.validate.workers import map_in_processes
+from nemoport.validate.workers import map_in_processes, report
 
 COST = "cost"
 ACCURACY_GATES = ("numeric", "tokens", "wer", "longform")  # gates that measure how near to NeMo an artifact is
@@ -47,7 +47,7 @@ def validate(
     judged too, into extra-<name>.jsonl, which does not count for the verdict. calibration: the manifest that variants were
     calibrated on, which must share no audio with `corpus`. baseline: measure NeMo's own export too. jobs: variants that
     are judged at once, each in a process of its own with its share of the threads; the gate `cost` is run after all others,
-    alone. With several jobs, `progress` must be a function of a module. threads: intra-op threads, 0 for the runtime's choice.
+    alone. threads: intra-op threads, 0 for the runtime's choice.
     Raises NemoportError kinds for unusable input; a variant that is named and not there is a fail.
     """
     if not isinstance(checkpoint, Checkpoint):
@@ -69,20 +69,21 @@ def validate(
     baseline = baseline and streaming is not None and streaming.attention_lookahead is None
     baselines = record_baseline(checkpoint, evaluation, oracle, build, progress, threads) if baseline else []
 
-    def context(one: Limits, threads: int) -> Context:
+    def context(one: Limits, threads: int, progress: Progress) -> Context:
         return Context(build / one.variant, one, checkpoint, evaluation, oracle, provider, threads, progress)
 
     extras = {} if variants else comparisons(build)
     shared = threads or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else 0)
-    tasks = [(context(one, shared), results_path(build, one.variant), _but_cost(one)) for one in limits]
+    reported = report if jobs > 1 else progress
+    tasks = [(context(one, shared, reported), results_path(build, one.variant), _but_cost(one)) for one in limits]
     tasks += [
-        (context(replace(limits_of(like), variant=name), shared), results_path(build, f"extra-{name}"), ACCURACY_GATES)
+        (context(replace(limits_of(like), variant=name), shared, reported), results_path(build, f"extra-{name}"), ACCURACY_GATES)
         for name, like in extras.items()
     ]
-    judged = _judge_all(tasks, jobs)
+    judged = _judge_all(tasks, jobs, progress)
     for one, found in zip(limits, judged, strict=False):
         if COST in one.required:
-            judge(context(one, threads), results_path(build, one.variant), [COST], found)
+            judge(context(one, threads, progress), results_path(build, one.variant), [COST], found)
     write_reports(build, baselines)
     problems = {one.variant: required_passes(build, one.variant) for one in limits}
     progress(table(build, [*problems, *(f"extra-{name}" for name in extras)]))
@@ -96,10 +97,10 @@ def _but_cost(limits: Limits) -> list[str]:
     return [gate for gate in limits.required if gate != COST]
 
 
-def _judge_all(tasks: Sequence[tuple[Context, Path, Sequence[str]]], jobs: int) -> list[list[GateResult]]:
+def _judge_all(tasks: Sequence[tuple[Context, Path, Sequence[str]]], jobs: int, progress: Progress) -> list[list[GateResult]]:
     if jobs == 1:
         return [judge(*task) for task in tasks]
-    return map_in_processes(_judge_task, tasks, jobs)
+    return map_in_processes(_judge_task, tasks, jobs, progress)
 
 
 def _judge_task(task: tuple[Context, Path, Sequence[str]]) -> list[GateResult]:
@@ -117,7 +118,8 @@ def judge(
     kept = _reusable(context, path)
     asked = sorted(names or context.limits.required)
     results: list[GateResult] = []
-    for gate in asked:
+    for number, gate in enumerate(asked):
+        context.progress(Step(f"{context.variant}: validating", number, len(asked), "gates"))
         if gate in kept:
             context.progress(f"{context.variant}: {gate}: unchanged, passed before")
             results += kept[gate]
@@ -130,6 +132,7 @@ def judge(
         left = [r for other, rs in kept.items() if other > gate or other not in asked for r in rs]
         done = {r.gate for r in [*results, *left]}
         write_results(path, sorted([*results, *left, *(r for r in standing if r.gate not in done)], key=lambda r: r.gate))
+    context.progress(Step(f"{context.variant}: validating", len(asked), len(asked), "gates"))
     return results
 
 

@@ -8,31 +8,74 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
+from nemoport.progress import Progress, Step
+
 SECONDS_TO_END = 5.0  # after which a worker that is deep in a library is ended as it is
+POLL_SECONDS = 0.1  # between two looks whether the workers have ended
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def map_in_processes(work: Callable[[T], R], tasks: Sequence[T], jobs: int) -> list[R]:
+def map_in_processes(work: Callable[[T], R], tasks: Sequence[T], jobs: int, progress: Progress) -> list[R]:
     """Returns the results of `work`, a function of a module, in the order of the tasks, from `jobs` processes.
 
-    Ctrl-C or SIGTERM ends the workers too. Raises what `work` raises.
+    What `work` gives to `report` is given to `progress`, in this process. Ctrl-C or SIGTERM ends the workers too. Raises what
+    `work` raises.
     """
     context = get_context("spawn")  # a fork would inherit onnxruntime's and torch's threads
     stop, stopper = context.Pipe(duplex=False)
-    with stop, stopper, ProcessPoolExecutor(jobs, context, initializer=end_with_parent, initargs=(stop,)) as pool:
+    reports, reporter = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(stop, reporter, context.Lock()))
+    with stop, stopper, reports, reporter, _relayed(reports, progress), pool:
         try:
             return list(pool.map(partial(_orderly, work), tasks))
         except (KeyboardInterrupt, SystemExit):
             stopper.close()
             raise
+
+
+def report(one: str | Step) -> None:
+    """In a worker, a `Progress` that is relayed to the process that started it."""
+    assert _reporter, "not a worker of map_in_processes"
+    connection, lock = _reporter
+    with lock:
+        connection.send(one)
+
+
+_reporter: Any = None  # in a worker, where to send reports, and the lock that the workers share
+
+
+@contextmanager
+def _relayed(reports: Any, progress: Progress) -> Iterator[None]:
+    """Gives `progress` what comes through the connection, until its block has ended and all has come."""
+    ended = threading.Event()
+
+    def relay() -> None:
+        while reports.poll(POLL_SECONDS) or not ended.is_set():
+            if reports.poll():
+                progress(reports.recv())
+
+    relaying = threading.Thread(target=relay, daemon=True)
+    relaying.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        relaying.join(SECONDS_TO_END)  # a worker that was killed may have sent half of a report
+
+
+def _begin(stop: Any, reporter: Any, lock: Any) -> None:
+    global _reporter
+    _reporter = reporter, lock
+    end_with_parent(stop)
 
 
 def end_with_parent(stop: Any = None) -> None:  # a Connection, or on Windows a PipeConnection

@@ -11,7 +11,7 @@ from pathlib import Path
 from nemoport.export.apple.steady import steady_asset, steady_functions
 from nemoport.export.apple.trace import AppleParameters, Traced, file_roles, resolved, trace, write_metadata
 from nemoport.export.target import Source, Target
-from nemoport.progress import Progress
+from nemoport.progress import Progress, step
 from nemoport.resources import Needs
 from nemoport.runtimes.coreai import SUFFIX
 from nemoport.runtimes.coreai import TARGET as NAME
@@ -30,8 +30,8 @@ def convert(source: Source, folder: Path, parameters: AppleParameters, progress:
     traced, channels = trace(source.checkpoint, parameters)
     files = {name: f"{name}{SUFFIX}" for name in traced}
     for name, file in files.items():
-        progress(f"{NAME}: {name}")
-        save(traced.pop(name), folder / file)
+        with step(f"{NAME}: {name}", progress):
+            save(traced.pop(name), folder / file)
     write_metadata(folder, source.checkpoint, NAME, parameters, channels, files)
     return file_roles(folder)
 

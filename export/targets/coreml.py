@@ -17,7 +17,7 @@ from nemoport.export.apple.steady import steady_package, steady_program
 from nemoport.export.apple.trace import AppleParameters, file_roles, resolved, trace, write_metadata
 from nemoport.export.target import Source, Target
 from nemoport.interface import Interface, Tensor
-from nemoport.progress import Progress
+from nemoport.progress import Progress, step
 from nemoport.resources import Needs
 from nemoport.runtimes.coreml import NAMES, PACKAGE_SUFFIX, PROGRAM_SUFFIX
 from nemoport.runtimes.coreml import TARGET as NAME
@@ -62,13 +62,13 @@ def convert(source: Source, folder: Path, parameters: CoreMLParameters, progress
 
     traced, channels = trace(source.checkpoint, parameters, change)
     for name in list(traced):
-        progress(f"{NAME}: {NAMES[name]}")
-        one = traced.pop(name)
-        program = one.program.run_decompositions({})
-        steady_program(program)
-        torch.export.save(program, folder / f"{NAMES[name]}{PROGRAM_SUFFIX}")
-        package(name, program, one.graph, parameters).save(str(folder / f"{NAMES[name]}{PACKAGE_SUFFIX}"))
-        steady_package(folder / f"{NAMES[name]}{PACKAGE_SUFFIX}")
+        with step(f"{NAME}: {NAMES[name]}", progress):
+            one = traced.pop(name)
+            program = one.program.run_decompositions({})
+            steady_program(program)
+            torch.export.save(program, folder / f"{NAMES[name]}{PROGRAM_SUFFIX}")
+            package(name, program, one.graph, parameters).save(str(folder / f"{NAMES[name]}{PACKAGE_SUFFIX}"))
+            steady_package(folder / f"{NAMES[name]}{PACKAGE_SUFFIX}")
     files = {name: f"{NAMES[name]}{PACKAGE_SUFFIX}" for name in NAMES}
     write_metadata(folder, source.checkpoint, NAME, parameters, channels, files)
     return file_roles(folder)

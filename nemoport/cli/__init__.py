@@ -9,6 +9,7 @@ import traceback
 from importlib.metadata import version
 
 from nemoport.cli import export, kind, oracle, package, publish, quantize, sensitivity, shard, sign, transcribe, validate, verify
+from nemoport.cli.progress import shown_progress
 from nemoport.ending import orderly_end
 from nemoport.errors import NemoportError
 from nemoport.text import printable
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one subcommand and returns the exit code. arguments: by default those of the process."""
     options = parser().parse_args(arguments)
     try:
-        with orderly_end():
+        with orderly_end(), shown_progress(options.quiet) as options.progress:
             return options.run(options) or 0
     except NemoportError as error:
         print(f"nemoport: {error}", file=sys.stderr)
@@ -62,5 +63,6 @@ def parser() -> argparse.ArgumentParser:
         of_command = commands.add_parser(command.name, help=command.help, description=command.help)
         for option in command.options:
             of_command.add_argument(*option.flags, **option.settings)
+        of_command.add_argument("-q", "--quiet", action="store_true", help="no progress; results and errors only")
         of_command.set_defaults(run=command.run)
     return made

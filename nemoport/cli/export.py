@@ -6,7 +6,6 @@ import argparse
 
 from nemoport.cli.command import Command, option
 from nemoport.cli.options import BUILD, CALIBRATION, CHECKPOINT, PROFILE
-from nemoport.cli.progress import print_progress
 
 CACHES = option(
     "--caches",
@@ -32,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
         options.precision,
         options.calibration,
         caches=options.caches,
-        progress=print_progress,
+        progress=options.progress,
     )
     print(artifact.folder)
 

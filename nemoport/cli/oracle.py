@@ -6,7 +6,6 @@ import argparse
 
 from nemoport.cli.command import Command
 from nemoport.cli.options import BUILD, CHECKPOINT, CORPUS, PROFILE
-from nemoport.cli.progress import print_progress
 
 
 def run(options: argparse.Namespace) -> None:
@@ -17,7 +16,7 @@ def run(options: argparse.Namespace) -> None:
 
     checkpoint = profiled(read_checkpoint(options.checkpoint), options.profile)
     corpus = read_corpus(options.corpus, checkpoint.spec.frontend.sample_rate_hz)
-    record_oracle(checkpoint, corpus, options.build, progress=print_progress)
+    record_oracle(checkpoint, corpus, options.build, progress=options.progress)
 
 
 COMMAND = Command("oracle", "record NeMo's own streaming and offline runs", (CHECKPOINT, BUILD, CORPUS, PROFILE), run)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from nemoport.cli.command import Command, option
 from nemoport.cli.options import BUILD, VARIANTS
-from nemoport.cli.progress import print_progress
 
 DIST = option("--dist", required=True, type=Path, help="package folder to write")
 LAYOUT = option(
@@ -40,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
         language=options.language,
         layout=options.layout,
         shard_bytes=parse_bytes(options.shard_bytes) if options.shard_bytes else None,
-        progress=print_progress,
+        progress=options.progress,
     )
     print(folder)
 

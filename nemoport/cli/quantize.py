@@ -6,7 +6,6 @@ import argparse
 
 from nemoport.cli.command import Command, option
 from nemoport.cli.options import BUILD, CALIBRATION
-from nemoport.cli.progress import print_progress
 
 VARIANT = option("variant", help="fp16, int8-dynamic, int8-smoothquant, int8-weight, int4-mixed, ...; kv-... for kv caches")
 
@@ -14,7 +13,7 @@ VARIANT = option("variant", help="fp16, int8-dynamic, int8-smoothquant, int8-wei
 def run(options: argparse.Namespace) -> None:
     from nemoport.quantize import build_variant
 
-    print(build_variant(options.build, options.variant, options.calibration, progress=print_progress).folder)
+    print(build_variant(options.build, options.variant, options.calibration, progress=options.progress).folder)
 
 
 COMMAND = Command("quantize", "convert the fp32 graphs to another precision", (VARIANT, BUILD, CALIBRATION), run)

@@ -6,14 +6,13 @@ import argparse
 
 from nemoport.cli.command import Command
 from nemoport.cli.options import BUILD, CALIBRATION
-from nemoport.cli.progress import print_progress
 
 
 def run(options: argparse.Namespace) -> None:
     from nemoport.quantize import measure_sensitivity
     from nemoport.quantize.sensitivity import heat_map
 
-    print(heat_map(measure_sensitivity(options.build, options.calibration, progress=print_progress)))
+    print(heat_map(measure_sensitivity(options.build, options.calibration, progress=options.progress)))
 
 
 COMMAND = Command("sensitivity", "what each part of the encoder costs in 4 bits", (BUILD, CALIBRATION), run)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from nemoport.cli.command import Command, option
 from nemoport.cli.options import BUILD, CALIBRATION, CHECKPOINT, CORPUS, PROFILE, VARIANTS
-from nemoport.cli.progress import print_progress
 from nemoport.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
         options.variants,
         options.calibration,
         jobs=options.jobs,
-        progress=print_progress,
+        progress=options.progress,
     )
     return 0 if passed else 1
 
@@ -62,7 +61,7 @@ def _manifest(options: argparse.Namespace, spec: ModelSpec) -> Path:
         options.split,
         Part.parse(options.limit, options.shard),
         options.dataset_revision,
-        print_progress,
+        options.progress,
     )
 
 

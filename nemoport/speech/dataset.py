@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from nemoport.errors import CorpusError, UsageError, first_line
 from nemoport.files import digest_json, new_folder, write_bytes
+from nemoport.progress import Progress, silent, step
 from nemoport.spec import ModelSpec
 from nemoport.text import clipped, lines
 
@@ -57,7 +58,7 @@ def dataset_manifest(
     split: str = "test",
     part: Part | None = None,
     revision: str | None = None,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = silent,
 ) -> Path:
     """Fetches the recordings that are not in `folder` yet, a language at a time, and returns a manifest with the model's `lang`.
 
@@ -76,8 +77,7 @@ def dataset_manifest(
     rows = []
     for language in languages:
         if not (root / language).is_dir():
-            progress(f"dataset: {dataset}, {language}, {split}")
-            with new_folder(root / language) as made:
+            with step(f"dataset: {dataset}, {language}, {split}", progress), new_folder(root / language) as made:
                 _fetch(dataset, language, split, revision, part.limit, made)
         every = [json.loads(line) for line in lines((root / language / "manifest.jsonl").read_text("utf-8"))]
         for row in every[part.shard - 1 :: part.shards]:

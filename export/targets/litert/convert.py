@@ -20,7 +20,7 @@ from nemoport.export.targets.litert.decoder import Joint, Predict
 from nemoport.export.targets.litert.encoder import LitertEncoder, Window
 from nemoport.export.weight_errors import explain_weight_errors, refuse_unused
 from nemoport.interface import Tensor
-from nemoport.progress import Progress
+from nemoport.progress import Progress, step
 from nemoport.runtimes.litert.graphs import DECODER, ENCODER, joint_frames, joint_name, signatures, window_name
 
 LAYERS = ".*ConformerLayer.*"  # matches the names of tensors that the encoder's layers compute
@@ -43,8 +43,8 @@ def convert_graphs(checkpoint: Checkpoint, folder: Path, progress: Progress) -> 
     refuse_unused(checkpoint, encoder.unused + fused.unused)
     del weights
     for modules, file in ((windows, ENCODER), (decoder, DECODER)):
-        progress(f"litert: {file}, {len(modules)} signatures: a minute or more")
-        _convert({name: (module, examples[file][name]) for name, module in modules.items()}, folder / file)
+        with step(f"litert: {file}, {len(modules)} signatures", progress):
+            _convert({name: (module, examples[file][name]) for name, module in modules.items()}, folder / file)
 
 
 def _example(inputs: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from nemoport.cache_layout import KV, NEMO
 from nemoport.errors import UsageError
 from nemoport.export.config import runtime_config
 from nemoport.export.target import Source, Target
-from nemoport.progress import Progress
+from nemoport.progress import Progress, step
 from nemoport.resources import Needs
 from nemoport.runtimes.openvino.graphs import ENCODER, GRAPHS, METADATA, PREPROCESSOR, STATEFUL, VOCABULARY
 from nemoport.runtimes.openvino.metadata import GROUP, metadata, runtime_properties, write_sidecars
@@ -63,8 +63,8 @@ def convert(source: Source, folder: Path, parameters: Parameters, progress: Prog
     onnx = source.onnx(KV if parameters.layout == STATEFUL else parameters.layout)
     models = converted(onnx)
     if parameters.weights == "int8":
-        progress("openvino: encoder weights to 8 bits")
-        models[ENCODER] = compress(models[ENCODER], onnx.encoder)
+        with step("openvino: encoder weights to 8 bits", progress):
+            models[ENCODER] = compress(models[ENCODER], onnx.encoder)
     if parameters.layout == STATEFUL:
         models[ENCODER] = stateful(models[ENCODER], checkpoint.spec.streaming)
     models[ENCODER].set_rt_info(str(parameters.group), ["runtime_options", GROUP])
