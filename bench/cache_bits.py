@@ -25,9 +25,9 @@ from nemoport.artifact import Artifact
 from nemoport.caches_kv import CACHED, KvCaches
 from nemoport.graph_file import save_model
 from nemoport.runtimes.onnxruntime.session import OnnxSession
+from nemoport.score import count_all, wer_percent
 from nemoport.speech.corpus import read_corpus
 from nemoport.tokens import detokenize, read_tokens
-from nemoport.validate.score import count_all, wer_percent
 from nemoport.variant import instruction_set
 
 NARROWED = CACHED[:2]

@@ -15,8 +15,8 @@ from pathlib import Path
 import jiwer
 
 from nemoport.recognizer import Recognizer
+from nemoport.score import normalise
 from nemoport.speech.corpus import read_corpus
-from nemoport.validate.score import normalise
 
 
 def main() -> None:

@@ -24,12 +24,12 @@ from nemoport.files import write_json
 from nemoport.markdown import table
 from nemoport.reference import languages, prompt, speech
 from nemoport.runtimes.onnxruntime.session import OnnxSession
+from nemoport.score import WordCounts, count_words, is_unspaced, wer_difference, wer_percent
 from nemoport.speech.corpus import Corpus, Utterance, prompts, read_corpus
 from nemoport.stream import Stream
 from nemoport.text import lines
 from nemoport.tokens import detokenize, read_tokens
 from nemoport.validate.run import built
-from nemoport.validate.score import WordCounts, count_words, is_unspaced, wer_difference, wer_percent
 from nemoport.variant import FP32, instruction_set
 
 

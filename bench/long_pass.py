@@ -21,10 +21,10 @@ from pathlib import Path
 from nemoport.artifact import Artifact
 from nemoport.recognizer import Recognizer
 from nemoport.reference import speech, written
+from nemoport.score import count_all, wer_percent
 from nemoport.speech.corpus import read_corpus
 from nemoport.speech.longform import LongForm, make_longform
 from nemoport.validate.probe import peak_bytes
-from nemoport.validate.score import count_all, wer_percent
 from nemoport.variant import instruction_set
 
 CLIPS = 40  # of a sentence each, in either language; and as many with unseen words as there are

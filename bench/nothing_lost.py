@@ -28,10 +28,10 @@ from nemoport.markdown import table
 from nemoport.package.layouts import onnx_asr as onnx_asr_layout
 from nemoport.package.layouts import sherpa_onnx as sherpa_layout
 from nemoport.recognizer import Recognizer
+from nemoport.score import count_words
 from nemoport.speech.corpus import Corpus, Utterance, prompts
 from nemoport.tokens import split_tags
 from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle, Record, record_runs
-from nemoport.validate.score import count_words
 from nemoport.variant import FP32
 
 PACKETS_MS = (1, 10, 37, 100, 1000, 5000)

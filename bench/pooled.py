@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemoport.files import read_json, write_json
+from nemoport.score import Interval, WordCounts, count_all, wer_difference, wer_percent
 from nemoport.speech.corpus import Corpus
 from nemoport.validate.context import Context
 from nemoport.validate.oracle import OFFLINE, STREAMING, Record, record_runs
 from nemoport.validate.runs import UtteranceRun
-from nemoport.validate.score import Interval, WordCounts, count_all, wer_difference, wer_percent
 
 Pairs = list[tuple[str, UtteranceRun, Record]]  # what was said, what the artifact heard, what NeMo heard
 

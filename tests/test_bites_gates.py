@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nemoport.artifact import Artifact, FileEntry, Manifest, Recipe
+from nemoport.score import WordCounts, wer_difference
 from nemoport.speech.conditions import CONDITIONS
 from nemoport.speech.corpus import Corpus, Utterance
 from nemoport.speech.longform import LongForm, Segment
@@ -19,7 +20,6 @@ from nemoport.validate.gates.longform import SegmentScores
 from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle
 from nemoport.validate.probe import StreamCost
 from nemoport.validate.runs import UtteranceRun
-from nemoport.validate.score import WordCounts, wer_difference
 from nemoport.words import Word
 
 SETTINGS = {("batch", "max_utterances"), ("longform", "minutes")}  # of how a gate measures; no figure is judged by them

@@ -302,8 +302,8 @@ def test_the_judges_digest_is_of_all_code_that_can_change_a_figure():
 JUDGES = sorted(
     code_of_the_runs() - set(HARMLESS) | {"runtimes/onnxruntime/session", "heads/tdt", "speech/conditions", "apple/session"}
 )
-JUDGES = [PACKAGE / f"{name}.py" for name in JUDGES]
-JUDGES += [Path(context.__file__).parent / name for name in ("score.py", "finite.py", "gates/wer.py", "gate_result.py")]
+JUDGES = [PACKAGE / f"{name}.py" for name in (*JUDGES, "score")]
+JUDGES += [Path(context.__file__).parent / name for name in ("finite.py", "gates/wer.py", "gate_result.py")]
 
 
 @pytest.mark.parametrize("path", JUDGES, ids=lambda path: path.name)

@@ -26,11 +26,11 @@ from nemoport.quantize import build_variant
 from nemoport.recognizer import Recognizer
 from nemoport.reference import random_checkpoint
 from nemoport.runtimes.onnxruntime.session import OnnxSession
+from nemoport.score import count_all, wer_percent
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec
 from nemoport.speech.corpus import read_corpus
 from nemoport.stream import advance
 from nemoport.validate import nemo, nemo_runs
-from nemoport.validate.score import count_all, wer_percent
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 

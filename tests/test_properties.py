@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from passes import windows
 from scipy.stats import bootstrap
 
+from nemoport import score
 from nemoport.beam import BeamSearch
 from nemoport.caches import NemoCaches
 from nemoport.caches_kv import KvCaches
@@ -20,7 +21,6 @@ from nemoport.long_audio import Timed, merge
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, StreamingSpec
 from nemoport.speech.corpus import Corpus, Utterance
 from nemoport.stream import Stream, advance
-from nemoport.validate import score
 from nemoport.validate.oracle import sample_positions
 from nemoport.validate.runs import CorpusRunner
 

@@ -6,10 +6,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from nemoport import score
 from nemoport.artifact import ONNXRUNTIME
 from nemoport.cache_layout import precision_of
 from nemoport.errors import ArtifactError, UsageError
-from nemoport.validate import gates, limits, score
+from nemoport.validate import gates, limits
 from nemoport.validate.gate_result import FAIL, PASS, GateResult, within
 from nemoport.validate.report import junit, write_reports
 from nemoport.validate.result_store import read_results, results_path
@@ -47,6 +48,27 @@ def test_a_limit_needs_a_number_and_a_reason(tmp_path):
 )
 def test_only_a_finite_figure_of_something_within_its_limit_passes(measured, limit, at_least, n, status):
     assert within(measured, limit, at_least=at_least, n=n) == status
+
+
+def test_the_interval_of_classes_is_that_of_utterances(monkeypatch):
+    """scipy draws utterances; drawing classes of equal counts is the same distribution, in blocks of any size."""
+    from collections import Counter
+
+    from scipy.stats import bootstrap
+
+    random = np.random.default_rng(1)
+    words = random.integers(0, 30, 400)
+    errors = random.binomial(words, 0.2) + (random.random(400) < 0.1)
+    found = score.wer_interval(Counter(zip(errors.tolist(), words.tolist(), strict=True)))
+    rate = lambda e, w, axis=-1: 100 * e.sum(axis) / w.sum(axis)  # noqa: E731
+    other = bootstrap((errors, words), rate, paired=True, method="percentile", n_resamples=4000, rng=2).confidence_interval
+    assert found.value == rate(errors, words)
+    assert abs(found.lower - other.low) < 0.15 and abs(found.upper - other.high) < 0.15 and found.upper - found.lower > 2
+    whole = score.wer_interval({(1, 4): 2, (0, 3): 5}, resamples=300)
+    monkeypatch.setattr(score, "MOST_DRAWN", 200)  # 100 draws of two classes at once
+    assert score.wer_interval({(0, 3): 5, (1, 4): 2}, resamples=300) == whole  # whatever the order and the blocks
+    assert score.wer_interval({(3, 10): 1}) == score.Interval(30.0, 30.0, 30.0)
+    assert np.isnan(score.wer_interval({}).value) and np.isnan(score.wer_interval({(2, 0): 3}).upper)
 
 
 def test_word_counts():

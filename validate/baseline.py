@@ -20,6 +20,7 @@ from nemoport.files import digest_json, read_json, sha256_file, write_json
 from nemoport.frontend import LogMel, mel_filterbank
 from nemoport.progress import Progress, Step, silent, step
 from nemoport.runtimes.onnxruntime.session import OnnxSession
+from nemoport.score import count_all, wer_percent
 from nemoport.spec import StreamingSpec
 from nemoport.speech.corpus import Corpus
 from nemoport.stream import Stream, advance
@@ -27,7 +28,6 @@ from nemoport.tokens import detokenize
 from nemoport.validate import nemo
 from nemoport.validate.nemo_process import in_nemo
 from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle
-from nemoport.validate.score import count_all, wer_percent
 
 BATCH_UTTERANCES = 8
 ENCODER, DECODER = "encoder-x.onnx", "decoder_joint-x.onnx"  # as NeMo names them

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nemoport.validate.score import units
+from nemoport.score import units
 from nemoport.words import Word
 
 BINS = 10  # of equal width

@@ -26,9 +26,9 @@ from nemoport.export.checkpoint import read_checkpoint
 from nemoport.graph_file import external_tensors
 from nemoport.package.layouts.onnx_asr import graphs, suffix_of
 from nemoport.recognizer import Recognizer
+from nemoport.score import count_all, wer_percent
 from nemoport.speech.corpus import read_corpus
 from nemoport.validate import nemo
-from nemoport.validate.score import count_all, wer_percent
 from nemoport.variant import FP32, instruction_set
 
 PARTS = ("encoder", "decoder_joint")

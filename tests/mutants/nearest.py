@@ -27,7 +27,7 @@ DECISIVE: dict[str, tuple[str, ...]] = {
     "validate/result_store": (BUILT, "tests/test_score.py", REUSE, "-k", PACKAGING),
     "validate/stamps": (BUILT, REUSE, "-k", STAMPED),
     "validate/run": ("tests/test_bites_run.py", REUSE, "-k", "test_bites_run or one_figure"),
-    "validate/score": (LAWS, "tests/test_score.py", GATES, "-k", "jiwer or scipys or test_score or interval or wer"),
+    "nemoport/score": (LAWS, "tests/test_score.py", GATES, "-k", "jiwer or scipys or test_score or interval or wer"),
     "nemoport/speech/corpus": (REUSE, "tests/test_manifest.py", "-k", CORPUS),
     "calibration/audio": (REUSE, "-k", "calibrate or silent"),
     "validate/gates/__init__": (CHECKS,),

@@ -72,7 +72,7 @@ def in_fork(work: Callable[[], None]) -> int:
 
 @contextmanager
 def mutated(module: str, code: str) -> Iterator[None]:
-    """The copy with another text of a module, such as validate/score."""
+    """The copy with another text of a module, such as nemoport/score."""
     path = place(module)
     original = path.read_text()
     for cached in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from nemoport.score import normalise
 from nemoport.spec import context_name
 from nemoport.validate.context import Context
 from nemoport.validate.gate_result import GateResult
-from nemoport.validate.score import normalise
 
 
 def run(context: Context) -> list[GateResult]:

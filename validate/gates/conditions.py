@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from nemoport.score import count_all, wer_percent
 from nemoport.spec import context_name
 from nemoport.speech.conditions import CONDITIONS, degraded
 from nemoport.validate.context import Context
 from nemoport.validate.gate_result import GateResult
 from nemoport.validate.gates.tokens import exact
-from nemoport.validate.score import count_all, wer_percent
 
 
 def run(context: Context) -> list[GateResult]:

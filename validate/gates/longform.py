@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from nemoport.score import count_all, units, wer_percent, without_special
 from nemoport.spec import context_name
 from nemoport.speech.longform import LongForm
 from nemoport.tokens import detokenize
 from nemoport.validate.context import Context
 from nemoport.validate.gate_result import GateResult
-from nemoport.validate.score import count_all, units, wer_percent, without_special
 
 MINUTE_WORDS = 50  # a minute of fewer is judged with its neighbour: of six words, two are 33 points
 SPOKEN_WORDS = 2  # a segment for which NeMo returns as many or more and the artifact none is a stall

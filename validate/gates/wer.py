@@ -6,10 +6,10 @@ spaces characters are counted.
 
 from __future__ import annotations
 
+from nemoport.score import WordCounts, count_all, is_unspaced, normalise, wer_difference, wer_percent
 from nemoport.spec import context_name
 from nemoport.validate.context import Context
 from nemoport.validate.gate_result import GateResult
-from nemoport.validate.score import WordCounts, count_all, is_unspaced, normalise, wer_difference, wer_percent
 
 Counts = list[list[WordCounts]]  # of each utterance, one for each lookahead
 LANGUAGE = "language "  # prefix of the case of one language's figures
