@@ -287,6 +287,7 @@ def test_languages_without_spaces_are_judged_by_characters(reference_checkpoint,
         "language de: rate": (pytest.approx(100 * 1 / (2 * 20 * 10)), "% WER", 20),
         "language de: NeMo's rate": (0.0, "% WER", 20),
     }
+    assert found["language ja: difference"].evidence == f"0.13 % CER, NeMo 0.00, on {20 * LETTERS} characters"
     assert found["language ja: difference"].measured == pytest.approx(100 * 2 / (2 * 20 * LETTERS))
     assert found["language de: difference"].measured == pytest.approx(100 * 1 / (2 * 20 * 10))
     degrade(monkeypatch, {})
