@@ -198,6 +198,10 @@ def test_each_side_of_an_interface_is_compared():
     assert list(interface_differences("g", expected, replace(expected, outputs={}))) == ["", "", "g: output c is absent", "", ""]
 
 
+def initializers_of(constants):
+    return [numpy_helper.from_array(value, name) for name, value in constants.items()]
+
+
 def model_of(nodes, constants):
     graph = helper.make_graph(
         nodes,
@@ -207,7 +211,7 @@ def model_of(nodes, constants):
             helper.make_tensor_value_info("u", TensorProto.UINT8, [3, 4]),
         ],
         [helper.make_tensor_value_info(node.output[0], TensorProto.UNDEFINED, None) for node in nodes if node.name],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        initializers_of(constants),
     )
     for output in graph.output:
         output.type.tensor_type.elem_type = TensorProto.INT32 if output.name.startswith("i") else TensorProto.FLOAT
@@ -234,6 +238,26 @@ def test_products_of_weights_are_found_in_floats_and_in_integers(tmp_path):
     onnx.save(model_of(nodes, constants), path)
     floats, integers = structure.products(path, "cpu")
     assert (sorted(floats), integers) == (["left in floats", "left, too"], ["in integers"])
+
+
+def test_products_have_the_names_that_runtimes_fuse_them_to(monkeypatch):
+    """A weight counts as the left or the right of a product, or behind a dequantizer; not as what is added to it."""
+    floats = ("MatMul", "FusedMatMul", "Gemm")
+    integers = ("DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "MatMulNBits")
+    weighted, added = (["x", "right"], ["left", "x"], ["x", "dequantized"]), ["x", "y", "added"]
+
+    def optimise(encoder, provider, optimised):
+        assert (encoder, provider) == ("encoder", "cuda")
+        weights = {name: np.ones((4, 4), np.float32) for name in ("left", "right", "added", "quantized")}
+        nodes = [helper.make_node("DequantizeLinear", ["quantized", "scale"], ["dequantized"], "d")]
+        for kind in (*floats, *integers, "Add", "QLinearConv"):
+            nodes += [helper.make_node(kind, inputs, ["z"], f"{kind} {inputs}") for inputs in (*weighted, added)]
+        onnx.save(helper.make_model(helper.make_graph(nodes, "g", [], [], initializers_of(weights))), optimised)
+
+    monkeypatch.setattr(structure, "open_graph", optimise)
+    found = structure.products("encoder", "cuda")
+    assert found[0] == [f"{kind} {inputs}" for kind in floats for inputs in weighted]
+    assert found[1] == [f"{kind} {inputs}" for kind in integers for inputs in (*weighted, added)]
 
 
 def pairs_of(tmp_path, weight, *, activation=np.uint8, other=np.uint8):

@@ -480,6 +480,14 @@ def test_confidence_is_recorded_by_what_the_transcript_has(reference_checkpoint)
     }
     error = found["calibration error of confidence"]
     assert error.measured == pytest.approx((8 * 0.25 + right * 0.05) / n) and error.n == n and error.passed
+    assert {(r.gate, r.limit) for r in found.values()} == {("words", None)}
+    assert found["right at confidence 0.2 to 0.3"].evidence == "mean confidence 0.250"
+
+
+def test_confidence_in_languages_without_spaces_is_that_of_characters(reference_checkpoint):
+    own = {FULL: {i: {"words": spoken([0.95] * 10)} for i in (0, COUNT - 1)}}
+    found = gates.run_gate("words", context_of(reference_checkpoint, own, languages=("ja", "de")))
+    assert found[-1].case == "right at confidence 0.9 to 1.0" and (found[-1].measured, found[-1].n) == (1.0, LETTERS + 10)
 
 
 def test_boundary_where_nemo_has_no_word(reference_checkpoint):

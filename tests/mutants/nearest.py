@@ -40,7 +40,7 @@ DECISIVE: dict[str, tuple[str, ...]] = {
     "validate/gates/numeric": _gate("numeric", "frames"),
     "validate/gates/structure": _gate("structure", "products", "pairs"),
     "validate/gates/tokens": _gate("tokens"),
-    "validate/gates/words": _gate("words", "calibration_error"),
+    "validate/gates/words": _gate("words", "confidence", "furthest", "no_time"),
     "validate/gates/wer": _gate("wer", "characters", "language", "interval"),
 }
 NEAREST = DECISIVE | {
