@@ -241,23 +241,27 @@ def test_products_of_weights_are_found_in_floats_and_in_integers(tmp_path):
 
 
 def test_products_have_the_names_that_runtimes_fuse_them_to(monkeypatch):
-    """A weight counts as the left or the right of a product, or behind a dequantizer; not as what is added to it."""
+    """A weight counts as the left or the right of a product, or behind a dequantizer; not as what is added to it, and activations
+    do not. Weights in a file beside the graph are not read."""
     floats = ("MatMul", "FusedMatMul", "Gemm")
     integers = ("DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "MatMulNBits")
-    weighted, added = (["x", "right"], ["left", "x"], ["x", "dequantized"]), ["x", "y", "added"]
+    weighted, others = (["x", "right"], ["left", "x"], ["x", "dequantized"]), (["x", "y", "added"], ["x", "activations"])
 
     def optimise(encoder, provider, optimised):
         assert (encoder, provider) == ("encoder", "cuda")
         weights = {name: np.ones((4, 4), np.float32) for name in ("left", "right", "added", "quantized")}
-        nodes = [helper.make_node("DequantizeLinear", ["quantized", "scale"], ["dequantized"], "d")]
+        pairs = {"quantized": "dequantized", "x": "activations"}
+        nodes = [helper.make_node("DequantizeLinear", [before, "scale"], [behind], "d") for before, behind in pairs.items()]
         for kind in (*floats, *integers, "Add", "QLinearConv"):
-            nodes += [helper.make_node(kind, inputs, ["z"], f"{kind} {inputs}") for inputs in (*weighted, added)]
-        onnx.save(helper.make_model(helper.make_graph(nodes, "g", [], [], initializers_of(weights))), optimised)
+            nodes += [helper.make_node(kind, inputs, ["z"], f"{kind} {inputs}") for inputs in (*weighted, *others)]
+        made = helper.make_model(helper.make_graph(nodes, "g", [], [], initializers_of(weights)))
+        onnx.save(made, optimised, save_as_external_data=True, location="gone", size_threshold=0)
+        (optimised.parent / "gone").unlink()
 
     monkeypatch.setattr(structure, "open_graph", optimise)
     found = structure.products("encoder", "cuda")
     assert found[0] == [f"{kind} {inputs}" for kind in floats for inputs in weighted]
-    assert found[1] == [f"{kind} {inputs}" for kind in integers for inputs in (*weighted, added)]
+    assert found[1] == [f"{kind} {inputs}" for kind in integers for inputs in (*weighted, *others)]
 
 
 def pairs_of(tmp_path, weight, *, activation=np.uint8, other=np.uint8):
