@@ -297,6 +297,7 @@ def pairs_of(tmp_path, weight, *, activation=np.uint8, other=np.uint8):
         ([[-128], [-127]], 1, 0),
         ([[127], [127]], 1, 0),  # 32258
         ([[1], [127], [127], [1], [127]], 0, 0),  # neighbours of two pairs, and one without a pair
+        ([[0], [0], [127], [2]], 1, 0),
         ([[127, 0, 90], [127, 90, 90], [0, 127, 127], [1, 1, 127]], 3, 0),
     ],
 )

@@ -422,8 +422,17 @@ def test_a_stall_is_silence_where_nemo_has_two_words():
     assert [(m.number, m.words, m.wer, m.nemo, m.above) for m in scores.minutes] == [
         (0, 1, 100.0, 0.0, 100.0), (1, 2, 100.0, 0.0, 100.0), (2, 3, pytest.approx(200 / 3), 0.0, pytest.approx(200 / 3)),
     ]  # fmt: skip
-    assert (scores.whole.words, scores.whole.wer) == (6, pytest.approx(100 * 5 / 6))
+    assert scores.whole == longform.Minute(0, 6, pytest.approx(100 * 5 / 6), 0.0)
     assert scores.exact == 0.0
+
+
+def test_long_recordings_in_languages_without_spaces_are_judged_by_characters():
+    """Four minutes of two words each, of 30 letters, one of which is wrong in the last: two minutes have fifty."""
+    text, other = "abcdefghij klmnopqrstuvwxyz1234", "abcdefghij klmnopqrstuvwxyz1235"
+    form = LongForm(Corpus(Path(), ()), tuple(Segment(60.0 * i, text, "ja") for i in range(4)))
+    scores = SegmentScores(form, [()] * 4, [()] * 4, [text] * 3 + [other], [text] * 4)
+    assert scores.whole == longform.Minute(0, 120, pytest.approx(100 / 120), 0.0)
+    assert scores.worst == longform.Minute(2, 60, pytest.approx(100 / 60), 0.0)
 
 
 @pytest.mark.parametrize("special", ["\u2581<de-DE>", "<EOU>", "\u2581<EOB>"])

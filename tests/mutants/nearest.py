@@ -6,6 +6,7 @@ from __future__ import annotations
 BUILT = "tests/test_bites_results.py"
 GATES = "tests/test_bites_gates.py"
 CHECKS = "tests/test_bites_checks.py"
+CORPORA = "tests/test_bites_corpus.py"
 LAWS = "tests/test_properties.py"
 RECIPES = "tests/test_bites_recipes.py"
 REUSE = "tests/test_bites_reuse.py"
@@ -13,7 +14,7 @@ RUNTIME = "tests/test_bites_runtime.py"
 STREAM = ("tests/test_stream.py", "tests/test_utterances.py")
 PACKAGING = "test_bites_results or test_score or packaging or readable or installed or failed_figure or not_run"
 STAMPED = "test_bites_results or jiwer or runtime or provider or evaluation or other_code or all_code"
-CORPUS = "(test_manifest and not nemo) or renamed or same_name or counts_once"
+CORPUS = "test_bites_corpus or (test_manifest and not nemo) or renamed or same_name or counts_once"
 NO_NEMO = ("-k", "not nemo and not processes_that_want")
 
 
@@ -28,8 +29,8 @@ DECISIVE: dict[str, tuple[str, ...]] = {
     "validate/stamps": (BUILT, REUSE, "-k", STAMPED),
     "validate/run": ("tests/test_bites_run.py", REUSE, "-k", "test_bites_run or one_figure"),
     "nemoport/score": (LAWS, "tests/test_score.py", GATES, "-k", "jiwer or scipys or test_score or interval or wer"),
-    "nemoport/speech/corpus": (REUSE, "tests/test_manifest.py", "-k", CORPUS),
-    "calibration/audio": (REUSE, "-k", "calibrate or silent"),
+    "nemoport/speech/corpus": (CORPORA, REUSE, "tests/test_manifest.py", "-k", CORPUS),
+    "calibration/audio": (CORPORA, REUSE, "-k", "test_bites_corpus or calibrate or silent"),
     "validate/gates/__init__": (CHECKS,),
     "validate/gates/batch": _gate("batch"),
     "validate/gates/boundary": _gate("boundary"),
