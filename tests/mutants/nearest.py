@@ -6,7 +6,10 @@ from __future__ import annotations
 BUILT = "tests/test_bites_results.py"
 GATES = "tests/test_bites_gates.py"
 CHECKS = "tests/test_bites_checks.py"
+CALIBRATION = "tests/test_calibration.py"
 CORPORA = "tests/test_bites_corpus.py"
+FRONT_ENDS = "tests/test_front_ends.py"
+LAYOUTS = "tests/test_bites_layouts.py"
 LAWS = "tests/test_properties.py"
 RECIPES = "tests/test_bites_recipes.py"
 REUSE = "tests/test_bites_reuse.py"
@@ -15,6 +18,7 @@ STREAM = ("tests/test_stream.py", "tests/test_utterances.py")
 PACKAGING = "test_bites_results or test_score or packaging or readable or installed or failed_figure or not_run"
 STAMPED = "test_bites_results or jiwer or runtime or provider or evaluation or other_code or all_code"
 CORPUS = "test_bites_corpus or (test_manifest and not nemo) or renamed or same_name or counts_once"
+STREAMED = "overflow or padding or calibrated or streamed or telephone or iterating or caches_are or too_little"
 NO_NEMO = ("-k", "not nemo and not processes_that_want")
 
 
@@ -81,17 +85,17 @@ NEAREST = DECISIVE | {
     "validate/runs": (LAWS, "-k", "judged_run"),
     "validate/flush_pair": (LAWS, "-k", "judged_run"),
     "nemoport/speech/dataset": ("tests/test_dataset.py",),
-    "calibration/cache": (REUSE, "-k", "calibrated"),
-    "calibration/ranges": (RECIPES,),
-    "calibration/stream": (RECIPES, REUSE, "-k", "test_bites_recipes or calibrated"),
+    "calibration/cache": (REUSE, CALIBRATION, "-k", "calibrated or reused_and"),
+    "calibration/ranges": (RECIPES, CALIBRATION, "-k", "ranges_do_not or histograms or percentile or collector"),
+    "calibration/stream": (RECIPES, REUSE, CALIBRATION, "-k", STREAMED),
     "quantize/blocks": (RECIPES, "tests/test_weight_only.py"),
     "quantize/error_feedback": (RECIPES, "tests/test_weight_only.py"),
     "quantize/overflow": (RECIPES,),
-    "quantize/smoothing": (RECIPES,),
-    "quantize/row_ranges": (RECIPES,),
+    "quantize/smoothing": (RECIPES, "tests/test_smoothing.py", "-k", "rows or scales or error or alphas or exponent or place"),
+    "quantize/row_ranges": ("tests/test_int8.py", "-k", "row_has_its_own or neighbour"),
     "quantize/synthetic_rows": (RECIPES,),
-    "package/layouts/sherpa_onnx": (RECIPES, "tests/test_layouts.py"),
-    "package/layouts/onnx_asr": (RECIPES, "tests/test_layouts.py"),
-    "package/layouts/native": (RECIPES, "tests/test_layouts.py", "tests/test_package.py"),
+    "package/layouts/sherpa_onnx": (LAYOUTS, RECIPES, FRONT_ENDS, "-k", "sherpa_onnx or layouts or front_end or consumer"),
+    "package/layouts/onnx_asr": (LAYOUTS, RECIPES, FRONT_ENDS, "-k", "onnx_asr or layouts or front_end or consumer"),
+    "package/layouts/native": (LAYOUTS, "tests/test_layouts.py"),
 }
 TORCH = {"nemoport/beam", "nemoport/beam_hypotheses"}  # those whose tests import torch, which forks then share
