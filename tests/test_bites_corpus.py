@@ -155,3 +155,9 @@ def test_silence_is_refused_and_an_empty_recording_is_silent(tmp_path, monkeypat
     monkeypatch.setattr(Utterance, "samples", lambda u: np.zeros(0, np.float32))
     with pytest.raises(CorpusError, match="nothing above 0.001 of full scale in any of 1 recordings"):
         CalibrationAudio(path).corpus("int8-static", RATE)
+
+
+def test_a_sample_at_the_limit_is_no_silence(tmp_path, monkeypatch):
+    path = manifest_of(tmp_path, {"audio_filepath": "a.wav"})
+    monkeypatch.setattr(Utterance, "samples", lambda u: np.full(2, audio.SILENT, np.float32))
+    assert CalibrationAudio(path).corpus("int8-static", RATE)

@@ -81,7 +81,7 @@ NEAREST = DECISIVE | {
     "nemoport/artifact": ("tests/test_artifact.py", REUSE, "-k", "test_artifact and not processes_that_want or manifest"),
     "nemoport/config": ("tests/test_artifact.py", "tests/test_untrusted_package.py", *NO_NEMO),
     "nemoport/schema": ("tests/test_artifact.py", "tests/test_schemas.py", "tests/test_untrusted_package.py", *NO_NEMO),
-    "package/verify": ("tests/test_package.py", "tests/test_untrusted_package.py"),
+    "package/verify": ("tests/test_bites_verify.py",),
     "validate/runs": (LAWS, "-k", "judged_run"),
     "validate/flush_pair": (LAWS, "-k", "judged_run"),
     "nemoport/speech/dataset": ("tests/test_dataset.py",),
