@@ -17,7 +17,7 @@ RUNTIME = "tests/test_bites_runtime.py"
 STREAM = ("tests/test_stream.py", "tests/test_utterances.py")
 PACKAGING = "test_bites_results or test_score or packaging or readable or installed or failed_figure or not_run"
 STAMPED = "test_bites_results or jiwer or runtime or provider or evaluation or other_code or all_code"
-CORPUS = "test_bites_corpus or (test_manifest and not nemo) or renamed or same_name or counts_once"
+CORPUS = "test_bites_corpus or (test_manifest and not nemo and not committed and not cost) or renamed or same_name or counts_once"
 STREAMED = "overflow or padding or calibrated or streamed or telephone or iterating or caches_are or too_little"
 NO_NEMO = ("-k", "not nemo and not processes_that_want")
 
