@@ -11,14 +11,16 @@ CORPORA = "tests/test_bites_corpus.py"
 FRONT_ENDS = "tests/test_front_ends.py"
 LAYOUTS = "tests/test_bites_layouts.py"
 LAWS = "tests/test_properties.py"
+RECOGNIZER = "tests/test_bites_recognizer.py"
 RECIPES = "tests/test_bites_recipes.py"
 REUSE = "tests/test_bites_reuse.py"
 RUNTIME = "tests/test_bites_runtime.py"
 STREAM = ("tests/test_stream.py", "tests/test_utterances.py")
 PACKAGING = "test_bites_results or test_score or packaging or readable or installed or failed_figure or not_run"
 STAMPED = "test_bites_results or jiwer or runtime or provider or evaluation or other_code or all_code"
-CORPUS = "test_bites_corpus or (test_manifest and not nemo and not committed and not cost) or renamed or same_name or counts_once"
+CORPUS = "test_bites_corpus or (test_manifest and not nemo and not committed and not cost and not reaches) or renamed or same_name or counts_once"
 STREAMED = "overflow or padding or calibrated or streamed or telephone or iterating or caches_are or too_little"
+TRANSCRIBED = "windows_of or test_bites_recognizer or test_trimming and not nemo"
 NO_NEMO = ("-k", "not nemo and not processes_that_want")
 
 
@@ -57,7 +59,7 @@ NEAREST = DECISIVE | {
         "-k",
         "test_properties or greedy or scores or boost or unknown_measure or test_stream and not nemos and not packets",
     ),
-    "nemoport/stream": (LAWS, *STREAM, *NO_NEMO),
+    "nemoport/stream": ("tests/test_bites_stream.py", LAWS, "-k", "test_bites_stream or packets or judged"),
     "nemoport/chunker": (LAWS, RUNTIME, *STREAM, *NO_NEMO),
     "nemoport/beam": (RUNTIME, "tests/test_beam.py", *NO_NEMO),
     "nemoport/beam_hypotheses": (RUNTIME, "tests/test_beam.py", *NO_NEMO),
@@ -75,8 +77,8 @@ NEAREST = DECISIVE | {
     "nemoport/frontend": (LAWS, RUNTIME, "tests/test_frontend.py", *NO_NEMO),
     "nemoport/caches": (LAWS, RUNTIME),
     "nemoport/caches_kv": (LAWS, RUNTIME),
-    "nemoport/recognizer": ("tests/test_stream.py", "tests/test_transcribe.py", *NO_NEMO),
-    "nemoport/transcription": (RUNTIME, "tests/test_stream.py", "tests/test_transcribe.py", *NO_NEMO),
+    "nemoport/recognizer": (RECOGNIZER,),
+    "nemoport/transcription": (RUNTIME, RECOGNIZER, "tests/test_trimming.py", "-k", TRANSCRIBED),
     "nemoport/interface": (CHECKS,),
     "nemoport/artifact": ("tests/test_artifact.py", REUSE, "-k", "test_artifact and not processes_that_want or manifest"),
     "nemoport/config": ("tests/test_artifact.py", "tests/test_untrusted_package.py", *NO_NEMO),
