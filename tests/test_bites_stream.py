@@ -8,7 +8,7 @@ import pytest
 from scrambler import BANK, Scrambler, spoken
 
 from nemoport.beam import BeamSearch
-from nemoport.caches import NemoCaches
+from nemoport.caches import NemoCaches, PromptedState
 from nemoport.confidence import Confidence
 from nemoport.errors import UsageError
 from nemoport.long_audio import Timed
@@ -121,6 +121,7 @@ def test_tokens_have_their_times_durations_and_confidence():
 def test_the_language_may_change():
     stream = stream_of(prompt=1, languages=PromptSpec(4, {"en": 1, "de": 3}))
     assert stream._prompts == [1]
+    stream.encoder_state = PromptedState(stream.encoder_state, np.array([1]))
     stream.set_language(3)
     assert stream._prompts == [3]
     assert stream.encoder_state.prompt_index.tolist() == [3] and stream.encoder_state.prompt_index.dtype == np.int64
