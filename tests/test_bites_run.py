@@ -100,6 +100,65 @@ def test_every_required_gate_of_every_variant_is_run_and_cost_behind_all_others(
     assert any(line.startswith("variant") and all(n in line for n in ("fp32", "int8-static-cold")) for line in world.lines)
 
 
+def test_what_validate_does_where_nothing_is_said(world, monkeypatch):
+    """On the processor, with the runtime's choice of threads, one after another, beside NeMo's own export, in silence; and the
+    checkpoint may be a path."""
+    assert ACCURACY_GATES == ("numeric", "tokens", "wer", "longform")
+    world.add("fp32")
+    monkeypatch.setattr(run, "map_in_processes", None)
+    monkeypatch.setattr(run, "read_checkpoint", {"a.nemo": world.checkpoint}.get)
+    assert validate(Path("a.nemo"), world.build, CORPUS)
+    assert {(threads, provider) for _, _, threads, provider in world.ran} == {(0, "cpu")}
+    assert [threads for *_, threads in world.baselines] == [0]
+
+
+def test_the_memory_is_that_of_the_largest_file_for_each_variant_at_once(world, monkeypatch):
+    world.add("fp32", "fp16", "int8-dynamic")
+    (world.build / "fp16" / "deeper").mkdir()
+    (world.build / "fp16" / "deeper" / "large").write_bytes(bytes(5000))
+    asked = []
+    monkeypatch.setattr(run, "check_free", lambda *given: asked.append(given))
+    monkeypatch.setattr(run, "_judge_all", lambda tasks, jobs, *rest: [])
+    for variants, jobs, memory in ((None, 1, 1), (None, 2, 2), (["fp16", "fp32"], 5, 2)):
+        world.validate(variants, jobs=jobs)
+        *given, progress = asked.pop()
+        assert given == ["validate", 5000, run.Needs(memory=memory, held=1.0), world.build]
+        progress("shown")
+        assert world.lines[-1] == "shown"
+
+
+def test_before_judging_leftovers_go_and_repeats_are_printed(world, monkeypatch):
+    swept = []
+    world.add("fp32")
+    monkeypatch.setattr(run, "sweep_leftovers", swept.append)
+    other = replace(SPEECH, id="again", prompt_language="de")
+    world.corpora[CORPUS] = Corpus(CORPUS, (SPEECH, other))
+    assert world.validate() and swept == [world.build]
+    assert world.lines[0] == f"{CORPUS} has audio twice, which counts twice: 1 pairs, such as a = again"
+
+
+def test_comparisons_have_the_limits_of_the_variant_with_the_longest_name_before_theirs(world):
+    world.add("fp32", "fp32-x", "int8-static-cold", "kv-int8-static-cold", "int8-dynamic-by-batch", "other-y", "fp32x")
+    assert run.comparisons(world.build) == {
+        "fp32-x": "fp32",
+        "int8-dynamic-by-batch": "int8-dynamic",
+        "int8-static-cold": "int8-static",
+        "kv-int8-static-cold": "kv-int8-static",
+    }
+    assert run.built(world.build) == ["fp32"]
+
+
+def test_the_reports_are_of_the_baselines_and_the_table_of_all_that_was_judged(world, monkeypatch):
+    world.add("fp32", "int8-static-cold")
+    written, tables = [], []
+    monkeypatch.setattr(run, "record_baseline", lambda *given: ["baseline"])
+    monkeypatch.setattr(run, "write_reports", lambda *given: written.append(given))
+    monkeypatch.setattr(run, "table", lambda *given: tables.append(given) or "table")
+    assert world.validate() and written == [(world.build, ["baseline"])]
+    assert tables == [(world.build, ["fp32", "extra-int8-static-cold"])] and "table" in world.lines
+    assert world.validate(baseline=False) and written[1:] == [(world.build, [])]
+
+
 def test_what_passed_stands_and_what_failed_is_run_again(world):
     world.add("fp32")
     world.failing = {("fp32", "wer"), ("fp32", "cost")}
