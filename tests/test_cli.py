@@ -62,6 +62,22 @@ def test_an_unknown_subcommand_is_refused(capsys):
     assert stopped.value.code == 2 and "transmogrify" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "order", ["dist --language de a.wav b.wav", "dist a.wav b.wav --language de", "--language de dist a.wav b.wav"]
+)
+def test_options_may_stand_between_arguments(order):
+    found = parser().parse_args(["transcribe", *order.split()])
+    assert (found.artifact, found.audio, found.language) == ("dist", ["a.wav", "b.wav"], "de")
+    assert parser().parse_args(["transcribe", "dist", "--json"]).audio == []
+
+
+def test_arguments_that_are_missing_or_too_many_are_refused(capsys):
+    for wrong in (["transcribe"], ["verify"], ["verify", "a", "b"], ["quantize", "--build", "b"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(wrong)
+        assert stopped.value.code == 2 and capsys.readouterr().err.startswith("usage: nemoport")
+
+
 def test_contract_is_another_name_of_caches():
     new, old = (parser().parse_args([*EXPORT, flag, "kv"]) for flag in ("--caches", "--contract"))
     assert new == old and new.caches == "kv"

@@ -9,6 +9,7 @@ import traceback
 from importlib.metadata import version
 
 from nemoport.cli import export, kind, oracle, package, publish, quantize, sensitivity, shard, sign, transcribe, validate, verify
+from nemoport.cli.command import Parser
 from nemoport.cli.progress import shown_progress
 from nemoport.ending import orderly_end
 from nemoport.errors import NemoportError
@@ -58,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     """Parses the arguments of every subcommand; `run` of the result is the subcommand's function."""
     made = argparse.ArgumentParser("nemoport", description="NeMo speech recognisers as proven ONNX packages")
     made.add_argument("--version", action="version", version=f"nemoport {version('nemoport')}")
-    commands = made.add_subparsers(metavar="COMMAND", required=True)
+    commands = made.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for command in COMMANDS:
         of_command = commands.add_parser(command.name, help=command.help, description=command.help)
         for option in command.options:

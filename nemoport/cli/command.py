@@ -20,6 +20,25 @@ class Option:
         return Option(self.flags, self.settings | settings)
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser of a subcommand, which takes options between its arguments: `transcribe PACKAGE --language de-DE FILE`.
+
+    Python before 3.12.7 gives arguments that may be absent ("*", "?") nothing where an option stands before them, and refuses the
+    rest.
+    """
+
+    _intermixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]  # typeshed overloads it
+        if self._intermixed:  # called by parse_known_intermixed_args
+            return super().parse_known_args(args, namespace)
+        self._intermixed = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._intermixed = False
+
+
 def option(*flags: str, **settings: Any) -> Option:
     """Written as a call of argparse's `add_argument`."""
     return Option(flags, settings)
