@@ -42,7 +42,7 @@ PARALLEL    := -n 2 --dist loadfile
 test test-all: export OMP_NUM_THREADS = 1
 
 .PHONY: help setup setup-litert demo oracle export fp16 sensitivity validate package verify publish test test-all lint bench \
-        lock licences audit accuracy reference fuzz mutants clean
+        lock licences audit accuracy reference fuzz mutants docs clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -153,6 +153,11 @@ reference: setup ## train a reference checkpoint from scratch (hours; needs espe
 	$(BIN)/python -m nemoport.reference.corpus --out build/reference/corpus --clips 26000 --flite-share 0.08 --seed 0
 	$(BIN)/python -m nemoport.reference.corpus --out build/reference/ordinary --clips 6500 --flite-share 0.15 --seed ordinary --ordinary-share 1.0
 	$(BIN)/python -m nemoport.reference.train --corpus build/reference/corpus/corpus.jsonl build/reference/ordinary/corpus.jsonl --out build/reference/streaming-en.nemo --minutes 300
+
+docs: setup ## the site of docs/ in build/site, strictly: a broken link is an error
+	$(BIN)/python .ci/tree.py
+	$(BIN)/python docs/support_matrix.py
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 clean: ## remove builds and packages
 	rm -rf build dist

@@ -12,7 +12,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 LIST = Path(__file__).with_name("licences.md")
-NOT_LISTED = ("dev", "litert")  # not for users; not in `make setup`
+NOT_LISTED = ("dev", "docs", "examples", "litert")  # not for users; what a user's own program chooses; not in `make setup`
 STATED_IN_FILES = {"sigstore-models": "MIT"}  # of packages whose metadata state none
 HEAD = """# Licences of the dependencies
 

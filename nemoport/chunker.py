@@ -36,7 +36,7 @@ class Chunker:
     The first window has 1 + 8r frames and nothing before it, later ones 8(r + 1) behind the last 9 frames. Flush rules
     for the frames that are left at the end:
 
-    - "full": every valid frame is encoded. Equals NeMo's offline run for r >= 1 (measured, see README).
+    - "full": every valid frame is encoded. Equals NeMo's offline run for r >= 1 (measured, see docs/exactness.md).
     - "nemo": NeMo's own streaming buffer: one frame of zeros is appended (its STFT yields one frame more than is
       valid), and a rest of fewer than 8 frames is dropped.
     """

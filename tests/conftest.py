@@ -56,3 +56,25 @@ def oracle(reference_checkpoint, eval_corpus, shared_folder):
     from nemoport.validate.oracle import record_oracle
 
     return record_oracle(reference_checkpoint, eval_corpus, shared_folder)
+
+
+@pytest.fixture(scope="session")
+def docs_package(shared_folder):
+    """A package of the English reference with kv-int8-weight, for documents and examples. Not to be changed."""
+    pytest.importorskip("torch")
+    from test_package import make, write_results
+
+    from nemoport.export.build import export_checkpoint
+    from nemoport.export.checkpoint import read_checkpoint
+    from nemoport.files import folder_once
+    from nemoport.quantize import build_variant
+
+    def fill(folder: Path) -> None:
+        build = folder / "build"
+        export_checkpoint(read_checkpoint(str(ROOT / "reference" / "checkpoints" / "streaming-en.nemo")), build, "kv")
+        build_variant(build, "kv-int8-weight", None, progress=lambda line: None)
+        write_results(build, "kv-int8-weight")
+        make(build, folder / "dist", ["kv-int8-weight"], language="en")
+
+    folder_once(shared_folder / "package-docs", fill)
+    return shared_folder / "package-docs" / "dist"

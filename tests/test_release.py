@@ -364,7 +364,7 @@ def test_a_large_signature_is_not_read(stolen, keys):
 
 @NEEDS_SIGNING
 def test_what_verify_shows_without_a_signature(stolen, keys):
-    """That nobody damaged the package, and not that nobody altered it: README says so."""
+    """That nobody damaged the package, and not that nobody altered it: docs/signatures.md says so."""
     FORGERIES["every hash made anew"](stolen, keys)
     assert verify(stolen) and refused(stolen, keys)
 
