@@ -78,7 +78,7 @@ def command_line() -> str:
     """The page of the command line, made of the parser that the command itself uses."""
     from nemoport.cli import parser
 
-    os.environ["COLUMNS"] = "100"  # of the usage
+    os.environ["COLUMNS"] = "88"  # of the usage
     whole = parser()
     commands = next(action for action in whole._actions if isinstance(action, argparse._SubParsersAction))
     text = ["# Command line\n", f"{whole.description or ''}\n", *_options(whole)]

@@ -256,6 +256,14 @@ def test_pages_made_of_the_code_name_every_command_and_schema():
     assert "\x1b" not in cli and all(f"/{path.name})" in schemas for path in (ROOT / "docs" / "schemas").iterdir())
 
 
+def test_names_of_a_docstring_are_items():
+    pytest.importorskip("griffe")
+    listed = runpy.run_path(str(ROOT / "docs" / "docstrings.py"))["listed"]
+    text = "Opens it.\n\nfolder: where it\n    is, as in: here. flush, pass_s: two. Raises A; B.\n\nfolder is said."
+    items = "Opens it.\n\n- `folder`: where it is, as in: here.\n- `flush, pass_s`: two.\n\nRaises A; B.\n\nfolder is said."
+    assert listed(text, ["folder", "flush", "pass_s"]) == items and listed(text, []) == text
+
+
 def test_every_page_is_in_the_menu():
     nav = re.findall(r"[\w/.-]+\.md", read("mkdocs.yml").split("\nnav:")[1])
     pages = {page for page in (*SITE["pages"](), *SITE["MADE"]) if page.endswith(".md")}
