@@ -323,7 +323,7 @@ QUESTIONS = {
     "Does the 0.6B model fit into my laptop's memory?": ("0.6B laptop memory", "laptop.md", "1167 to 1309"),
     "Why is the text empty?": ("text empty", "troubleshooting.md", "--channel 0"),
     "Why is there NaN on my GPU?": ("NaN GPU", "troubleshooting.md", "--provider cuda"),
-    "How do I choose the language?": ("language prompt", "kinds/multilingual.md", "--language de-DE"),
+    "How do I choose the language?": ("choose language", "kinds/multilingual.md", "--language de-DE"),
     "How do I get subtitles?": ("subtitles", "transcribing.md", "--format srt"),
     "How do I make it recognise a name?": ("hotwords", "beam-and-hotwords.md", "--hotword pelican"),
     "A gate failed. What now?": ("gate fails", "gates.md", "What failed"),
