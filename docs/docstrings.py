@@ -1,4 +1,4 @@
-"""What griffe is given so that docstrings become pages: what a docstring says of a name, `name: what it is`, is an item of a list."""
+"""What griffe is given so that docstrings become pages: `name: what it is` is an item of a list."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import griffe
 
 
 def listed(text: str, names: Iterable[str]) -> str:
-    """Returns a docstring in which each `name: text` of one of `names` is an item. It begins a line or stands behind a sentence or a
-    semicolon; "Raises" begins a paragraph."""
+    """Returns a docstring in which each `name: text` of one of `names` is an item. It begins a paragraph, or stands behind a
+    sentence or a semicolon; "Raises" begins a paragraph."""
     known = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
     if not known:
         return text

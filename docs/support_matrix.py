@@ -18,8 +18,9 @@ DOCUMENTS = ("README.md", "docs/index.md", "docs/runtimes/index.md")
 START, END = "<!-- matrix -->\n", "<!-- end of matrix -->\n"
 TITLES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT", "coreai": "Core AI", "coreml": "Core ML"}
 GATED, PARTLY, FAILED, CONVERTED, NO = "gated", "some gates", "failed a gate", "converted", "no"
-MEANING = f"""**{GATED}**: passed every gate against NeMo on a checkpoint of this repository. **{PARTLY}**: those that were run passed.
-**{FAILED}**: see [results](RESULTS). **{CONVERTED}**: can be made, was not judged. **{NO}**: refused. `kv-`: the faster cache layout.
+MEANING = f"""**{GATED}**: passed every gate against NeMo on a checkpoint of this repository. **{PARTLY}**: those that were
+run passed. **{FAILED}**: see [results](RESULTS). **{CONVERTED}**: can be made, was not judged. **{NO}**: refused. `kv-`: the
+faster cache layout.
 """
 # (kind, target) -> verdict -> variants. Sources: docs/results.md, bench/targets.md, bench/offline.md.
 JUDGED: dict[tuple[str, str], dict[str, str]] = {
