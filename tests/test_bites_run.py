@@ -48,9 +48,11 @@ class World:
 
     def oracle(self, checkpoint, corpus, build, progress):
         assert (checkpoint, corpus, build) == (self.checkpoint, self.corpora[CORPUS], self.build)
+        progress("oracle: recorded")
         return Oracle(self.digest, build / "oracle", {})
 
     def baseline(self, checkpoint, corpus, oracle, build, progress, threads):
+        progress("baseline: measured")
         self.baselines.append((checkpoint.sha256, corpus, oracle.digest, build, threads))
         return []
 
@@ -110,6 +112,8 @@ def test_what_validate_does_where_nothing_is_said(world, monkeypatch):
     assert validate(Path("a.nemo"), world.build, CORPUS)
     assert {(threads, provider) for _, _, threads, provider in world.ran} == {(0, "cpu")}
     assert [threads for *_, threads in world.baselines] == [0]
+    world.validate()
+    assert world.lines[:2] == ["oracle: recorded", "baseline: measured"]
 
 
 def test_the_memory_is_that_of_the_largest_file_for_each_variant_at_once(world, monkeypatch):
@@ -119,10 +123,15 @@ def test_the_memory_is_that_of_the_largest_file_for_each_variant_at_once(world, 
     asked = []
     monkeypatch.setattr(run, "check_free", lambda *given: asked.append(given))
     monkeypatch.setattr(run, "_judge_all", lambda tasks, jobs, *rest: [])
-    for variants, jobs, memory in ((None, 1, 1), (None, 2, 2), (["fp16", "fp32"], 5, 2)):
+    for variants, jobs, memory, largest in (
+        (None, 1, 1, 5000),
+        (None, 2, 2, 5000),
+        (["fp16", "fp32"], 5, 2, 5000),
+        (["int4-weight"], 1, 1, 0),
+    ):
         world.validate(variants, jobs=jobs)
         *given, progress = asked.pop()
-        assert given == ["validate", 5000, run.Needs(memory=memory, held=1.0), world.build]
+        assert given == ["validate", largest, run.Needs(memory=memory, held=1.0), world.build]
         progress("shown")
         assert world.lines[-1] == "shown"
 
