@@ -91,8 +91,8 @@ class _ScanningSession(ProbedSession):
     def _update(self, graph: str, output: np.ndarray) -> None:
         maxima = self.maxima[graph]
         for name, value in self._probes[graph].values.items():
-            maxima[name] = max(maxima.get(name, 0.0), float(value))
-        # The output too: a maximum may skip over NaN.
+            maxima[name] = float(np.maximum(maxima.get(name, 0.0), value))  # NaN stays
+        # The output too: a maximum of the graph's may skip over NaN.
         if not (np.isfinite(output).all() and np.isfinite([*maxima.values()]).all()):
             raise ArtifactError(
                 f"The fp32 {graph} computes values that are not numbers.",

@@ -192,7 +192,8 @@ def judged(figure, checkpoint, monkeypatch, limit, threads=0):
     products = {(encoder, "cpu"): (["f"] * 12, ["i"] * 60)}
     monkeypatch.setattr(structure, "products", lambda *where: products[where])
     monkeypatch.setattr(structure, "overflowing_pairs", lambda where: {encoder: {"a": 3, "b": 4}}[where])
-    monkeypatch.setattr(longform, "transcribe_segments", lambda context: long_recording(figure.own, figure.nemo))
+    recording = long_recording(figure.own, figure.nemo)
+    monkeypatch.setattr(longform, "transcribe_segments", lambda given: recording if given is context else None)
     degrade(monkeypatch, figure.nemo)
     return gates.run_gate(figure.gate, context)
 
@@ -545,6 +546,22 @@ def test_the_evidence_of_wer_says_of_how_many_words_it_is(reference_checkpoint):
         "all lookaheads: difference": whole,
         "all lookaheads: upper end": whole,
     }
+
+
+def test_the_figures_of_wer_have_their_interval(reference_checkpoint):
+    found = {r.case: r for r in gates.run_gate("wer", context_of(reference_checkpoint, EIGHT_OTHER))}
+    for case, share in (("lookahead 6: difference", 4), ("all lookaheads: difference", 8), ("all lookaheads: upper end", 8)):
+        assert found[case].interval == (LEAST / share, MOST / share)
+    assert found["lookahead 6: WER"].interval is None
+
+
+def test_the_evidence_of_a_long_recording_names_minutes_and_stalls(reference_checkpoint, monkeypatch):
+    own = {5: "", 7: "", 8: "", 12: "", 13: OTHER}
+    found = judged(Figure("longform", "max_stalls", "", 0, own, {6: OTHER}), reference_checkpoint, monkeypatch, 0)
+    evidence = {r.case: r.evidence for r in found}
+    assert evidence.pop("worst minute above NeMo") == "minute 1, 60 words: 33.3 %, NeMo 1.7 %"
+    assert evidence.pop("stalls") == "; ".join(f"at {10 * i} s: {TEXT}" for i in (5, 7, 8))
+    assert set(evidence.values()) == {"lookahead 6, 0.0 min, one stream"}
 
 
 def test_times_say_how_far_the_furthest_token_is_and_where_none_is_common_nothing_passes(reference_checkpoint):

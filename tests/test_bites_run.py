@@ -173,6 +173,9 @@ def test_what_passed_stands_and_what_failed_is_run_again(world):
     world.failing = {("fp32", "wer"), ("fp32", "cost")}
     assert not world.validate()
     assert sum("fp32: gate" in line for line in world.lines) == 2
+    assert {r.gate: r.passed for r in read_results(results_path(world.build, "fp32"))} == {
+        gate: gate not in ("wer", "cost") for gate in REQUIRED
+    }
     assert "fp32: wer: 1 of 1 figures fail" in world.lines and "fp32: tokens: pass" in world.lines
     assert not world.validate()
     assert [gate for _, gate, _, _ in world.ran] == ["wer", "cost"]
@@ -245,6 +248,9 @@ def test_jobs_share_the_processors_but_for_the_cost(world, monkeypatch, processo
 
     def in_turn(work, tasks, count, progress):
         given.append(count)
+        assert {context.progress for context, *_ in tasks} == {run.report}  # which another process can be given
+        progress("of all processes")
+        assert world.lines[-1] == "of all processes"
         return [work(task) for task in tasks]
 
     monkeypatch.setattr(run, "map_in_processes", in_turn)

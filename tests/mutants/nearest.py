@@ -15,6 +15,7 @@ RECOGNIZER = "tests/test_bites_recognizer.py"
 RECIPES = "tests/test_bites_recipes.py"
 REUSE = "tests/test_bites_reuse.py"
 RUNTIME = "tests/test_bites_runtime.py"
+SMOOTHING = "tests/test_bites_smoothing.py"
 STREAM = ("tests/test_stream.py", "tests/test_utterances.py")
 PACKAGING = "test_bites_results or test_score or packaging or readable or installed or failed_figure or not_run"
 STAMPED = "test_bites_results or jiwer or runtime or provider or evaluation or other_code or all_code"
@@ -92,10 +93,15 @@ NEAREST = DECISIVE | {
     "calibration/stream": (RECIPES, REUSE, CALIBRATION, "-k", STREAMED),
     "quantize/blocks": (RECIPES, "tests/test_weight_only.py"),
     "quantize/error_feedback": (RECIPES, "tests/test_weight_only.py"),
-    "quantize/overflow": (RECIPES,),
-    "quantize/smoothing": (RECIPES, "tests/test_smoothing.py", "-k", "rows or scales or error or alphas or exponent or place"),
+    "quantize/overflow": (SMOOTHING, RECIPES, "-k", "test_bites_smoothing or overflow"),
+    "quantize/smoothing": (
+        SMOOTHING,
+        "tests/test_smoothing.py",
+        "-k",
+        "test_bites_smoothing or scales or product_error or place",
+    ),
     "quantize/row_ranges": ("tests/test_int8.py", "-k", "row_has_its_own or neighbour"),
-    "quantize/synthetic_rows": (RECIPES,),
+    "quantize/synthetic_rows": (SMOOTHING, RECIPES, "-k", "without_audio or synthetic"),
     "package/layouts/sherpa_onnx": (LAYOUTS, RECIPES, FRONT_ENDS, "-k", "sherpa_onnx or layouts or front_end or consumer"),
     "package/layouts/onnx_asr": (LAYOUTS, RECIPES, FRONT_ENDS, "-k", "onnx_asr or layouts or front_end or consumer"),
     "package/layouts/native": (LAYOUTS, "tests/test_layouts.py"),
