@@ -119,7 +119,7 @@ def schemas() -> str:
     """The page of the JSON Schemas: what each describes, and the file."""
     names = runpy.run_path(str(ROOT / "docs" / "write_schemas.py"))["SCHEMAS"]
     rows = [
-        f"| [{name}](../schemas/{name}.schema.json) | `{kind.__name__}` | {_cell((kind.__doc__ or '').split('.')[0])} |"
+        f"| [{name}](../schemas/{name}.schema.json) | `{kind.__name__}` | {_cell((kind.__doc__ or '').split('. ')[0].rstrip('.'))} |"
         for name, kind in names.items()
     ]
     head = (

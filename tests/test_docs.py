@@ -437,7 +437,8 @@ def run_shell(block: Block, world: Path, monkeypatch, capfd) -> None:
 
 
 def installs(block: Block) -> bool:
-    return all(command[0] == "pip" for line in block.commands for command in words(line))
+    """Whether a block only brings and installs what a test runs with already."""
+    return all(command[0] in ("pip", "git", "cd") for line in block.commands for command in words(line))
 
 
 FAST = [b for b in SHELL if b.document in PAGES and not b.told.keys() & {"not run", "slow"} and not installs(b)]
