@@ -118,10 +118,10 @@ def _plain(text: str) -> str:
 def schemas() -> str:
     """The page of the JSON Schemas: what each describes, and the file."""
     names = runpy.run_path(str(ROOT / "docs" / "write_schemas.py"))["SCHEMAS"]
-    rows = [
-        f"| [{name}](../schemas/{name}.schema.json) | `{kind.__name__}` | {_cell((kind.__doc__ or '').split('. ')[0].rstrip('.'))} |"
-        for name, kind in names.items()
-    ]
+    rows = []
+    for name, kind in names.items():
+        what = (kind.__doc__ or "").split(". ")[0].rstrip(".")
+        rows.append(f"| [{name}](../schemas/{name}.schema.json) | `{kind.__name__}` | {_cell(what)} |")
     head = (
         "# Schemas\n\nJSON Schemas of the files in a build and in a package. `docs/write_schemas.py` makes them of the types by "
     )
