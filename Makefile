@@ -41,7 +41,7 @@ export OMP_WAIT_POLICY = passive
 PARALLEL    := -n 2 --dist loadfile
 test test-all: export OMP_NUM_THREADS = 1
 
-.PHONY: help setup setup-litert demo oracle export fp16 sensitivity validate package verify publish test test-all lint bench \
+.PHONY: help setup setup-litert demo run gates oracle export fp16 sensitivity validate package verify publish test test-all lint bench \
         lock licences audit accuracy reference fuzz mutants docs clean
 .DEFAULT_GOAL := help
 
@@ -92,15 +92,23 @@ verify: ## check DIST against its manifest
 publish: ## upload DIST to REPO; prints the plan only where there is no token
 	$(NEMOPORT) publish "$(DIST)" --repo "$(REPO)"
 
-demo: setup ## all of it on the committed checkpoint, in minutes
+# Every step of one command; more of its options in RUN, such as RUN="--precisions fp16,int4-mixed --layouts native,sherpa-onnx".
+RUN         ?=
+ONE_COMMAND = $(NEMOPORT) run "$(CHECKPOINT)" --build "$(BUILD)" --dist "$(DIST)" --corpus "$(CORPUS)" --calibration "$(CALIBRATION)" $(CARD)
+
+run: setup ## everything for CHECKPOINT, in one command: oracle, export, quantize, validate, package, verify, report
+	$(ONE_COMMAND) $(RUN)
+
+demo: setup ## the same on the committed checkpoint, of two variants: every gate, in minutes
+	$(ONE_COMMAND) --quick $(RUN)
+
+gates: setup ## every usual variant of CHECKPOINT, and those for comparison, through every gate; NeMo's own export beside them
 	$(MAKE) --no-print-directory KIND=$(KIND) oracle fp16 quantize-int8-dynamic quantize-int8-static quantize-int8-smoothquant quantize-int8-weight \
 	    $(if $(filter streaming-%,$(KIND)),quantize-int8-static-cold)
 	$(if $(filter streaming-%,$(KIND)),$(MAKE) --no-print-directory KIND=$(KIND) CACHES=kv export quantize-int8-dynamic quantize-int8-weight)
 	$(MAKE) --no-print-directory KIND=$(KIND) validate
 	rm -rf "$(DIST)"
 	$(MAKE) --no-print-directory KIND=$(KIND) package verify
-	@echo; cat "$(BUILD)/results/report.md"; echo
-	@echo "Package: $(DIST)$(if $(filter native,$(LAYOUT)),    Try: $(NEMOPORT) transcribe $(DIST)/$(if $(filter streaming-%,$(KIND)),kv-)int8-weight$(if $(filter %-prompt-rnnt,$(KIND)), --language auto) YOUR.wav)"
 
 test: setup ## the tests that finish in minutes
 	$(BIN)/python -m pytest $(PARALLEL)

@@ -168,7 +168,7 @@ class Artifact:
                 found="nothing" if not folder.exists() else "a file",
                 todo="run `make export`, or name a folder of a downloaded package",
             )
-        if variants := _variants(folder):
+        if variants := variants_in(folder):
             raise ArtifactError(
                 f"{folder} holds several variants.",
                 expected="the folder of one",
@@ -192,7 +192,7 @@ class Artifact:
         verify_entries(self.folder, self.manifest.files.values())
 
 
-def _variants(folder: Path) -> list[str]:
+def variants_in(folder: Path) -> list[str]:
     """Returns the folders of variants in a build or a package; none in the folder of a variant."""
     if not (folder / "config.json").is_file():
         return []

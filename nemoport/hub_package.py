@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nemoport.artifact import Artifact
+from nemoport.artifact import Artifact, variants_in
 from nemoport.errors import ArtifactError, UsageError, first_line
 from nemoport.files import write_bytes
 from nemoport.hub_id import split_hub_id
 from nemoport.text import clipped
 
+# Where no variant is named, the first of these that is there is opened: the nearest to fp32 of the small and fast ones.
+_PRECISIONS = ("int8-weight", "int8-dynamic", "int8-smoothquant", "int8-static", "fp32", "fp16")
+PREFERRED = tuple(f"{layout}{precision}" for precision in _PRECISIONS for layout in ("kv-", ""))
+
 
 def variant_folder(place: Path | str, variant: str | None = None) -> Path:
     """Returns the folder of a variant: `place` itself, a folder in it, or one that is downloaded from the Hub.
 
-    place: a variant's folder; a build's or package's, with `variant`; or organisation/name of a package in the native layout on
-    the Hub, with @revision or without. The download is checked against its manifest, and kept under HF_HOME, beside the Hub's own
-    cache: that one is of links, which runtimes do not follow to weights. Raises UsageError for a variant that the package does
-    not have, ArtifactError where nothing can be had.
+    place: a variant's folder; a build's or package's; or organisation/name of a package in the native layout on the Hub, with
+    @revision or without. variant: by default the only one, or the first of PREFERRED that is there. The download is checked
+    against its manifest, and kept under HF_HOME, beside the Hub's own cache: that one is of links, which runtimes do not follow
+    to weights. Raises UsageError for a variant that the package does not have, ArtifactError where nothing can be had.
     """
     if variant is not None and (variant != Path(variant).name or variant in ("", ".", "..")):
         raise UsageError("This is not the name of a variant.", expected="a name such as int8-static", found=clipped(variant))
     with suppress(OSError, RuntimeError):  # a name that no file can have, or ~ of no user
         folder = Path(place).expanduser()
         if folder.exists() or split_hub_id(str(place)) is None:
+            variant = variant or _default(variants_in(folder))
             return folder / variant if variant else folder
     return _downloaded(str(place), variant)
 
@@ -84,8 +90,7 @@ def _variant(name: str, info: Any, variant: str | None) -> str:
             found=clipped(", ".join(files)) or "no file",
             todo="name a package that `nemoport publish` made, or download what it is made for",
         )
-    if variant is None and len(there) == 1:
-        return there[0]
+    variant = variant or _default(there)
     if variant is None or variant not in there:
         raise UsageError(
             f"{name} has no variant {variant}." if variant else f"{name} holds several variants.",
@@ -94,6 +99,10 @@ def _variant(name: str, info: Any, variant: str | None) -> str:
             todo=f"name one: variant={there[0]!r}, on the command line --variant {there[0]}",
         )
     return variant
+
+
+def _default(there: Sequence[str]) -> str | None:
+    return there[0] if len(there) == 1 else next((name for name in PREFERRED if name in there), None)
 
 
 def _unreachable(name: str, error: Exception) -> ArtifactError:

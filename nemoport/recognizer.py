@@ -79,8 +79,8 @@ class Recognizer:
     ) -> Recognizer:
         """Opens a variant of a build or package.
 
-        folder: the variant's folder; or one that holds `variant`; or a package on the Hub, as organisation/name@revision, of
-            which `variant` is downloaded (nemoport/hub_package.py).
+        folder: the variant's folder; or a build or package; or a package on the Hub, as organisation/name@revision, of which one
+            variant is downloaded. variant: of these, by default one of INT8 that is near to fp32 (nemoport/hub_package.py).
         lookahead: encoder frames of right context, by default those of config.json; None for an offline model.
         flush: rule for the last frames of a stream, "full" or "nemo" (nemoport/chunker.py).
         provider: the runtime's device. threads: 0 for the runtime's choice.

@@ -14,6 +14,7 @@ from nemoport.validate import gates, limits, run
 from nemoport.validate.context import Context
 from nemoport.validate.gate_result import FAIL, GateResult
 from nemoport.validate.oracle import Oracle
+from nemoport.validate.report import table
 from nemoport.validate.result_store import read_results, required_passes, results_path
 from nemoport.validate.run import ACCURACY_GATES, judge, validate
 from nemoport.validate.stamps import read_evaluation
@@ -84,7 +85,8 @@ def world(tmp_path, reference_checkpoint, monkeypatch):
 
 def test_every_required_gate_of_every_variant_is_run_and_cost_behind_all_others(world):
     world.add("fp16", "fp32", "int8-static-cold")
-    assert world.validate(threads=3)
+    verdict = world.validate(threads=3)
+    assert verdict and verdict.lines() == [] and verdict.extras == ("extra-int8-static-cold",)
     first = [(name, gate) for name in ("fp32", "fp16") for gate in sorted(REQUIRED) if gate != "cost"]
     extra = [("int8-static-cold", gate) for gate in sorted(ACCURACY_GATES)]
     assert [(name, gate) for name, gate, _, _ in world.ran] == [*first, *extra, ("fp32", "cost"), ("fp16", "cost")]
@@ -97,7 +99,8 @@ def test_every_required_gate_of_every_variant_is_run_and_cost_behind_all_others(
         assert required_passes(world.build, name) == []
     assert [r.gate for r in read_results(results_path(world.build, "extra-int8-static-cold"))] == sorted(ACCURACY_GATES)
     assert read_evaluation(world.build).providers == {"fp32": "cpu", "fp16": "cpu"}
-    assert any(line.startswith("variant") and all(n in line for n in ("fp32", "int8-static-cold")) for line in world.lines)
+    shown = table(world.build, [*verdict.problems, *verdict.extras]).splitlines()
+    assert [line.split()[0] for line in shown] == ["variant", "fp32", "fp16", "int8-static-cold"]
 
 
 def test_what_validate_does_where_nothing_is_said(world, monkeypatch):
@@ -148,22 +151,22 @@ def test_comparisons_have_the_limits_of_the_variant_with_the_longest_name_before
     assert run.built(world.build) == ["fp32"]
 
 
-def test_the_reports_are_of_the_baselines_and_the_table_of_all_that_was_judged(world, monkeypatch):
+def test_the_reports_are_of_the_baselines_and_the_verdict_of_all_that_was_judged(world, monkeypatch):
     world.add("fp32", "int8-static-cold")
-    written, tables = [], []
+    written = []
     monkeypatch.setattr(run, "record_baseline", lambda *given: ["baseline"])
     monkeypatch.setattr(run, "write_reports", lambda *given: written.append(given))
-    monkeypatch.setattr(run, "table", lambda *given: tables.append(given) or "table")
-    assert world.validate() and written == [(world.build, ["baseline"])]
-    assert tables == [(world.build, ["fp32", "extra-int8-static-cold"])] and "table" in world.lines
+    verdict = world.validate()
+    assert [*verdict.problems] == ["fp32"] and verdict.extras == ("extra-int8-static-cold",)
+    assert written == [(world.build, ["baseline"])]
     assert world.validate(baseline=False) and written[1:] == [(world.build, [])]
 
 
 def test_what_passed_stands_and_what_failed_is_run_again(world):
     world.add("fp32")
     world.failing = {("fp32", "wer"), ("fp32", "cost")}
-    assert not world.validate()
-    assert sum("fp32: gate" in line for line in world.lines) == 2
+    verdict = world.validate()
+    assert not verdict and sum("fp32: gate" in line for line in verdict.lines()) == 2
     assert "fp32: wer: 1 of 1 figures fail" in world.lines and "fp32: tokens: pass" in world.lines
     assert not world.validate()
     assert [gate for _, gate, _, _ in world.ran] == ["wer", "cost"]
@@ -187,8 +190,9 @@ def test_named_variants_are_judged_and_no_other(world):
     assert world.validate(["fp16"], provider="cuda")
     assert {(name, provider) for name, _, _, provider in world.ran} == {("fp16", "cuda")}
     assert read_evaluation(world.build).providers == {"fp16": "cuda"}
-    assert not world.validate(["fp16", "int8-dynamic"])  # which is not built
-    assert any(line.startswith("int8-dynamic:") and "manifest.json is missing" in line for line in world.lines)
+    verdict = world.validate(["fp16", "int8-dynamic"])  # which is not built
+    assert not verdict
+    assert any(line.startswith("int8-dynamic:") and "manifest.json is missing" in line for line in verdict.lines())
 
 
 def test_overlap_of_calibration_and_evaluation_is_refused_before_anything_runs(world):

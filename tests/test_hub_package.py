@@ -110,16 +110,37 @@ def test_a_variant_is_downloaded_once_and_transcribes(hub, build, eval_corpus):
         Recognizer.open("someone/model", variant="other")
 
 
-def test_the_variants_of_a_package_are_named(hub):
-    with pytest.raises(UsageError, match=r"(?s)several variants.*fp32, other.*--variant fp32"):
-        Recognizer.open("someone/model")
+def test_the_variant_of_a_package_where_none_is_named(hub):
+    assert variant_folder("someone/model").name == "fp32"  # the one that has a default's name
     with pytest.raises(UsageError, match=r"(?s)no variant int8-static.*fp32, other"):
-        Recognizer.open("someone/model", variant="int8-static")
+        variant_folder("someone/model", "int8-static")
+    (hub.root / "fp32").rename(hub.root / "mine")
+    with pytest.raises(UsageError, match=r"(?s)several variants.*mine, other.*--variant mine"):
+        variant_folder("someone/model")
+    shutil.rmtree(hub.root / "mine")
+    assert variant_folder("someone/model").name == "other"  # the only one
     shutil.rmtree(hub.root / "other")
-    Recognizer.open("someone/model")  # the only one
-    shutil.rmtree(hub.root / "fp32")
     with pytest.raises(ArtifactError, match="no package of nemoport"):
         Recognizer.open("someone/model", variant="fp32")
+
+
+@pytest.mark.parametrize(
+    "there, chosen",
+    [
+        (["fp32", "int8-dynamic", "int8-weight", "kv-fp32", "kv-int8-weight"], "kv-int8-weight"),
+        (["fp32", "int8-dynamic", "int8-weight", "kv-fp32"], "int8-weight"),
+        (["fp16", "fp32", "kv-fp32"], "kv-fp32"),
+        (["smoothed"], "smoothed"),
+        (["a", "b"], None),
+    ],
+)
+def test_the_variant_of_a_local_folder_where_none_is_named(tmp_path, there, chosen):
+    (tmp_path / "config.json").touch()
+    for name in there:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").touch()
+    assert variant_folder(tmp_path) == (tmp_path / chosen if chosen else tmp_path)
+    assert variant_folder(tmp_path / there[0]) == tmp_path / there[0]  # itself
 
 
 def test_a_damaged_download_is_refused_and_fetched_again(hub):

@@ -1,6 +1,7 @@
 """`nemoport transcribe` and the API behind it: one bad file costs no other its text, and odd options are refused at once."""
 
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -76,9 +77,23 @@ def test_the_api_refuses_them_too(build, options):
         Recognizer.open(build / "fp32", **options)
 
 
-def test_a_build_in_place_of_a_variant_is_named(build):
-    with pytest.raises(ArtifactError, match=r"holds several variants[\s\S]*fp32"):
-        Recognizer.open(build)
+def test_a_build_in_place_of_a_variant(build, good, capsys):
+    """A variant is chosen, and named."""
+    assert main(["transcribe", str(build), good[0]]) == 0
+    found = capsys.readouterr()
+    assert found.err == "nemoport: variant fp32; --variant names another\n"
+    assert main(["transcribe", str(build / "fp32"), good[0]]) == 0
+    assert capsys.readouterr() == (found.out, "")
+    assert main(["transcribe", "--quiet", str(build), good[0]]) == 0
+    assert capsys.readouterr() == (found.out, "")
+
+
+def test_several_variants_of_other_names(build, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(build / "fp32", tmp_path / name)
+    shutil.copy(build / "config.json", tmp_path)
+    with pytest.raises(ArtifactError, match=r"holds several variants[\s\S]*a, b"):
+        Recognizer.open(tmp_path)
 
 
 def test_a_stream_ends_once(build, good):

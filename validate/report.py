@@ -34,6 +34,25 @@ def table(build: Path, variants: Sequence[str]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
+def summary_rows(build: Path, variants: Sequence[str]) -> list[tuple[str, ...]]:
+    """Rows of a table for 80 columns, one a variant, below a head. WER: the least and the most of the lookaheads."""
+    rows: list[tuple[str, ...]] = [("variant", "gates", "MB", "WER %", "above NeMo, 95 %", "x real time")]
+    for variant in variants:
+        found = read_results(results_path(build, variant))
+        figure = {(r.gate, r.case): r for r in found if r.measured is not None}
+        rows.append(
+            (
+                variant,
+                _verdict(found),
+                _show(figure.get(("cost", "bytes")), ".1f", 1e-6),
+                _range([r.measured for (gate, case), r in figure.items() if gate == "wer" and case.endswith(": WER")]),
+                _spread(figure.get(("wer", "all lookaheads: difference"))),
+                _show(figure.get(("cost", "speed")), ".1f"),
+            )
+        )
+    return rows
+
+
 def by_language(build: Path, variants: Sequence[str]) -> list[tuple[str, ...]]:
     """Table rows, one a language and variant, below a head; none for a corpus in one language.
 
@@ -123,6 +142,11 @@ def _verdict(found: Sequence[GateResult]) -> str:
 
 def _show(result: GateResult | None, form: str, scale: float = 1.0) -> str:
     return ABSENT if result is None or result.measured is None else format(scale * result.measured, form)
+
+
+def _range(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return " to ".join(dict.fromkeys(f"{value:.1f}" for value in (min(known), max(known)))) if known else ABSENT
 
 
 def _spread(result: GateResult | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nemoport.errors import ArtifactError, NemoportError
@@ -19,13 +19,29 @@ from nemoport.validate.context import Context
 from nemoport.validate.gate_result import STAMPS, GateResult
 from nemoport.validate.limits import Limits, limits_of, read_limits
 from nemoport.validate.oracle import record_oracle
-from nemoport.validate.report import table, write_reports
+from nemoport.validate.report import write_reports
 from nemoport.validate.result_store import read_results, required_passes, results_path, write_results
 from nemoport.validate.stamps import write_evaluation
 from nemoport.validate.workers import map_in_processes, report
 
 COST = "cost"
 ACCURACY_GATES = ("numeric", "tokens", "wer", "longform")  # gates that measure how near to NeMo an artifact is
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """problems: variant -> why it may not be published, empty where it passed all gates that it must. extras: names of results of
+    artifacts that were judged for comparison only."""
+
+    problems: dict[str, list[str]]
+    extras: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return not any(self.problems.values())
+
+    def lines(self) -> list[str]:
+        """A line for each problem."""
+        return [f"{variant}: {problem}" for variant, found in self.problems.items() for problem in found]
 
 
 def validate(
@@ -40,8 +56,8 @@ def validate(
     jobs: int = 1,
     baseline: bool = True,
     progress: Progress = silent,
-) -> bool:
-    """Validates variants (default: all that are built); returns whether each passes all gates that it must.
+) -> Verdict:
+    """Validates variants (default: all that are built); the verdict is true if each passes all gates that it must.
 
     Writes build/results/: <variant>.jsonl, junit.xml, report.md. By default artifacts that are built only for comparison are
     judged too, into extra-<name>.jsonl, which does not count for the verdict. calibration: the manifest that variants were
@@ -86,11 +102,7 @@ def validate(
             judge(context(one, threads, progress), results_path(build, one.variant), [COST], found)
     write_reports(build, baselines)
     problems = {one.variant: required_passes(build, one.variant) for one in limits}
-    progress(table(build, [*problems, *(f"extra-{name}" for name in extras)]))
-    for variant, found in problems.items():
-        for problem in found:
-            progress(f"{variant}: {problem}")
-    return not any(problems.values())
+    return Verdict(problems, tuple(f"extra-{name}" for name in extras))
 
 
 def _but_cost(limits: Limits) -> list[str]:

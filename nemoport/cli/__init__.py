@@ -8,7 +8,21 @@ import sys
 import traceback
 from importlib.metadata import version
 
-from nemoport.cli import export, kind, oracle, package, publish, quantize, sensitivity, shard, sign, transcribe, validate, verify
+from nemoport.cli import (
+    export,
+    kind,
+    oracle,
+    package,
+    publish,
+    quantize,
+    run,
+    sensitivity,
+    shard,
+    sign,
+    transcribe,
+    validate,
+    verify,
+)
 from nemoport.cli.command import Parser
 from nemoport.cli.progress import shown_progress
 from nemoport.ending import orderly_end
@@ -18,6 +32,7 @@ from nemoport.text import printable
 FAULT = 3  # Python's own exit code for a traceback is 1, which is the verdict of a gate
 
 COMMANDS = (  # in the order of `nemoport --help`
+    run.COMMAND,
     kind.COMMAND,
     oracle.COMMAND,
     export.COMMAND,

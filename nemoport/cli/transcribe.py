@@ -38,6 +38,7 @@ class Segment:
 
 
 def run(options: argparse.Namespace) -> int | None:
+    from nemoport.hub_package import variant_folder
     from nemoport.recognizer import Recognizer
 
     chosen = "json" if options.json else options.format
@@ -50,8 +51,11 @@ def run(options: argparse.Namespace) -> int | None:
 
     files = [] if options.audio == [LIVE] else _files(options, failed)
     _check_output(options, chosen, [file.name for file in files])
+    folder = variant_folder(options.artifact, options.variant)
+    if not options.variant and folder != Path(options.artifact).expanduser():
+        options.progress(f"nemoport: variant {folder.name}; --variant names another")
     recognizer = Recognizer.open(
-        options.artifact,
+        folder,
         options.lookahead,
         flush=options.flush,
         provider=options.provider,
@@ -65,7 +69,6 @@ def run(options: argparse.Namespace) -> int | None:
         token_mask=options.tokens,
         trim_silence=options.trim_silence,
         confidence=options.confidence,
-        variant=options.variant,
     )
     if options.audio == [LIVE]:
         return transcribe_live(recognizer, options, as_json=chosen == "json")
@@ -143,7 +146,10 @@ COMMAND = Command(
     "transcribe",
     "transcribe audio files or a live stream",
     (
-        option("artifact", help="a variant's folder, such as dist/streaming-en/int8-static, or organisation/name on the Hub"),
+        option(
+            "artifact",
+            help="a package, the folder of one of its variants, or organisation/name of one on the Hub",
+        ),
         option("audio", nargs="*", help="files, folders, patterns; - is live: WAV, or raw 16-bit mono PCM at the model's rate"),
         option("--manifest", type=Path, metavar="FILE", help="NeMo manifest: audio_filepath, offset, duration, lang"),
         option("--channel", type=int, metavar="N", help="channel to transcribe, from 0; default: the average of all"),
@@ -151,7 +157,7 @@ COMMAND = Command(
         option("--input-format", choices=RAW, help="of raw samples from -; default: s16le"),
         option("--input-rate", type=int, metavar="HZ", help="of raw samples from -; default: the model's"),
         option("--input-channels", type=int, metavar="N", help="of raw samples from -; default: 1"),
-        option("--variant", metavar="NAME", help="of a folder or a Hub package that holds several"),
+        option("--variant", metavar="NAME", help="of a package that holds several; default: one of INT8 that is near to fp32"),
         option("--lookahead", type=int, help="right context in encoder frames of 80 ms; see config.json"),
         option("--flush", default="full", help="full: to the last frame; nemo: as NeMo's streaming buffer"),
         option("--streams", type=int, help="files transcribed at once, in one batch; default: 1"),

@@ -34,10 +34,11 @@ def run(options: argparse.Namespace) -> int:
         )
     from nemoport.export.checkpoint import read_checkpoint
     from nemoport.export.profile import profiled
+    from nemoport.validate.report import table
     from nemoport.validate.run import validate
 
     checkpoint = profiled(read_checkpoint(options.checkpoint), options.profile)
-    passed = validate(
+    verdict = validate(
         checkpoint,
         options.build,
         options.corpus or _manifest(options, checkpoint.spec),
@@ -46,7 +47,10 @@ def run(options: argparse.Namespace) -> int:
         jobs=options.jobs,
         progress=options.progress,
     )
-    return 0 if passed else 1
+    print(table(options.build, [*verdict.problems, *verdict.extras]))
+    for line in verdict.lines():
+        print(line)
+    return 0 if verdict else 1
 
 
 def _manifest(options: argparse.Namespace, spec: ModelSpec) -> Path:

@@ -1,0 +1,185 @@
+"""`nemoport run`: a checkpoint to a verified package and a report, in one command. Exit code 1: a gate failed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nemoport.cli.command import Command, option
+from nemoport.cli.options import CALIBRATION, CHECKPOINT_HELP, CORPUS
+from nemoport.cli.package import CARD
+
+if TYPE_CHECKING:
+    from nemoport.pipeline.estimate import Estimate
+    from nemoport.pipeline.plan import Plan
+    from nemoport.pipeline.run import Outcome
+
+REPORTS = ("report.html", "report.md")  # in build/results
+
+
+def run(options: argparse.Namespace) -> int:
+    from nemoport.pipeline.plan import Wanted, make_plan
+    from nemoport.pipeline.run import check_replaceable, run_plan
+
+    wanted = Wanted(
+        corpus=options.corpus,
+        calibration=options.calibration,
+        precisions=_names(options.precisions),
+        targets=_names(options.targets),
+        caches=_names(options.caches),
+        layouts=_names(options.layouts),
+        quick=options.quick,
+        jobs=options.jobs,
+        card={
+            "licence": options.license,
+            "licence_url": options.license_url,
+            "licence_holder": options.license_holder,
+            "base_model": options.base_model,
+            "language": options.language,
+        },
+    )
+    plan = make_plan(options.checkpoint, options.build, options.dist, wanted)
+    for folder in plan.packages.values():
+        check_replaceable(folder, plan.checkpoint.sha256)  # now, not after hours
+    if options.dry_run and options.json:
+        print(json.dumps(_plan_json(plan)))
+        return 0
+    if not options.quiet or options.dry_run:
+        print(_plan_text(plan), file=sys.stdout if options.dry_run else sys.stderr, flush=True)
+    if options.dry_run:
+        return 0
+    outcome = run_plan(plan, options.progress)
+    print(json.dumps(_outcome_json(plan, outcome)) if options.json else _outcome_text(plan, outcome))
+    return 0 if outcome.passed else 1
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def _plan_text(plan: Plan) -> str:
+    checkpoint, speech = plan.checkpoint, plan.speech
+    lines = [
+        f"{checkpoint.path}: {checkpoint.spec.kind}, {checkpoint.path.stat().st_size / 1e6:.0f} MB",
+        *(
+            f"{use}: {corpus.path}, {len(corpus.utterances)} recordings, {_minutes(corpus.seconds)}"
+            for use, corpus in (("evaluation", speech.evaluation), ("calibration", speech.calibration))
+        ),
+        "",
+        *_table(
+            [
+                ("stage", "", "about", "memory", "disk"),
+                *((stage, "there" if plan.is_built(stage) else "", *_shown(one)) for stage, one in plan.estimates.items()),
+                ("all", "", *_shown(plan.total)),
+            ]
+        ),
+        "Memory is that of weights; NeMo and the libraries take one or two GB besides. Time may be off by a factor of two.",
+        "",
+        f"build: {plan.build}",
+        *(f"package: {folder} ({layout})" for layout, folder in plan.packages.items()),
+        f"gates: every gate of each variant, {plan.jobs} at once" if plan.jobs > 1 else "gates: every gate of each variant",
+        *(f"note: {note}" for note in plan.notes),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _outcome_text(plan: Plan, outcome: Outcome) -> str:
+    from nemoport.hub_package import PREFERRED
+    from nemoport.pipeline.plan import NATIVE
+    from nemoport.validate.report import summary_rows
+
+    lines = ["", *_table(summary_rows(plan.build, list(outcome.verdict.problems)))]
+    lines += ["", *outcome.verdict.lines()]
+    lines += [f"no package for {layout}: {why}" for layout, why in outcome.unpackaged.items()]
+    lines += [f"note: {note}" for note in plan.notes]
+    lines += [f"Report:  {report}" for report in [_report(plan)] if report]
+    lines += [f"Package: {folder}" for folder in outcome.packages.values()]
+    language = " --language auto" if plan.checkpoint.spec.prompt else ""
+    passed = [name for name in PREFERRED if outcome.verdict.problems.get(name) == []]
+    where = outcome.packages.get(NATIVE) or (plan.build / passed[0] if passed else None)
+    if where:
+        lines.append(f"Next:    nemoport transcribe {shlex.quote(str(where))}{language} YOUR.wav")
+    return "\n".join(line for i, line in enumerate(lines) if line or (i and lines[i - 1]))
+
+
+def _report(plan: Plan) -> Path | None:
+    return next((path for name in REPORTS if (path := plan.build / "results" / name).is_file()), None)
+
+
+def _plan_json(plan: Plan) -> dict[str, Any]:
+    return {
+        "checkpoint": str(plan.checkpoint.path),
+        "kind": plan.checkpoint.spec.kind,
+        "evaluation": str(plan.speech.evaluation.path),
+        "calibration": str(plan.speech.calibration.path),
+        "build": str(plan.build),
+        "packages": {layout: str(folder) for layout, folder in plan.packages.items()},
+        "jobs": plan.jobs,
+        "stages": {
+            stage: {"seconds": round(one.seconds), "memory_bytes": round(one.memory), "disk_bytes": round(one.disk)}
+            for stage, one in plan.estimates.items()
+        },
+        "built": [variant.name for variant in plan.variants if plan.is_built(variant.name)],
+        "notes": list(plan.notes),
+    }
+
+
+def _outcome_json(plan: Plan, outcome: Outcome) -> dict[str, Any]:
+    report = _report(plan)
+    return {
+        "passed": outcome.passed,
+        "variants": {name: {"passed": not found, "problems": found} for name, found in outcome.verdict.problems.items()},
+        "packages": {layout: str(folder) for layout, folder in outcome.packages.items()},
+        "unpackaged": outcome.unpackaged,
+        "report": str(report) if report else None,
+        "build": str(plan.build),
+    }
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Lines of a table: the first column to the left, the others to the right; an empty column is left out."""
+    used = [i for i in range(len(rows[0])) if any(row[i] for row in rows)]
+    widths = {i: max(len(row[i]) for row in rows) for i in used}
+    return ["  ".join(row[i].rjust(widths[i]) if i else row[i].ljust(widths[i]) for i in used).rstrip() for row in rows]
+
+
+def _shown(one: Estimate) -> tuple[str, ...]:
+    return (_minutes(one.seconds), *(_bytes(size) for size in (one.memory, one.disk)))
+
+
+def _bytes(size: float) -> str:
+    return "" if not size else f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+COMMAND = Command(
+    "run",
+    "everything: record NeMo's runs, export, quantize, validate, package, verify, report",
+    (
+        option("checkpoint", help=CHECKPOINT_HELP),
+        option("--build", type=Path, help="build folder; default: build/NAME"),
+        option("--dist", type=Path, help="package folder; default: dist/NAME"),
+        CORPUS.but(required=False),
+        CALIBRATION,
+        option("--precisions", metavar="A,B", help="fp32, fp16, int8-dynamic, int8-weight, ...; default: the usual ones"),
+        option("--targets", metavar="A,B", help="onnx (the default), openvino, coreai, coreml, litert"),
+        option("--caches", metavar="A,B", help="nemo, kv; default: both, where the model streams"),
+        option("--layouts", metavar="A,B", help="of packages: native, sherpa-onnx, ...; default: native, or the target's"),
+        option("--quick", action="store_true", help="fp32 and int8-weight only, in the fast cache layout; every gate is run"),
+        option("--jobs", type=int, default=0, help="variants validated at once; default: by cores and memory"),
+        option("--dry-run", action="store_true", help="print the plan with its time, memory and disk, and do nothing"),
+        option("--json", action="store_true", help="print the plan or the outcome as one JSON object"),
+        *CARD,
+    ),
+    run,
+)
