@@ -20,11 +20,13 @@ from nemoport.prompt import PromptSpec
 from nemoport.quantize.graph import KEPT
 from nemoport.speech.corpus import Corpus, Utterance
 from nemoport.validate import gates
+from nemoport.validate.calibration_error import Bin, expected_calibration_error, judged_words, reliability
 from nemoport.validate.gate_result import GateResult
 from nemoport.validate.gates import batch, contract, cost, structure
 from nemoport.validate.gates.numeric import differences
 from nemoport.validate.probe import StreamCost
 from nemoport.validate.runs import UtteranceRun
+from nemoport.words import Word
 
 
 def run_of(name, values, enc_frames=None):
@@ -399,3 +401,27 @@ def test_a_full_disk_and_an_unknown_gate_are_no_verdict(monkeypatch):
     with pytest.raises(UsageError, match="no gate 'taste'(?s:.*)one of batch, boundary, conditions, contract, cost"):
         gates.run_gate("taste", Plain())
     assert gates.names() == sorted(path.stem for path in Path(gates.__file__).parent.glob("[!_]*.py"))
+
+
+def test_bins_of_confidence():
+    """A tenth each, 1.0 in the last; the error is weighted by their words."""
+    judged = [(0.05, False), (0.1, True), (0.19, False), (0.95, True), (1.0, True)]
+    assert reliability(judged) == [
+        Bin(0.0, 0.05, 0.0, 1),
+        Bin(0.1, pytest.approx(0.145), 0.5, 2),
+        Bin(0.9, pytest.approx(0.975), 1.0, 2),
+    ]
+    assert expected_calibration_error(judged) == pytest.approx((0.05 + 2 * 0.355 + 2 * 0.025) / 5)
+    assert reliability([]) == [] and np.isnan(expected_calibration_error([]))
+
+
+def test_a_word_is_right_where_the_transcript_has_it():
+    def judged(reference, *texts, language=""):
+        words = [Word(text, 0.0, 0.1, round(0.1 * i, 1)) for i, text in enumerate(texts, 1)]
+        return judged_words(words, reference, language)
+
+    assert judged("a b c d", "a", "x", "c", "c") == [(0.1, True), (0.2, False), (0.3, True), (0.4, False)]
+    assert judged("a b", "A,", "...", "b-b") == [(0.1, True), (0.3, True), (0.3, False)]  # no unit of marks alone
+    assert judged("", "a") == [(0.1, False)] and judged("a") == [] and judged("a", "...") == []
+    assert judged("ab", "ab", "b") == [(0.1, True), (0.2, False)]
+    assert judged("ab", "ab", "b", language="ja") == [(0.1, True), (0.1, True), (0.2, False)]

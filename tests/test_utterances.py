@@ -63,6 +63,12 @@ def heard(emitted, rule, packet, total=100, lag=0):
 SPOKEN = {3: 0, 4: 1, 6: 2, 16: 0, 27: 2}
 
 
+@pytest.mark.parametrize("packet", [1, 100])
+def test_what_follows_an_end_token_in_a_packet_is_the_next_utterance(packet):
+    found = heard({1: 0, 2: 3, 3: 2, 4: 1, 6: 3, 7: 3, 8: 0}, EndRule(50 * FRAME_S), packet)
+    assert [text for text, _ in found] == ["a", "cb", "a"]
+
+
 @pytest.mark.parametrize("lag", [0, 2])
 @pytest.mark.parametrize("packet", [1, 7, 100])
 @pytest.mark.parametrize("frames", [9, 10, 11])

@@ -67,6 +67,55 @@ def test_a_short_pause_and_unsure_steps_end_nothing():
     assert len(cut(audio, 512, pause_s=18 * STEP / RATE_HZ)) == 2
 
 
+@pytest.mark.parametrize(("start", "goes_on", "found"), [(0.5, 0.35, 1), (0.5, 0.34, 2), (0.49, 0.9, 1)])
+def test_speech_starts_and_goes_on_at_sileros_own_probabilities(start, goes_on, found):
+    """The last with speech behind what is too unsure to start it."""
+    assert (vad.STARTS, vad.ENDS) == (0.5, 0.35)
+    audio = steps((40, 0), (3, start), (30, np.float32(goes_on) + np.float32(1e-7)), (3, 0.9), (30, 0))
+    heard = cut(audio, 512, pause_s=20 * STEP / RATE_HZ)
+    assert len(heard) == found and heard[0][0] == (40 if start == 0.5 else 43) * STEP - MARGIN
+
+
+def test_an_utterance_that_is_too_long_is_cut_where_it_is_long_enough():
+    found = cut(steps((40, 0.9)), 512, longest_s=10 * STEP / RATE_HZ)
+    assert [(start, len(samples)) for start, samples in found] == [(10 * i * STEP, 10 * STEP) for i in range(4)]
+
+
+class FakeSilero:
+    """Stands for the network: notes what it is fed."""
+
+    def __init__(self, path, options, providers):
+        assert path.endswith("silero_vad_16k_op15.onnx") and providers == ["CPUExecutionProvider"]
+        assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+        self.fed = []
+
+    def run(self, names, feeds):
+        self.fed.append(feeds)
+        return [[[0.25 * len(self.fed)]], feeds["state"] + 1]
+
+
+def test_the_network_is_fed_each_step_behind_the_end_of_the_one_before(monkeypatch, tmp_path):
+    import onnxruntime
+
+    (tmp_path / "silero_vad" / "data").mkdir(parents=True)
+    (tmp_path / "silero_vad" / "data" / "silero_vad_16k_op15.onnx").write_text("")
+    monkeypatch.setattr(vad, "find_spec", {"silero_vad": SimpleNamespace(origin=tmp_path / "silero_vad" / "__init__.py")}.get)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", FakeSilero)
+    detector, samples = SileroVad(), np.arange(3 * STEP, dtype=np.float32)
+    assert [detector.score(part) for part in np.split(samples, 3)] == [0.25, 0.5, 0.75]
+    for number, feeds in enumerate(detector._session.fed):
+        before = samples[number * STEP - 64 : number * STEP] if number else np.zeros(64, np.float32)
+        assert feeds["input"].tolist() == [[*before, *samples[number * STEP : (number + 1) * STEP]]]
+        assert feeds["state"].shape == (2, 1, 128) and (feeds["state"] == number).all()
+        assert (feeds["sr"].tolist(), feeds["sr"].dtype) == (RATE_HZ, np.int64)
+
+
+def test_a_model_of_another_rate_has_no_detector():
+    with pytest.raises(UsageError, match="cannot take this model's audio") as error:
+        vad.silero_vad(8000)
+    assert (error.value.expected, error.value.found) == ("16000 Hz", "8000 Hz")
+
+
 def test_speech_at_both_ends_is_kept():
     audio = np.append(steps((7, 0.9)), np.full(100, 0.9, np.float32))
     ((start, samples),) = cut(audio, 160)
