@@ -3,9 +3,8 @@
 A word is what stands between spaces in the text. It starts with its first token's frame and ends with its last token's: a token
 of a TDT model lasts as long as the model predicts, one of an RNNT model a frame. A punctuation mark belongs to the word before
 it; a TDT model may emit one long after that word, so it takes no time there. Rules as NeMo's `get_words_offsets`,
-`_refine_timestamps_tdt` and `get_segment_offsets`. Where a mark follows a space that is a token of its own, NeMo makes a word of
-the mark; here it joins the word before it too. Marks that open a phrase, as ¿, join the word behind them; NeMo's the one
-before.
+`_refine_timestamps_tdt` and `get_segment_offsets`. Where a mark follows a space that is a token of its own, it is a word, as in
+the text. Marks that open a phrase, as ¿, join the word behind them; NeMo's the one before.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ STAMPED = "test_bites_results or jiwer or runtime or provider or evaluation or o
 CORPUS = "test_bites_corpus or names_of_their_own or whole_files or renamed or same_name or counts_once"
 STREAMED = "overflow or padding or calibrated or streamed or telephone or iterating or caches_are or too_little"
 TRANSCRIBED = "windows_of or test_bites_recognizer or test_trimming and not nemo"
+KEPT = "test_bites_caches or keep_their_caches or packets_and_batches"
+BOUNDS = "test_schemas or has_bounds or test_artifact and not processes_that_want"
 NO_NEMO = ("-k", "not nemo and not processes_that_want")
 
 
@@ -61,11 +63,11 @@ NEAREST = DECISIVE | {
         "test_properties or greedy or scores or boost or unknown_measure or test_stream and not nemos and not packets",
     ),
     "nemoport/stream": ("tests/test_bites_stream.py", LAWS, "-k", "test_bites_stream or packets or judged"),
-    "nemoport/chunker": (LAWS, RUNTIME, *STREAM, *NO_NEMO),
+    "nemoport/chunker": ("tests/test_stream.py", RUNTIME, LAWS, "-k", "full_flush or geometry or buffer or packets_and"),
     "nemoport/beam": (RUNTIME, "tests/test_beam.py", *NO_NEMO),
     "nemoport/beam_hypotheses": (RUNTIME, "tests/test_beam.py", *NO_NEMO),
-    "nemoport/hotwords": (RUNTIME, "tests/test_hotwords.py"),
-    "nemoport/long_audio": (LAWS, RUNTIME, "tests/test_long_audio.py"),
+    "nemoport/hotwords": (RUNTIME, "tests/test_hotwords.py", "-k", "test_hotwords or phrase"),
+    "nemoport/long_audio": ("tests/test_long_audio.py", RUNTIME, LAWS, "-k", "test_long_audio or windows or near_in_time"),
     "nemoport/words": ("tests/test_bites_words.py", "tests/test_words.py", *NO_NEMO),
     "nemoport/confidence": ("tests/test_bites_words.py", "tests/test_words.py", *NO_NEMO),
     "nemoport/formats": ("tests/test_bites_words.py", "tests/test_words.py", *NO_NEMO),
@@ -75,15 +77,15 @@ NEAREST = DECISIVE | {
     "nemoport/vad": ("tests/test_vad.py", "-k", "not offline_model and not real"),
     "validate/calibration_error": (CHECKS, GATES, "-k", "confidence or word_is_right"),
     "nemoport/tokens": ("tests/test_spelling.py",),
-    "nemoport/frontend": (LAWS, RUNTIME, "tests/test_frontend.py", *NO_NEMO),
-    "nemoport/caches": (LAWS, RUNTIME),
-    "nemoport/caches_kv": (LAWS, RUNTIME),
+    "nemoport/frontend": (RUNTIME, LAWS, "tests/test_frontend.py", "-k", "frames_of_any or buffer or test_frontend and not nemo"),
+    "nemoport/caches": ("tests/test_bites_caches.py", RUNTIME, LAWS, "-k", KEPT),
+    "nemoport/caches_kv": ("tests/test_bites_caches.py", RUNTIME, LAWS, "-k", KEPT),
     "nemoport/recognizer": (RECOGNIZER,),
     "nemoport/transcription": (RUNTIME, RECOGNIZER, "tests/test_trimming.py", "-k", TRANSCRIBED),
     "nemoport/interface": (CHECKS,),
     "nemoport/artifact": ("tests/test_artifact.py", REUSE, "-k", "test_artifact and not processes_that_want or manifest"),
-    "nemoport/config": ("tests/test_artifact.py", "tests/test_untrusted_package.py", *NO_NEMO),
-    "nemoport/schema": ("tests/test_artifact.py", "tests/test_schemas.py", "tests/test_untrusted_package.py", *NO_NEMO),
+    "nemoport/config": ("tests/test_layouts.py", "tests/test_untrusted_package.py", "-k", "test_layouts or config_has_bounds"),
+    "nemoport/schema": ("tests/test_artifact.py", "tests/test_schemas.py", "tests/test_untrusted_package.py", "-k", BOUNDS),
     "package/verify": ("tests/test_bites_verify.py",),
     "validate/runs": (LAWS, "-k", "judged_run"),
     "validate/flush_pair": (LAWS, "-k", "judged_run"),
@@ -100,7 +102,7 @@ NEAREST = DECISIVE | {
         "-k",
         "test_bites_smoothing or scales or product_error or place",
     ),
-    "quantize/row_ranges": ("tests/test_int8.py", "-k", "row_has_its_own or neighbour"),
+    "quantize/row_ranges": ("tests/test_int8.py", "-k", "row_has_its_own"),
     "quantize/synthetic_rows": (SMOOTHING, RECIPES, "-k", "without_audio or synthetic"),
     "package/layouts/sherpa_onnx": (LAYOUTS, RECIPES, FRONT_ENDS, "-k", "sherpa_onnx or layouts or front_end or consumer"),
     "package/layouts/onnx_asr": (LAYOUTS, RECIPES, FRONT_ENDS, "-k", "onnx_asr or layouts or front_end or consumer"),
