@@ -49,9 +49,11 @@ class World:
 
     def oracle(self, checkpoint, corpus, build, progress):
         assert (checkpoint, corpus, build) == (self.checkpoint, self.corpora[CORPUS], self.build)
+        progress("oracle: recorded")
         return Oracle(self.digest, build / "oracle", {})
 
     def baseline(self, checkpoint, corpus, oracle, build, progress, threads):
+        progress("baseline: measured")
         self.baselines.append((checkpoint.sha256, corpus, oracle.digest, build, threads))
         return []
 
@@ -113,6 +115,8 @@ def test_what_validate_does_where_nothing_is_said(world, monkeypatch):
     assert validate(Path("a.nemo"), world.build, CORPUS)
     assert {(threads, provider) for _, _, threads, provider in world.ran} == {(0, "cpu")}
     assert [threads for *_, threads in world.baselines] == [0]
+    world.validate()
+    assert world.lines[:2] == ["oracle: recorded", "baseline: measured"]
 
 
 def test_the_memory_is_that_of_the_largest_file_for_each_variant_at_once(world, monkeypatch):
@@ -122,10 +126,15 @@ def test_the_memory_is_that_of_the_largest_file_for_each_variant_at_once(world, 
     asked = []
     monkeypatch.setattr(run, "check_free", lambda *given: asked.append(given))
     monkeypatch.setattr(run, "_judge_all", lambda tasks, jobs, *rest: [])
-    for variants, jobs, memory in ((None, 1, 1), (None, 2, 2), (["fp16", "fp32"], 5, 2)):
+    for variants, jobs, memory, largest in (
+        (None, 1, 1, 5000),
+        (None, 2, 2, 5000),
+        (["fp16", "fp32"], 5, 2, 5000),
+        (["int4-weight"], 1, 1, 0),
+    ):
         world.validate(variants, jobs=jobs)
         *given, progress = asked.pop()
-        assert given == ["validate", 5000, run.Needs(memory=memory, held=1.0), world.build]
+        assert given == ["validate", largest, run.Needs(memory=memory, held=1.0), world.build]
         progress("shown")
         assert world.lines[-1] == "shown"
 
@@ -167,6 +176,9 @@ def test_what_passed_stands_and_what_failed_is_run_again(world):
     world.failing = {("fp32", "wer"), ("fp32", "cost")}
     verdict = world.validate()
     assert not verdict and sum("fp32: gate" in line for line in verdict.lines()) == 2
+    assert {r.gate: r.passed for r in read_results(results_path(world.build, "fp32"))} == {
+        gate: gate not in ("wer", "cost") for gate in REQUIRED
+    }
     assert "fp32: wer: 1 of 1 figures fail" in world.lines and "fp32: tokens: pass" in world.lines
     assert not world.validate()
     assert [gate for _, gate, _, _ in world.ran] == ["wer", "cost"]
@@ -240,6 +252,9 @@ def test_jobs_share_the_processors_but_for_the_cost(world, monkeypatch, processo
 
     def in_turn(work, tasks, count, progress):
         given.append(count)
+        assert {context.progress for context, *_ in tasks} == {run.report}  # which another process can be given
+        progress("of all processes")
+        assert world.lines[-1] == "of all processes"
         return [work(task) for task in tasks]
 
     monkeypatch.setattr(run, "map_in_processes", in_turn)
