@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RUN = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs", "examples")
 OTHERS = ("CHANGELOG.md", "bench", "reference/README.md")
 BLOCK = re.compile(
-    r"^(?P<told>(?:<!-- .*? -->\n)*)```(?P<language>\S*)[^\n]*\n(?P<text>.*?)^```[^\S\n]*$", re.MULTILINE | re.DOTALL
+    r"^(?P<told>(?:<!-- [^\n]* -->\n)*)```(?P<language>\S*)[^\n]*\n(?P<text>.*?)^```[^\S\n]*$", re.MULTILINE | re.DOTALL
 )
 COMMENT = re.compile(r"<!-- (not run|slow|needs)(?:: (.*?))? -->")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")

@@ -47,6 +47,7 @@ def test_blocks_have_a_language_and_comments_are_known():
     assert [block.name for block in BLOCKS if block.language not in LANGUAGES] == []
     assert len(SHELL) > 20 and len([block for block in BLOCKS if block.language == "python"]) > 10
     for document in ALL:
+        assert read(document).count("\n```") == 2 * len(blocks(document)), f"{document}: a block is not seen"
         told = [one for one in re.findall(r"^<!-- (.*?) -->", read(document), re.MULTILINE) if "matrix" not in one]
         assert len(told) == sum(len(block.told) for block in blocks(document)), f"{document}: a comment above no block: {told}"
     for block in BLOCKS:
