@@ -14,7 +14,7 @@ from nemoport.caches import NemoCaches
 from nemoport.caches_kv import KvCaches
 from nemoport.errors import ArtifactError, OutputError, UsageError
 from nemoport.export.config import cache_shapes
-from nemoport.interface import Interface, Tensor
+from nemoport.interface import F16, F32, I32, I64, Interface, Tensor
 from nemoport.interface import differences as interface_differences
 from nemoport.prompt import PromptSpec
 from nemoport.quantize.graph import KEPT
@@ -182,6 +182,7 @@ def test_a_tensor_and_its_sizes():
     tensor = Tensor("float32", (None, 3, None))
     assert str(tensor) == "float32 [?, 3, ?]" and tensor.of(1, 2) == (1, 3, 2)
     assert (str(Tensor("int64", ())), Tensor("int64", (4,)).of(7)) == ("int64 []", (4,))
+    assert [F32, F16, I32, I64] == [np.dtype(kind).name for kind in (np.float32, np.float16, np.int32, np.int64)]
 
 
 def test_each_side_of_an_interface_is_compared():
