@@ -182,7 +182,7 @@ def test_a_tensor_and_its_sizes():
     tensor = Tensor("float32", (None, 3, None))
     assert str(tensor) == "float32 [?, 3, ?]" and tensor.of(1, 2) == (1, 3, 2)
     assert (str(Tensor("int64", ())), Tensor("int64", (4,)).of(7)) == ("int64 []", (4,))
-    assert [F32, F16, I32, I64] == [np.dtype(kind).name for kind in (np.float32, np.float16, np.int32, np.int64)]
+    assert [np.dtype(kind).name for kind in (np.float32, np.float16, np.int32, np.int64)] == [F32, F16, I32, I64]
 
 
 def test_each_side_of_an_interface_is_compared():
