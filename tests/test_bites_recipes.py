@@ -11,8 +11,9 @@ import pytest
 import samples
 from onnx import TensorProto, helper, numpy_helper
 
-from nemoport.calibration.ranges import RangeCollector
+from nemoport.calibration.ranges import Range, RangeCollector
 from nemoport.calibration.stream import CalibrationStreams, Segment, StreamParameters, StreamPlan
+from nemoport.errors import ArtifactError, CorpusError, UsageError
 from nemoport.export.hyperparameters import NUMBERS, malformed, number
 from nemoport.export.kinds import KINDS, kind_of, unsupported
 from nemoport.export.one_form import in_one_form
@@ -107,6 +108,54 @@ def test_ranges_do_not_depend_on_order_or_chunks(seed):
     assert [whole.ranges(*m) for m in (("minmax",), ("percentile", 99.0))] == [
         parts.ranges(*m) for m in (("minmax",), ("percentile", 99.0))
     ]
+
+
+def collected(*values):
+    collector = RangeCollector(["x", "y"])
+    for one in values:
+        collector.update({"x": np.array(one, np.float32), "y": np.array([[-0.5], [0.25]], np.float32)})
+    return collector
+
+
+def test_a_range_is_the_outer_edge_of_the_bin_that_holds_the_percentile():
+    """1000 values from -1 to 1 and one of 7.5: the histogram spans +-8, in bins of 1 / 512."""
+    collector = collected(np.linspace(-1, 1, 1000), [7.5])
+    assert (collector.exponent.tolist(), collector.bin_width("x"), collector.bin_width("y")) == ([3, 0], 1 / 512, 1 / 4096)
+    assert collector.ranges("minmax") == {"x": Range(-1.0, 7.5), "y": Range(-0.5, 0.25)}
+    assert collector.ranges("percentile") == collector.ranges("minmax")
+    found = collector.ranges("percentile", 99.0)["x"]
+    assert found.high == np.ceil(512 * np.linspace(-1, 1, 1000)[990]) / 512  # 991 of 1001 are at or below it
+    assert found.low == np.floor(512 * np.linspace(-1, 1, 1000)[10]) / 512
+    assert collector.ranges("percentile", 99.95)["x"].high == 7.5  # no further out than the extremes
+    for method, percentile in (("percentile", 50.0), ("percentile", 100.1), ("entropy", 99.0)):
+        with pytest.raises(UsageError, match="calibration method is unknown"):
+            collector.ranges(method, percentile)
+    assert collector.ranges("percentile", 50.1) and RangeCollector(["x"]).exponent.tolist() == [-20]
+    with pytest.raises(CorpusError, match="collected nothing"):
+        RangeCollector(["x"]).ranges("minmax")
+    with pytest.raises(ArtifactError, match="tensor x is not finite"):
+        collected([-np.inf, 1.0])
+
+
+def test_a_collector_is_the_one_of_its_arrays():
+    collector = collected([-3.0, 2.0], [0.0])
+    made = RangeCollector.from_arrays(collector.to_arrays())
+    assert made.tensors == ["x", "y"] and made.to_arrays().keys() == {"tensors", "low", "high", "exponent", "counts"}
+    made.update({"x": np.array([5.0], np.float32), "y": np.array([0.1], np.float32)})
+    collector.update({"x": np.array([5.0], np.float32), "y": np.array([0.1], np.float32)})
+    assert all(np.array_equal(array, collector.to_arrays()[name]) for name, array in made.to_arrays().items())
+    assert made.counts.sum(1).tolist() == [4, 5]
+
+
+def test_the_summary_has_the_extremes_and_three_percentiles():
+    collector = collected(np.linspace(-1, 1, 1000))
+    found = collector.summary()
+    assert found.keys() == {"x", "y"} and list(found["x"]) == ["minmax", "p99.9", "p99.99", "p99.999"]
+    assert found["y"]["minmax"] == [-0.5, 0.25]
+    for percentile in (99.9, 99.99, 99.999):
+        one = collector.ranges("percentile", percentile)["x"]
+        assert found["x"][f"p{percentile:g}"] == [one.low, one.high]
+    assert found["x"]["p99.9"][1] < found["x"]["minmax"][1] + 1e-9
 
 
 # Weights

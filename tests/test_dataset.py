@@ -104,6 +104,16 @@ def test_a_duration_alone_is_that_of_the_recording(reference_checkpoint, tmp_pat
     assert [(u.seconds, u.text) for u in found] == [(1.0, text or "") for _, text in RATES]
 
 
+def test_the_first_column_of_text_that_is_there_is_the_transcript(reference_checkpoint, tmp_path):
+    names = ("transcription", "raw_transcription", "text", "sentence", "transcript", "normalized_text", "raw_text")
+    assert names == dataset.TEXT_COLUMNS
+    for first in (0, 1, 6):
+        row = {"audio": wav(np.full(16000, 0.1), 16000)} | {name: name for name in names[: first - 1 if first else None : -1]}
+        folder = tmp_path / f"{first}"
+        (line,) = dataset_manifest(columns(folder, [row]), ["en"], folder, reference_checkpoint.spec).read_text().splitlines()
+        assert json.loads(line)["text"] == names[first]
+
+
 RATES = [(8000, "a"), (16000, None), (44100, ""), (48000, "b")]
 
 
