@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from nemoport.calibration.probe import ProbedSession
 from nemoport.calibration.stream import Segment, StreamPlan
 from nemoport.errors import ArtifactError
-from nemoport.quantize import overflow
+from nemoport.quantize import overflow, row_ranges
 from nemoport.quantize.graph import Weights
 from nemoport.quantize.smoothing import Choice, Site, divide, product_error, scales, sites, smooth
 from nemoport.quantize.synthetic_rows import smooth_without_audio
@@ -262,7 +262,22 @@ def test_without_audio_the_gain_of_a_norm_shows_its_outliers():
     assert again == model
 
 
+SILU = [node("Sigmoid", "x", "g"), node("Mul", "x g", "silu"), node("Mul", "g x", "turned"), node("Mul", "silu half", "scaled")]
+SILU += [node("Mul", "half scaled", "again"), node("Mul", "silu silu", "square"), node("Mul", "half x", "of the input")]
+SILU += [node("Relu", "silu", "other"), node("Mul", "other half", "behind another")]
+
+
+def test_a_silu_may_be_scaled():
+    producers = {one.output[0]: one for one in SILU}
+    found = [name for name, one in producers.items() if row_ranges._behind_silu(one, producers)]
+    assert found == ["silu", "turned", "scaled", "again"] and not row_ranges._behind_silu(None, producers)
+
+
 # Overflow
+
+
+def test_fp16_ends_where_numpy_says():
+    assert np.finfo(np.float16).max == overflow.FP16_MAX
 
 
 def test_nodes_are_unsafe_by_what_they_read_or_compute():
@@ -315,7 +330,8 @@ def test_the_scan_decodes_one_stream_of_each_kind(monkeypatch, reference_checkpo
     monkeypatch.setattr(overflow, "float_tensors", lambda model, ops: [model, *ops])
     monkeypatch.setattr(overflow, "Probe", lambda *given, **more: asked.append((*given, more)) or given[0])
     session = SimpleNamespace(maxima={"encoder": {"e": 1.0}, "decoder": {"d": 2.0}})
-    session.encode = lambda mel, lengths, state: (mel, lengths, f"{state}+")
+    fed = []
+    session.encode = lambda mel, lengths, state: fed.append(state) or (mel, lengths, f"{state}+")
     monkeypatch.setattr(overflow, "_ScanningSession", lambda *given: asked.append(given) or session)
     monkeypatch.setattr(overflow, "greedy", lambda *given: decoded.append(given))
     chunks = {id(plan): [SimpleNamespace(mel=np.full((2, 3), i), length=i) for i in range(1, 3)] for plan in plans}
@@ -334,5 +350,6 @@ def test_the_scan_decodes_one_stream_of_each_kind(monkeypatch, reference_checkpo
     assert [(mel.shape, lengths.tolist(), lengths.dtype) for _, mel, lengths, _ in decoded] == [
         ((1, 2, 3), [i], np.int64) for _ in range(2) for i in (1, 2)
     ]
+    assert fed == ["6:", "6:+", "0:", "0:+"]
     states = [state for *_, (state,) in decoded]
     assert states[0] is states[1] is not states[2] is states[3] and states[0].token == parent.spec.decoding.blank_id

@@ -102,7 +102,7 @@ NEAREST = DECISIVE | {
         "-k",
         "test_bites_smoothing or scales or product_error or place",
     ),
-    "quantize/row_ranges": ("tests/test_int8.py", "-k", "row_has_its_own"),
+    "quantize/row_ranges": (SMOOTHING, "tests/test_int8.py", "-k", "silu or row_has_its_own"),
     "quantize/synthetic_rows": (SMOOTHING, RECIPES, "-k", "without_audio or synthetic"),
     "package/layouts/sherpa_onnx": (LAYOUTS, RECIPES, FRONT_ENDS, "-k", "sherpa_onnx or layouts or front_end or consumer"),
     "package/layouts/onnx_asr": (LAYOUTS, RECIPES, FRONT_ENDS, "-k", "onnx_asr or layouts or front_end or consumer"),
