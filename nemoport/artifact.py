@@ -166,7 +166,7 @@ class Artifact:
                 f"There is no artifact at {folder}.",
                 expected="a variant's folder such as build/streaming-en/fp32",
                 found="nothing" if not folder.exists() else "a file",
-                todo="run `make export`, or name a folder of a downloaded package",
+                todo="run `nemoport export`, or name a folder of a downloaded package",
             )
         if variants := variants_in(folder):
             raise ArtifactError(

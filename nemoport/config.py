@@ -153,7 +153,7 @@ class OfflineConfig(RuntimeConfig):
     encoder: OfflineEncoderSection  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
-def read_config(folder: Path, todo: str = "run `nemoport export` first, or check BUILD") -> RuntimeConfig:
+def read_config(folder: Path, todo: str = "run `nemoport export` first, or check the build folder") -> RuntimeConfig:
     """Reads config.json of a build or a package. todo: advice where there is none. Raises ArtifactError: absent, not JSON,
     without a required key, or with a value outside of its bounds, in `spec` too."""
     path = folder / "config.json"

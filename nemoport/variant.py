@@ -66,7 +66,7 @@ class Variant:
                 f"{self.folder} exists already.",
                 expected="nothing, or the same variant made from the same inputs",
                 found=f"one made from another {', another '.join(differing)}",
-                todo=f"remove {self.folder}, or choose another BUILD",
+                todo=f"remove {self.folder}, or choose another build folder",
             )
         return True
 

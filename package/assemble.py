@@ -175,5 +175,5 @@ def _check_same(dist: Path, manifest: PackageManifest) -> None:
             f"{dist} exists already.",
             expected="nothing, or the same package",
             found="a package of other inputs, a damaged one, or something else",
-            todo="remove it, or choose another DIST",
+            todo="remove it, or choose another folder",
         )

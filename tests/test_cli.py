@@ -1,7 +1,10 @@
 """The command line: every subcommand is listed and has help, old flags parse, and --help imports no heavy package."""
 
+import ast
 import json
 import pkgutil
+import shlex
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -12,10 +15,11 @@ import pytest
 
 from nemoport import cli
 from nemoport.cli import COMMANDS, main, parser
+from nemoport.cli.command import Names
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "reference" / "checkpoints"
-NOT_COMMANDS = {"__main__", "command", "live", "options", "output", "progress"}
+NOT_COMMANDS = {"__main__", "command", "live", "options", "output", "parser", "progress", "registries"}
 EXPORT = ("export", "--checkpoint", "a.nemo", "--build", "build")
 
 
@@ -154,7 +158,101 @@ def test_a_fault_is_not_the_verdict_of_a_gate(capsys, monkeypatch):
     def run(options):
         raise KeyError("within")
 
-    monkeypatch.setattr(cli, "parser", lambda: SimpleNamespace(parse_args=lambda arguments: SimpleNamespace(run=run, quiet=True)))
+    monkeypatch.setattr(
+        cli, "parser", lambda: SimpleNamespace(parse_args=lambda arguments: SimpleNamespace(run=run, quiet=True, extras=""))
+    )
     assert main(["export"]) == 3
     shown = capsys.readouterr().err
     assert "Traceback" in shown and "within" in shown and "a fault of nemoport itself (KeyError)" in shown
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_examples_parse(command):
+    assert command.examples
+    for line in command.examples:
+        words = shlex.split(line.rpartition("| ")[2].partition(" > ")[0])
+        assert words[:2] == ["nemoport", command.name]
+        assert parser().parse_args(words[1:]).run is command.run
+
+
+NAMED = {
+    "run": "int4-mixed",
+    "quantize": "kv-int8-weight",
+    "export": "litert",
+    "package": "sherpa-onnx",
+    "transcribe": "max_prob",
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_names_in_the_help_are_those_of_the_registries(capsys, name):
+    command = next(one for one in COMMANDS if one.name == name)
+    shown = " ".join(printed(capsys, name, "--help").split())
+    assert all(str(option.names) in shown for option in command.options if option.names) and NAMED[name] in shown
+
+
+def test_names_of_packages_that_are_not_installed():
+    def read():
+        raise ImportError("no torch")
+
+    assert "not installed" in str(Names(read)) and list(Names(read)) == []
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("name", ["", *(command.name for command in COMMANDS)])
+def test_the_help_fits_the_terminal(capsys, monkeypatch, columns, name):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = printed(capsys, *filter(None, [name]), "--help").split("examples:")[0].splitlines()
+    assert max(map(len, lines)) <= columns + 4  # a set of choices is not broken
+
+
+@pytest.mark.parametrize("environment, coloured", [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colours_of_the_help(monkeypatch, environment, coloured):
+    for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm-256color", "FORCE_COLOR": "1", **environment}.items():
+        monkeypatch.setenv(name, value)
+    shown = parser().format_help()
+    assert ("\x1b[" in shown) == coloured
+
+
+def test_a_missing_package_names_the_extra(capsys, monkeypatch):
+    def run(options):
+        raise ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn")
+
+    options = SimpleNamespace(run=run, quiet=True, extras="export")
+    monkeypatch.setattr(cli, "parser", lambda: SimpleNamespace(parse_args=lambda arguments: options))
+    assert main(["export"]) == 2
+    assert "pip install 'nemoport[export]'" in capsys.readouterr().err
+    options.extras = ""
+    assert main(["export"]) == 3  # a fault of nemoport, which needs it without an extra
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(capsys, shell):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(name in script for name in ("transcribe", "--hotword", "int8-smoothquant", "sherpa-onnx", "entropy_tsallis_exp"))
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+def test_bash_completes_a_command(capsys, tmp_path):
+    main(["completion", "bash"])
+    script = tmp_path / "nemoport.bash"
+    script.write_text(capsys.readouterr().out)
+    typed = 'COMP_WORDS=(nemoport tran); COMP_CWORD=1; COMP_LINE="nemoport tran"; _shtab_nemoport; echo "${COMPREPLY[@]}"'
+    done = subprocess.run(["bash", "-c", f"source {script}; {typed}"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["transcribe"]
+
+
+def test_errors_have_no_words_of_the_makefile():
+    """Who installed the package has no Makefile, and no CORPUS."""
+    folders = ("nemoport", "export", "quantize", "calibration", "validate", "package")
+    words = ("CORPUS", "CALIBRATION", "BUILD", "DIST", "`make ")
+    found = []
+    for path in (file for folder in folders for file in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg in ("todo", "expected", "found"):
+                text = ast.unparse(node.value)
+                found += [f"{path.name}: {text}" for word in words if word in text and "clone" not in text]
+    assert found == []

@@ -98,7 +98,7 @@ class Context:
                 "There is nothing to judge the artifact on.",
                 expected="utterances",
                 found="an empty corpus",
-                todo="check CORPUS",
+                todo="check the manifest",
             )
         streams = streams or self.limits.streams
         key = (lookahead, streams, every)

@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
-from importlib.metadata import version
 
 from nemoport.cli import (
+    completion,
     export,
     kind,
     oracle,
@@ -23,16 +23,17 @@ from nemoport.cli import (
     validate,
     verify,
 )
-from nemoport.cli.command import Parser
+from nemoport.cli.parser import make_parser
 from nemoport.cli.progress import shown_progress
 from nemoport.ending import orderly_end
-from nemoport.errors import NemoportError
+from nemoport.errors import NemoportError, UsageError
 from nemoport.text import printable
 
 FAULT = 3  # Python's own exit code for a traceback is 1, which is the verdict of a gate
 
 COMMANDS = (  # in the order of `nemoport --help`
     run.COMMAND,
+    transcribe.COMMAND,
     kind.COMMAND,
     oracle.COMMAND,
     export.COMMAND,
@@ -44,7 +45,7 @@ COMMANDS = (  # in the order of `nemoport --help`
     verify.COMMAND,
     sign.COMMAND,
     publish.COMMAND,
-    transcribe.COMMAND,
+    completion.COMMAND,
 )
 
 
@@ -65,20 +66,23 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"nemoport: {printable(str(error))}", file=sys.stderr)
         return NemoportError.exit_code
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and options.extras and not (error.name or "nemoport").startswith("nemoport"):
+            print(f"nemoport: {_missing(error.name or '', options.extras)}", file=sys.stderr)
+            return UsageError.exit_code
         traceback.print_exc()
         print(f"nemoport: a fault of nemoport itself ({type(error).__name__}). Report it with the lines above.", file=sys.stderr)
         return FAULT
 
 
+def _missing(module: str, extras: str) -> UsageError:
+    return UsageError(
+        "This command needs packages that are not installed.",
+        expected=f"those of the extras {extras}",
+        found=f"no {module}",
+        todo=f"pip install 'nemoport[{extras}]'",
+    )
+
+
 def parser() -> argparse.ArgumentParser:
     """Parses the arguments of every subcommand; `run` of the result is the subcommand's function."""
-    made = argparse.ArgumentParser("nemoport", description="NeMo speech recognisers as proven ONNX packages")
-    made.add_argument("--version", action="version", version=f"nemoport {version('nemoport')}")
-    commands = made.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    for command in COMMANDS:
-        of_command = commands.add_parser(command.name, help=command.help, description=command.help)
-        for option in command.options:
-            of_command.add_argument(*option.flags, **option.settings)
-        of_command.add_argument("-q", "--quiet", action="store_true", help="no progress; results and errors only")
-        of_command.set_defaults(run=command.run)
-    return made
+    return make_parser(COMMANDS)

@@ -6,6 +6,7 @@ import argparse
 
 from nemoport.cli.command import Command, option
 from nemoport.cli.options import BUILD, CALIBRATION, CHECKPOINT, PROFILE
+from nemoport.cli.registries import target_precisions, targets
 
 CACHES = option(
     "--caches",
@@ -15,8 +16,10 @@ CACHES = option(
     default="nemo",
     help="nemo: NeMo's caches; kv: projected ones, the fast path",
 )
-TARGET = option("--target", default="onnx", help="onnx, or another runtime: coreai, coreml, ...")
-PRECISION = option("--precision", default="fp32", help="one that the target has: fp32, fp16, int8, ...; onnx has fp32 only")
+TARGET = option("--target", default="onnx", names=targets, help="%(names)s; default: %(default)s")
+PRECISION = option(
+    "--precision", default="fp32", names=target_precisions, help="one that the target has, of %(names)s; onnx has fp32 only"
+)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -41,4 +44,9 @@ COMMAND = Command(
     "export the checkpoint to fp32 ONNX graphs, or to another runtime's",
     (CHECKPOINT, BUILD, CACHES, PROFILE, TARGET, PRECISION, CALIBRATION),
     run,
+    examples=(
+        "nemoport export --checkpoint my.nemo --build build/my --caches kv",
+        "nemoport export --checkpoint my.nemo --build build/my --target openvino --precision int8",
+    ),
+    extras="export",
 )

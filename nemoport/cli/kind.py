@@ -18,10 +18,12 @@ def run(options: argparse.Namespace) -> None:
 
 COMMAND = Command(
     "kind",
-    "print the kind of a checkpoint: streaming-rnnt, streaming-prompt-rnnt, offline-rnnt or offline-tdt",
+    "print the kind of a checkpoint: streaming-rnnt, offline-tdt, ...",
     (
         option("checkpoint", help=CHECKPOINT_HELP),
         option("--json", action="store_true", help="one JSON object with the key kind"),
     ),
     run,
+    examples=("nemoport kind my.nemo",),
+    extras="export",
 )

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from nemoport.cli.command import option
+from nemoport.cli.registries import judged
 
 CHECKPOINT_HELP = ".nemo file, or Hub id org/name[@revision]"
 CHECKPOINT = option("--checkpoint", required=True, help=CHECKPOINT_HELP)
 BUILD = option("--build", required=True, type=Path, help="build folder of the checkpoint")
 CORPUS = option("--corpus", required=True, type=Path, help="NeMo manifest of evaluation audio with transcripts")
 CALIBRATION = option("--calibration", type=Path, help="NeMo manifest of calibration audio")
-VARIANTS = option("--variant", action="append", dest="variants", help="repeat for several; default: all built")
+VARIANTS = option(
+    "--variant", action="append", dest="variants", names=judged, help="of %(names)s; repeat for several; default: all built"
+)
 PROFILE = option("--profile", help="one chunk, and the attention's lookahead in it, such as 1120ms/0")

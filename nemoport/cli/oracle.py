@@ -19,4 +19,11 @@ def run(options: argparse.Namespace) -> None:
     record_oracle(checkpoint, corpus, options.build, progress=options.progress)
 
 
-COMMAND = Command("oracle", "record NeMo's own streaming and offline runs", (CHECKPOINT, BUILD, CORPUS, PROFILE), run)
+COMMAND = Command(
+    "oracle",
+    "record NeMo's own streaming and offline runs",
+    (CHECKPOINT, BUILD, CORPUS, PROFILE),
+    run,
+    examples=("nemoport oracle --checkpoint my.nemo --build build/my --corpus eval.jsonl",),
+    extras="validate",
+)

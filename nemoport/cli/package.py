@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nemoport.cli.command import Command, option
+from nemoport.cli.command import Command, grouped, option
 from nemoport.cli.options import BUILD, VARIANTS
+from nemoport.cli.registries import layouts
 
 DIST = option("--dist", required=True, type=Path, help="package folder to write")
 LAYOUT = option(
     "--layout",
     default="native",
-    help="native: nemoport's own; sherpa-onnx; onnx-asr, for offline models; openvino, litert, coreai, coreml: of that target",
+    names=layouts,
+    help="%(names)s; default: %(default)s, nemoport's own",
 )
 SHARD_BYTES = option("--shard-bytes", metavar="SIZE", help="layout onnx-asr: fp32 again in files of at most SIZE, such as 1.5G")
-CARD = (
+CARD = grouped(
+    "the model card",
     option("--license", help="SPDX id of the checkpoint's licence; known for the published base models"),
     option("--license-url", help="where its text is, for an id that is not known here"),
     option("--license-holder", help="whom to name, where the licence asks for it"),
@@ -44,4 +47,11 @@ def run(options: argparse.Namespace) -> None:
     print(folder)
 
 
-COMMAND = Command("package", "lay out what passed for the Hub", (BUILD, DIST, VARIANTS, LAYOUT, SHARD_BYTES, *CARD), run)
+COMMAND = Command(
+    "package",
+    "lay out what passed for the Hub",
+    (BUILD, DIST, VARIANTS, LAYOUT, SHARD_BYTES, *CARD),
+    run,
+    examples=("nemoport package --build build/my --dist dist/my --license cc-by-4.0 --license-holder Me --language en",),
+    extras="validate",
+)

@@ -32,4 +32,6 @@ COMMAND = Command(
         option("--revision", help="branch to upload to; default: main"),
     ),
     run,
+    examples=("nemoport publish dist/my --repo me/my-onnx --dry-run",),
+    extras="publish",
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nemoport.cli.command import Command, option
 from nemoport.cli.options import CALIBRATION, CHECKPOINT_HELP, CORPUS
 from nemoport.cli.package import CARD
+from nemoport.cli.registries import all_precisions, layouts, targets
 
 if TYPE_CHECKING:
     from nemoport.pipeline.estimate import Estimate
@@ -164,17 +165,17 @@ def _minutes(seconds: float) -> str:
 
 COMMAND = Command(
     "run",
-    "everything: record NeMo's runs, export, quantize, validate, package, verify, report",
+    "everything, from NeMo's own runs to a verified package and a report",
     (
         option("checkpoint", help=CHECKPOINT_HELP),
         option("--build", type=Path, help="build folder; default: build/NAME"),
         option("--dist", type=Path, help="package folder; default: dist/NAME"),
         CORPUS.but(required=False),
         CALIBRATION,
-        option("--precisions", metavar="A,B", help="fp32, fp16, int8-dynamic, int8-weight, ...; default: the usual ones"),
-        option("--targets", metavar="A,B", help="onnx (the default), openvino, coreai, coreml, litert"),
+        option("--precisions", metavar="A,B", names=all_precisions, help="%(names)s; default: the usual ones"),
+        option("--targets", metavar="A,B", names=targets, help="%(names)s; default: onnx"),
         option("--caches", metavar="A,B", help="nemo, kv; default: both, where the model streams"),
-        option("--layouts", metavar="A,B", help="of packages: native, sherpa-onnx, ...; default: native, or the target's"),
+        option("--layouts", metavar="A,B", names=layouts, help="%(names)s; default: native, or the target's"),
         option("--quick", action="store_true", help="fp32 and int8-weight only, in the fast cache layout; every gate is run"),
         option("--jobs", type=int, default=0, help="variants validated at once; default: by cores and memory"),
         option("--dry-run", action="store_true", help="print the plan with its time, memory and disk, and do nothing"),
@@ -182,4 +183,10 @@ COMMAND = Command(
         *CARD,
     ),
     run,
+    examples=(
+        "nemoport run my.nemo --corpus eval.jsonl --calibration calibration.jsonl --license cc-by-4.0 --license-holder Me",
+        "nemoport run nvidia/nemotron-speech-streaming-en-0.6b --quick --dry-run",
+        "nemoport run my.nemo --precisions int8-weight,int4-mixed --caches kv --layouts native",
+    ),
+    extras="quantize,validate",
 )

@@ -15,4 +15,11 @@ def run(options: argparse.Namespace) -> None:
     print(heat_map(measure_sensitivity(options.build, options.calibration, progress=options.progress)))
 
 
-COMMAND = Command("sensitivity", "what each part of the encoder costs in 4 bits", (BUILD, CALIBRATION), run)
+COMMAND = Command(
+    "sensitivity",
+    "what each part of the encoder costs in 4 bits",
+    (BUILD, CALIBRATION),
+    run,
+    examples=("nemoport sensitivity --build build/my --calibration calibration.jsonl",),
+    extras="quantize",
+)

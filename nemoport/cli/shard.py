@@ -24,4 +24,6 @@ COMMAND = Command(
         option("--shard-bytes", default="1.5G", metavar="SIZE", help="most of a file; default: %(default)s"),
     ),
     run,
+    examples=("nemoport shard build/my/fp32/encoder_model.onnx shards --shard-bytes 1.5G",),
+    extras="quantize",
 )

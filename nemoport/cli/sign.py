@@ -32,4 +32,6 @@ COMMAND = Command(
         option("--keyless", action="store_true", help="by Sigstore: an OpenID login, or the identity of a CI job"),
     ),
     run,
+    examples=("nemoport sign dist/my --key private.pem", "nemoport sign dist/my --keyless"),
+    extras="signing",
 )

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nemoport.cli.command import Command, option
+from nemoport.cli.command import Command, grouped, option
 from nemoport.cli.live import LIVE, check_live, transcribe_live
 from nemoport.cli.output import print_text
+from nemoport.cli.registries import flush_rules, measures
 from nemoport.errors import AudioError, UsageError
 from nemoport.files import write_bytes
 from nemoport.text import printable
@@ -142,39 +143,53 @@ def _opened(
             failed(file.name, error)
 
 
+INPUT = (
+    option("--manifest", type=Path, metavar="FILE", help="NeMo manifest: audio_filepath, offset, duration, lang"),
+    option("--channel", type=int, metavar="N", help="channel to transcribe, from 0; default: the average of all"),
+    option("--input-format", choices=RAW, help="of raw samples from -; default: s16le"),
+    option("--input-rate", type=int, metavar="HZ", help="of raw samples from -; default: the model's"),
+    option("--input-channels", type=int, metavar="N", help="of raw samples from -; default: 1"),
+    option("--trim-silence", action="store_true", help="offline models: leave out silence before and behind the speech"),
+)
+MODEL = (
+    option("--variant", metavar="NAME", help="of a package that holds several; default: one of INT8 that is near to fp32"),
+    option("--lookahead", type=int, help="right context in encoder frames of 80 ms; see config.json"),
+    option("--language", help="for a model with a language prompt: a name of its dictionary, such as de-DE or auto"),
+    option("--flush", default="full", names=flush_rules, help="%(names)s: to the last frame, or as NeMo's streaming buffer"),
+    option("--streams", type=int, help="files transcribed at once, in one batch; default: 1"),
+    option("--provider", default="cpu", help="cpu, cuda, tensorrt, coreml, dml; in OpenVINO cpu, gpu, npu"),
+    option("--threads", type=int, default=0, help="0: the runtime's choice"),
+    option("--pass-seconds", type=float, help="offline models transcribe longer files in windows this long; default: 390"),
+)
+DECODING = (
+    option("--beam", type=int, default=1, metavar="N", help="paths of a beam search; 1: greedy"),
+    option("--hotword", action="append", default=[], metavar="PHRASE", help="to be expected; repeat for several"),
+    option("--hotword-boost", type=float, metavar="X", help="log score of each of its tokens; default: 1.5"),
+    option("--script", action="append", default=[], metavar="NAME", help="letters to emit, as Latin; repeat for several"),
+    option("--tokens", type=Path, metavar="FILE", help="the lines of tokens.txt that may be emitted"),
+    option("--confidence", default="max_prob", metavar="MEASURE", names=measures, help="%(names)s; default: %(default)s"),
+)
+OUTPUT = (
+    option("--format", choices=(TEXT, "json", *TIMED_TEXT), default=TEXT, help="subtitles are srt and vtt; tsv is a table"),
+    option("--json", action="store_true", help="--format json: an object a line, with words, tokens, times and confidence"),
+    option("--output", type=Path, metavar="FOLDER", help="write a file for each recording there, in place of printing"),
+    option("--pause", type=float, metavar="SECONDS", help="from -: a line for each utterance, which a pause this long ends"),
+)
 COMMAND = Command(
     "transcribe",
     "transcribe audio files or a live stream",
     (
-        option(
-            "artifact",
-            help="a package, the folder of one of its variants, or organisation/name of one on the Hub",
-        ),
+        option("artifact", help="a package, the folder of one of its variants, or organisation/name of one on the Hub"),
         option("audio", nargs="*", help="files, folders, patterns; - is live: WAV, or raw 16-bit mono PCM at the model's rate"),
-        option("--manifest", type=Path, metavar="FILE", help="NeMo manifest: audio_filepath, offset, duration, lang"),
-        option("--channel", type=int, metavar="N", help="channel to transcribe, from 0; default: the average of all"),
-        option("--pause", type=float, metavar="SECONDS", help="from -: a line for each utterance, which a pause this long ends"),
-        option("--input-format", choices=RAW, help="of raw samples from -; default: s16le"),
-        option("--input-rate", type=int, metavar="HZ", help="of raw samples from -; default: the model's"),
-        option("--input-channels", type=int, metavar="N", help="of raw samples from -; default: 1"),
-        option("--variant", metavar="NAME", help="of a package that holds several; default: one of INT8 that is near to fp32"),
-        option("--lookahead", type=int, help="right context in encoder frames of 80 ms; see config.json"),
-        option("--flush", default="full", help="full: to the last frame; nemo: as NeMo's streaming buffer"),
-        option("--streams", type=int, help="files transcribed at once, in one batch; default: 1"),
-        option("--provider", default="cpu", help="cpu, cuda, tensorrt, coreml, dml; in OpenVINO cpu, gpu, npu"),
-        option("--threads", type=int, default=0, help="0: the runtime's choice"),
-        option("--pass-seconds", type=float, help="offline models transcribe longer files in windows this long; default: 390"),
-        option("--language", help="for a model with a language prompt: a name of its dictionary, such as de-DE or auto"),
-        option("--beam", type=int, default=1, metavar="N", help="paths of a beam search; 1: greedy"),
-        option("--hotword", action="append", default=[], metavar="PHRASE", help="to be expected; repeat for several"),
-        option("--hotword-boost", type=float, metavar="X", help="log score of each of its tokens; default: 1.5"),
-        option("--script", action="append", default=[], metavar="NAME", help="letters to emit, as Latin; repeat for several"),
-        option("--tokens", type=Path, metavar="FILE", help="the lines of tokens.txt that may be emitted"),
-        option("--trim-silence", action="store_true", help="offline models: leave out silence before and behind the speech"),
-        option("--format", choices=(TEXT, "json", *TIMED_TEXT), default=TEXT, help="subtitles are srt and vtt; tsv is a table"),
-        option("--json", action="store_true", help="--format json: an object a line, with words, tokens, times and confidence"),
-        option("--output", type=Path, metavar="FOLDER", help="write a file for each recording there, in place of printing"),
-        option("--confidence", default="max_prob", metavar="MEASURE", help="NeMo's name of a measure, as entropy_tsallis_exp"),
+        *grouped("input", *INPUT),
+        *grouped("model", *MODEL),
+        *grouped("decoding", *DECODING),
+        *grouped("output", *OUTPUT),
     ),
     run,
+    examples=(
+        "nemoport transcribe dist/my talk.wav",
+        "nemoport transcribe me/my-onnx recordings/ --format srt --output subtitles",
+        "arecord -f S16_LE -r 16000 -c 1 | nemoport transcribe dist/my - --pause 0.8",
+    ),
 )

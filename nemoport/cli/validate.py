@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nemoport.cli.command import Command, option
+from nemoport.cli.command import Command, grouped, option
 from nemoport.cli.options import BUILD, CALIBRATION, CHECKPOINT, CORPUS, PROFILE, VARIANTS
 from nemoport.errors import UsageError
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from nemoport.spec import ModelSpec
 
 JOBS = option("--jobs", type=int, default=1, help="variants validated at once, each in a process with its share of the cores")
-DATASET = (
+DATASET = grouped(
+    "a data set in place of --corpus",
     option("--dataset", help="in place of --corpus: a data set of the Hub such as google/fleurs, or a folder like one"),
     option("--languages", default="", help="its configurations, such as en_us,de_de"),
     option("--split", default="test", help="default: %(default)s"),
@@ -72,6 +73,20 @@ def _manifest(options: argparse.Namespace, spec: ModelSpec) -> Path:
 COMMAND = Command(
     "validate",
     "hold variants to the gates",
-    (CHECKPOINT, BUILD, CORPUS.but(required=False), CALIBRATION, VARIANTS, PROFILE, JOBS, *DATASET),
+    (
+        CHECKPOINT,
+        BUILD,
+        CORPUS.but(required=False),
+        CALIBRATION,
+        VARIANTS,
+        PROFILE,
+        JOBS,
+        *DATASET,
+    ),
     run,
+    examples=(
+        "nemoport validate --checkpoint my.nemo --build build/my --corpus eval.jsonl --jobs 2",
+        "nemoport validate --checkpoint my.nemo --build build/my --dataset google/fleurs --languages en_us --limit 50",
+    ),
+    extras="validate",
 )

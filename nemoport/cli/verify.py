@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nemoport.cli.command import Command, option
+from nemoport.cli.command import Command, grouped, option
 from nemoport.cli.options import VARIANTS
 
 
@@ -23,12 +23,17 @@ def run(options: argparse.Namespace) -> None:
         print(line)
 
 
-SIGNED_BY = (
+SIGNED_BY = grouped(
+    "signatures",
     option("--signature", action="store_true", help="check the signature too, by one of the next options"),
     option("--key", type=Path, metavar="PEM", help="the publisher's public key"),
     option("--identity", help="who signed keyless: an e-mail address, or the address of a workflow"),
     option("--issuer", help="address of the OpenID provider that states the identity"),
 )
 COMMAND = Command(
-    "verify", "check a package's files against its manifest", (option("folder", type=Path), VARIANTS, *SIGNED_BY), run
+    "verify",
+    "check a package's files against its manifest",
+    (option("folder", type=Path), VARIANTS, *SIGNED_BY),
+    run,
+    examples=("nemoport verify dist/my", "nemoport verify dist/my --key publisher.pem"),
 )

@@ -73,7 +73,7 @@ def _lines(manifest: Path) -> list[str]:
             f"The manifest {manifest} cannot be read.",
             expected="one NeMo manifest (JSON lines), in UTF-8",
             found=f"a list or a pattern of several; {error}" if sharded else str(error),
-            todo="join the manifests to one; of tarred ones unpack the shards too" if sharded else "check CORPUS and CALIBRATION",
+            todo="join the manifests to one; of tarred ones unpack the shards too" if sharded else "check the path",
         ) from error
 
 

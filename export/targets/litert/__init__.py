@@ -47,7 +47,7 @@ def convert(source: Source, folder: Path, parameters: Parameters, progress: Prog
             "Converting to LiteRT needs packages that are not installed.",
             expected=", ".join(CONVERTERS),
             found=f"no {', no '.join(absent)}",
-            todo="`make setup-litert` makes an environment that has them: one of them requires other versions than NeMo",
+            todo="install them in an environment without NeMo, which `make setup-litert` makes in a clone",
         )
     from nemoport.export.targets.litert.convert import convert_graphs, quantize
 
