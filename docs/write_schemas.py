@@ -16,6 +16,7 @@ from nemoport.package.manifest import PackageManifest
 from nemoport.schema import json_schema
 from nemoport.spec import ModelSpec
 from nemoport.tokens import SpellingRule
+from nemoport.validate.details import StreamByTime, Texts
 from nemoport.validate.stamps import Evaluation
 
 SCHEMAS = {
@@ -27,6 +28,8 @@ SCHEMAS = {
     "apple-metadata": Metadata,  # metadata.json of a variant for Core AI or Core ML
     "spelling": SpellingRule,  # shared/spelling.json
     "evaluation": Evaluation,  # results/evaluation.json of a build
+    "texts": Texts,  # results/details/VARIANT.wer.json
+    "stream-by-time": StreamByTime,  # results/details/VARIANT.longform.json
 }
 
 

@@ -17,7 +17,7 @@ from nemoport.validate import gates, limits
 from nemoport.validate.context import Context
 from nemoport.validate.gates import conditions, contract, cost, longform, structure
 from nemoport.validate.gates.longform import SegmentScores
-from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle
+from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle, sample_positions
 from nemoport.validate.probe import StreamCost
 from nemoport.validate.runs import UtteranceRun
 from nemoport.words import Word
@@ -440,7 +440,7 @@ def test_long_recordings_in_languages_without_spaces_are_judged_by_characters():
 def test_long_recordings_are_run_alone_and_split(special):
     """Of an offline model several, one behind the other; what is spelled has no special tokens."""
     form = LongForm(Corpus(Path(), (UTTERANCE,)), (Segment(0.0, "a b"), Segment(2.0, "c", "de")))
-    run = UtteranceRun((0, 1, 2, 3), (0, 10, 30, 40), "", 50, np.zeros((0, 2)), "u", 10)
+    run = UtteranceRun((0, 1, 2, 3), (0, 10, 30, 40), "", 50, np.ones((len(sample_positions(50, 6)), 2)), "u", 10)
     asked = []
 
     class Runner:

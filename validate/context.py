@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from nemoport.artifact import Artifact
 from nemoport.chunker import flush_rules
@@ -42,6 +43,7 @@ class Context:
     provider: str = "cpu"
     threads: int = 0
     progress: Progress = silent
+    details: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  # gate -> what it keeps, see details.py
     _runs: dict[tuple[int | None, int, int], dict[str, tuple[UtteranceRun, ...]]] = field(default_factory=dict, repr=False)
 
     @property

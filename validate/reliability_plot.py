@@ -16,7 +16,7 @@ _COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#8e5ea2", "#b8860b", "#4a4e69")  #
 
 def reliability_plot(results: Mapping[str, Sequence[GateResult]]) -> str:
     """Returns an SVG with a line a variant, or "" where none has a figure. results: variant -> its results."""
-    lines = {variant: points for variant, found in results.items() if (points := _points(found))}
+    lines = {variant: points for variant, found in results.items() if (points := points_of(found))}
     if not lines:
         return ""
     height = max(_SIDE, _LINE * len(lines)) + _TOP + 44
@@ -50,7 +50,7 @@ def reliability_plot(results: Mapping[str, Sequence[GateResult]]) -> str:
     return "\n".join([*parts, "</svg>\n"])
 
 
-def _points(found: Sequence[GateResult]) -> list[tuple[float, float, int]]:
+def points_of(found: Sequence[GateResult]) -> list[tuple[float, float, int]]:
     """Returns (middle of a bin, share right, words in it), of the bins that hold a word."""
     return [
         (float(r.case.removeprefix(RELIABILITY).split(" ")[0]) + 0.5 / BINS, r.measured, r.n)

@@ -19,7 +19,7 @@ ABSENT = "-"
 
 def write_reports(build: Path, baselines: Sequence[Baseline]) -> None:
     """Writes build/results/report.md and junit.xml, of all variants that have results."""
-    variants = _variants(build)
+    variants = judged_variants(build)
     results = {variant: read_results(results_path(build, variant)) for variant in variants}
     if plot := reliability_plot(results):
         write_bytes(build / "results" / PLOT, plot.encode())
@@ -100,7 +100,7 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _variants(build: Path) -> list[str]:
+def judged_variants(build: Path) -> list[str]:
     """Variants of gates.toml that have results, then artifacts that are built only for comparison."""
     known = [variant for variant in read_limits() if results_path(build, variant).is_file()]
     return known + sorted(path.stem for path in (build / "results").glob("extra-*.jsonl"))

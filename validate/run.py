@@ -10,15 +10,17 @@ from pathlib import Path
 from nemoport.errors import ArtifactError, NemoportError
 from nemoport.export.checkpoint import Checkpoint, read_checkpoint
 from nemoport.files import sweep_leftovers
-from nemoport.progress import Progress, Step, silent
+from nemoport.progress import Progress, Step, silent, step
 from nemoport.resources import Needs, check_free
 from nemoport.speech.corpus import check_disjoint, check_each_once, print_repeats, read_corpus
 from nemoport.validate import gates
 from nemoport.validate.baseline import record_baseline
 from nemoport.validate.context import Context
+from nemoport.validate.details import write_details
 from nemoport.validate.gate_result import STAMPS, GateResult
 from nemoport.validate.limits import Limits, limits_of, read_limits
 from nemoport.validate.oracle import record_oracle
+from nemoport.validate.page.page import write_page
 from nemoport.validate.report import write_reports
 from nemoport.validate.result_store import read_results, required_passes, results_path, write_results
 from nemoport.validate.stamps import write_evaluation
@@ -59,12 +61,12 @@ def validate(
 ) -> Verdict:
     """Validates variants (default: all that are built); the verdict is true if each passes all gates that it must.
 
-    Writes build/results/: <variant>.jsonl, junit.xml, report.md. By default artifacts that are built only for comparison are
-    judged too, into extra-<name>.jsonl, which does not count for the verdict. calibration: the manifest that variants were
-    calibrated on, which must share no audio with `corpus`. baseline: measure NeMo's own export too. jobs: variants that
-    are judged at once, each in a process of its own with its share of the threads; the gate `cost` is run after all others,
-    alone. threads: intra-op threads, 0 for the runtime's choice.
-    Raises NemoportError kinds for unusable input; a variant that is named and not there is a fail.
+    Writes build/results/: <variant>.jsonl, details/, junit.xml, report.md, report.html. By default artifacts that are built
+    only for comparison are judged too, into extra-<name>.jsonl, which does not count for the verdict. calibration: the
+    manifest that variants were calibrated on, which must share no audio with `corpus`. baseline: measure NeMo's own export
+    too. jobs: variants that are judged at once, each in a process of its own with its share of the threads; the gate `cost`
+    is run after all others, alone. threads: intra-op threads, 0 for the runtime's choice. Raises NemoportError kinds for
+    unusable input; a variant that is named and not there is a fail.
     """
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = read_checkpoint(str(checkpoint))
@@ -101,6 +103,8 @@ def validate(
         if COST in one.required:
             judge(context(one, threads, progress), results_path(build, one.variant), [COST], found)
     write_reports(build, baselines)
+    with step("writing report.html", progress):
+        write_page(build)
     problems = {one.variant: required_passes(build, one.variant) for one in limits}
     return Verdict(problems, tuple(f"extra-{name}" for name in extras))
 
@@ -137,6 +141,8 @@ def judge(
             results += kept[gate]
         else:
             found = gates.run_gate(gate, context)
+            if gate in context.details:
+                write_details(path, found, context.details.pop(gate))
             failed = sum(not result.passed for result in found)
             verdict = f"{failed} of {len(found)} figures fail" if failed else "pass"
             context.progress(f"{context.variant}: {gate}: {verdict}")

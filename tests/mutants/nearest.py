@@ -24,6 +24,7 @@ STREAMED = "overflow or padding or calibrated or streamed or telephone or iterat
 TRANSCRIBED = "windows_of or test_bites_recognizer or test_trimming and not nemo"
 KEPT = "test_bites_caches or keep_their_caches or packets_and_batches"
 BOUNDS = "test_schemas or has_bounds or test_artifact and not processes_that_want"
+PAGE = ("tests/test_page.py",)
 NO_NEMO = ("-k", "not nemo and not processes_that_want")
 
 
@@ -76,6 +77,16 @@ NEAREST = DECISIVE | {
     "nemoport/trimming": ("tests/test_trimming.py", *NO_NEMO),
     "nemoport/vad": ("tests/test_vad.py", "-k", "not offline_model and not real"),
     "validate/calibration_error": (CHECKS, GATES, "-k", "confidence or word_is_right"),
+    "validate/details": PAGE,
+    "validate/differing": PAGE,
+    "validate/page/alignment": PAGE,
+    "validate/page/changes": PAGE,
+    "validate/page/clips": PAGE,
+    "validate/page/costs": PAGE,
+    "validate/page/differences": PAGE,
+    "validate/page/intervals": PAGE,
+    "validate/page/page": PAGE,
+    "validate/page/sources": PAGE,
     "nemoport/tokens": ("tests/test_spelling.py",),
     "nemoport/frontend": (RUNTIME, LAWS, "tests/test_frontend.py", "-k", "frames_of_any or buffer or test_frontend and not nemo"),
     "nemoport/caches": ("tests/test_bites_caches.py", RUNTIME, LAWS, "-k", KEPT),

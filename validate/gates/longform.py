@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
+
+import numpy as np
 
 from nemoport.score import count_all, units, wer_percent, without_special
 from nemoport.spec import context_name
 from nemoport.speech.longform import LongForm
 from nemoport.tokens import detokenize
 from nemoport.validate.context import Context
+from nemoport.validate.details import Drift
 from nemoport.validate.gate_result import GateResult
+from nemoport.validate.oracle import Record, sample_positions
 
 MINUTE_WORDS = 50  # a minute of fewer is judged with its neighbour: of six words, two are 33 points
 SPOKEN_WORDS = 2  # a segment for which NeMo returns as many or more and the artifact none is a stall
@@ -43,6 +49,7 @@ class SegmentScores:
     nemo_tokens: Sequence[tuple[int, ...]]
     texts: Sequence[str]
     nemo_texts: Sequence[str]
+    drift: Sequence[Drift] = ()
 
     @cached_property
     def spoken(self) -> list[int]:
@@ -113,17 +120,45 @@ def transcribe_segments(context: Context) -> SegmentScores:
     runner = context.runner  # first: an artifact that does not load is found before NeMo runs for minutes
     tokens: list[tuple[int, ...]] = []  # of each segment
     nemo_tokens: list[tuple[int, ...]] = []
+    drift: list[Drift] = []
+    begin_s = 0.0  # of a recording, as `LongForm.joined` has it
     recordings = context.longform(lookahead)
     for form, reference in recordings:
         run = runner.run(form.corpus, lookahead, 1)[context.reference_rule][0]
+        drift += drift_of(run, reference, lookahead, context.spec.frame_seconds, begin_s)
+        begin_s += 60.0 * math.ceil(form.corpus.seconds / 60)
         tokens += form.split(run.tokens, run.token_frames, context.spec.frame_seconds)
         nemo_tokens += form.split(reference.tokens, reference.token_frames, context.spec.frame_seconds)
     texts, nemo_texts = ([without_special(detokenize(runner.pieces, one)) for one in part] for part in (tokens, nemo_tokens))
-    return SegmentScores(LongForm.joined([form for form, _ in recordings]), tokens, nemo_tokens, texts, nemo_texts)
+    return SegmentScores(LongForm.joined([form for form, _ in recordings]), tokens, nemo_tokens, texts, nemo_texts, drift)
+
+
+def drift_of(run: Record, reference: Record, lookahead: int | None, frame_s: float, begin_s: float) -> list[Drift]:
+    """Compares the encoder frames that are kept of two runs, one by one; none where the runs have not as many frames.
+
+    frame_s: seconds of an encoder frame; begin_s: when the recording begins.
+    """
+    if run.enc_frames != reference.enc_frames:
+        return []
+    positions = sample_positions(run.enc_frames, lookahead)
+    error = np.linalg.norm(run.sampled_frames.astype(np.float64) - reference.sampled_frames, axis=1)
+    power = np.linalg.norm(reference.sampled_frames.astype(np.float64), axis=1)
+    return [
+        {"seconds": begin_s + float(at) * frame_s, "ratio": float(e / p)}
+        for at, e, p in zip(positions, error, power, strict=True)
+        if p and np.isfinite(e)
+    ]
+
+
+def _by_time(scores: SegmentScores, lookahead: int | None) -> dict[str, Any]:
+    """Returns `StreamByTime` of details.py."""
+    minutes = [{"number": m.number, "words": m.words, "wer": m.wer, "nemo": m.nemo} for m in scores.minutes if m.words]
+    return {"lookahead": lookahead, "minutes": minutes, "drift": list(scores.drift)}
 
 
 def run(context: Context) -> list[GateResult]:
     scores = transcribe_segments(context)
+    context.details["longform"] = _by_time(scores, context.lookaheads[0])
     whole, worst, n = scores.whole, scores.worst, len(scores.spoken)
     recordings = scores.form.corpus.utterances
     where = f"{context_name(context.lookaheads[0])}, {scores.form.corpus.seconds / 60:.1f} min, one stream"

@@ -6,9 +6,12 @@ spaces characters are counted.
 
 from __future__ import annotations
 
+from typing import Any
+
 from nemoport.score import WordCounts, count_all, is_unspaced, normalise, wer_difference, wer_percent
 from nemoport.spec import context_name
 from nemoport.validate.context import Context
+from nemoport.validate.differing import differing
 from nemoport.validate.gate_result import GateResult
 
 Counts = list[list[WordCounts]]  # of each utterance, one for each lookahead
@@ -39,10 +42,30 @@ def run(context: Context) -> list[GateResult]:
     for language in dict.fromkeys(languages) if len(set(languages)) > 1 else ():
         members = [i for i, other in enumerate(languages) if other == language]
         results += _of_language(context, language, [all_counts[i] for i in members], [all_nemo[i] for i in members])
+    context.details["wer"] = _texts(context, all_counts, all_nemo)
     corpus = context.corpus
     note = f"{len(texts)} utterances, {corpus.seconds / 60:.1f} min, each at {len(compared)} lookaheads; "
     note += f"corpus {corpus.digest[:16]}"
     return [*results, *_judge(context, "all lookaheads", all_counts, all_nemo, note, "")]
+
+
+def _texts(context: Context, counts: Counts, nemo: Counts) -> dict[str, Any]:
+    """Returns `Texts` of details.py."""
+    utterances, compared = context.corpus.utterances, context.compared_by_default_rule()
+    return {
+        "rate_hz": context.spec.frontend.sample_rate_hz,
+        "languages": [utterance.language for utterance in utterances],
+        "words": [row[0].words if row else 0 for row in nemo],
+        "runs": [
+            {
+                "lookahead": lookahead,
+                "errors": [row[place].errors for row in counts],
+                "nemo_errors": [row[place].errors for row in nemo],
+            }
+            for place, (lookahead, _, _) in enumerate(compared)
+        ],
+        **differing(utterances, compared),
+    }
 
 
 def _of_language(context: Context, language: str, counts: Counts, nemo: Counts) -> list[GateResult]:
