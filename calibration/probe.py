@@ -40,7 +40,7 @@ class Probe:
         self.values: dict[str, np.ndarray] = {}
         self._tensors, self._outputs = list(tensors), outputs
         options = ort.SessionOptions()
-        options.intra_op_num_threads = _threads(graph) if threads is None else threads
+        options.intra_op_num_threads = threads_for(graph) if threads is None else threads
         options.log_severity_level = 3
         # Waiting threads sleep: reading the values between two runs leaves them idle, and spinning would take the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -75,8 +75,8 @@ class ProbedSession(OnnxSession):
         self._encoder, self._decoder = encoder, decoder
 
 
-def _threads(graph: Path) -> int:
-    """One for a graph with small weights, else 0, which is onnxruntime's choice."""
+def threads_for(graph: Path) -> int:
+    """The intra-op threads that measuring takes: one for a graph with small weights, else 0, which is onnxruntime's choice."""
     data = graph.with_name(f"{graph.name}.data")
     return 1 if not data.is_file() or data.stat().st_size < _SMALL_BYTES else 0
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from nemoport.artifact import Artifact
+from nemoport.calibration.probe import threads_for
 from nemoport.calibration.stream import CalibrationStreams, StreamPlan
 from nemoport.chunker import stacked
 from nemoport.decode import GreedyState, greedy
@@ -67,7 +68,8 @@ class SensitivityProbe:
 
     def _run(self, weights: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], list[list[int]]]:
         """Valid encoder frames f32 [frames, d_model] of each stream and chunk, and the tokens of each stream."""
-        session = OnnxSession(self._parent.spec, self._parent.encoder, self._parent.decoder, encoder_weights=weights)
+        parent, threads = self._parent, threads_for(self._parent.encoder)
+        session = OnnxSession(parent.spec, parent.encoder, parent.decoder, threads=threads, encoder_weights=weights)
         streams = len(self._batches[0][1])
         state = session.initial_state(streams, self._prompts)
         valid, decoded = [], [GreedyState.initial(session.spec.decoding) for _ in range(streams)]

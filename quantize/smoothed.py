@@ -10,6 +10,7 @@ import numpy as np
 
 from nemoport.artifact import ENCODER, Artifact
 from nemoport.calibration.cache import calibrate
+from nemoport.calibration.probe import threads_for
 from nemoport.calibration.samples import SampleCollector
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.errors import ArtifactError, UsageError
@@ -68,7 +69,8 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
 
 def check_equal(parent: Artifact, folder: Path, streams: CalibrationStreams, limit: float) -> None:
     """Raises ArtifactError if an encoder frame of a warm stream differs from the parent's by more than `limit`."""
-    sessions = [OnnxSession(parent.spec, at / ENCODER, parent.decoder) for at in (parent.folder, folder)]
+    threads = threads_for(parent.encoder)
+    sessions = [OnnxSession(parent.spec, at / ENCODER, parent.decoder, threads=threads) for at in (parent.folder, folder)]
     plan, worst = streams.plans[0], 0.0
     states = [streams.initial_state(session, plan) for session in sessions]
     for chunk in streams.chunks(plan):

@@ -1,5 +1,6 @@
 """What the tests of the pipeline share: the committed checkpoint, a little of its evaluation speech, its fp32 build."""
 
+import json
 import os
 import sys
 from dataclasses import replace
@@ -36,6 +37,25 @@ def shared_folder(tmp_path_factory):
     """A folder that all processes of a test run share, for what takes long to make; NEMOPORT_TESTS names one that stays."""
     base = tmp_path_factory.getbasetemp()
     return Path(os.environ.get("NEMOPORT_TESTS") or (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)) / "shared"
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(shared_folder):
+    """preset -> the path of a random checkpoint, made once; made.json beside it has its parameters and tokens a second. Tests
+    must not change it."""
+
+    def path(preset: str) -> Path:
+        pytest.importorskip("nemo")
+        from nemoport.files import folder_once
+        from nemoport.reference.random_checkpoint import write
+
+        def fill(folder: Path) -> None:
+            (folder / "made.json").write_text(json.dumps(write(preset, folder / "checkpoint.nemo")))
+
+        folder_once(shared_folder / preset, fill)
+        return shared_folder / preset / "checkpoint.nemo"
+
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -93,17 +93,15 @@ def assert_same(one: dict, other: dict, at_least: int) -> None:
     assert [path for path in one if one[path] != other[path]] == []
 
 
-def test_one_variant_of_each_kind(tmp_path):
+def test_one_variant_of_each_kind(random_checkpoint, tmp_path):
     pytest.importorskip("torch")
     from quantizing import short_manifest
 
     from nemoport.export.targets import targets
-    from nemoport.reference.random_checkpoint import write
 
-    write("tiny", tmp_path / "tiny.nemo")
     installed = [name for name, target in targets().items() if all(map(find_spec, target.modules))]
     chosen = [one for one in TARGETS if one[0] in installed]
-    one, other = built_twice(tmp_path / "tiny.nemo", short_manifest(tmp_path), tmp_path, KINDS, chosen)
+    one, other = built_twice(random_checkpoint("tiny"), short_manifest(tmp_path), tmp_path, KINDS, chosen)
     assert_same(one, other, 150)
     packed = {path for path in one if path.startswith("package/")}
     assert {one[path][0] & 0o777 for path in packed} == {0o644}

@@ -10,7 +10,6 @@ from nemoport.cache_layout import KV, NEMO, variant_of
 from nemoport.errors import UsageError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
-from nemoport.reference.random_checkpoint import write
 from nemoport.runtimes.onnxruntime import open_artifact
 from nemoport.runtimes.onnxruntime.device import DeviceMemory, DeviceSession
 from nemoport.runtimes.onnxruntime.session import OnnxSession
@@ -20,12 +19,11 @@ CONTRACTS = pytest.mark.parametrize("contract", [NEMO, KV])
 
 
 @pytest.fixture(scope="module", params=["tiny", "tiny-multilingual"])
-def build(request, tmp_path_factory):
+def build(request, random_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("device")
-    write(request.param, folder / "tiny.nemo")
     for contract in (NEMO, KV):
-        export_checkpoint(read_checkpoint(str(folder / "tiny.nemo")), folder / "build", contract)
-    return folder / "build"
+        export_checkpoint(read_checkpoint(str(random_checkpoint(request.param))), folder, contract)
+    return folder
 
 
 def streams_of(session, artifact, lookahead, count):

@@ -23,7 +23,6 @@ from nemoport.quantize import saturation as pairs
 from nemoport.quantize.graph import check_quantized, constant_matmuls, layer_matmuls
 from nemoport.quantize.row_ranges import by_row
 from nemoport.recognizer import Recognizer
-from nemoport.reference.random_checkpoint import write
 from nemoport.stream import advance
 
 LAYER = [
@@ -68,9 +67,8 @@ def fp32_run(build, eval_corpus):
     return listen(Artifact.open(build / "fp32"), eval_corpus, 6)
 
 
-def test_quantizing_needs_no_torch_and_no_nemo(manifest, tmp_path):
-    write("tiny", tmp_path / "tiny.nemo")
-    build = export_checkpoint(read_checkpoint(str(tmp_path / "tiny.nemo")), tmp_path / "build").folder.parent
+def test_quantizing_needs_no_torch_and_no_nemo(random_checkpoint, manifest, tmp_path):
+    build = export_checkpoint(read_checkpoint(str(random_checkpoint("tiny"))), tmp_path / "build").folder.parent
     blocked = "import sys; sys.modules.update(dict.fromkeys(('torch', 'nemo', 'omegaconf'))); "
     program = blocked + "from nemoport.cli import main; sys.exit(main(sys.argv[1:]))"
     made = []

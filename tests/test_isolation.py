@@ -13,7 +13,6 @@ import pytest
 from nemoport.errors import ArtifactError, CheckpointError, UsageError
 from nemoport.export.checkpoint import read_checkpoint
 from nemoport.progress import silent
-from nemoport.reference.random_checkpoint import write
 from nemoport.validate import nemo_process as process_module
 from nemoport.validate import oracle as recording
 from nemoport.validate.confine import FILES, NETWORK
@@ -78,10 +77,8 @@ def test_the_process_writes_to_its_folder_only_and_has_no_network(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("isolation") / "tiny.nemo"
-    write("tiny", path)
-    return read_checkpoint(str(path))
+def checkpoint(random_checkpoint):
+    return read_checkpoint(str(random_checkpoint("tiny")))
 
 
 def test_it_is_given_no_token_and_nothing_that_loosens_torch(monkeypatch, tmp_path):

@@ -18,7 +18,6 @@ from nemoport.export.targets import export_target, litert
 from nemoport.package.assemble import package
 from nemoport.package.verify import verify
 from nemoport.recognizer import Recognizer
-from nemoport.reference.random_checkpoint import write
 from nemoport.runtimes import open_session
 from nemoport.runtimes.litert import session as session_module
 from nemoport.runtimes.litert.graphs import window_name
@@ -47,11 +46,9 @@ def of_lookaheads(checkpoint, lookaheads):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def checkpoint(random_checkpoint):
     """Random weights whose tokens answer to the audio and to the prompt."""
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.nemo"
-    write("tiny-multilingual", path)
-    return of_lookaheads(read_checkpoint(str(path)), LOOKAHEADS)
+    return of_lookaheads(read_checkpoint(str(random_checkpoint("tiny-multilingual"))), LOOKAHEADS)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from nemoport.export.checkpoint import read_checkpoint
 from nemoport.package.examples import native_offline as native_offline_example
 from nemoport.quantize import build_variant
 from nemoport.recognizer import Recognizer
-from nemoport.reference import random_checkpoint
+from nemoport.reference.random_checkpoint import pseudo_speech
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.score import count_all, wer_percent
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec
@@ -36,10 +36,8 @@ REFERENCE = Path(__file__).parent.parent / "reference"
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("offline") / "tiny-tdt.nemo"
-    random_checkpoint.write("tiny-tdt", path)
-    return read_checkpoint(str(path))
+def checkpoint(random_checkpoint):
+    return read_checkpoint(str(random_checkpoint("tiny-tdt")))
 
 
 @pytest.fixture(scope="module")
@@ -381,7 +379,7 @@ def test_outliers_ruin_naive_int8_and_smoothing_recovers(trained, tmp_path):
 def test_standard_input_goes_in_windows_and_has_a_bound(offline_build, tmp_path, monkeypatch, capsys):
     """An offline model needs the whole recording: endless input ends in one error, and a long one is not one pass."""
     folder = offline_build / "fp32"
-    samples = (random_checkpoint.pseudo_speech(5, 6.0) * 32767).astype("<i2")
+    samples = (pseudo_speech(5, 6.0) * 32767).astype("<i2")
     soundfile.write(tmp_path / "a.wav", samples, 16000)
 
     def printed(*arguments):

@@ -19,7 +19,6 @@ from nemoport.package.layouts import onnx_asr as layout
 from nemoport.package.shards import parse_bytes, shard
 from nemoport.quantize import build_variant
 from nemoport.recognizer import Recognizer
-from nemoport.reference import random_checkpoint
 from nemoport.runtimes.onnxruntime.session import open_graph
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec
 from nemoport.speech.corpus import read_corpus
@@ -30,13 +29,12 @@ VARIANTS = tuple(NAMES)
 
 
 @pytest.fixture(scope="module")
-def tdt_build(tmp_path_factory):
+def tdt_build(random_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("offline")
-    random_checkpoint.write("tiny-tdt", folder / "tiny-tdt.nemo")
-    export_checkpoint(read_checkpoint(str(folder / "tiny-tdt.nemo")), folder / "build")
+    export_checkpoint(read_checkpoint(str(random_checkpoint("tiny-tdt"))), folder)
     for variant in VARIANTS[1:]:
-        build_variant(folder / "build", variant, AUDIO / "calibration.jsonl", progress=lambda line: None)
-    return folder / "build"
+        build_variant(folder, variant, AUDIO / "calibration.jsonl", progress=lambda line: None)
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,6 @@ from nemoport.package.assemble import package
 from nemoport.package.examples import openvino as openvino_example
 from nemoport.package.verify import verify
 from nemoport.recognizer import Recognizer
-from nemoport.reference.random_checkpoint import write
 from nemoport.runtimes import open_session
 from nemoport.runtimes.openvino.graphs import ENCODER, GRAPHS, JOINT, METADATA, PREPROCESSOR, VOCABULARY
 from nemoport.speech.corpus import read_corpus
@@ -229,6 +228,18 @@ def test_the_contract_is_checked(copy, context_of, reference_checkpoint, how, na
 # --- the graphs
 
 
+def test_converting_reports_nothing(build, reference_checkpoint, tmp_path, monkeypatch):
+    """To Google Analytics, as OpenVINO's converter does unless the user has opted out; nor is an id of the user written."""
+    backend = pytest.importorskip("openvino_telemetry.backend.backend_ga4").GA4Backend
+    sent, home = [], tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setattr(backend, "send", lambda self, message: sent.append(message))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("CI", raising=False)
+    export(reference_checkpoint, damage.copy_build(build, tmp_path / "build"), "fp32")
+    assert sent == [] and list(home.rglob("*")) == []
+
+
 def test_weights_in_8_bits_are_those_of_the_layers(made):
     from nemoport.export.targets.openvino.compress import compressed
 
@@ -276,10 +287,9 @@ def test_the_cards_example_hears_the_same(made, eval_corpus, lookahead):
     assert (tuple(tokens), text) == (expected.tokens, expected.text) and len(tokens) > 10
 
 
-def test_a_prompt_is_heard(tmp_path):
+def test_a_prompt_is_heard(random_checkpoint, tmp_path):
     """Streams of several languages in one batch, by both contracts, as in onnxruntime; the example, told one."""
-    write("tiny-multilingual", tmp_path / "tiny.nemo")
-    checkpoint = read_checkpoint(str(tmp_path / "tiny.nemo"))
+    checkpoint = read_checkpoint(str(random_checkpoint("tiny-multilingual")))
     export(checkpoint, tmp_path / "build", "fp32", "kv-fp32")
     samples = read_corpus(AUDIO / "eval.jsonl", 16000).utterances[0]
     spec, heard = checkpoint.spec, set()

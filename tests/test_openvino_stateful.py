@@ -20,7 +20,6 @@ from nemoport.package.assemble import package
 from nemoport.package.examples import openvino as openvino_example
 from nemoport.package.verify import verify
 from nemoport.recognizer import Recognizer
-from nemoport.reference.random_checkpoint import write
 from nemoport.runtimes import open_session
 from nemoport.runtimes.openvino.graphs import ENCODER, METADATA
 from nemoport.speech.corpus import read_corpus
@@ -244,10 +243,9 @@ def test_what_cannot_go_on_is_refused(sessions):
         session.encode(first.repeat(2, 0), np.full(2, first.shape[2]), twice)
 
 
-def test_a_prompt_is_heard(tmp_path):
+def test_a_prompt_is_heard(random_checkpoint, tmp_path):
     """Streams of several languages in one batch, as in onnxruntime; the card's example, told one."""
-    write("tiny-multilingual", tmp_path / "tiny.nemo")
-    checkpoint = read_checkpoint(str(tmp_path / "tiny.nemo"))
+    checkpoint = read_checkpoint(str(random_checkpoint("tiny-multilingual")))
     build = tmp_path / "build"
     export(checkpoint, build, "stateful-fp32")
     assert [p for p in runtime_problems(Artifact.open(build / FP32), checkpoint.spec) if p] == []

@@ -21,7 +21,6 @@ from nemoport.export.kinds import unsupported
 from nemoport.prompt import PromptSpec
 from nemoport.quantize.graph import constant_matmuls, layer_matmuls
 from nemoport.recognizer import Recognizer
-from nemoport.reference.random_checkpoint import write
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.speech.corpus import prompts, read_corpus
 from nemoport.stream import Stream
@@ -43,11 +42,9 @@ def manifest(path, rows):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def checkpoint(random_checkpoint):
     """Random weights whose tokens answer to the audio and to the prompt."""
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.nemo"
-    write("tiny-multilingual", path)
-    return read_checkpoint(str(path))
+    return read_checkpoint(str(random_checkpoint("tiny-multilingual")))
 
 
 @pytest.fixture(scope="module")

@@ -115,13 +115,11 @@ def test_loss_is_the_sum_over_alignments_and_its_gradient():
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    pytest.importorskip("nemo.collections.asr")
+def tiny(random_checkpoint):
     from nemoport.reference import model
-    from nemoport.reference import random_checkpoint as random
 
-    path = tmp_path_factory.mktemp("random") / "tiny.nemo"
-    parameters, rate = random.write("tiny", path)
+    path = random_checkpoint("tiny")
+    parameters, rate = json.loads(path.with_name("made.json").read_text())
     return model.restore(path), parameters, rate
 
 

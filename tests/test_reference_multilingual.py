@@ -21,13 +21,11 @@ SIDES = ("eval", "calibration")
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    pytest.importorskip("nemo.collections.asr")
+def tiny(random_checkpoint):
     from nemoport.reference import model
-    from nemoport.reference import random_checkpoint as made_up
 
-    path = tmp_path_factory.mktemp("random") / "tiny-multilingual.nemo"
-    _, rate = made_up.write("tiny-multilingual", path)
+    path = random_checkpoint("tiny-multilingual")
+    _, rate = json.loads(path.with_name("made.json").read_text())
     return model.restore(path), rate, path
 
 

@@ -17,13 +17,11 @@ AUDIO = Path(reference_text.__file__).parent / "audio"
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    pytest.importorskip("nemo.collections.asr")
+def tiny(random_checkpoint):
     from nemoport.reference import model
-    from nemoport.reference import random_checkpoint as random
 
-    path = tmp_path_factory.mktemp("random") / "tiny-tdt.nemo"
-    _, rate = random.write("tiny-tdt", path)
+    path = random_checkpoint("tiny-tdt")
+    _, rate = json.loads(path.with_name("made.json").read_text())
     return model.restore(path), rate, path
 
 

@@ -28,7 +28,6 @@ from nemoport.package.verify import verify
 from nemoport.prompt import PromptSpec
 from nemoport.quantize import build_variant
 from nemoport.recognizer import Recognizer
-from nemoport.reference import random_checkpoint
 from nemoport.runtimes.onnxruntime.session import open_graph
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec
 from nemoport.speech.corpus import read_corpus
@@ -428,9 +427,8 @@ def test_offline_behind_its_own_features(offline_package, offline, french_and_en
 # --- a model that is told a language
 
 
-def test_language(tmp_path):
-    random_checkpoint.write("tiny-multilingual", tmp_path / "tiny.nemo")
-    build = made(tmp_path / "tiny.nemo", tmp_path / "build", "", ("fp32",))
+def test_language(random_checkpoint, tmp_path):
+    build = made(random_checkpoint("tiny-multilingual"), tmp_path / "build", "", ("fp32",))
     (tmp_path / "laid").mkdir()
     layout.lay_out(build, ["fp32"], tmp_path / "laid")
     recognizer = online(tmp_path / "laid")

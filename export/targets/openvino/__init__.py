@@ -51,6 +51,7 @@ def convert(source: Source, folder: Path, parameters: Parameters, progress: Prog
     from nemoport.export.targets.openvino.compress import compress
     from nemoport.export.targets.openvino.convert import converted
     from nemoport.export.targets.openvino.stateful import stateful
+    from nemoport.export.targets.openvino.telemetry import no_telemetry
 
     checkpoint = source.checkpoint
     if checkpoint.spec.streaming is None:
@@ -61,10 +62,11 @@ def convert(source: Source, folder: Path, parameters: Parameters, progress: Prog
             todo="export it to ONNX, which OpenVINO reads too",
         )
     onnx = source.onnx(KV if parameters.layout == STATEFUL else parameters.layout)
-    models = converted(onnx)
-    if parameters.weights == "int8":
-        with step("openvino: encoder weights to 8 bits", progress):
-            models[ENCODER] = compress(models[ENCODER], onnx.encoder)
+    with no_telemetry():
+        models = converted(onnx)
+        if parameters.weights == "int8":
+            with step("openvino: encoder weights to 8 bits", progress):
+                models[ENCODER] = compress(models[ENCODER], onnx.encoder)
     if parameters.layout == STATEFUL:
         models[ENCODER] = stateful(models[ENCODER], checkpoint.spec.streaming)
     models[ENCODER].set_rt_info(str(parameters.group), ["runtime_options", GROUP])
