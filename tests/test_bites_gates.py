@@ -15,6 +15,7 @@ from nemoport.speech.corpus import Corpus, Utterance
 from nemoport.speech.longform import LongForm, Segment
 from nemoport.validate import gates, limits
 from nemoport.validate.context import Context
+from nemoport.validate.details import read_details, write_details
 from nemoport.validate.gates import conditions, contract, cost, longform, structure
 from nemoport.validate.gates.longform import SegmentScores
 from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle, sample_positions
@@ -573,3 +574,43 @@ def test_times_say_how_far_the_furthest_token_is_and_where_none_is_common_nothin
         (case, 0, False, True) for case in ("same time", "within a frame")
     ]
     assert {r.evidence for r in found} == {"of 0 tokens that NeMo has too, the furthest by 0 encoder frames"}
+
+
+# What gates keep for the page.
+
+
+def kept_by(gate, context, folder):
+    """What the gate keeps, as it is read."""
+    results = gates.run_gate(gate, context)
+    write_details(folder / "fp32.jsonl", results, context.details[gate])
+    return read_details(folder / "fp32.jsonl", gate, results)
+
+
+def test_the_gate_wer_keeps_errors_and_texts_that_differ(reference_checkpoint, tmp_path):
+    own = {FULL: {3: {"text": OTHER, "words": spoken([0.5] * 10)}}, FULL_0: {3: {"text": OTHER}, 30: {"text": TEXT.upper()}}}
+    kept = kept_by("wer", context_of(reference_checkpoint, own), tmp_path)
+    assert (kept["rate_hz"], kept["languages"][::20], kept["words"]) == (16000, ["en", "de"], [10] * COUNT)
+    assert [(run["lookahead"], sum(run["errors"]), sum(run["nemo_errors"])) for run in kept["runs"]] == [(6, 1, 0), (0, 1, 0)]
+    assert kept["runs"][0]["errors"][3] == 1 and kept["differing"] == 3
+    found = [(kept["recordings"][d["recording"]]["id"], d["lookahead"], d["distance"], d["own"]) for d in kept["differences"]]
+    assert found == [("u3", 6, 1, OTHER), ("u3", 0, 1, OTHER), ("u30", 0, 0, TEXT.upper())]
+    assert [len(d["words"]) for d in kept["differences"]] == [10, 0, 0]
+    assert kept["recordings"][0]["sha256"] == "3" and Path(kept["recordings"][0]["path"]).is_absolute()
+
+
+def test_the_gate_longform_keeps_minutes_and_the_drift_of_frames(reference_checkpoint, monkeypatch, tmp_path):
+    frames = np.ones((len(sample_positions(100, 6)), 3), np.float32)
+    reference = UtteranceRun((), (), "", 100, frames, "u", 10)
+    run = replace(reference, sampled_frames=frames * [[1.0, 1.0, 1.3]])
+    drift = longform.drift_of(run, reference, 6, 0.08, 60.0)
+    assert [at["seconds"] for at in drift] == [60.0 + 0.08 * at for at in sample_positions(100, 6)]
+    assert {round(at["ratio"], 6) for at in drift} == {round(0.3 / 3**0.5, 6)}
+    assert longform.drift_of(replace(run, enc_frames=99), reference, 6, 0.08, 0.0) == []
+    assert longform.drift_of(run, replace(reference, sampled_frames=frames * 0), 6, 0.08, 0.0) == []
+    assert longform.drift_of(replace(run, sampled_frames=frames * np.nan), reference, 6, 0.08, 0.0) == []
+    scores = replace(long_recording({6: OTHER}, {}), drift=drift)
+    monkeypatch.setattr(longform, "transcribe_segments", lambda context: scores)
+    kept = kept_by("longform", context_of(reference_checkpoint), tmp_path)
+    assert kept["lookahead"] == 6 and kept["drift"] == drift
+    assert [(m["number"], m["words"], m["nemo"]) for m in kept["minutes"]] == [(0, 60, 0.0), (1, 60, 0.0), (2, 60, 0.0)]
+    assert [m["wer"] > 0 for m in kept["minutes"]] == [False, True, False]

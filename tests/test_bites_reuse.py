@@ -313,6 +313,16 @@ def test_other_code_judges_again(world, path):
     assert [world.judge(), world.judge()] == [1, 0]
 
 
+def test_another_page_judges_nothing_again(world):
+    """It shows results: no module that judges may need one of its modules."""
+    assert world.judge() == 1
+    for path in stamps.PAGE.glob("*.py"):
+        world.other_code(stamps, path)
+    assert world.judge() == 0
+    for path in (*stamps.PAGE.parent.glob("*.py"), *stamps.PAGE.parent.glob("gates/*.py")):
+        assert path.name == "run.py" or "validate.page" not in path.read_text(), path
+
+
 OTHER_PARAMETERS = {
     "contexts_per_stream": 2.0,
     "silence_contexts": 0.5,

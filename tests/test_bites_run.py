@@ -12,6 +12,7 @@ from nemoport.errors import ArtifactError, CorpusError, OutputError
 from nemoport.speech.corpus import Corpus, Utterance
 from nemoport.validate import gates, limits, run
 from nemoport.validate.context import Context
+from nemoport.validate.details import read_details
 from nemoport.validate.gate_result import FAIL, GateResult
 from nemoport.validate.oracle import Oracle
 from nemoport.validate.report import table
@@ -190,6 +191,32 @@ def test_what_passed_stands_and_what_failed_is_run_again(world):
     assert [r.gate for r in read_results(results_path(world.build, "fp32"))] == sorted(REQUIRED)
     world.digest = "1" * 64  # another corpus
     assert world.validate() and len(world.ran) == len(REQUIRED)
+
+
+def test_what_a_gate_keeps_stands_as_long_as_its_results(world, monkeypatch):
+    world.add("fp32")
+    minutes = [{"number": 0, "words": 9, "wer": 1.0, "nemo": 2.0}]
+
+    def keeping(name, context):
+        results = world.run_gate(name, context)
+        if name == "longform":
+            assert not results_path(world.build, "fp32").is_file() or name not in {r.gate for r in stored()}
+            context.details[name] = {"lookahead": 6, "minutes": minutes, "drift": []}
+        return results
+
+    def stored():
+        return read_results(results_path(world.build, "fp32"))
+
+    def kept():
+        return read_details(results_path(world.build, "fp32"), "longform", stored())["minutes"]
+
+    monkeypatch.setattr(gates, "run_gate", keeping)
+    assert world.validate() and kept() == minutes
+    minutes = [{**minutes[0], "number": 7}]
+    assert world.validate() and world.ran == [] and kept()[0]["number"] == 0
+    assert "minute" in (world.build / "results" / "report.html").read_text()
+    results_path(world.build, "fp32").unlink()
+    assert world.validate() and kept()[0]["number"] == 7
 
 
 def test_a_failed_comparison_does_not_count(world):
