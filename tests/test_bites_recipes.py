@@ -202,7 +202,7 @@ def test_synthetic_rows_have_the_mean_and_deviation_of_the_norm():
     rows = synthetic_rows(
         model, [Site("h", ("projection",), "norm"), Site("context", ("out",), "projection"), Site("z", ("y",), None)]
     )
-    assert rows.keys() == {"h", "context"} and rows["h"].shape == (ROWS, 4)
+    assert rows.keys() == {"h", "context"} and rows["h"].shape == (ROWS, 4) == (256, 4)
     assert np.allclose(rows["h"].mean(0), beta, atol=5 * gamma / np.sqrt(ROWS))
     assert np.allclose(rows["h"].std(0), gamma, rtol=0.25)
     assert np.allclose(rows["context"], rows["h"] @ v, rtol=1e-4, atol=1e-3)
