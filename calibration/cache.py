@@ -112,7 +112,7 @@ def _read_state(path: Path, collect: type[C], tensors: list[str]) -> tuple[C, in
     try:
         with np.load(path) as arrays:
             return collect.from_arrays(arrays), int(arrays["streams_done"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile) as error:
         raise ArtifactError(
             f"{path} is damaged.",
             expected="the saved state of a calibration run",

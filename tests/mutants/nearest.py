@@ -7,6 +7,7 @@ BUILT = "tests/test_bites_results.py"
 GATES = "tests/test_bites_gates.py"
 CHECKS = "tests/test_bites_checks.py"
 CALIBRATION = "tests/test_calibration.py"
+COLLECTED = "tests/test_bites_calibration.py"
 CORPORA = "tests/test_bites_corpus.py"
 FRONT_ENDS = "tests/test_front_ends.py"
 LAYOUTS = "tests/test_bites_layouts.py"
@@ -20,7 +21,6 @@ STREAM = ("tests/test_stream.py", "tests/test_utterances.py")
 PACKAGING = "test_bites_results or test_score or packaging or readable or installed or failed_figure or not_run"
 STAMPED = "test_bites_results or jiwer or runtime or provider or evaluation or other_code or all_code"
 CORPUS = "test_bites_corpus or names_of_their_own or whole_files or renamed or same_name or counts_once"
-STREAMED = "overflow or padding or calibrated or streamed or telephone or iterating or caches_are or too_little"
 TRANSCRIBED = "windows_of or test_bites_recognizer or test_trimming and not nemo"
 KEPT = "test_bites_caches or keep_their_caches or packets_and_batches"
 BOUNDS = "test_schemas or has_bounds or test_artifact and not processes_that_want"
@@ -101,9 +101,9 @@ NEAREST = DECISIVE | {
     "validate/runs": (LAWS, "-k", "judged_run"),
     "validate/flush_pair": (LAWS, "-k", "judged_run"),
     "nemoport/speech/dataset": ("tests/test_dataset.py",),
-    "calibration/cache": (REUSE, CALIBRATION, "-k", "calibrated or reused_and"),
+    "calibration/cache": (COLLECTED, REUSE, "-k", "test_bites_calibration or calibrated"),
     "calibration/ranges": (RECIPES, CALIBRATION, "-k", "range or histograms or percentile or collector or summary"),
-    "calibration/stream": (RECIPES, REUSE, CALIBRATION, "-k", STREAMED),
+    "calibration/stream": (COLLECTED, RECIPES, "-k", "test_bites_calibration or overflow or padding"),
     "quantize/blocks": (RECIPES, "tests/test_weight_only.py"),
     "quantize/error_feedback": (RECIPES, "tests/test_weight_only.py"),
     "quantize/overflow": (SMOOTHING, RECIPES, "-k", "test_bites_smoothing or overflow"),
