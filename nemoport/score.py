@@ -74,9 +74,13 @@ def units(text: str, language: str = "") -> str:
 
 def count_words(reference: str, hypothesis: str, language: str = "") -> WordCounts:
     """Counts errors. An empty hypothesis is all deletions; an empty reference makes every word an insertion."""
+    return count_units(units(reference, language), units(hypothesis, language))
+
+
+def count_units(reference: str, hypothesis: str) -> WordCounts:
+    """Counts errors of units with spaces between them, as `count_words`."""
     import jiwer
 
-    reference, hypothesis = units(reference, language), units(hypothesis, language)
     if not reference:
         return WordCounts(0, 0, 0, len(hypothesis.split()))
     if not hypothesis:

@@ -11,6 +11,7 @@ import soundfile
 from nemoport.audio import read_audio
 from nemoport.cli import main
 from nemoport.errors import CorpusError, UsageError
+from nemoport.evaluation.sources import stream_data
 from nemoport.prompt import PromptSpec
 from nemoport.spec import ModelSpec
 from nemoport.speech import dataset
@@ -143,6 +144,20 @@ def test_shards_part_the_whole(folder, spec, tmp_path):
     assert len(shards[0]) == 5 and len(shards[1]) == 3
     assert sorted(shards[0] + shards[1]) == sorted(heard(None))
     assert len(heard(Part.parse(2, None))) == 4
+
+
+def test_a_data_set_of_the_hub_is_streamed_and_its_files_go_when_they_are_done(reference_checkpoint, tmp_path, monkeypatch):
+    rows = [{"audio": wav(np.full(8000 * n, 0.1), 16000), "text": f"row {n}"} for n in (1, 2, 3)]
+    monkeypatch.chdir(tmp_path)
+    data = stream_data(columns(tmp_path / "d", rows), ["en"], Path("spool"), reference_checkpoint.spec, limit=2)
+    held = []
+    for item in data.items():
+        held.append((item.id, item.text, soundfile.info(item.path).frames))
+        assert len(list((tmp_path / "spool").iterdir())) == 1 and Path(item.path).is_absolute()
+        data.release(item)
+    assert held == [("en/00000000", "row 1", 8000), ("en/00000001", "row 2", 16000)] and data.count is None
+    with pytest.raises(UsageError):
+        stream_data("d", ["../x"], tmp_path, reference_checkpoint.spec)
 
 
 def test_models_without_a_prompt_take_any(folder, reference_checkpoint, tmp_path):

@@ -9,14 +9,17 @@ import traceback
 
 from nemoport.cli import (
     completion,
+    evaluate,
     export,
     kind,
+    merge,
     oracle,
     package,
     publish,
     quantize,
     report,
     run,
+    score,
     sensitivity,
     shard,
     sign,
@@ -47,6 +50,9 @@ COMMANDS = (  # in the order of `nemoport --help`
     verify.COMMAND,
     sign.COMMAND,
     publish.COMMAND,
+    evaluate.COMMAND,
+    score.COMMAND,
+    merge.COMMAND,
     completion.COMMAND,
 )
 

@@ -49,6 +49,12 @@ def measures() -> Iterable[str]:
     return MEASURES
 
 
+def scorers() -> Iterable[str]:
+    from nemoport.evaluation.scorers import SCORERS
+
+    return SCORERS
+
+
 def flush_rules() -> Iterable[str]:
     from nemoport.chunker import FLUSH_RULES
 

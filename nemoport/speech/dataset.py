@@ -17,6 +17,7 @@ from typing import Any
 from nemoport.errors import CorpusError, UsageError, first_line
 from nemoport.files import digest_json, new_folder, write_bytes
 from nemoport.progress import Progress, silent, step
+from nemoport.runtime import check_installed
 from nemoport.spec import ModelSpec
 from nemoport.text import clipped, lines
 
@@ -66,13 +67,8 @@ def dataset_manifest(
     no audio or text in it), UsageError (a language that the model does not have), OutputError.
     """
     part = part or Part()
-    if not languages:
-        raise UsageError("No language is named.", expected="--languages en_us,de_de", found="none", todo="name some")
-    for language in languages:
-        if not _CONFIGURATION.fullmatch(language):
-            found, todo = clipped(repr(language)), "correct --languages"
-            raise UsageError("That is no configuration.", expected="a name such as en_us", found=found, todo=todo)
-    names = {language: _name(language, spec) for language in languages}
+    check_configurations(languages)
+    names = {language: model_language(language, spec) for language in languages}
     root = folder / digest_json([dataset, revision, split, part.limit])[:16]
     rows = []
     for language in languages:
@@ -87,7 +83,17 @@ def dataset_manifest(
     return path
 
 
-def _name(language: str, spec: ModelSpec) -> str:
+def check_configurations(languages: Sequence[str]) -> None:
+    """Raises UsageError for no name of a configuration, and for one that could leave its folder."""
+    if not languages:
+        raise UsageError("No language is named.", expected="--languages en_us,de_de", found="none", todo="name some")
+    for language in languages:
+        if not _CONFIGURATION.fullmatch(language):
+            found, todo = clipped(repr(language)), "correct --languages"
+            raise UsageError("That is no configuration.", expected="a name such as en_us", found=found, todo=todo)
+
+
+def model_language(language: str, spec: ModelSpec) -> str:
     """Returns the model's name of a configuration's language; for a model without a prompt the configuration itself."""
     if spec.prompt is None:
         return language
@@ -101,7 +107,7 @@ def _fetch(dataset: str, language: str, split: str, revision: str | None, limit:
     """Writes recordings and manifest.jsonl into `folder`; one that is the same in rows that follow each other once. Raises
     CorpusError."""
     rows, name, written = [], "", b""
-    for number, (content, ending, fields) in enumerate(_recordings(dataset, language, split, revision)):
+    for number, (content, ending, fields) in enumerate(recordings(dataset, language, split, revision)):
         if number == limit:
             break
         if content != written:
@@ -115,9 +121,10 @@ def _fetch(dataset: str, language: str, split: str, revision: str | None, limit:
     (folder / "manifest.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def _recordings(dataset: str, language: str, split: str, revision: str | None) -> Iterator[tuple[bytes, str, dict[str, Any]]]:
+def recordings(dataset: str, language: str, split: str, revision: str | None) -> Iterator[tuple[bytes, str, dict[str, Any]]]:
     """Yields (file's content, ending of its name, text and segment for a manifest) of each row, undecoded: decoding here would
     need another library, and give the rate that the data set states in place of the file's own."""
+    check_installed("A data set of the Hub", ("datasets",), "evaluate")
     from datasets import Audio
 
     try:

@@ -9,15 +9,19 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from nemoport.errors import CorpusError
-from nemoport.text import clipped, lines
+from nemoport.text import clipped
 
 AUDIO_KEYS = ("audio_filename", "audio_filepath", "context", "audio_file")  # NeMo takes the first that is there
+TEXT_KEYS = ("text", "normalized_text", "text_filepath")
+MOST_FIELDS, LONGEST_FIELD = 16, 100  # of a row, kept beside what is read; characters
+MOST_SHOWN = 5  # bad lines that an error names
 LONGEST_RELATIVE = 255  # characters of a path that NeMo looks for beside the manifest
 _TARRED = "an entry of a tarred data set; unpack its shards beside the manifest"
 
@@ -33,40 +37,51 @@ class Row:
     text: str
     language: str  # `lang`, the spoken one
     prompt_language: str  # `target_lang`: the prompt of a model that takes one, where it is another
+    has_text: bool = True  # not where the line has no key of a transcript
+    fields: Mapping[str, str] = field(default_factory=dict)  # what else it says in a word or a number, such as a speaker
 
 
 def read_rows(manifest: Path) -> list[Row]:
     """Reads a manifest: one JSON object a line with `audio_filepath` and, optionally, `offset`, `duration`, `text`, `lang` and
     `target_lang`. Lines end with LF, CR or both, and may be empty. Raises CorpusError naming all bad lines at once."""
-    rows: list[Row] = []
-    problems = []
+    return list(each_row(manifest))
+
+
+def each_row(manifest: Path, *, must_exist: bool = True) -> Iterator[Row]:
+    """Reads a manifest as `read_rows`, row by row: bad lines are named when the end is reached. must_exist: a file that is not
+    there makes a bad line. Raises CorpusError."""
+    problems, bad, found = [], 0, False
     for number, line in enumerate(_lines(manifest), 1):
         try:
-            if line.strip() and (row := _row(json.loads(line.strip()), manifest)):
-                rows.append(row)
+            if line.strip() and (row := _row(json.loads(line.strip()), manifest, must_exist)):
+                found = True
+                yield row
+            continue
         # OSError: a name that no file can have; OverflowError: a number of seconds that no float can have
         except (ValueError, TypeError, OverflowError, OSError, RecursionError) as error:
-            problems.append(f"line {number}: {type(error).__name__}: {error}")
+            problem = f"line {number}: {type(error).__name__}: {error}"
         except _Unusable as error:
-            problems.append(f"line {number}: {error}")
-    if problems or not rows:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+            problem = f"line {number}: {error}"
+        bad += 1
+        problems += [problem] if bad <= MOST_SHOWN else []
+    if bad or not found:
+        shown = "; ".join(problems) + (f"; and {bad - MOST_SHOWN} more" if bad > MOST_SHOWN else "")
         raise CorpusError(
             f"The manifest {manifest} cannot be used.",
             expected='one JSON object a line: {"audio_filepath": ..., "text": ...}, with files that exist',
             found=shown or "no utterance",
             todo="mend these lines",
         )
-    return rows
 
 
 class _Unusable(Exception):
     """What is wrong with a line."""
 
 
-def _lines(manifest: Path) -> list[str]:
+def _lines(manifest: Path) -> Iterator[str]:
     try:
-        return lines(manifest.read_text(encoding="utf-8-sig"))  # which turns a CR alone to LF too, as NeMo
+        with open(manifest, encoding="utf-8-sig") as stream:  # which turns a CR alone to LF too, as NeMo
+            yield from stream
     except (OSError, UnicodeDecodeError) as error:
         sharded = "_OP_" in manifest.name or any(c in str(manifest) for c in "{,")
         raise CorpusError(
@@ -77,7 +92,7 @@ def _lines(manifest: Path) -> list[str]:
         ) from error
 
 
-def _row(row: Any, manifest: Path) -> Row | None:
+def _row(row: Any, manifest: Path, must_exist: bool) -> Row | None:
     """Returns None for a row that is marked to be skipped. Raises _Unusable, and what reading a wrong type raises."""
     if not isinstance(row, dict):
         raise _Unusable(f"a JSON object was expected, not {clipped(json.dumps(row), 40)}")
@@ -86,12 +101,20 @@ def _row(row: Any, manifest: Path) -> Row | None:
     offset_s, duration_s = (_seconds(row, key) for key in ("offset", "duration"))
     if row.get("channel_selector") not in (None, "average"):
         raise _Unusable("channel_selector: channels are averaged; write the chosen one to a file of its own")
-    name, path = _found(row, manifest)
+    name, path = _found(row, manifest, must_exist)
     texts = [_text(row, manifest), row.get("lang") or "", row.get("target_lang") or ""]
     if not all(isinstance(one, str) for one in texts):
         raise _Unusable("text, lang or target_lang is not a string")
-    "".join(texts).encode()  # raises a ValueError for half a pair of UTF-16, which no file can hold
-    return Row(name, path, max(0.0, offset_s), max(0.0, duration_s), *texts)
+    fields, has_text = _fields(row), any(key in row for key in TEXT_KEYS)
+    "".join([*texts, *fields, *fields.values()]).encode()  # raises a ValueError for half a pair of UTF-16, which no file can hold
+    return Row(name, path, max(0.0, offset_s), max(0.0, duration_s), *texts, has_text=has_text, fields=fields)
+
+
+def _fields(row: dict[str, Any]) -> dict[str, str]:
+    """Returns the fields that evaluation can be grouped by: those of one word, number or truth, without what Row has."""
+    known = (*AUDIO_KEYS, *TEXT_KEYS, "offset", "duration", "lang", "target_lang", "channel_selector", "_skipme")
+    short = ((key, str(value)) for key, value in row.items() if key not in known and isinstance(value, str | int | float))
+    return {key: value for key, value in list(short)[:MOST_FIELDS] if max(len(key), len(value)) <= LONGEST_FIELD}
 
 
 def _seconds(row: dict[str, Any], key: str) -> float:
@@ -104,7 +127,7 @@ def _seconds(row: dict[str, Any], key: str) -> float:
     return float(value)
 
 
-def _found(row: dict[str, Any], manifest: Path) -> tuple[str, Path]:
+def _found(row: dict[str, Any], manifest: Path, must_exist: bool) -> tuple[str, Path]:
     """Returns the row's name of its file, and where NeMo's `get_full_path` finds it: beside the manifest, else as the path says,
     `~` being the home folder."""
     name = next((row[key] for key in AUDIO_KEYS if key in row), None)
@@ -119,7 +142,7 @@ def _found(row: dict[str, Any], manifest: Path) -> tuple[str, Path]:
         raise _Unusable(f"{clipped(name)} is in a data store; fetch it and give its path here")
     beside = manifest.parent / name
     path = beside if len(name) < LONGEST_RELATIVE and beside.is_file() else Path(os.path.expanduser(name))
-    if not path.is_file():
+    if must_exist and not path.is_file():
         tarred = "shard_id" in row or (manifest.name == "tarred_audio_manifest.json" and "/" not in name)
         raise _Unusable(f"{clipped(name)} is {_TARRED}" if tarred else f"no file {beside}")
     return name, path

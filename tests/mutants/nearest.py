@@ -6,6 +6,7 @@ from __future__ import annotations
 BUILT = "tests/test_bites_results.py"
 GATES = "tests/test_bites_gates.py"
 CHECKS = "tests/test_bites_checks.py"
+EVALUATION = "tests/test_evaluation.py"
 CALIBRATION = "tests/test_calibration.py"
 COLLECTED = "tests/test_bites_calibration.py"
 CORPORA = "tests/test_bites_corpus.py"
@@ -93,6 +94,22 @@ NEAREST = DECISIVE | {
     "nemoport/caches_kv": ("tests/test_bites_caches.py", RUNTIME, LAWS, "-k", KEPT),
     "nemoport/recognizer": (RECOGNIZER,),
     "nemoport/transcription": (RUNTIME, RECOGNIZER, "tests/test_trimming.py", "-k", TRANSCRIBED),
+    "nemoport/evaluation/item": (EVALUATION, "-k", "shard or ids or digest or manifest_keeps"),
+    "nemoport/evaluation/pool": (
+        EVALUATION,
+        "tests/test_on_ray.py",
+        "-k",
+        "utterance_has or fails_alone or only_end or left_out or actors",
+    ),
+    "nemoport/evaluation/results": (
+        EVALUATION,
+        "-k",
+        "same_bytes_in or killed_run_did or damaged_journal or one_process or summary",
+    ),
+    "nemoport/evaluation/scorers": ("tests/test_scorers.py",),
+    "nemoport/evaluation/scoring": ("tests/test_scorers.py",),
+    "nemoport/evaluation/sources": (EVALUATION, "tests/test_dataset.py", "-k", "manifest_keeps or folder or streamed"),
+    "nemoport/evaluation/summary": (EVALUATION, "-k", "summary"),
     "nemoport/interface": (CHECKS,),
     "nemoport/artifact": ("tests/test_artifact.py", REUSE, "-k", "test_artifact and not processes_that_want or manifest"),
     "nemoport/config": ("tests/test_layouts.py", "tests/test_untrusted_package.py", "-k", "test_layouts or config_has_bounds"),
