@@ -177,6 +177,7 @@ def test_examples_parse(command):
 
 NAMED = {
     "run": "int4-mixed",
+    "evaluate": "whisper-english",
     "quantize": "kv-int8-weight",
     "export": "litert",
     "package": "sherpa-onnx",
