@@ -19,7 +19,7 @@ from nemoport.export.kinds import KINDS, kind_of, unsupported
 from nemoport.export.one_form import in_one_form
 from nemoport.frontend import mel_filterbank
 from nemoport.package.layouts import onnx_asr
-from nemoport.quantize.blocks import Blocks
+from nemoport.quantize.blocks import Blocks, packed
 from nemoport.quantize.error_feedback import best_scales, inverse_factor, round_with_feedback
 from nemoport.quantize.fp16 import Parameters, convert_graph
 from nemoport.quantize.int4_mixed import Mix
@@ -170,6 +170,14 @@ def test_groups_are_ranked_by_noise_per_weight():
     mix = Mix(None, blocks, {}, members, SimpleNamespace(), costs)
     assert mix.ranked() == ["b", "a", "c"]
     assert replace(mix, costs=dict.fromkeys("cba", Cost(0.0, 0.0))).ranked() == ["a", "b", "c"]  # ties by name
+
+
+@pytest.mark.parametrize(
+    ("values", "content"),
+    [([], b""), ([-8], b"\x08"), ([-8, 7], b"\x78"), ([-8, 7, -1], b"\x78\x0f"), ([[1, 2], [3, 4]], b"\x21\x43")],
+)
+def test_four_bits_are_packed_in_pairs_the_first_in_the_low_half(values, content):
+    assert packed(np.array(values, np.int8)) == content
 
 
 @pytest.mark.parametrize("rows", [64, 300])
