@@ -26,6 +26,8 @@ TRANSCRIBED = "windows_of or test_bites_recognizer or test_trimming and not nemo
 KEPT = "test_bites_caches or keep_their_caches or packets_and_batches"
 BOUNDS = "test_schemas or has_bounds or test_artifact and not processes_that_want"
 PAGE = ("tests/test_page.py",)
+DECODED = "packets_and or scores_that_are or greedy and not gets_wrong"
+SEARCHED = "a_beam_that or test_beam and not nemo and not of_a_model"
 NO_NEMO = ("-k", "not nemo and not processes_that_want")
 
 
@@ -56,18 +58,11 @@ DECISIVE: dict[str, tuple[str, ...]] = {
     "validate/gates/wer": _gate("wer", "characters", "language", "interval"),
 }
 NEAREST = DECISIVE | {
-    "nemoport/decode": (
-        LAWS,
-        "tests/test_stream.py",
-        "tests/test_hotwords.py",
-        "tests/test_words.py",
-        "-k",
-        "test_properties or greedy or scores or boost or unknown_measure or test_stream and not nemos and not packets",
-    ),
+    "nemoport/decode": ("tests/test_stream.py", "tests/test_hotwords.py", LAWS, "-k", DECODED),
     "nemoport/stream": ("tests/test_bites_stream.py", LAWS, "-k", "test_bites_stream or packets or judged"),
     "nemoport/chunker": ("tests/test_stream.py", RUNTIME, LAWS, "-k", "full_flush or geometry or buffer or packets_and"),
-    "nemoport/beam": (RUNTIME, "tests/test_beam.py", *NO_NEMO),
-    "nemoport/beam_hypotheses": (RUNTIME, "tests/test_beam.py", *NO_NEMO),
+    "nemoport/beam": (RUNTIME, "tests/test_beam.py", "-k", SEARCHED),
+    "nemoport/beam_hypotheses": (RUNTIME, "tests/test_beam.py", "-k", SEARCHED),
     "nemoport/hotwords": (RUNTIME, "tests/test_hotwords.py", "-k", "test_hotwords or phrase"),
     "nemoport/long_audio": ("tests/test_long_audio.py", RUNTIME, LAWS, "-k", "test_long_audio or windows or near_in_time"),
     "nemoport/words": ("tests/test_bites_words.py", "tests/test_words.py", *NO_NEMO),
