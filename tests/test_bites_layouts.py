@@ -42,6 +42,30 @@ def test_files_have_the_names_that_the_consumer_looks_for(variant, tmp_path):
     assert {path.parent for layout in (onnx_asr, sherpa_onnx) for path in layout.graphs(tmp_path, variant)} == {tmp_path}
 
 
+def test_a_layout_is_of_its_own_functions():
+    for layout in (native, onnx_asr, sherpa_onnx):
+        made = layout.LAYOUT
+        assert (made.files, made.lay_out, made.graphs, made.usage) == (layout.FILES, layout.lay_out, layout.graphs, layout.usage)
+        assert made.runtime == "onnxruntime" and "manifest.json" in made.files
+    assert native.LAYOUT.artifact_folder is native.artifact_folder and onnx_asr.LAYOUT.artifact_folder is None
+    assert onnx_asr.LAYOUT.config_for is onnx_asr.config_for and sherpa_onnx.LAYOUT.config_for is sherpa_onnx.config_for
+    assert onnx_asr.LAYOUT.shard is onnx_asr.shard and sherpa_onnx.LAYOUT.shard is None
+    assert onnx_asr.LAYOUT.front_ends(OFFLINE) == onnx_asr.FRONT_ENDS
+    assert sherpa_onnx.LAYOUT.front_ends is sherpa_onnx.front_ends
+    assert sherpa_onnx.LAYOUT.cache_layouts == ("nemo",) and onnx_asr.LAYOUT.cache_layouts == ("nemo", "kv")
+    assert [sherpa_onnx.front_ends(spec)["normalize"] for spec in (STREAMING, OFFLINE)] == [("NA",), ("per_feature",)]
+
+
+@pytest.mark.parametrize("layout", [onnx_asr, sherpa_onnx])
+def test_a_piece_with_the_name_of_the_blank_is_refused(layout, build, tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "config.json").write_bytes((build / "config.json").read_bytes())
+    lines = (build / "shared" / "tokens.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "shared" / "tokens.txt").write_text("".join(["<blk> 0\n", *lines[1:]]), encoding="utf-8")
+    with pytest.raises(UsageError, match="pieces named <blk>, as the blank"):
+        layout.lay_out(tmp_path, ["fp32"], tmp_path / "package")
+
+
 # sherpa-onnx
 
 COMMON = {

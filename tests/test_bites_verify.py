@@ -108,12 +108,12 @@ def no_sums(monkeypatch):
     return found
 
 
-NAMES = ("LICENSE", "fp32/a", "fp16/b")
+NAMES = ("LICENSE", "fp32/a", "fp16/b", "fp16/deeper/c")
 
 
 def test_files_are_those_of_the_manifest(tmp_path, no_sums):
     manifest = manifest_of(tmp_path, *NAMES)
-    said = "3 files, 19 bytes: sizes and sha256 as recorded"
+    said = "4 files, 32 bytes: sizes and sha256 as recorded"
     assert module._check_files(tmp_path, manifest, ["fp16", "fp32"]) == said
     (tmp_path / "fp16" / "b").unlink()
     (tmp_path / "fp16" / "more").write_text("")  # of a variant that is not checked
@@ -139,7 +139,7 @@ def test_all_damage_of_files_is_named(tmp_path, no_sums):
         "x: a link, or no file",
         "SHA256SUMS: no",
     ]
-    assert error.value.expected.startswith("the 6 files")
+    assert error.value.expected.startswith("the 7 files")
 
 
 def test_much_damage_is_clipped(tmp_path, no_sums):
@@ -234,7 +234,7 @@ def test_verify_says_what_it_checked(tmp_path, no_sums, monkeypatch):
     )
     assert verify(str(tmp_path)) == [
         "manifest.json: schema 3, digest dddddddddddd",
-        "3 files, 19 bytes: sizes and sha256 as recorded",
+        "4 files, 32 bytes: sizes and sha256 as recorded",
         "fp16: fp16 runs",
         "fp32: fp32 runs",
     ]

@@ -18,7 +18,6 @@ RECIPES = "tests/test_bites_recipes.py"
 REUSE = "tests/test_bites_reuse.py"
 RUNTIME = "tests/test_bites_runtime.py"
 SMOOTHING = "tests/test_bites_smoothing.py"
-STREAM = ("tests/test_stream.py", "tests/test_utterances.py")
 PACKAGING = "test_bites_results or test_score or packaging or readable or installed or failed_figure or not_run"
 STAMPED = "test_bites_results or jiwer or runtime or provider or evaluation or other_code or all_code"
 CORPUS = "test_bites_corpus or names_of_their_own or whole_files or renamed or same_name or counts_once"
