@@ -26,7 +26,7 @@ from nemoport.validate.details import read_details, write_details
 from nemoport.validate.differing import differing
 from nemoport.validate.gate_result import GateResult
 from nemoport.validate.page import changes, charts, clips, page
-from nemoport.validate.page.alignment import AROUND, SHOWN, aligned
+from nemoport.validate.page.alignment import AROUND, LONGEST, SHOWN, aligned
 from nemoport.validate.page.changes import read_figures
 from nemoport.validate.page.costs import staircase
 from nemoport.validate.page.intervals import rates
@@ -457,6 +457,13 @@ def test_of_a_long_text_what_differs_is_shown():
     assert len(every) == SHOWN
 
 
+def test_a_text_without_end_is_cut():
+    long = "x" * 100_000
+    (column,) = aligned(long, long, long + "y", ())
+    assert len(column.own.text) == LONGEST + 1
+    assert len(aligned("", "a " * 9000, "b " * 9000, ())) == SHOWN
+
+
 # Audio.
 
 
@@ -496,6 +503,16 @@ def test_what_a_page_holds_is_bounded(built, tmp_path, monkeypatch):
     assert "4 more utterances differ" in text and "utterance 6" in text and "utterance 7" not in text and "And 2 more." in text
     (size,) = re.findall(r"([\d.]+) MB in all", text)
     assert float(size) == pytest.approx(len(text.encode()) / 1e6, abs=0.06)
+
+
+def test_the_words_of_a_page_are_bounded(built, tmp_path, monkeypatch):
+    recordings = [recorded(tmp_path, f"utterance {n}") for n in range(4)]
+    many = [texts(recordings[0])["differences"][0] | {"recording": n, "distance": 9 - n} for n in range(4)]
+    for name in ("fp32", "int8-weight"):
+        keep(built, name, "wer", texts(recordings[0], recordings=recordings, differences=many, differing=4))
+    monkeypatch.setattr("nemoport.validate.page.differences.COLUMNS", 5)  # each has two
+    text = write_page(built).read_text()
+    assert text.count("<article") == text.count("<audio") == 2 and "2 more utterances differ" in text
 
 
 # What changed.

@@ -1,8 +1,9 @@
-"""What validate reads: gates.toml and the files of results."""
+"""What validate reads: gates.toml, the files of results and what gates keep beside them, an earlier page."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,8 +11,14 @@ from typing import Any
 from fuzz.engine import Target
 from fuzz.mutate import BYTES, mutated_bytes, mutated_json
 from fuzz.typed import check_types
+from nemoport.validate.details import read_details, stamps
 from nemoport.validate.gate_result import GateResult
 from nemoport.validate.limits import LIMITS_FILE, read_limits
+from nemoport.validate.page.changes import FIGURES_TAG, changes, figures_of, read_figures
+from nemoport.validate.page.differences import differences
+from nemoport.validate.page.rates import word_errors
+from nemoport.validate.page.sources import Judged
+from nemoport.validate.page.streams import by_minute, drift
 from nemoport.validate.result_store import describe, read_results, write_results
 
 TOML_PIECES = (
@@ -75,7 +82,55 @@ def mutate_results(rng: Random, seeds: Any) -> bytes:
     return mutated_bytes(rng, b"\n".join(made)) if rng.random() < 0.2 else b"\n".join(made)
 
 
+def kept() -> list[Any]:
+    """What gates keep."""
+    spoken = [{"text": text, "start": 0.5 * at, "end": 0.5 * at + 0.5} for at, text in enumerate(("a", "see"))]
+    recording = {"id": "a", "language": "en", "text": "a c", "path": "none.wav", "sha256": "ab" * 32}
+    recording |= {"offset_s": 0.0, "duration_s": 0.0, "seconds": 1.0}
+    difference = {"recording": 0, "lookahead": 6, "distance": 1, "nemo": "a c", "own": "a see", "words": spoken}
+    texts = {"rate_hz": 16000, "languages": ["en", "ja"], "words": [2, 3], "differing": 1, "recordings": [recording]}
+    texts |= {"runs": [{"lookahead": 6, "errors": [1, 0], "nemo_errors": [0, 0]}], "differences": [difference]}
+    minutes = [{"number": n, "words": 9, "wer": 1.5, "nemo": 1.0} for n in range(2)]
+    stream = {"lookahead": None, "minutes": minutes, "drift": [{"seconds": 3.5, "ratio": 0.1}, {"seconds": 70.0, "ratio": 0.0}]}
+    of = stamps(replace(results()[0], gate="x"))
+    return [texts | {"stamps": of}, stream | {"stamps": of}]
+
+
+def read_kept(case: Any, folder: Path) -> None:
+    """Reads what a gate keeps and makes the sections of the page of it."""
+    text = case if isinstance(case, bytes) else json.dumps(case).encode()
+    gate, name = ("wer", "texts") if b"rate_hz" in text else ("longform", "stream")
+    (folder / "details").mkdir()
+    (folder / "details" / f"fp32.{gate}.json").write_bytes(text)
+    found = read_details(folder / "fp32.jsonl", gate, [replace(results()[0], gate=gate)])
+    judged = [Judged(0, "fp32", (), (), **{name: found})]
+    differences(judged), word_errors(judged), by_minute(judged), drift(judged)
+
+
+def mutate_kept(rng: Random, seeds: Any) -> bytes:
+    return mutated_json(rng, rng.choice(seeds), [json.dumps(seeds[0]).encode()])
+
+
+def pages() -> list[bytes]:
+    return [f"<!doctype html>{FIGURES_TAG}{json.dumps(figures_of([Judged(0, 'fp32', (), tuple(results()))]))}</script>".encode()]
+
+
+def read_page(text: bytes, folder: Path) -> None:
+    """Reads the figures of an earlier page and compares them with others."""
+    (folder / "old.html").write_bytes(text)
+    changes(read_figures(folder / "old.html"), figures_of([Judged(0, "fp32", (), tuple(results()))]))
+
+
+def mutate_page(rng: Random, seeds: Any) -> bytes:
+    if rng.random() < 0.3:
+        return mutated_bytes(rng, seeds[0])
+    before, _, rest = seeds[0].partition(FIGURES_TAG.encode())
+    return before + FIGURES_TAG.encode() + mutated_json(rng, json.loads(rest.partition(b"</script>")[0])) + b"</script>"
+
+
 TARGETS = (
     Target("toml", tomls, mutate_toml, read_toml, 100),
     Target("results", lines, mutate_results, read_result_file, 120),
+    Target("kept", kept, mutate_kept, read_kept, 60),
+    Target("page", pages, mutate_page, read_page, 60),
 )

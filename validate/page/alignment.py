@@ -10,6 +10,8 @@ from nemoport.validate.details import SpokenWord
 
 SHOWN = 400  # columns; what is behind them is counted
 AROUND = 12  # columns that are shown on both sides of one that differs, of a text that is longer than SHOWN
+MOST_UNITS = 5000  # of a text that are compared
+LONGEST = 60  # characters of a word that are compared and shown
 MOST_PAIRS = 20_000  # of words that are compared in characters, of one stretch that differs
 ALONE = 1.0  # cost of a word that stands alone
 SAME, BETTER, WORSE, OTHER = "same", "better", "worse", "other"  # the variant's word: as NeMo's; right alone; NeMo's was right
@@ -56,7 +58,8 @@ def aligned(reference: str, nemo: str, own: str, words: Sequence[SpokenWord], la
 
 def _units(text: str, language: str, start: float | None = None, end: float | None = None) -> list[Unit]:
     parts = list("".join(text.split())) if is_unspaced(language) else text.split()
-    return [Unit(part, normalise(part) or part, start, end) for part in parts]
+    shown = (part if len(part) <= LONGEST else f"{part[:LONGEST]}\u2026" for part in parts[:MOST_UNITS])
+    return [Unit(part, normalise(part) or part, start, end) for part in shown]
 
 
 def _beside(columns: list[Column], units: Sequence[Unit], anchor: str, row: str) -> list[Column]:

@@ -14,6 +14,7 @@ from nemoport.validate.page.sources import Judged
 
 CARDS = 30  # utterances that are shown; more are named
 GROUPS = 8  # texts of an utterance that are shown
+COLUMNS = 15_000  # words, of all texts together, that the page shows
 NAMED = 400  # utterances that are named
 
 
@@ -71,15 +72,19 @@ def differences(judged: Sequence[Judged]) -> dict[str, Any]:
             group = card.groups.setdefault((found["nemo"], found["own"]), Group(found))
             group.runs.append((one, context_name(found["lookahead"])))
     ordered = sorted(cards.values(), key=lambda card: (-card.distance, -sum(len(g.runs) for g in card.groups.values())))
-    clips = Clips()
+    clips, shown, room = Clips(), 0, COLUMNS
     for card in ordered[:CARDS]:
-        card.audio, card.silent = clips.of(card.recording, card.rate_hz)
         for group in card.shown:
             texts = (card.recording["text"], group.first["nemo"], group.first["own"])
             group.columns = aligned(*texts, group.first["words"], card.recording["language"])
-    rest = [card.recording["id"] for card in ordered[CARDS:]]
+            room -= len(group.columns)
+        if room < 0:
+            break
+        card.audio, card.silent = clips.of(card.recording, card.rate_hz)
+        shown += 1
+    rest = [card.recording["id"] for card in ordered[shown:]]
     return {
-        "cards": ordered[:CARDS],
+        "cards": ordered[:shown],
         "rest": rest[:NAMED],
         "more": max(0, len(rest) - NAMED),
         "counts": [
