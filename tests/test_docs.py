@@ -283,7 +283,7 @@ def test_links_of_a_page_are_those_of_its_place_in_the_site():
 
 @pytest.mark.parametrize("document", MATRIX["DOCUMENTS"])
 def test_the_table_of_what_works_is_that_of_the_registries(document):
-    assert read(document) == MATRIX["filled"](document)
+    assert read(document) == MATRIX["filled"](document), "run `python docs/support_matrix.py`"
 
 
 def test_what_was_judged_exists():
@@ -297,12 +297,15 @@ def test_what_was_judged_exists():
 @pytest.mark.parametrize("target", sorted(set(MATRIX["targets"]()) - {"onnx"}))
 def test_what_the_table_calls_refused_is(target, tmp_path):
     pytest.importorskip("torch")
+    from nemoport.cache_layout import KV, check_layout
     from nemoport.errors import UsageError
     from nemoport.export.checkpoint import read_checkpoint
     from nemoport.export.target import Source
 
     one = MATRIX["targets"]()[target]
     checkpoint = read_checkpoint(str(ROOT / "reference" / "checkpoints" / "offline-tdt.nemo"))
+    with pytest.raises(UsageError):
+        check_layout(KV, checkpoint.spec)
     with pytest.raises(UsageError):
         for parameters in one.precisions.values():
             resolved = one.resolve(parameters, checkpoint.spec)
