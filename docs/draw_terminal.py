@@ -23,11 +23,12 @@ SESSION, ENDED = "nemoport-picture", "ENDED-"
 
 
 def tmux(*arguments: str) -> str:
-    return subprocess.run(["tmux", *arguments], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(["tmux", "-L", SESSION, *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def screen(command: str) -> str:
-    """What a terminal shows after the command, with its colours, from the command's line on. Raises RuntimeError if it fails."""
+    """What a terminal (of a tmux server of its own) shows after the command, with its colours. Raises RuntimeError if the command
+    fails."""
     shell = f"env -u CI PS1='$ ' PATH={Path(sys.executable).parent}:$PATH bash --norc"
     tmux("new-session", "-d", "-s", SESSION, "-x", str(COLUMNS), "-y", str(LINES), "-c", str(ROOT), shell)
     try:
