@@ -10,9 +10,10 @@ import pytest
 import samples
 from onnx import TensorProto, helper, numpy_helper
 
-from nemoport.errors import UsageError
+from nemoport.errors import ArtifactError, UsageError
 from nemoport.package.examples import example_text
-from nemoport.package.layouts import native, onnx_asr, sherpa_onnx
+from nemoport.package.layouts import load_layout, native, onnx_asr, sherpa_onnx
+from nemoport.package.usage import nemoport_commands, prompt_arguments
 from nemoport.prompt import PromptSpec
 from nemoport.spec import ModelSpec
 
@@ -40,6 +41,29 @@ def test_files_have_the_names_that_the_consumer_looks_for(variant, tmp_path):
     assert native.graphs(tmp_path, variant) == (own / "encoder_model.onnx", own / "decoder_model.onnx")
     assert native.artifact_folder(tmp_path, variant) == own
     assert {path.parent for layout in (onnx_asr, sherpa_onnx) for path in layout.graphs(tmp_path, variant)} == {tmp_path}
+
+
+FILES = {
+    "native": (
+        "config.json", "<variant>/encoder_model.onnx`, `.onnx.data", "<variant>/decoder_model.onnx`, `.onnx.data",
+        "<variant>/manifest.json", "shared/filterbank.bin`, `.meta", "shared/tokens.txt`, `tokenizer.model",
+        "shared/spelling.json", "shared/languages.json`, `vocab.json`, `metadata.json", "shared/preprocessor.config",
+        "shared/frontend.onnx", "manifest.json",
+    ),
+    "onnx-asr": (
+        "config.json", "encoder-model[.<quantization>].onnx", "decoder_joint-model[.<quantization>].onnx", "nemo<bands>.onnx",
+        "vocab.txt", "manifest.json",
+    ),
+    "sherpa-onnx": (
+        "config.json", "encoder[.<suffix>].onnx", "decoder[.<suffix>].onnx`, `joiner[.<suffix>].onnx", "tokens.txt",
+        "manifest.json",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_card_lists_the_files_of_a_layout(name):
+    assert tuple(load_layout(name).files) == FILES[name] and load_layout(name).name == name
 
 
 def test_a_layout_is_of_its_own_functions():
@@ -276,6 +300,32 @@ def test_a_build_becomes_a_package_of_onnx_asr(build, tmp_path, monkeypatch):
 
 
 # native
+
+
+@pytest.mark.parametrize(
+    ("spec", "example", "language"), [(STREAMING, "native", ""), (OFFLINE, "native_offline", ""), (PROMPT, "native", " auto")]
+)
+def test_how_to_run_it_in_nemoport_and_in_onnxruntime(spec, example, language):
+    """Of the first variant that the card names."""
+    given = facts(spec, samples.CONFIG, "int8-static", "fp32")
+    text = native.usage(given)
+    assert f"as `python example.py . int8-static recording.wav{prompt_arguments(given)}`:" in text
+    assert f"```python\n{example_text(example)}\n```" in text and nemoport_commands(given, "int8-static") in text
+    assert bool(prompt_arguments(given)) == bool(language)
+
+
+def test_a_build_that_lacks_a_file_is_no_package(build, tmp_path):
+    assert native.SHARED == ("filterbank.bin", "filterbank.meta", "tokens.txt", "preprocessor.config", "frontend.onnx")
+    assert native.SHARED_OPTIONAL == ("tokenizer.model", "spelling.json", "languages.json", "vocab.json", "metadata.json")
+    (tmp_path / "build" / "shared").mkdir(parents=True)
+    (tmp_path / "build" / "config.json").write_text("{}")
+    for name in ("filterbank.bin", "tokens.txt", "frontend.onnx"):
+        (tmp_path / "build" / "shared" / name).write_text("")
+    (tmp_path / "package").mkdir()
+    with pytest.raises(ArtifactError, match="is incomplete") as error:
+        native.lay_out(tmp_path / "build", [], tmp_path / "package")
+    assert error.value.found == "no filterbank.meta, preprocessor.config"
+    assert error.value.expected == ", ".join(native.SHARED)
 
 
 def test_a_build_becomes_a_package_with_what_it_has(build, tmp_path):

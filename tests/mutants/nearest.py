@@ -130,4 +130,10 @@ NEAREST = DECISIVE | {
     "package/layouts/onnx_asr": (LAYOUTS, RECIPES, FRONT_ENDS, "-k", "onnx_asr or layouts or front_end or consumer"),
     "package/layouts/native": (LAYOUTS, "tests/test_layouts.py"),
 }
-TORCH = {"nemoport/beam", "nemoport/beam_hypotheses"}  # those whose tests import torch, which forks then share
+TORCH = {  # those whose tests import torch, as a build does, which forks then share
+    *(
+        f"nemoport/{name}"
+        for name in ("beam", "beam_hypotheses", "decode", "hotwords", "token_mask", "trimming", "config", "schema")
+    ),
+    *(f"package/layouts/{name}" for name in ("native", "onnx_asr", "sherpa_onnx")),
+}
