@@ -118,6 +118,20 @@ def test_a_killed_process_is_an_error_and_leaves_nothing(checkpoint):
     assert process is not None and not process.folder.exists()
 
 
+def test_what_it_printed_is_shown_where_it_ended_only(checkpoint, capfd):
+    """The last of it, and nothing that moves a cursor."""
+    lines = []
+    with pytest.raises(CheckpointError), in_nemo(checkpoint, {"task": "record"}, lines.append) as results:
+        process = process_module._process
+        assert process is not None
+        process._printed.write(b"first\n" + b"." * process_module.PRINTED_BYTES + b"\n\x1b[2Jlast words\n")
+        process._printed.flush()
+        process.process.kill()
+        list(results)
+    assert "\\x1b[2Jlast words" in lines[-1] and "first" not in lines[-1]
+    assert capfd.readouterr().err == ""
+
+
 def test_an_interrupted_task_ends_the_process(checkpoint):
     with pytest.raises(KeyboardInterrupt), in_nemo(checkpoint, {"task": "record"}, silent):
         process = process_module._process

@@ -36,6 +36,7 @@ RAISED = {kind.__name__: kind for kind in vars(errors).values() if isinstance(ki
 _KEPT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT", "LANG", "LC_ALL", "PYTHONHASHSEED")
 _KEPT_OF = ("OMP_", "MKL_", "OPENBLAS_", "KMP_")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+PRINTED_BYTES = 4000  # of what the process printed, which are shown where it ended before it was done
 # By task. The weights are in memory twice while the model is restored; NeMo's export writes them.
 NEEDS = {"record": Needs(memory=2.4, held=2.2), "export": Needs(memory=2.4, held=2.2, disk=1.0)}
 
@@ -85,7 +86,11 @@ class _Process:
         self.idle, self.tasks = True, 0
         command = [sys.executable, "-P", "-m", "nemoport.validate.nemo_tasks", str(self.folder)]
         environment = _environment(self.folder)
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
+        # What NeMo and its libraries print may be a stranger's, and would be printed over the bars: it is shown where it matters.
+        self._printed = self._open.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._printed, env=environment, text=True
+        )
         self._open.callback(self._kill)
 
     def send(self, request: dict[str, Any]) -> None:
@@ -99,6 +104,12 @@ class _Process:
         assert self.process.stdout
         for line in self.process.stdout:
             yield from json.loads(line).items()
+
+    def printed(self) -> str:
+        """The last lines that it printed to stderr."""
+        size = self._printed.seek(0, os.SEEK_END)
+        self._printed.seek(max(0, size - PRINTED_BYTES))
+        return printable(self._printed.read().decode(errors="replace"))
 
     def end(self) -> None:
         """Ends the process and removes its folder."""
@@ -161,6 +172,8 @@ def _results(process: _Process, folder: Path, checkpoint: Checkpoint, progress: 
             process.idle = True
             return
     code = process.process.wait()
+    if printed := process.printed():
+        progress(printed)
     raise CheckpointError(
         f"NeMo's process for {checkpoint.path} ended before it was done.",
         expected="the end of its task",

@@ -105,17 +105,31 @@ class _Bars:
 
 def _bars() -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.table import Column
+    from rich.text import Text
 
+    class Time(ProgressColumn):
+        """The estimate of what is left; where there is none, the time so far."""
+
+        def render(self, task: Task) -> Text:
+            left = task.time_remaining if task.total is not None else None
+            return Text(f"{_clock(task.elapsed or 0)}" if left is None else f"{_clock(left)} left")
+
+    name = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    counted = TextColumn("{task.fields[counted]}", markup=False, table_column=Column(no_wrap=True))
     return Progress(
-        TextColumn("{task.description}", markup=False, table_column=Column(ratio=2, no_wrap=True, overflow="ellipsis")),
-        BarColumn(table_column=Column(ratio=1)),
-        TextColumn("{task.fields[counted]}", markup=False, table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(compact=True),
+        name,
+        BarColumn(bar_width=16),
+        counted,
+        Time(table_column=Column(no_wrap=True, justify="right")),
         console=Console(stderr=True, emoji=False),
         expand=True,
         transient=True,
         redirect_stdout=False,  # what is printed there may be in a file
     )
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from nemoport.pipeline.plan import Plan
     from nemoport.pipeline.run import Outcome
 
+LONGEST_LINE = 100  # of a note
 REPORTS = ("report.html", "report.md")  # in build/results
 
 
@@ -78,12 +81,12 @@ def _plan_text(plan: Plan) -> str:
                 ("all", "", *_shown(plan.total)),
             ]
         ),
-        "Memory is that of weights; NeMo and the libraries take one or two GB besides. Time may be off by a factor of two.",
+        "Memory of weights; the libraries take 1 to 2 GB besides. Time within a factor of 2.",
         "",
         f"build: {plan.build}",
         *(f"package: {folder} ({layout})" for layout, folder in plan.packages.items()),
         f"gates: every gate of each variant, {plan.jobs} at once" if plan.jobs > 1 else "gates: every gate of each variant",
-        *(f"note: {note}" for note in plan.notes),
+        *_notes(plan),
         "",
     ]
     return "\n".join(lines)
@@ -97,7 +100,7 @@ def _outcome_text(plan: Plan, outcome: Outcome) -> str:
     lines = ["", *_table(summary_rows(plan.build, list(outcome.verdict.problems)))]
     lines += ["", *outcome.verdict.lines()]
     lines += [f"no package for {layout}: {why}" for layout, why in outcome.unpackaged.items()]
-    lines += [f"note: {note}" for note in plan.notes]
+    lines += _notes(plan)
     lines += [f"Report:  {report}" for report in [_report(plan)] if report]
     lines += [f"Package: {folder}" for folder in outcome.packages.values()]
     language = " --language auto" if plan.checkpoint.spec.prompt else ""
@@ -106,6 +109,11 @@ def _outcome_text(plan: Plan, outcome: Outcome) -> str:
     if where:
         lines.append(f"Next:    nemoport transcribe {shlex.quote(str(where))}{language} YOUR.wav")
     return "\n".join(line for i, line in enumerate(lines) if line or (i and lines[i - 1]))
+
+
+def _notes(plan: Plan) -> list[str]:
+    columns = min(shutil.get_terminal_size().columns, LONGEST_LINE)
+    return [textwrap.fill(f"note: {note}", columns, subsequent_indent="  ", break_on_hyphens=False) for note in plan.notes]
 
 
 def _report(plan: Plan) -> Path | None:

@@ -37,21 +37,20 @@ def run_plan(plan: Plan, progress: Progress) -> Outcome:
     A variant that fails its gates is left out of the packages, and the rest goes on. Raises as the stages: CheckpointError,
     CorpusError, ArtifactError, ResourceError, OutputError.
     """
-    steps = len(plan.variants) + 2 + bool(plan.packages)
-    done = 0
+    total, done = plan.total.seconds, 0.0
 
-    def next_stage() -> None:
+    def begin(stage: str) -> None:
         nonlocal done
-        progress(Step("run", done, steps, "stages"))
-        done += 1
+        progress(Step("all stages", done, total, "s predicted"))
+        done += plan.estimates[stage].seconds
 
-    next_stage()
+    begin("oracle")
     evaluation, calibration = plan.speech.evaluation, plan.speech.calibration.path
     record_oracle(plan.checkpoint, evaluation, plan.build, progress)
     for variant in plan.variants:
-        next_stage()
+        begin(variant.name)
         variant.build(plan.checkpoint, plan.build, calibration, progress)
-    next_stage()
+    begin("validate")
     names = [variant.name for variant in plan.variants]
     verdict = validate(
         plan.checkpoint, plan.build, evaluation.path, names, calibration, jobs=plan.jobs, baseline=False, progress=progress
@@ -59,7 +58,7 @@ def run_plan(plan: Plan, progress: Progress) -> Outcome:
     packages: dict[str, Path] = {}
     unpackaged: dict[str, str] = {}
     if plan.packages:
-        next_stage()
+        begin("package")
     for layout, folder in plan.packages.items():
         try:
             with step(f"package: {layout}", progress), _replaced(folder, plan.checkpoint.sha256):
@@ -68,7 +67,7 @@ def run_plan(plan: Plan, progress: Progress) -> Outcome:
             packages[layout] = folder
         except ArtifactError as error:  # no variant of this layout passed
             unpackaged[layout] = error.found or error.what
-    progress(Step("run", steps, steps, "stages"))
+    progress(Step("all stages", total, total, "s predicted"))
     return Outcome(verdict, packages, unpackaged)
 
 
