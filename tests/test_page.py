@@ -303,6 +303,21 @@ def test_without_the_package_of_charts_the_tables_stay(built, monkeypatch):
     assert "TimeoutExpired" in write_page(built).read_text()
 
 
+def test_figures_that_are_no_numbers_are_in_no_chart(built, monkeypatch):
+    monkeypatch.setattr(page, "draw", charts.draw)
+    monkeypatch.setattr(
+        charts, "DRAWER", "import json, sys; json.dump({name: '<svg>' for name in json.load(sys.stdin)}, sys.stdout)"
+    )
+    results = [replace(r, measured=float("nan"), interval=(float("nan"), 1.0), status="fail") for r in figures("fp32")]
+    results[3] = replace(results[3], measured=1.0)  # its interval is none
+    write_results(results_path(built, "fp32"), results)
+    text = write_page(built).read_text()
+    assert "cannot be drawn" not in text and section(text, "wer").count("<svg") == 3
+    assert '<td class="n">nan' in section(text, "figures-of")
+    held = read_figures(built / "results" / PAGE)["variants"]["fp32"]["rows"]
+    assert [row[3] for row in held].count(None) == 8
+
+
 def test_a_failing_figure_has_its_limit_and_its_evidence(built):
     results = figures("fp32")
     results[0] = replace(results[0], status="fail", limit=8.5, evidence="ten words are lost")

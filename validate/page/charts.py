@@ -56,9 +56,9 @@ def draw(charts: Sequence[Chart]) -> str:
     """
     if not charts:
         return ""
-    specs = json.dumps({chart.name: {**chart.spec, "config": THEME} for chart in charts})
     command = [sys.executable, "-c", DRAWER]
     try:
+        specs = json.dumps({chart.name: {**chart.spec, "config": THEME} for chart in charts}, allow_nan=False)
         done = subprocess.run(command, input=specs.encode(), capture_output=True, timeout=SECONDS, check=True)
         drawn = json.loads(done.stdout)
     except subprocess.CalledProcessError as error:

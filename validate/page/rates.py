@@ -1,7 +1,8 @@
-"""The sections of the page on word errors and on cost: WER with intervals; size, speed and WER together."""
+"""The section of the page on word errors: WER with intervals, at each lookahead and in each language."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,8 +55,8 @@ def _above(one: Judged, case: str, row: str) -> dict[str, Any]:
     found = one.figure("wer", case)
     if found is None:
         return {}
-    ends = {} if found.interval is None else {"low": found.interval[0], "high": found.interval[1]}
-    return {"row": row, "variant": one.name, "value": found.measured, **ends}
+    ends = found.interval if found.interval and all(map(math.isfinite, found.interval)) else ()
+    return {"row": row, "variant": one.name, "value": found.measured, **dict(zip(("low", "high"), ends, strict=False))}
 
 
 def _dots(

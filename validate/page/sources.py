@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,11 +34,16 @@ class Judged:
     problems: tuple[str, ...] = ()
 
     @cached_property
+    def numbers(self) -> list[GateResult]:
+        """The results whose figure is a number: what charts can show."""
+        return [r for r in self.results if r.measured is not None and math.isfinite(r.measured)]
+
+    @cached_property
     def _by_case(self) -> dict[tuple[str, str], GateResult]:
-        return {(r.gate, r.case): r for r in self.results if r.measured is not None}
+        return {(r.gate, r.case): r for r in self.numbers}
 
     def figure(self, gate: str, case: str) -> GateResult | None:
-        """The result with a figure, None if there is none."""
+        """The result with a figure that is a number, None if there is none."""
         return self._by_case.get((gate, case))
 
     def value(self, gate: str, case: str) -> float | None:
@@ -98,15 +104,15 @@ def read_judged(build: Path) -> list[Judged]:
     for place, name in enumerate(names):
         path, problems = results_path(build, name), []
         results = read_results(path)
-        texts, stream = (_kept(read_details, path, gate, results, problems) for gate in ("wer", "longform"))
+        texts, stream = (_kept(path, gate, results, problems) for gate in ("wer", "longform"))
         required = limits[name].required if name in limits else ()
         found.append(Judged(place, name.removeprefix("extra-"), required, tuple(results), texts, stream, tuple(problems)))
     return found
 
 
-def _kept(read: Callable, path: Path, gate: str, results: Sequence[GateResult], problems: list[str]) -> Any:
+def _kept(path: Path, gate: str, results: Sequence[GateResult], problems: list[str]) -> Any:
     try:
-        return read(path, gate, results)
+        return read_details(path, gate, results)
     except ArtifactError as error:
         problems.append(" ".join(str(error).split()))
         return None

@@ -137,7 +137,7 @@ def _legend(names: Sequence[str]) -> dict[str, Any]:
 
 def confidence(judged: Sequence[Judged]) -> dict[str, Any]:
     """Returns a chart of the share of words that are right by their confidence, and a row (variant, calibration error, words)."""
-    points = {one.name: found for one in judged if (found := points_of(one.results))}
+    points = {one.name: found for one in judged if (found := points_of(one.numbers))}
     values = [
         {"variant": n, "at": at, "right": share, "said": f"{n}: at {at:.2f} {100 * share:.1f} % of {words} words right"}
         for n, found in points.items()
