@@ -33,7 +33,7 @@ RUNNABLE = LANGUAGES - {"cpp", "kotlin", "swift"}
 # What a block may be told with `needs`: fixtures of this file.
 NEEDS = {"package"}
 # Commands besides nemoport, make, pip and python. `verified` by running them where the block runs.
-PROGRAMS = {"arecord", "cd", "curl", "ffmpeg", "git", "g++", "grep", "openssl", "sha256sum", "uvicorn", "ls"}
+PROGRAMS = {"arecord", "cd", "curl", "ffmpeg", "git", "g++", "grep", "openssl", "ray", "sha256sum", "uvicorn", "ls"}
 
 
 def ids(block: Block) -> str:
