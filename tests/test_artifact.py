@@ -17,6 +17,7 @@ from nemoport import files as files_module
 from nemoport.artifact import Artifact, FileEntry, Manifest, Recipe, file_entries
 from nemoport.errors import ArtifactError, NemoportError, OutputError
 from nemoport.files import folder_once, new_folder, read_json, write_bytes, write_json
+from nemoport.spec import MOST_FRAMES
 
 
 @pytest.fixture
@@ -252,3 +253,51 @@ def test_read_json_says_what_to_do(tmp_path):
         read_json(tmp_path / "a.json", "run it")
     with pytest.raises(NemoportError, match="do: run it"):
         read_json(tmp_path, "run it")
+
+
+def changed(variant, change):
+    """Reads the variant's manifest with another content."""
+    raw = json.loads((variant / "manifest.json").read_text())
+    change(raw)
+    (variant / "manifest.json").write_text(json.dumps(raw))
+    return Manifest.read(variant)
+
+
+@pytest.mark.parametrize("lookahead", [None, 0, MOST_FRAMES])
+def test_a_recipe_has_a_target_and_may_have_a_lookahead(variant, lookahead):
+    plain = Recipe("fp32", None)
+    assert (plain.target, plain.lookahead, plain.parameters) == ("onnxruntime", None, {})
+    given = {"target": "coreml", "lookahead": lookahead}
+    recipe = changed(variant, lambda raw: raw["recipe"]["parameters"].update(given)).recipe
+    assert (recipe.target, recipe.lookahead) == ("coreml", lookahead)
+    assert recipe.digest != changed(variant, lambda raw: raw["recipe"]["parameters"].update(target="litert")).recipe.digest
+
+
+BROKEN = {
+    "target": lambda raw: raw["recipe"]["parameters"].update(target=3),
+    **{
+        f"lookahead {value}": lambda raw, value=value: raw["recipe"]["parameters"].update(lookahead=value)
+        for value in (-1, True, 1.5, "6", MOST_FRAMES + 1)
+    },
+    "key of a recipe": lambda raw: raw["recipe"].update(more=1),
+    "key of a file": lambda raw: raw["files"]["encoder"].update(more=1),
+    "key of the manifest": lambda raw: raw.update(more=1),
+    "schema": lambda raw: raw.update(schema=2),
+    "no files": lambda raw: raw.update(files={}),
+    "too many files": lambda raw: raw.update(files={f"{i}": raw["files"]["encoder"] for i in range(10_001)}),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_manifest_that_says_something_else_is_refused_by_its_path(variant, name):
+    with pytest.raises(ArtifactError, match=str(variant / "manifest.json")):
+        changed(variant, BROKEN[name])
+
+
+def test_an_artifact_has_its_files_and_serves_its_lookaheads(variant):
+    artifact = Artifact.open(variant)
+    assert (artifact.encoder, artifact.decoder) == (variant / "encoder_model.onnx", variant / "decoder_model.onnx")
+    assert artifact.shared == variant.parent / "shared" and artifact.lookaheads == (13, 6, 1, 0)
+    changed(variant, lambda raw: raw["recipe"]["parameters"].update(lookahead=1))
+    assert Artifact.open(variant).lookaheads == (1,)
+    assert artifact.config() == CONFIG

@@ -16,6 +16,7 @@ from nemoport.speech.longform import LongForm, Segment
 from nemoport.validate import gates, limits
 from nemoport.validate.context import Context
 from nemoport.validate.details import read_details, write_details
+from nemoport.validate.differing import differing
 from nemoport.validate.gates import conditions, contract, cost, longform, structure
 from nemoport.validate.gates.longform import SegmentScores
 from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle, sample_positions
@@ -554,6 +555,60 @@ def test_the_figures_of_wer_have_their_interval(reference_checkpoint):
     for case, share in (("lookahead 6: difference", 4), ("all lookaheads: difference", 8), ("all lookaheads: upper end", 8)):
         assert found[case].interval == (LEAST / share, MOST / share)
     assert found["lookahead 6: WER"].interval is None
+
+
+def test_wer_keeps_the_errors_of_each_utterance(reference_checkpoint):
+    context = context_of(reference_checkpoint, EIGHT_OTHER, {FULL_0: said(OTHER, (30,))})
+    gates.run_gate("wer", context)
+    kept = context.details["wer"]
+    utterances, compared = context.corpus.utterances, context.compared_by_default_rule()
+    assert kept == {
+        "rate_hz": 16000,
+        "languages": ["en"] * 20 + ["de"] * 20,
+        "words": [10] * COUNT,
+        "runs": [
+            {"lookahead": 6, "errors": [int(i in EIGHT) for i in range(COUNT)], "nemo_errors": [0] * COUNT},
+            {"lookahead": 0, "errors": [0] * COUNT, "nemo_errors": [int(i == 30) for i in range(COUNT)]},
+        ],
+        **differing(utterances, compared),
+    }
+
+
+def test_a_long_recording_keeps_its_minutes_and_how_far_frames_are(reference_checkpoint, monkeypatch):
+    context = context_of(reference_checkpoint)
+    recording = replace(long_recording({6: OTHER}, {}), drift=[{"seconds": 1.0, "ratio": 0.5}])
+    monkeypatch.setattr(longform, "transcribe_segments", lambda given: recording if given is context else None)
+    gates.run_gate("longform", context)
+    assert context.details["longform"] == {
+        "lookahead": 6,
+        "minutes": [{"number": i, "words": 60, "wer": 100 / 60 * (i == 1), "nemo": 0.0} for i in range(3)],
+        "drift": [{"seconds": 1.0, "ratio": 0.5}],
+    }
+
+
+def run_of_frames(*values, enc_frames=3):
+    return UtteranceRun((), (), "", enc_frames, np.array(values, np.float32).reshape(-1, 2), "u", 10)
+
+
+def test_frames_drift_by_their_distance_from_nemos():
+    """Each frame that is kept by its own norm; none that is not finite, none of a frame of zeros, none of other counts."""
+    nemo = run_of_frames(3, 4, 0, 0, 6, 8)
+    own = run_of_frames(3, 4, 1, 1, 6, 5)
+    assert sample_positions(3, None).tolist() == [0, 1, 2]
+    assert longform.drift_of(own, nemo, None, 0.5, 60.0) == [{"seconds": 60.0, "ratio": 0.0}, {"seconds": 61.0, "ratio": 0.3}]
+    broken = run_of_frames(3, np.nan, 0, 0, 6, 8)
+    assert longform.drift_of(broken, nemo, None, 0.5, 0.0) == [{"seconds": 1.0, "ratio": 0.0}]
+    assert longform.drift_of(run_of_frames(3, 4, 0, 0, 6, 8, enc_frames=4), nemo, None, 0.5, 0.0) == []
+
+
+def test_drift_goes_on_from_the_minute_in_which_a_recording_begins():
+    form = LongForm(Corpus(Path(), (replace(UTTERANCE, seconds=61.0),)), (Segment(0.0, "a"),))
+    runs_of_both = {"nemo": (run_of_frames(3, 4, 0, 0, 6, 8),)}
+    runner = SimpleNamespace(pieces=[], run=lambda *given: runs_of_both)
+    context = SimpleNamespace(lookaheads=(None,), runner=runner, reference_rule="nemo", spec=SimpleNamespace(frame_seconds=0.5))
+    context.longform = {None: [(form, run_of_frames(3, 4, 0, 0, 6, 4))] * 2}.get
+    found = longform.transcribe_segments(context).drift
+    assert [one["seconds"] for one in found] == [0.0, 1.0, 120.0, 121.0]
 
 
 def test_the_evidence_of_a_long_recording_names_minutes_and_stalls(reference_checkpoint, monkeypatch):

@@ -49,7 +49,7 @@ DECISIVE: dict[str, tuple[str, ...]] = {
     "validate/gates/conditions": _gate("conditions", "characters"),
     "validate/gates/contract": _gate("contract", "files", "specs", "shapes", "languages", "interfaces"),
     "validate/gates/cost": _gate("cost", "process"),
-    "validate/gates/longform": _gate("longform", "long", "stretches", "stall"),
+    "validate/gates/longform": _gate("longform", "long", "stretches", "stall", "drift"),
     "validate/gates/numeric": _gate("numeric", "frames"),
     "validate/gates/structure": _gate("structure", "products", "pairs"),
     "validate/gates/tokens": _gate("tokens"),
