@@ -329,7 +329,7 @@ def test_a_failing_figure_has_its_limit_and_its_evidence(built):
     assert f'id="{target}"' in section(text, "figures-of")
     assert "<strong>0</strong> of 2 variants pass" in text and '<span class="badge open">not run</span>' in verdicts
     write_results(results_path(built, "fp32"), [replace(results[1], oracle_digest="2" * 64)])
-    assert "not all judged on the same audio" in write_page(built).read_text()
+    assert "not all judged beside the same runs" in write_page(built).read_text()
 
 
 # What gates keep.
@@ -549,6 +549,7 @@ def test_what_changed_since(built, tmp_path, form):
     assert f"since {old.name}" in text and "New: fp16." in text and "Gone: fp32." in text
     assert 'int8-weight: <span class="badge open">not run</span> before, <span class="badge fail">fail</span> now' in text
     assert '<td class="n">12</td><td class="n">20</td>' in text and "8 figures are the same" in text
+    assert text.index("badge fail") < text.index('<td class="n">12</td>') and "<details>" not in text
 
 
 def test_a_report_may_be_compared_with_the_one_that_it_replaces(built):
@@ -557,7 +558,15 @@ def test_a_report_may_be_compared_with_the_one_that_it_replaces(built):
     text = section(write_page(built, against=path).read_text(), "changes")
     assert '<td class="n">10</td><td class="n">11</td>' in text and "No verdict changed." in text
     write_results(results_path(built, "fp32"), figures("fp32", 11.0, oracle_digest="3" * 64))
-    assert "not comparable: fp32." in section(write_page(built, against=path).read_text(), "changes")
+    assert "comparable: fp32." in section(write_page(built, against=path).read_text(), "changes")
+
+
+def test_figures_that_are_on_one_side_only(built):
+    path = write_page(built)
+    write_results(results_path(built, "fp32"), figures("fp32")[1:] + [replace(OK, gate="batch", case="new", measured=5.0)])
+    text = section(write_page(built, against=path).read_text(), "changes")
+    assert "17 figures are the same" in text and "2 figures changed and kept their verdict, or are on one side only" in text
+    assert '<td class="n">10</td><td class="n">\u2013</td>' in text and '<td class="n">\u2013</td><td class="n">5</td>' in text
 
 
 OLD = {

@@ -39,7 +39,7 @@ class Held(TypedDict):
 
 @dataclass(frozen=True)
 class Change:
-    """A figure of a variant before and now, None where it was not measured."""
+    """A figure of a variant before and now, and its verdicts: "pass", "fail", or "" where it was not there."""
 
     variant: str
     gate: str
@@ -47,18 +47,18 @@ class Change:
     unit: str
     before: float | None
     now: float | None
-    was: bool
-    passed: bool
+    was: str
+    verdict: str
 
     @property
     def by(self) -> float:
-        """By how much of what it was it changed; infinite where it was zero or is new."""
+        """By how much of what it was it changed; infinite where it was zero, or is a number on one side alone."""
         if self.before is None or self.now is None or not self.before:
             return math.inf
         return abs(self.now - self.before) / abs(self.before)
 
 
-SHOWN = 200  # changed figures
+SHOWN = 200  # figures that changed and whose verdict is the same
 
 
 def figures_of(judged: Sequence[Judged]) -> Held:
@@ -107,32 +107,29 @@ def changes(before: Held, now: Held) -> dict[str, Any]:
     """Compares two reports: variants that are new or gone, verdicts, figures; the largest changes first."""
     old, new = before["variants"], now["variants"]
     both = [name for name in new if name in old]
-    verdicts = [
-        (name, old[name]["verdict"], new[name]["verdict"]) for name in both if old[name]["verdict"] != new[name]["verdict"]
-    ]
-    found = [change for name in both for change in _of_variant(name, old[name]["rows"], new[name]["rows"])]
-    found.sort(key=lambda change: (change.was == change.passed, -change.by))
+    verdicts = [(name, was, now) for name in both if (was := old[name]["verdict"]) != (now := new[name]["verdict"])]
+    every = [change for name in both for change in _of_variant(name, old[name]["rows"], new[name]["rows"])]
+    found = sorted((c for c in every if (c.before, c.was) != (c.now, c.verdict)), key=lambda change: -change.by)
+    moved = [change for change in found if change.was == change.verdict or "" in (change.was, change.verdict)]
     return {
         "new": [name for name in new if name not in old],
         "gone": [name for name in old if name not in new],
         "verdicts": verdicts,
-        "other_audio": [name for name in both if old[name]["oracle"] != new[name]["oracle"]],
-        "figures": found[:SHOWN],
-        "more": max(0, len(found) - SHOWN),
-        "same": sum(len(new[name]["rows"]) for name in both) - len(found),
+        "other_runs": [name for name in both if old[name]["oracle"] != new[name]["oracle"]],
+        "turned": [change for change in found if change not in moved],
+        "moved": moved[:SHOWN],
+        "more": max(0, len(moved) - SHOWN),
+        "same": len(every) - len(found),
     }
 
 
 def _of_variant(name: str, before: Sequence[Row], now: Sequence[Row]) -> list[Change]:
     old, new = _by_case(before), _by_case(now)
-    found = []
-    for key in first_seen([old, new]):
-        gate, case, unit = key
-        (was, was_passed), (measured, passed) = (side.get(key, (None, True)) for side in (old, new))
-        if (was, was_passed) != (measured, passed):
-            found.append(Change(name, gate, case, unit, was, measured, was_passed, passed))
-    return found
+    nothing = (None, "")
+    keys = first_seen([old, new])
+    pairs = [(key, old.get(key, nothing), new.get(key, nothing)) for key in keys]
+    return [Change(name, *key, was[0], is_now[0], was[1], is_now[1]) for key, was, is_now in pairs]
 
 
-def _by_case(rows: Sequence[Row]) -> Mapping[Any, tuple[float | None, bool]]:
-    return {(gate, case, unit): (number, passed) for gate, case, unit, number, passed in rows}
+def _by_case(rows: Sequence[Row]) -> Mapping[Any, tuple[float | None, str]]:
+    return {(gate, case, unit): (number, "pass" if passed else "fail") for gate, case, unit, number, passed in rows}
