@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from nemoport.errors import ArtifactError
 from nemoport.files import MOST_JSON_BYTES
 from nemoport.schema import CLOSED, check, most
-from nemoport.validate.page.sources import Judged, first_seen, read_judged
+from nemoport.validate.page.sources import Judged, read_judged
 
 FIGURES_TAG = '<script type="application/json" id="figures">'  # begins the element of a page that holds its figures
 Text = Annotated[str, most(10_000)]
@@ -107,14 +107,14 @@ def changes(before: Held, now: Held) -> dict[str, Any]:
     """Compares two reports: variants that are new or gone, verdicts, figures; the largest changes first."""
     old, new = before["variants"], now["variants"]
     both = [name for name in new if name in old]
-    verdicts = [(name, was, now) for name in both if (was := old[name]["verdict"]) != (now := new[name]["verdict"])]
+    pairs = [(name, old[name]["verdict"], new[name]["verdict"]) for name in both]
     every = [change for name in both for change in _of_variant(name, old[name]["rows"], new[name]["rows"])]
     found = sorted((c for c in every if (c.before, c.was) != (c.now, c.verdict)), key=lambda change: -change.by)
     moved = [change for change in found if change.was == change.verdict or "" in (change.was, change.verdict)]
     return {
         "new": [name for name in new if name not in old],
         "gone": [name for name in old if name not in new],
-        "verdicts": verdicts,
+        "verdicts": [pair for pair in pairs if pair[1] != pair[2]],
         "other_runs": [name for name in both if old[name]["oracle"] != new[name]["oracle"]],
         "turned": [change for change in found if change not in moved],
         "moved": moved[:SHOWN],
@@ -125,11 +125,12 @@ def changes(before: Held, now: Held) -> dict[str, Any]:
 
 def _of_variant(name: str, before: Sequence[Row], now: Sequence[Row]) -> list[Change]:
     old, new = _by_case(before), _by_case(now)
-    nothing = (None, "")
-    keys = first_seen([old, new])
-    pairs = [(key, old.get(key, nothing), new.get(key, nothing)) for key in keys]
-    return [Change(name, *key, was[0], is_now[0], was[1], is_now[1]) for key, was, is_now in pairs]
+    found = []
+    for gate, case, unit in [*old, *(key for key in new if key not in old)]:
+        (number, was), (measured, verdict) = (side.get((gate, case, unit), (None, "")) for side in (old, new))
+        found.append(Change(name, gate, case, unit, number, measured, was, verdict))
+    return found
 
 
-def _by_case(rows: Sequence[Row]) -> Mapping[Any, tuple[float | None, str]]:
+def _by_case(rows: Sequence[Row]) -> dict[tuple[str, str, str], tuple[float | None, str]]:
     return {(gate, case, unit): (number, "pass" if passed else "fail") for gate, case, unit, number, passed in rows}
