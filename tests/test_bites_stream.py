@@ -41,6 +41,7 @@ def test_each_final_token_is_returned_once(search):
         assert len(live) == final[-1] <= len(stream.tokens) and live == stream.tokens[: len(live)]
     assert len(live) > 10 and sorted(final) == final
     assert [*live, *stream.finish()] == stream.tokens == list(whole(AUDIO, search=search).tokens)
+    assert stream.token_seconds == [frame * FRAME_S for frame in stream.decoded.token_frames]
 
 
 def test_a_flush_ends_an_utterance_and_the_next_has_no_context_of_it():
