@@ -53,3 +53,21 @@ def test_nothing_in_common_is_cut_in_the_middle():
     assert merge([(0.0, silent), (20.0, timed([2, 3]))]).tokens == (2, 3)
     assert merge([(0.0, timed([2, 3])), (20.0, silent)]).tokens == (2, 3)
     assert merge([(5.0, timed([1, 2]))]) == timed([1, 2], 5.0)
+
+
+def at(*pairs):
+    """Tokens with their times."""
+    tokens, seconds = zip(*pairs, strict=True)
+    return Timed(tokens, seconds, (0.08,) * len(tokens), (1.0,) * len(tokens))
+
+
+def test_a_word_behind_others_is_told_by_its_own_time():
+    """Both windows have 1, on either side of the middle of the overlap at 24 s; before it one of them has another word."""
+    merged = merge([(0.0, at((5, 20.0), (1, 24.1), (9, 28.0))), (20.0, at((1, 3.9), (8, 7.9)))])
+    assert merged.tokens == (5, 1, 8)
+
+
+def test_the_longest_distance_of_one_word_is_four_tenths_of_a_second():
+    near = merge([(0.0, at((1, 0.4), (9, 5.0))), (0.0, at((1, 0.0), (8, 4.9)))])
+    far = merge([(0.0, at((1, 0.41), (9, 5.0))), (0.0, at((1, 0.0), (8, 4.9)))])
+    assert (near.tokens, near.seconds, far.tokens, far.seconds) == ((1, 8), (0.0, 4.9), (1, 8), (0.41, 4.9))
