@@ -606,9 +606,9 @@ def test_drift_goes_on_from_the_minute_in_which_a_recording_begins():
     runs_of_both = {"nemo": (run_of_frames(3, 4, 0, 0, 6, 8),)}
     runner = SimpleNamespace(pieces=[], run=lambda *given: runs_of_both)
     context = SimpleNamespace(lookaheads=(None,), runner=runner, reference_rule="nemo", spec=SimpleNamespace(frame_seconds=0.5))
-    context.longform = {None: [(form, run_of_frames(3, 4, 0, 0, 6, 4))] * 2}.get
+    context.longform = {None: [(form, run_of_frames(3, 4, 0, 0, 6, 4))] * 3}.get
     found = longform.transcribe_segments(context).drift
-    assert [one["seconds"] for one in found] == [0.0, 1.0, 120.0, 121.0]
+    assert [one["seconds"] for one in found] == [0.0, 1.0, 120.0, 121.0, 240.0, 241.0]
 
 
 def test_the_evidence_of_a_long_recording_names_minutes_and_stalls(reference_checkpoint, monkeypatch):
