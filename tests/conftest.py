@@ -66,6 +66,9 @@ def build(reference_checkpoint, shared_folder):
     from nemoport.files import folder_once
 
     folder_once(shared_folder / "build", lambda folder: export_checkpoint(reference_checkpoint, folder))
+    (shared_folder / "oracle").mkdir(exist_ok=True)
+    if "NEMOPORT_TESTS" not in os.environ:  # from run to run the code that calibrates may change
+        (shared_folder / "calibration").mkdir(exist_ok=True)
     return shared_folder / "build"
 
 

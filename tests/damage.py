@@ -28,7 +28,13 @@ class Payload:
 
 
 def copy_build(build: Path, target: Path) -> Path:
-    return shutil.copytree(build, target)
+    """A copy of a build folder. What folders beside the build keep under the digest of all their inputs, the runs of NeMo and
+    calibrations, is not copied but made once for all copies."""
+    shutil.copytree(build, target, symlinks=True)
+    for name in ("oracle", "calibration"):
+        if (build.parent / name).is_dir():
+            (target / name).symlink_to(build.parent / name)
+    return target
 
 
 def seal(folder: Path) -> None:

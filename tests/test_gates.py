@@ -63,7 +63,6 @@ def validated(build, oracle, eval_corpus, reference_checkpoint, tmp_path_factory
     """(a build that was validated, the manifest, what was said); of eval_corpus, at all lookaheads."""
     folder = tmp_path_factory.mktemp("validated")
     copy, manifest = damage.copy_build(build, folder / "build"), folder / "some.jsonl"
-    shutil.copytree(oracle.folder.parent, copy / "oracle")
     rows = [{"audio_filepath": str(u.path), "text": u.text} for u in eval_corpus.utterances]
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = []
@@ -257,7 +256,7 @@ def test_variants_judged_beside_each_other(validated, reference_checkpoint, tmp_
     path = results_path(copy, FP32)
     before = read_results(path)
     write_results(path, [r for r in before if r.gate not in ("contract", "cost", "wer")])
-    damage.copy_build(copy / FP32, copy / "kv-fp32")
+    shutil.copytree(copy / FP32, copy / "kv-fp32")
     settings = dict(variants=[FP32, "kv-fp32"], baseline=False, threads=1, jobs=2)
     assert not validate(reference_checkpoint, copy, manifest, **settings)
     key = [(r.gate, r.case, r.unit, r.status) for r in before]

@@ -152,10 +152,9 @@ DIES = """
     from nemoport.export import build
     from nemoport.export.checkpoint import read_checkpoint
 
-    checkpoint, folder, moment = read_checkpoint(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    calls = 0
+    checkpoint, calls = read_checkpoint(sys.argv[1]), 0
 
-    def dying(call):
+    def dying(call, moment):
         def run(*arguments, **settings):
             global calls
             calls += 1
@@ -168,33 +167,38 @@ DIES = """
             return done
         return run
 
-    for name in ("rename", "replace", "rmdir", "unlink"):
-        setattr(os, name, dying(getattr(os, name)))
-
     def fill(work):
         (work / "encoder_model.onnx").write_bytes(b"graph")
         return {"encoder": "encoder_model.onnx"}
 
-    build.build_variant(checkpoint, folder, Recipe("fp32", None, {"contract": "nemo"}), fill)
+    for moment in range(1, 100):
+        if not (process := os.fork()):
+            for name in ("rename", "replace", "rmdir", "unlink"):
+                setattr(os, name, dying(getattr(os, name), moment))
+            build.build_variant(checkpoint, Path(sys.argv[2]) / f"{moment}", Recipe("fp32", None, {"contract": "nemo"}), fill)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        print(code, flush=True)
+        if not code:
+            break
     """
 
 
+@needs_signals
 def test_death_around_every_rename_and_removal(reference_checkpoint, fill, tmp_path):
     """A finished variant has its sidecars, and the next run makes what an undisturbed one does, whatever is there."""
     build_variant(reference_checkpoint, tmp_path / "whole", RECIPE, fill)
     whole = hashes(tmp_path / "whole")
-    ends = []
-    for moment in range(1, 100):
+    command = [sys.executable, "-c", textwrap.dedent(DIES), reference_checkpoint.path, tmp_path]
+    codes = [int(line) for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()]
+    assert codes == [9] * (len(codes) - 1) + [0] and len(codes) > 12
+    for moment in range(1, len(codes) + 1):
         build = tmp_path / f"{moment}"
-        ends.append(subprocess.run([sys.executable, "-c", textwrap.dedent(DIES), reference_checkpoint.path, build, f"{moment}"]))
         if (build / "fp32").exists():
             Artifact.open(build / "fp32").verify_files()
             assert all((build / name).is_file() for name in whole), moment
         build_variant(reference_checkpoint, build, RECIPE, fill)
         assert hashes(build) == whole, moment
-        if ends[-1].returncode == 0:
-            break
-    assert [end.returncode for end in ends] == [9] * (len(ends) - 1) + [0] and len(ends) > 12
 
 
 def test_export_mends_what_the_variants_share(reference_checkpoint, fill, tmp_path):

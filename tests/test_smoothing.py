@@ -1,12 +1,12 @@
 """Smoothing changes no bit of fp32, finds what can take a division, and recovers what outliers break."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from damage import copy_build
 from quantizing import listen, quiet, short_manifest, snr_db
 
 from nemoport.artifact import ENCODER, Artifact
@@ -103,7 +103,7 @@ def test_outliers_break_plain_int8_and_not_smoothed(hard, manifest, fp32_run, ev
 
 def test_a_wrong_division_is_found(build, manifest, tmp_path, monkeypatch):
     """Scales folded in on one side only: the graph is another function."""
-    copy = Path(shutil.copytree(build, tmp_path / "build"))
+    copy = copy_build(build, tmp_path / "build")
 
     def one_sided(model, weights, site, s):
         divide(model, weights, site, s)
