@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from samples import OFFLINE_SPEC, SPEC
@@ -85,7 +86,8 @@ def test_the_speech_of_a_clone_is_that_of_the_kind(monkeypatch, name, stem):
     from nemoport.export.checkpoint import read_checkpoint
 
     read = []
-    monkeypatch.setattr(speeches, "read_corpus", lambda path, rate_hz: read.append(path.name))
+    corpus = SimpleNamespace(utterances=[SimpleNamespace(text="yes")])
+    monkeypatch.setattr(speeches, "read_corpus", lambda path, rate_hz: read.append(path.name) or corpus)
     monkeypatch.setattr(speeches, "check_each_once", lambda corpus: None)
     monkeypatch.setattr(speeches, "check_disjoint", lambda one, other: None)
     spec = read_checkpoint(str(CHECKPOINT.with_name(f"{name}.nemo"))).spec
@@ -111,6 +113,29 @@ def test_speech_of_the_user(manifests):
     found = choose_speech(STREAMING, *manifests)
     assert (found.evaluation.path, found.calibration.path) == (*manifests,) and found.warnings == ()
     assert len(choose_speech(STREAMING, manifests[0], None).warnings) == 1
+
+
+def test_speech_in_folders(manifests, tmp_path):
+    """The same recordings as in manifests make the same corpora."""
+    for manifest in manifests:
+        folder = tmp_path / manifest.stem
+        folder.mkdir()
+        for number, row in enumerate(map(json.loads, manifest.read_text().splitlines())):
+            shutil.copy(row["audio_filepath"], folder / f"{number}.flac")
+            (folder / f"{number}.txt").write_text(row["text"] + "\n")
+    found, expected = choose_speech(STREAMING, tmp_path / "eval", tmp_path / "calibration"), choose_speech(STREAMING, *manifests)
+    assert (found.evaluation.digest, found.calibration.digest) == (expected.evaluation.digest, expected.calibration.digest)
+    assert [u.id for u in found.evaluation.utterances] == ["0.flac", "1.flac"] and found.warnings == ()
+    (tmp_path / "eval" / "0.txt").unlink()
+    assert "1 recordings" in choose_speech(STREAMING, tmp_path / "eval", manifests[1]).warnings[0]
+    (tmp_path / "eval" / "1.txt").unlink()
+    with pytest.raises(CorpusError, match="no transcripts"):
+        choose_speech(STREAMING, tmp_path / "eval", manifests[1])
+    (tmp_path / "calibration" / "0.txt").unlink()  # where none is needed
+    assert choose_speech(STREAMING, manifests[0], tmp_path / "calibration").warnings == ()
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(CorpusError, match="no audio in"):
+        choose_speech(STREAMING, tmp_path / "nothing", manifests[1])
 
 
 def test_without_a_clone_speech_must_be_given(manifests, tmp_path):

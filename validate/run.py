@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nemoport.errors import ArtifactError, NemoportError
 from nemoport.export.checkpoint import Checkpoint, read_checkpoint
@@ -40,6 +41,10 @@ class Verdict:
 
     def __bool__(self) -> bool:
         return not any(self.problems.values())
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Variant -> whether it passed, and its problems; in JSON's types."""
+        return {variant: {"passed": not found, "problems": found} for variant, found in self.problems.items()}
 
     def lines(self) -> list[str]:
         """A line for each problem."""

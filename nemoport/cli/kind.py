@@ -6,7 +6,7 @@ import argparse
 import json
 
 from nemoport.cli.command import Command, option
-from nemoport.cli.options import CHECKPOINT_HELP
+from nemoport.cli.options import CHECKPOINT_HELP, JSON
 
 
 def run(options: argparse.Namespace) -> None:
@@ -21,7 +21,7 @@ COMMAND = Command(
     "print the kind of a checkpoint: streaming-rnnt, offline-tdt, ...",
     (
         option("checkpoint", help=CHECKPOINT_HELP),
-        option("--json", action="store_true", help="one JSON object with the key kind"),
+        JSON,
     ),
     run,
     examples=("nemoport kind my.nemo",),

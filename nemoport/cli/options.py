@@ -10,9 +10,10 @@ from nemoport.cli.registries import judged
 CHECKPOINT_HELP = ".nemo file, or Hub id org/name[@revision]"
 CHECKPOINT = option("--checkpoint", required=True, help=CHECKPOINT_HELP)
 BUILD = option("--build", required=True, type=Path, help="build folder of the checkpoint")
-CORPUS = option("--corpus", required=True, type=Path, help="NeMo manifest of evaluation audio with transcripts")
-CALIBRATION = option("--calibration", type=Path, help="NeMo manifest of calibration audio")
+CORPUS = option("--corpus", required=True, type=Path, help="evaluation audio with transcripts: a NeMo manifest, or a folder")
+CALIBRATION = option("--calibration", type=Path, help="calibration audio: a NeMo manifest, or a folder")
 VARIANTS = option(
     "--variant", action="append", dest="variants", names=judged, help="of %(names)s; repeat for several; default: all built"
 )
+JSON = option("--json", action="store_true", help="print one JSON object")
 PROFILE = option("--profile", help="one chunk, and the attention's lookahead in it, such as 1120ms/0")

@@ -18,4 +18,11 @@ def run(options: argparse.Namespace) -> None:
     print(write_page(options.build, options.out, options.against))
 
 
-COMMAND = Command("report", "one page of all results, to look at", (BUILD, OUT, AGAINST), run)
+COMMAND = Command(
+    "report",
+    "write one page of all results, to look at",
+    (BUILD, OUT, AGAINST),
+    run,
+    examples=("nemoport report --build build/my", "nemoport report --build build/my --against last-week.html --out changes.html"),
+    extras="validate",
+)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemoport.cli.command import Command, option
-from nemoport.cli.options import CALIBRATION, CHECKPOINT_HELP, CORPUS
+from nemoport.cli.options import CALIBRATION, CHECKPOINT_HELP, CORPUS, JSON
 from nemoport.cli.package import CARD
 from nemoport.cli.registries import all_precisions, layouts, targets
 
@@ -142,7 +142,7 @@ def _outcome_json(plan: Plan, outcome: Outcome) -> dict[str, Any]:
     report = _report(plan)
     return {
         "passed": outcome.passed,
-        "variants": {name: {"passed": not found, "problems": found} for name, found in outcome.verdict.problems.items()},
+        "variants": outcome.verdict.to_dict(),
         "packages": {layout: str(folder) for layout, folder in outcome.packages.items()},
         "unpackaged": outcome.unpackaged,
         "report": str(report) if report else None,
@@ -187,7 +187,7 @@ COMMAND = Command(
         option("--quick", action="store_true", help="fp32 and int8-weight only, in the fast cache layout; every gate is run"),
         option("--jobs", type=int, default=0, help="variants validated at once; default: by cores and memory"),
         option("--dry-run", action="store_true", help="print the plan with its time, memory and disk, and do nothing"),
-        option("--json", action="store_true", help="print the plan or the outcome as one JSON object"),
+        JSON,
         *CARD,
     ),
     run,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemoport.cli.command import Command, grouped, option
-from nemoport.cli.options import BUILD, CALIBRATION, CHECKPOINT, CORPUS, PROFILE, VARIANTS
+from nemoport.cli.options import BUILD, CALIBRATION, CHECKPOINT, CORPUS, JSON, PROFILE, VARIANTS
 from nemoport.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,9 +49,10 @@ def run(options: argparse.Namespace) -> int:
         jobs=options.jobs,
         progress=options.progress,
     )
-    print(table(options.build, [*verdict.problems, *verdict.extras]))
-    for line in verdict.lines():
-        print(line)
+    if options.json:
+        print(json.dumps({"passed": bool(verdict), "variants": verdict.to_dict(), "results": str(options.build / "results")}))
+    else:
+        print("\n".join([table(options.build, [*verdict.problems, *verdict.extras]), *verdict.lines()]))
     return 0 if verdict else 1
 
 
@@ -81,6 +83,7 @@ COMMAND = Command(
         VARIANTS,
         PROFILE,
         JOBS,
+        JSON,
         *DATASET,
     ),
     run,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from nemoport.cli.command import Command, grouped, option
-from nemoport.cli.options import VARIANTS
+from nemoport.cli.options import JSON, VARIANTS
 
 
 def run(options: argparse.Namespace) -> None:
@@ -19,8 +20,7 @@ def run(options: argparse.Namespace) -> None:
         from nemoport.package.verify import verify
 
         lines = verify(options.folder, options.variants)
-    for line in lines:
-        print(line)
+    print(json.dumps({"folder": str(options.folder), "passed": lines}) if options.json else "\n".join(lines))
 
 
 SIGNED_BY = grouped(
@@ -33,7 +33,7 @@ SIGNED_BY = grouped(
 COMMAND = Command(
     "verify",
     "check a package's files against its manifest",
-    (option("folder", type=Path), VARIANTS, *SIGNED_BY),
+    (option("folder", type=Path), VARIANTS, JSON, *SIGNED_BY),
     run,
     examples=("nemoport verify dist/my", "nemoport verify dist/my --key publisher.pem"),
 )

@@ -1,27 +1,19 @@
-"""Data sets: a NeMo manifest, a folder of audio with texts, a data set of the Hub that is streamed.
-
-A folder has beside a.flac its text in a.txt; or a metadata.jsonl or .csv in any of its folders, as the Hub's audio folders, with
-`file_name`, a text column (as nemoport/speech/dataset.py names them) and, optionally, `language`: then only its rows count.
-"""
+"""Data sets: a NeMo manifest, a folder of audio with texts (speech/folder.py), a data set of the Hub that is streamed."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nemoport.errors import AudioError, CorpusError, UsageError
+from nemoport.errors import CorpusError, UsageError
 from nemoport.evaluation.item import Item, ItemsDigest, numbered
-from nemoport.inputs import audio_files
 from nemoport.spec import ModelSpec
-from nemoport.speech.dataset import TEXT_COLUMNS, check_configurations, model_language, recordings
-from nemoport.speech.manifest import LONGEST_FIELD, MOST_FIELDS, Row, each_row
+from nemoport.speech.dataset import check_configurations, model_language, recordings
+from nemoport.speech.folder import folder_rows
+from nemoport.speech.manifest import Row, each_row
 from nemoport.text import clipped
-
-METADATA = ("metadata.jsonl", "metadata.csv")
 
 
 @dataclass(frozen=True)
@@ -83,62 +75,14 @@ def _manifest_items(manifest: Path) -> Iterator[Item]:
     return map(_item_of_row, each_row(manifest, must_exist=False))
 
 
+def _folder_items(folder: Path) -> Iterator[Item]:
+    return map(_item_of_row, folder_rows(folder))
+
+
 def _item_of_row(row: Row) -> Item:
     text, prompt_language = row.text if row.has_text else None, row.prompt_language or row.language
     id = f"{row.name}, {row.offset_s:.3f}+{row.duration_s:.3f} s" if row.offset_s else row.name
     return Item(id, str(row.path.absolute()), row.offset_s, row.duration_s, text, row.language, prompt_language, dict(row.fields))
-
-
-def _folder_items(folder: Path) -> Iterator[Item]:
-    if listed := sorted(path for path in folder.rglob("metadata.*") if path.name in METADATA):
-        for path in listed:
-            yield from _metadata_items(folder, path)
-        return
-    try:
-        names = audio_files(str(folder))
-    except AudioError as error:
-        raise CorpusError(f"There is no audio in {folder}.", expected=error.expected, found="none", todo=error.todo) from error
-    for name in names:
-        path, text = Path(name).absolute(), Path(name).with_suffix(".txt")
-        yield Item(Path(name).relative_to(folder).as_posix(), str(path), text=_content(text) if text.is_file() else None)
-
-
-def _content(path: Path) -> str:
-    try:
-        return " ".join(path.read_text(encoding="utf-8-sig").split())
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path} cannot be read.", expected="a text in UTF-8", found=str(error), todo="mend it") from error
-
-
-def _metadata_items(folder: Path, metadata: Path) -> Iterator[Item]:
-    try:
-        with open(metadata, encoding="utf-8-sig", newline="") as stream:
-            rows = csv.DictReader(stream) if metadata.suffix == ".csv" else (json.loads(line) for line in stream if line.strip())
-            for row in rows:
-                yield _item_of_metadata(row, folder, metadata)
-    except (OSError, ValueError, csv.Error, RecursionError) as error:
-        raise CorpusError(
-            f"{metadata} cannot be used.",
-            expected=f"rows of file_name, one of {', '.join(TEXT_COLUMNS)}, and, optionally, language",
-            found=clipped(str(error)),
-            todo="mend it",
-        ) from error
-
-
-def _item_of_metadata(row: Any, folder: Path, metadata: Path) -> Item:
-    """Raises ValueError."""
-    name = row.get("file_name") if isinstance(row, dict) else None
-    path = metadata.parent / str(name)
-    if not isinstance(name, str) or not name or not path.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"no file_name in the folder: {clipped(repr(row), 80)}")
-    text = next((row[column] for column in TEXT_COLUMNS if isinstance(row.get(column), str)), None)
-    language = str(row.get("language") or row.get("lang") or "")
-    scalars = {key: str(value) for key, value in row.items() if isinstance(key, str) and isinstance(value, str | int | float)}
-    known = ("file_name", "language", "lang", *TEXT_COLUMNS)
-    fields = {key: value for key, value in scalars.items() if key not in known and len(key + value) <= LONGEST_FIELD}
-    fields = dict(list(fields.items())[:MOST_FIELDS])
-    "".join([name, text or "", language, *fields, *fields.values()]).encode()  # a ValueError for half a pair of UTF-16
-    return Item(path.relative_to(folder).as_posix(), str(path.absolute()), 0.0, 0.0, text, language, language, fields)
 
 
 def _seconds(row: dict[str, Any], key: str, name: str) -> float:

@@ -15,6 +15,7 @@ from nemoport.errors import CorpusError, UsageError
 from nemoport.files import digest_json
 from nemoport.progress import Progress
 from nemoport.spec import ModelSpec
+from nemoport.speech.folder import folder_rows
 from nemoport.speech.manifest import Row, read_rows
 from nemoport.speech.overlap import Fingerprint, fingerprint, shared
 
@@ -41,7 +42,7 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The utterances of a manifest. path: of the manifest."""
+    """The utterances of a manifest or a folder. path: of either."""
 
     path: Path
     utterances: tuple[Utterance, ...]
@@ -57,15 +58,16 @@ class Corpus:
         return sum(u.seconds for u in self.utterances)
 
 
-def read_corpus(manifest: Path, sample_rate_hz: int) -> Corpus:
-    """Reads a manifest: one JSON object a line with audio_filepath (relative to the manifest) and, optionally, text, lang
-    and target_lang.
+def read_corpus(place: Path, sample_rate_hz: int) -> Corpus:
+    """Reads a manifest, one JSON object a line with audio_filepath (relative to the manifest) and, optionally, text, lang
+    and target_lang; or a folder of audio with texts.
 
-    `nemoport/speech/manifest.py` has the conventions, which are NeMo's. Raises CorpusError naming all bad lines at once,
+    `nemoport/speech/manifest.py` and `folder.py` have the conventions. Raises CorpusError naming all bad lines at once,
     AudioError for a file or segment that cannot be used.
     """
     names: Counter[str] = Counter()
-    return Corpus(manifest, tuple(_utterance(row, sample_rate_hz, names) for row in read_rows(manifest)))
+    rows = folder_rows(place) if place.is_dir() else read_rows(place)
+    return Corpus(place, tuple(_utterance(row, sample_rate_hz, names) for row in rows))
 
 
 def prompts(corpus: Corpus, spec: ModelSpec) -> list[int | None]:
