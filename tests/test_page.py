@@ -585,6 +585,27 @@ def test_an_earlier_report_that_is_none(tmp_path, name):
         read_figures(path)
 
 
+def test_the_largest_changes_come_first():
+    """By how much of what it was; what was zero, or is a number on one side alone, before all others."""
+    before = {"a": 10.0, "b": 10.0, "c": -4.0, "d": 0.0, "e": None, "f": 3.0}
+    now = {"a": 11.0, "b": 13.0, "c": 4.0, "d": 0.1, "e": 1.0, "f": 3.0}
+    rows = [[("wer", case, "", value, True) for case, value in one.items()] for one in (before, now)]
+    held = [{"variants": {"fp32": {"verdict": "pass", "oracle": "", "rows": one}}} for one in rows]
+    found = changes.changes(*held)
+    assert [change.case for change in found["moved"]] == ["d", "e", "c", "b", "a"] and found["same"] == 1
+    assert (found["turned"], found["verdicts"], found["new"], found["gone"], found["other_runs"]) == ([], [], [], [], [])
+
+
+def test_an_earlier_report_of_just_the_most_bytes(built, monkeypatch):
+    content = write_page(built).read_bytes().replace(b"<body>", b"<body>\xff")
+    (built / "old.html").write_bytes(content)
+    monkeypatch.setattr(changes, "MOST_JSON_BYTES", len(content))
+    assert set(read_figures(built / "old.html")["variants"]) == {"fp32", "int8-weight"}
+    monkeypatch.setattr(changes, "MOST_JSON_BYTES", len(content) - 1)
+    with pytest.raises(ArtifactError, match="too large"):
+        read_figures(built / "old.html")
+
+
 def test_earlier_reports_that_are_not_there(tmp_path, monkeypatch):
     with pytest.raises(ArtifactError, match="cannot be read"):
         read_figures(tmp_path / "none.html")

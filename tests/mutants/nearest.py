@@ -24,7 +24,7 @@ CORPUS = "test_bites_corpus or names_of_their_own or whole_files or renamed or s
 TRANSCRIBED = "windows_of or test_bites_recognizer or test_trimming and not nemo"
 KEPT = "test_bites_caches or keep_their_caches or packets_and_batches"
 BOUNDS = "test_schemas or has_bounds or test_artifact and not processes_that_want"
-PAGE = ("tests/test_page.py",)
+PAGE = "tests/test_page.py"
 DECODED = "packets_and or scores_that_are or greedy and not gets_wrong"
 SEARCHED = "a_beam_that or test_beam and not nemo and not of_a_model"
 NO_NEMO = ("-k", "not nemo and not processes_that_want")
@@ -72,16 +72,16 @@ NEAREST = DECISIVE | {
     "nemoport/trimming": ("tests/test_trimming.py", *NO_NEMO),
     "nemoport/vad": ("tests/test_vad.py", "-k", "not offline_model and not real"),
     "validate/calibration_error": (CHECKS, GATES, "-k", "confidence or word_is_right"),
-    "validate/details": PAGE,
-    "validate/differing": PAGE,
-    "validate/page/alignment": PAGE,
-    "validate/page/changes": PAGE,
-    "validate/page/clips": PAGE,
-    "validate/page/costs": PAGE,
-    "validate/page/differences": PAGE,
-    "validate/page/intervals": PAGE,
-    "validate/page/page": PAGE,
-    "validate/page/sources": PAGE,
+    "validate/details": (PAGE, "-k", "gate_kept or damaged or encoding"),
+    "validate/differing": (PAGE, "-k", "most_different"),
+    "validate/page/alignment": (PAGE, "-k", "stand_beside or characters or times_where or long_text or without_end"),
+    "validate/page/changes": (PAGE, "-k", "changed_since or compared_with or one_side or earlier or no_numbers or largest"),
+    "validate/page/clips": (PAGE, "-k", "audio"),
+    "validate/page/costs": (PAGE, "-k", "betters or failing_figure or unbeaten"),
+    "validate/page/differences": (PAGE, "-k", "leads_nowhere or bounded or earlier_version"),
+    "validate/page/intervals": (PAGE, "-k", "rates"),
+    "validate/page/page": (PAGE,),
+    "validate/page/sources": (PAGE, "-k", "failing_figure or damaged or no_numbers or command"),
     "nemoport/tokens": ("tests/test_spelling.py",),
     "nemoport/frontend": (RUNTIME, LAWS, "tests/test_frontend.py", "-k", "frames_of_any or buffer or test_frontend and not nemo"),
     "nemoport/caches": ("tests/test_bites_caches.py", RUNTIME, LAWS, "-k", KEPT),
