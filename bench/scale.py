@@ -1,7 +1,8 @@
 """What evaluation costs: an hour of audio, the start of a run, an utterance of the lists; and a plan for many hours from these.
 
-    python bench/scale.py --build build/streaming-en [--variants kv-int8-weight fp32] [--times 4] [--synthetic 1000000]
-        [--scorers wer] [--hours 10000] [--machines 100] [--cores 16] [--utterance-seconds 10] [--cost NAME=PROCESSOR_SECONDS ...]
+    python bench/scale.py --build build/streaming-en [--variants kv-int8-weight fp32] [--engines local ray] [--times 4]
+        [--synthetic 1000000] [--scorers wer] [--hours 10000] [--machines 100] [--cores 16] [--utterance-seconds 10]
+        [--cost NAME=PROCESSOR_SECONDS ...]
 
 The audio is the committed evaluation speech, `--times` over. Each variant runs in one worker of one thread, then in two;
 processor seconds are those of the workers, so that other work on the machine is in the wall-clock times only. `--synthetic`
@@ -12,6 +13,7 @@ elsewhere.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import resource
@@ -36,20 +38,25 @@ from nemoport.variant import instruction_set
 EVAL = Path(__file__).parent.parent / "reference" / "audio" / "eval.jsonl"
 LISTS = 2  # of a data set in the run of a shard, after that for its digest: its length, the items themselves
 
+COLUMNS = (
+    "variant", "engine", "workers", "utterances", "hours", "wall s", "to the first record, s", "processor s an hour",
+    "of the first process, s", "real-time factor", "p50", "p95",
+)  # fmt: skip
+
 
 def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory() as scratch:
-        print(f"\n{instruction_set()}, {Workers().engine} workers of one thread\n")
+        print(f"\n{instruction_set()}, workers of one thread\n")
         costs = dict(_stated(one) for one in options.cost)
         start_s = 0.0
-        print("| variant | workers | utterances | hours | wall s | to the first record, s | processor s an hour | of the first "
-              "process, s | real-time factor | p50 | p95 |\n|---|---|---|---|---|---|---|---|---|---|---|")  # fmt: skip
+        print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
         for variant in options.variants:
-            for count in (1, 2):
-                figures = run(options.build / variant, repeated(Path(scratch), options.times), Path(scratch) / "results", count)
-                print(f"| {variant} | {count} | {' | '.join(figures['cells'])} |", flush=True)
-                if count == 1:
+            for engine, count in itertools.product(options.engines, (1, 2)):
+                manifest, output = repeated(Path(scratch), options.times), Path(scratch) / "results"
+                figures = run(options.build / variant, manifest, output, Workers(engine, count))
+                print(f"| {variant} | {engine} | {count} | {' | '.join(figures['cells'])} |", flush=True)
+                if count == 1 and engine == options.engines[0]:
                     costs[variant], start_s = figures["cost"], max(start_s, figures["start"])
         lists = synthetic(Path(scratch), options.synthetic, options.scorers)
     plan(options, costs, start_s, lists)
@@ -65,7 +72,7 @@ def repeated(scratch: Path, times: int) -> Path:
     return path
 
 
-def run(variant: Path, manifest: Path, output: Path, workers: int) -> dict[str, Any]:
+def run(variant: Path, manifest: Path, output: Path, workers: Workers) -> dict[str, Any]:
     """Evaluates, and returns the cells of a row, processor seconds an hour, and seconds until the first record."""
     shutil.rmtree(output, ignore_errors=True)
     first: list[float] = []
@@ -74,7 +81,7 @@ def run(variant: Path, manifest: Path, output: Path, workers: int) -> dict[str, 
         str(variant),
         lambda _: open_data(manifest),
         output,
-        workers=Workers(count=workers),
+        workers=workers,
         progress=lambda report: first.append(time.perf_counter() - started),
     )
     if summary.failures:
@@ -140,6 +147,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, required=True)
     parser.add_argument("--variants", nargs="+", default=["kv-int8-weight", "fp32"])
+    parser.add_argument("--engines", nargs="+", default=["local"])
     parser.add_argument("--times", type=int, default=4)
     parser.add_argument("--synthetic", type=int, default=1_000_000)
     parser.add_argument("--scorers", nargs="+", default=["wer"])

@@ -26,7 +26,7 @@ from nemoport.files import scratch_folder, write_json
 
 JOURNAL, HYPOTHESES, TIMES, SUMMARY = "journal.jsonl", "hypotheses.jsonl", "times.jsonl", "summary.json"
 TIME_KEYS = ("work_seconds", "processor_seconds", "worker", "instruction_set")  # of a record, which differ from run to run
-MOST_SORTED_BYTES = 128 << 20  # of the journal in memory at once, about five times as large there
+MOST_SORTED_BYTES = 32 << 20  # of the journal in memory at once, about five times as large there
 MOST_BUCKETS = 512  # files that are open at once
 LONGEST_LINE = 64 << 20
 SYNC_EVERY = 256  # records
