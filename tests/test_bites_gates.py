@@ -17,7 +17,7 @@ from nemoport.validate import gates, limits
 from nemoport.validate.context import Context
 from nemoport.validate.details import read_details, write_details
 from nemoport.validate.differing import differing
-from nemoport.validate.gates import conditions, contract, cost, longform, structure
+from nemoport.validate.gates import conditions, contract, cost, longform, structure, wer
 from nemoport.validate.gates.longform import SegmentScores
 from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle, sample_positions
 from nemoport.validate.probe import StreamCost
@@ -572,6 +572,16 @@ def test_wer_keeps_the_errors_of_each_utterance(reference_checkpoint):
         ],
         **differing(utterances, compared),
     }
+
+
+def test_wer_keeps_words_where_there_is_one_lookahead_or_none(reference_checkpoint):
+    corpus = Corpus(Path(), (Utterance("u", Path("u"), TEXT, 1.0, "0", 16000),))
+    for compared, row, words in (([(6, runs(count=1), runs(count=1))], [WordCounts(10, 1, 0, 0)], 10), ([], [], 0)):
+        context = SimpleNamespace(
+            corpus=corpus, spec=reference_checkpoint.spec, compared_by_default_rule=lambda compared=compared: compared
+        )
+        kept = wer._texts(context, [row], [row])
+        assert kept["words"] == [words] and [one["errors"] for one in kept["runs"]] == [[one.errors] for one in row]
 
 
 def test_a_long_recording_keeps_its_minutes_and_how_far_frames_are(reference_checkpoint, monkeypatch):
