@@ -118,6 +118,7 @@ def test_what_validate_does_where_nothing_is_said(world, monkeypatch):
     assert [threads for *_, threads in world.baselines] == [0]
     world.validate()
     assert world.lines[:2] == ["oracle: recorded", "baseline: measured"]
+    assert any(line.startswith("writing report.html") for line in world.lines) and run.Verdict({}).extras == ()
 
 
 def test_the_memory_is_that_of_the_largest_file_for_each_variant_at_once(world, monkeypatch):
