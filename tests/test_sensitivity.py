@@ -80,7 +80,7 @@ def test_groups_are_modules_of_layers():
     assert heat_map(costs).splitlines()[2:] == ["| 0 | 30.0 |  |", "| 1 |  | 40.0 |"]
 
 
-@pytest.mark.parametrize(("needed", "count"), [(10.0, 0), (20.5, 1), (25.0, 5), (29.9, 10)])
+@pytest.mark.parametrize(("needed", "count"), [(10.0, 0), (20.5, 1), (23.0, 3), (25.0, 5), (29.9, 10)])
 def test_no_more_groups_than_needed(needed, count):
     def cost_of(n):
         return Cost(10 ** -(2.0 + n / 10), 0.0)  # 20 dB and one more for each group
