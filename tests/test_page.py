@@ -31,7 +31,8 @@ from nemoport.validate.page.changes import read_figures
 from nemoport.validate.page.costs import staircase
 from nemoport.validate.page.intervals import rates
 from nemoport.validate.page.page import FOLDER, PAGE, write_page
-from nemoport.validate.page.sources import read_judged
+from nemoport.validate.page.rates import word_errors
+from nemoport.validate.page.sources import Judged, read_judged
 from nemoport.validate.result_store import results_path, write_results
 from nemoport.validate.runs import UtteranceRun
 from nemoport.words import Word
@@ -411,6 +412,20 @@ def test_rates_are_those_of_the_errors(tmp_path):
     assert (german.own.value, german.utterances) == (100 / 8, 2)
     assert every.own == wer_interval(Counter([(2, 4), (1, 6), (2, 10)]), 1000)
     assert every.own.lower < every.own.value < every.own.upper
+
+
+def test_charts_by_language_have_one_scale():
+    rows = [(0, "en", 1.0, (-1.0, 2.0)), (0, "de", 0.5, (0.0, 4.0)), (1, "de", 3.0, None)]
+    results = [
+        replace(OK, variant=str(place), case=f"language {language}: difference", measured=value, interval=ends)
+        for place, language, value, ends in rows
+    ]
+    judged = [Judged(place, str(place), (), tuple(r for r in results if r.variant == str(place))) for place in range(2)]
+    found = word_errors(judged)["charts"]
+    assert [chart.title.split()[0] for chart in found] == ["0", "1"]
+    scales = [layer["encoding"]["x"]["scale"]["domain"] for chart in found for layer in chart.spec["layer"]]
+    assert scales == [[-1.0, 4.0]] * len(scales)
+    assert [row["row"] for row in found[1].spec["data"]["values"]] == ["de"]
 
 
 @pytest.mark.parametrize(("more", "expected"), [(False, [(1, 9), (3, 4), (4, 2)]), (True, [(5, 4), (4, 2)])])

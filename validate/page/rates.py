@@ -21,10 +21,12 @@ def word_errors(judged: Sequence[Judged]) -> dict[str, Any]:
     above = [_above(one, f"{POOLED}{DIFFERENCE}", one.name) for one in judged]
     charts = [*at, _dots("All lookaheads pooled: WER points above NeMo's", "above", judged, above, POINTS, zero=True)]
     languages = first_seen(_languages(one) for one in judged)
-    for one in judged if languages else ():
-        rows = [_above(one, f"{LANGUAGE}{language}{DIFFERENCE}", language) for language in languages]
+    by_language = [[_above(one, f"{LANGUAGE}{language}{DIFFERENCE}", language) for language in languages] for one in judged]
+    ends = [row[name] for rows in by_language for row in rows for name in ("value", "low", "high") if name in row]
+    scale = {"domain": [min(ends), max(ends)]} if ends else {}  # the same for all, so that they can be compared
+    for one, rows in zip(judged, by_language, strict=True):
         title = f"{one.name} by language, all lookaheads"
-        charts.append(_dots(title, f"lang{one.place}", judged, rows, POINTS, zero=True, names=languages))
+        charts.append(_dots(title, f"lang{one.place}", judged, rows, POINTS, zero=True, names=languages, scale=scale))
     return {
         "charts": [chart for chart in charts if chart],
         "rows": [(name, rate) for name, found in of_variant.items() for rate in found],
@@ -68,17 +70,22 @@ def _dots(
     *,
     zero: bool = False,
     names: Sequence[str] | None = None,
+    scale: dict[str, Any] | None = None,
 ) -> Chart | None:
     """A dot with its interval for each row, and NeMo's rate as a tick; None where there is no row.
 
-    names: of the rows, by default the variants; zero: mark it.
+    names: of the rows, by default the variants; zero: mark it; scale: of the figures, where it is given.
     """
     rows = [row for row in rows if row]
     if not rows:
         return None
     names = [n for n in names or [one.name for one in judged] if any(row["row"] == n for row in rows)]
     y = {"field": "row", "type": "nominal", "sort": names, "title": None, "axis": {"domain": False, "ticks": False}}
-    x = {"type": "quantitative", "scale": {"zero": False, "nice": True}, "axis": {"title": title, "tickCount": 5}}
+    x = {
+        "type": "quantitative",
+        "scale": {"zero": False, "nice": True, **(scale or {})},
+        "axis": {"title": title, "tickCount": 5},
+    }
     shade = colour([one.name for one in judged], legend=None)
     for row in rows:
         ends = f", 95 % {row['low']:.2f} to {row['high']:.2f}" if "low" in row else ""
