@@ -59,7 +59,10 @@ def open_audio(
 
 class Audio:
     """Mono samples at a model's rate, read in blocks. The samples, and the errors, are those of `read_audio`, whatever the
-    blocks; what makes a recording unusable may show at its end only."""
+    blocks; what makes a recording unusable may show at its end only.
+
+    seconds: its length, or the most that it is; None where that shows at its end only.
+    """
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class Audio:
         known = [count for count in (frames, sound.frames) if count is not None]
         if known:
             check_length(min(known), sound.rate_hz, name)
+        self.seconds = min(known) / sound.rate_hz if known else None
         if channel is not None and not 0 <= channel < sound.channels:
             raise AudioError(
                 f"{name} has no channel {channel}.",

@@ -223,7 +223,7 @@ def test_an_output_that_cannot_encode(monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="head")
 def test_a_closed_output_ends_quietly():
     program = "import sys; from nemoport import cli; from nemoport.cli.output import print_text\n"
-    program += "class Parser:\n    def parse_args(self, a): return self\n"
+    program += "class Parser:\n    quiet, extras = True, ''\n    def parse_args(self, a): return self\n"
     program += "    def run(self, options):\n        while True: print_text('x' * 9999)\n"
     program += "cli.parser = Parser\nsys.exit(cli.main([]))"
     with subprocess.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1) as process:

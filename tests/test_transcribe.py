@@ -2,11 +2,13 @@
 
 import io
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import soundfile
 
+from nemoport import cli
 from nemoport.cli import main
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.recognizer import Recognizer
@@ -105,3 +107,26 @@ def test_a_stream_ends_once(build, good):
     for more in (stream.finish, stream.close, lambda: stream.feed(np.zeros(160, np.float32))):
         with pytest.raises(UsageError, match="has ended"):
             more()
+
+
+def test_how_far_a_long_recording_is_read_shows_on_a_terminal(build, good, tmp_path, monkeypatch, capsys):
+    samples = np.tile(soundfile.read(good[0], dtype="float32")[0], 60)
+    soundfile.write(tmp_path / "long.wav", samples, 16000, subtype="PCM_16")
+    seconds = len(samples) / 16000
+    reports = []
+
+    @contextmanager
+    def shown(quiet):
+        yield reports.append
+
+    monkeypatch.setattr(cli, "shown_progress", shown)
+    monkeypatch.setattr("nemoport.cli.transcribe.is_terminal", lambda: True)
+    assert main(["transcribe", str(build / "fp32"), str(tmp_path / "long.wav")]) == 0
+    text = capsys.readouterr().out
+    done = [one.done for one in reports]
+    assert len(done) > 1 and done == sorted(done) and 0 < done[0] < seconds and done[-1] == pytest.approx(seconds)
+    assert {(one.name, one.unit) for one in reports} == {(str(tmp_path / "long.wav"), "s of audio")} and reports[-1].ended
+    reports.clear()
+    monkeypatch.setattr("nemoport.cli.transcribe.is_terminal", lambda: False)
+    assert main(["transcribe", str(build / "fp32"), str(tmp_path / "long.wav")]) == 0
+    assert reports == [] and capsys.readouterr().out == text
