@@ -57,6 +57,14 @@ def test_the_plans_of_a_small_corpus():
     assert [s.samples for s in plain.plans[4].segments] == [0, 44_800, 44_800, 0]
 
 
+def test_the_streams_of_an_artifact_are_those_of_its_front_end():
+    made = streams(6.0)
+    artifact = SimpleNamespace(spec=SPEC, filterbank=lambda: mel_filterbank(SPEC.frontend))
+    found = CalibrationStreams.of(made.corpus, artifact, ONE)
+    assert (found.corpus, found.spec, found.parameters, found.plans) == (made.corpus, SPEC, ONE, made.plans)
+    assert [c.mel.tolist() for c in found.chunks(found.plans[0])] == [c.mel.tolist() for c in made.chunks(made.plans[0])]
+
+
 def test_more_groups_than_lookaheads_are_each_one_stream():
     made = streams(*[6.0] * 5)
     assert [(p.lookahead, p.segments) for p in made.plans[:5]] == [(r, speech(i)) for i, r in enumerate((13, 6, 1, 0, 13))]

@@ -9,6 +9,7 @@ from scrambler import BANK, Scrambler, spoken
 
 from nemoport.beam import BeamSearch
 from nemoport.caches import NemoCaches, PromptedState
+from nemoport.chunker import Chunker, flush_rules
 from nemoport.confidence import Confidence
 from nemoport.errors import UsageError
 from nemoport.long_audio import Timed
@@ -188,3 +189,19 @@ def test_first_windows_are_a_batch_of_their_own_and_whole_recordings_share_one()
 def test_a_stream_has_the_measure_of_confidence_that_it_is_given():
     least, other = (whole(AUDIO, confidence=Confidence(name)).confidences for name in ("max_prob", "entropy_tsallis_exp"))
     assert len(least) == len(other) > 10 and least != other
+
+
+def test_an_offline_model_has_one_flush_rule():
+    assert flush_rules(Scrambler(NemoCaches).spec) == ("full", "nemo") and flush_rules(Scrambler(None).spec) == ("full",)
+
+
+def test_a_stream_is_flushed_in_full_where_nothing_is_said():
+    chunks = {}
+    for flush in ("full", "nemo", None):
+        stream = stream_of(lookahead=3, **({"flush": flush} if flush else {}))
+        stream.push(AUDIO[:5100])
+        stream.close()
+        direct = Chunker(stream._session.spec.streaming, 8, 3, *([flush] if flush else []))
+        cut = [*direct.feed(np.ones((8, 318), np.float32)), *direct.finish()]
+        chunks[flush] = [chunk.length for chunk in stream.chunks], [chunk.length for chunk in cut]
+    assert chunks[None] == chunks["full"] != chunks["nemo"]

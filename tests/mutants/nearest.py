@@ -27,6 +27,7 @@ BOUNDS = "test_schemas or has_bounds or test_artifact and not processes_that_wan
 PAGE = "tests/test_page.py"
 DECODED = "packets_and or scores_that_are or greedy and not gets_wrong"
 SEARCHED = "a_beam_that or test_beam and not nemo and not of_a_model"
+CUT = "test_bites_stream or full_flush or geometry or of_its_caller or packets_and"
 NO_NEMO = ("-k", "not nemo and not processes_that_want")
 
 
@@ -65,7 +66,7 @@ DECISIVE: dict[str, tuple[str, ...]] = {
 NEAREST = DECISIVE | {
     "nemoport/decode": ("tests/test_stream.py", "tests/test_hotwords.py", LAWS, "-k", DECODED),
     "nemoport/stream": ("tests/test_bites_stream.py", LAWS, "-k", "test_bites_stream or packets or judged"),
-    "nemoport/chunker": ("tests/test_stream.py", RUNTIME, LAWS, "-k", "full_flush or geometry or buffer or packets_and"),
+    "nemoport/chunker": ("tests/test_stream.py", "tests/test_bites_stream.py", RUNTIME, LAWS, "-k", CUT),
     "nemoport/beam": (RUNTIME, "tests/test_beam.py", "-k", SEARCHED),
     "nemoport/beam_hypotheses": (RUNTIME, "tests/test_beam.py", "-k", SEARCHED),
     "nemoport/hotwords": (RUNTIME, "tests/test_hotwords.py", "-k", "test_hotwords or phrase"),
