@@ -458,7 +458,12 @@ ALIGNED = {
     ),
     "case and marks": (("Yes, sir", "yes sir.", "YES Sir"), [("Yes,", "yes", "YES", "same"), ("sir", "sir.", "Sir", "same")]),
     "nothing at all": (("", "", ""), []),
-    "only marks": (("", "-", "?"), [("", "-", "?", "other")]),
+    "only marks": (("", "-", "?"), [("", "-", "?", "same")]),
+    "a mark that is lost": (
+        ("a - b", "a b", "a - b"),
+        [("a", "a", "a", "same"), ("-", "", "-", "same"), ("b", "b", "b", "same")],
+    ),
+    "tags": (("a", "a <de-DE>", "a <EOU> <fr-FR>"), [("a", "a", "a", "same")]),
 }
 
 
@@ -474,8 +479,15 @@ def test_characters_of_a_language_without_spaces():
 
 def test_words_have_times_where_they_spell_the_text():
     words = [{"text": "one", "start": 0.5, "end": 1.0}, {"text": "two.", "start": 1.0, "end": 1.5}]
-    assert [(c.own.start, c.own.end) for c in aligned("", "one", "one two.", words)] == [(0.5, 1.0), (1.0, 1.5)]
+    assert [(c.own.start, c.own.end) for c in aligned("", "one", "one two. <de-DE>", words)] == [(0.5, 1.0), (1.0, 1.5)]
     assert [c.own.start for c in aligned("", "one", "one three", words)] == [None, None]
+
+
+def test_a_text_that_differs_in_nothing_that_is_scored_says_so(built, tmp_path):
+    note = "Only case, punctuation, spaces or special tokens differ."
+    assert note not in write_page(built).read_text()
+    keep(built, "fp32", "wer", texts(recorded(tmp_path), "A, c <EOU>", "a c"))
+    assert write_page(built).read_text().count(note) == 1
 
 
 def test_of_a_long_text_what_differs_is_shown():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from nemoport.score import is_unspaced, normalise
+from nemoport.score import is_unspaced, normalise, without_special
 from nemoport.validate.details import SpokenWord
 
 SHOWN = 400  # columns; what is behind them is counted
@@ -41,7 +41,7 @@ class Column:
 def aligned(reference: str, nemo: str, own: str, words: Sequence[SpokenWord], language: str = "") -> list[Column]:
     """Returns the columns of the alignment. reference: "" where there is none; words: of the variant, with times.
 
-    The variant's words are compared with NeMo's, as they are scored: case and punctuation make no difference.
+    The variant's words are compared with NeMo's as they are scored: case, punctuation and special tokens make no difference.
     """
     said = _units(own, language)
     timed = [unit for word in words for unit in _units(word["text"], language, word["start"], word["end"])]
@@ -57,6 +57,7 @@ def aligned(reference: str, nemo: str, own: str, words: Sequence[SpokenWord], la
 
 
 def _units(text: str, language: str, start: float | None = None, end: float | None = None) -> list[Unit]:
+    text = without_special(text)
     parts = list("".join(text.split())) if is_unspaced(language) else text.split()
     shown = (part if len(part) <= LONGEST else f"{part[:LONGEST]}\u2026" for part in parts[:MOST_UNITS])
     return [Unit(part, normalise(part) or part, start, end) for part in shown]
@@ -143,7 +144,7 @@ def _similar(theirs: Sequence[Unit], ours: Sequence[Unit]) -> list[Pair]:
 
 
 def _kind(column: Column, has_reference: bool) -> str:
-    reference, nemo, own = (unit.key if unit else None for unit in (column.reference, column.nemo, column.own))
+    reference, nemo, own = (normalise(unit.text) if unit else "" for unit in (column.reference, column.nemo, column.own))
     if own == nemo:
         return SAME
     if has_reference and own == reference:
