@@ -1,7 +1,7 @@
 """Draws docs/images/terminal.svg, the picture of README: `python docs/draw_terminal.py`.
 
-It runs the command below in a real terminal (tmux, 100 columns) and draws what the terminal shows when it ends. It needs tmux and
-the packages of `make setup`.
+It runs the command below in a terminal (tmux) and draws what that shows when the command ends. It needs tmux and the packages of
+`make setup`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rich.text import Text
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "images" / "terminal.svg"
 COMMAND = "nemoport run reference/checkpoints/streaming-en.nemo --quick"
-COLUMNS, LINES = 100, 60
+COLUMNS, LINES = 104, 32
 SESSION, ENDED = "nemoport-picture", "ENDED-"
 
 
@@ -41,18 +41,19 @@ def screen(command: str) -> str:
         shown = tmux("capture-pane", "-p", "-e", "-t", SESSION)
     finally:
         tmux("kill-session", "-t", SESSION)
-    return f"$ {command}\n" + shown.partition(ENDED)[0].strip("\n") + "\n"
+    return shown.partition(ENDED)[0].strip("\n").replace(f"{ROOT}/", "") + "\n"
 
 
-def drawn(shown: str) -> str:
-    """The picture of a screen. No font is fetched: a picture asks no other server."""
+def drawn(shown: str, command: str) -> str:
+    """The picture of a screen, under the command's line. No font is fetched: a picture asks no other server."""
     console = Console(record=True, width=COLUMNS, file=open("/dev/null", "w"))  # noqa: SIM115 - the console's own
     console.print(Text.from_ansi(shown))
-    picture = console.export_svg(title="nemoport", unique_id="terminal")
+    picture = console.export_svg(title=f"$ {command}", unique_id="terminal")
     picture = re.sub(r"@font-face \{.*?\}\n", "", picture, flags=re.DOTALL)
     return "\n".join(line.rstrip() for line in picture.replace("Fira Code, monospace", "monospace").splitlines()) + "\n"
 
 
 if __name__ == "__main__":
     PICTURE.parent.mkdir(exist_ok=True)
-    PICTURE.write_text(drawn(screen(sys.argv[1] if len(sys.argv) > 1 else COMMAND)), encoding="utf-8")
+    chosen = sys.argv[1] if len(sys.argv) > 1 else COMMAND
+    PICTURE.write_text(drawn(screen(chosen), chosen), encoding="utf-8")

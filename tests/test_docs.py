@@ -271,6 +271,15 @@ def test_every_page_is_in_the_menu():
     assert sorted(nav) == sorted(pages)
 
 
+def test_the_picture_of_the_terminal_is_of_a_command_that_exists():
+    picture = read("docs/images/terminal.svg").replace("&#160;", " ")
+    command = re.search(r"\$ (nemoport [^<]+)<", picture)[1]
+    assert (
+        parsed(shlex.split(command)).checkpoint and command == runpy.run_path(str(ROOT / "docs" / "draw_terminal.py"))["COMMAND"]
+    )
+    assert "pass" in picture and not re.search(r"url\(\"?http|/tmp/|/home/", picture)
+
+
 def test_links_of_a_page_are_those_of_its_place_in_the_site():
     text = (
         "[a](../CONTRIBUTING.md#rules) [b](../export/kinds.py) [c](tests.md) [d](https://x.org)\n```sh\n[g](../tests.md)\n```\n"
