@@ -35,16 +35,14 @@ def tokenizer_lines(vocabulary: int = 1024, scripts: bool = False) -> list[str]:
     rng = random.Random("tokenizer")
     onsets = (
         "b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p ph pl pr qu r s sc sh sl sm sn sp st str sw t th tr v w wh y z"
-    )
+    ).split()
     rimes = (
         "a ab ack ad ain all am an and ar ate ay e ead eam ed eep ell en ent er es est et ew i ice ick ide ight ill in ine "
         "ing ip ire ish ive o oad ock oil old on ong oon op or ore ot ound ous out ow ox u ub uck ug um un ure us ut"
-    )
+    ).split()
     lines = list(itertools.islice(text.grammar_sentences("tokenizer", held_out=False), 2000))
     for _ in range(4000 * max(1, vocabulary // 1024)):
-        words = (
-            "".join(rng.choice(onsets.split()) + rng.choice(rimes.split()) for _ in range(rng.randint(1, 3))) for _ in range(8)
-        )
+        words = ("".join(rng.choice(onsets) + rng.choice(rimes) for _ in range(rng.randint(1, 3))) for _ in range(8))
         lines.append(" ".join(words) + " it's")
     for alphabet in ("あいうえおかきくけこさしすせそたちつてと", "कखगघचछजझटठडढतथदधपफबभ") if scripts else ():
         lines += ["".join(rng.choice(alphabet) for _ in range(8)) for _ in range(200)]
