@@ -58,4 +58,37 @@ def encoded(samples: np.ndarray, rate_hz: int) -> tuple[str, bytes]:
     form, subtype = ("OGG", "OPUS") if opus else ("FLAC", "PCM_16")
     file = io.BytesIO()
     soundfile.write(file, samples, rate_hz, format=form, subtype=subtype)
-    return "audio/ogg" if opus else "audio/flac", file.getvalue()
+    return ("audio/ogg", _numbered(file.getvalue())) if opus else ("audio/flac", file.getvalue())
+
+
+def _numbered(ogg: bytes) -> bytes:
+    """Returns an Ogg file whose stream has the number 1: libsndfile draws one, and the same results shall give the same page.
+    Then it need not be written again, on a disk that is read-only.
+
+    RFC 3533, section 6: of a page the number is at 14, its CRC at 22, the lengths of its segments behind 27 bytes.
+    """
+    pages, at = [], 0
+    while at < len(ogg):
+        segments = ogg[at + 26]
+        end = at + 27 + segments + sum(ogg[at + 27 : at + 27 + segments])
+        page = ogg[at : at + 14] + (1).to_bytes(4, "little") + ogg[at + 18 : at + 22] + bytes(4) + ogg[at + 26 : end]
+        pages.append(page[:22] + _crc(page).to_bytes(4, "little") + page[26:])
+        at = end
+    return b"".join(pages)
+
+
+def _crc(page: bytes) -> int:
+    crc = 0
+    for byte in page:
+        crc = (crc << 8 & 0xFFFFFFFF) ^ CRC_TABLE[crc >> 24 ^ byte]
+    return crc
+
+
+def _crc_of(byte: int) -> int:
+    crc = byte << 24
+    for _ in range(8):
+        crc = (crc << 1 ^ (0x104C11DB7 if crc & 0x80000000 else 0)) & 0xFFFFFFFF
+    return crc
+
+
+CRC_TABLE = [_crc_of(byte) for byte in range(256)]
