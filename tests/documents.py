@@ -14,14 +14,14 @@ OTHERS = ("CHANGELOG.md", "bench", "reference/README.md")
 BLOCK = re.compile(
     r"^(?P<told>(?:<!-- [^\n]* -->\n)*)```(?P<language>\S*)[^\n]*\n(?P<text>.*?)^```[^\S\n]*$", re.MULTILINE | re.DOTALL
 )
-COMMENT = re.compile(r"<!-- (not run|slow|needs)(?:: (.*?))? -->")
+COMMENT = re.compile(r"<!-- (not run|slow)(?:: (.*?))? -->")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
 @dataclass(frozen=True)
 class Block:
     """A fenced block. number: its place among those of its document, from 1; told: what the comments above it tell, such as
-    {"not run": the reason}, {"slow": ""} or {"needs": "package"}."""
+    {"not run": the reason} or {"slow": ""}."""
 
     document: str
     number: int

@@ -30,8 +30,6 @@ BLOCKS = [block for document in ALL for block in blocks(document)]
 SHELL = [block for block in BLOCKS if block.language == "sh"]
 LANGUAGES = {"sh", "python", "json", "jsonl", "text", "toml", "cpp", "kotlin", "swift"}
 RUNNABLE = LANGUAGES - {"cpp", "kotlin", "swift"}
-# What a block may be told with `needs`: fixtures of this file.
-NEEDS = {"package"}
 # Commands besides nemoport, make, pip and python. `verified` by running them where the block runs.
 PROGRAMS = {"arecord", "cd", "curl", "ffmpeg", "git", "g++", "grep", "openssl", "ray", "sha256sum", "uvicorn", "ls"}
 
@@ -53,7 +51,7 @@ def test_blocks_have_a_language_and_comments_are_known():
     for block in BLOCKS:
         assert block.language in RUNNABLE or "not run" in block.told, f"{block.name}: is not run, and does not say why"
         assert len(block.told.get("not run", "a reason of words")) > 10, f"{block.name}: without a reason"
-        assert block.told.get("needs", "package") in NEEDS and not block.told.get("slow"), block.name
+        assert not block.told.get("slow"), block.name
 
 
 def words(line: str) -> list[list[str]]:
