@@ -26,7 +26,7 @@ def resolve(checkpoint: str) -> tuple[Path, str]:
             f"There is no checkpoint at {checkpoint}.",
             expected="a .nemo file, or a Hub id such as nvidia/nemotron-speech-streaming-en-0.6b@revision",
             found="no such file",
-            todo="check CHECKPOINT",
+            todo="check the path",
         )
     repo, revision = named[0], named[1] or None
     try:

@@ -1,8 +1,9 @@
 """What a run will take: time, memory and disk, before it begins.
 
 Time is processor time divided by the cores. A stage has two constants, for what does not grow with the weights and for what does.
-The first were fitted to runs of the 5 M parameter reference checkpoints, the second to the times of chunks at the published 0.6B
-dimensions (bench/README.md), on two cores of an AMD EPYC with AVX512-VNNI.
+The first were fitted to runs of the 5 M parameter reference checkpoints, the second to the times of chunks (bench/README.md) and
+of conversions (docs/laptop.md) at the published 0.6B dimensions, on two cores of an AMD EPYC. Whole runs of `validate` were not
+timed at 0.6B.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ NEMO_START_S = 15.0  # processor seconds: importing NeMo and restoring a checkpo
 NEMO_S, NEMO_S_GB = 0.018, 0.38  # processor seconds a second of audio: for any model, and more for each GB of fp32 weights
 RUN_S, RUN_S_GB = 0.010, 0.30  # the same in onnxruntime, fp32
 CONVERT_S, CONVERT_S_GB = 4.0, 60.0  # processor seconds a variant
+CALIBRATED_S_GB = 250.0  # in place of CONVERT_S_GB, beside the streams: of smoothing, ranges and rounding (docs/laptop.md)
 EXTRA_AUDIO_S = 900.0  # of the gates longform, conditions and cost
 LOOKED_THROUGH = 1.3  # of the calibration audio: streams of it in several states
 
@@ -52,7 +54,7 @@ def estimates(
     for variant in variants:
         limits = limits_of(variant.name)
         ratio = limits.gates["cost"].values.get("max_bytes_ratio", 1.0)
-        work = CONVERT_S + CONVERT_S_GB * gigabytes
+        work = CONVERT_S + (CALIBRATED_S_GB if variant.needs_calibration else CONVERT_S_GB) * gigabytes
         if variant.needs_calibration:
             work += LOOKED_THROUGH * calibration.seconds * (RUN_S + RUN_S_GB * gigabytes)
         size = ratio * weights
