@@ -174,6 +174,13 @@ def test_the_reports_are_of_the_baselines_and_the_verdict_of_all_that_was_judged
     assert world.validate(baseline=False) and written[1:] == [(world.build, [])]
 
 
+def test_a_verdict_as_json_and_in_lines():
+    verdict = run.Verdict({"fp32": [], "fp16": ["one", "two"]})
+    assert not verdict and run.Verdict({"fp32": []})
+    assert verdict.to_dict() == {"fp32": {"passed": True, "problems": []}, "fp16": {"passed": False, "problems": ["one", "two"]}}
+    assert verdict.lines() == ["fp16: one", "fp16: two"]
+
+
 def test_what_passed_stands_and_what_failed_is_run_again(world):
     world.add("fp32")
     world.failing = {("fp32", "wer"), ("fp32", "cost")}
