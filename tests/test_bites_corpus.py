@@ -53,6 +53,14 @@ def test_a_row_becomes_an_utterance(tmp_path):
     assert read_corpus(path, 8000).utterances[1].samples().shape == (400,)
 
 
+def test_a_folder_is_a_corpus_too(tmp_path):
+    manifest_of(tmp_path, {"audio_filepath": "a.wav"})
+    (tmp_path / "m.jsonl").unlink()
+    (tmp_path / "a.txt").write_text("yes\n")
+    found = read_corpus(tmp_path, RATE)
+    assert found.path == tmp_path and [(u.path.name, u.text, u.seconds) for u in found.utterances] == [("a.wav", "yes", 0.05)]
+
+
 def test_names_that_are_given_again_are_counted(tmp_path):
     path = manifest_of(tmp_path, *[{"audio_filepath": name} for name in ("a.wav", "b.wav", "a.wav", "a.wav")])
     assert [u.id for u in read_corpus(path, RATE).utterances] == ["a.wav", "b.wav", "a.wav (2)", "a.wav (3)"]
