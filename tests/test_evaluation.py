@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from nemoport.audio import read_audio
 from nemoport.cli import main
 from nemoport.errors import ArtifactError, CorpusError, ResourceError, UsageError
 from nemoport.evaluation import results
@@ -22,6 +23,7 @@ from nemoport.evaluation.item import Item, ItemsDigest, Shard, numbered, positio
 from nemoport.evaluation.pool import Done, Ended, Pool, Ready
 from nemoport.evaluation.results import HYPOTHESES, JOURNAL, Journal, exclusive, line_of, read_records, write_ordered
 from nemoport.evaluation.sources import open_data
+from nemoport.evaluation.transcriber import Opening, Transcriber
 from nemoport.progress import silent
 from nemoport.recognizer import Recognizer
 
@@ -252,6 +254,11 @@ def test_each_utterance_has_one_record_whichever_workers_end(seed):
     assert all(item.id == one["id"] for item, one in found)
 
 
+def test_workers_may_end_often_where_others_go_on():
+    engine = Fakes(ends=0.3)
+    assert sorted(item.id for item, _ in ran(engine, IDS[:300])) == sorted(IDS[:300]) and engine.started > 30
+
+
 def test_an_utterance_with_which_workers_end_fails_alone():
     found = ran(Fakes(1, poison={IDS[4], IDS[30]}))
     errors = {one["id"]: one["error"] for _, one in found if "error" in one}
@@ -318,7 +325,11 @@ def test_texts_are_those_of_each_file_alone(variant, whole):
     for id, one in records.items():
         if "error" in one:
             assert Path(id).name in one["error"] and one["reference"] == "x"
-        elif "s" not in id.rpartition("/")[2].split(" "):
+        elif ", 0.500+1.000 s" in id:
+            segment = read_audio(id.partition(",")[0], recognizer.sample_rate_hz, offset_s=0.5, duration_s=1.0)
+            (alone,) = recognizer.transcribe([("segment", segment)])
+            assert (one["text"], one["audio_seconds"]) == (alone.text, 1.0)
+        else:
             alone = recognizer.transcribe_file(id)
             assert (one["text"], one["audio_seconds"]) == (alone.text, alone.audio_seconds)
 
@@ -362,6 +373,8 @@ def test_shards_merge_to_the_whole(variant, speech, whole, tmp_path):
     parts = [tmp_path / str(i) for i in (1, 2)]
     for number, part in enumerate(parts, 1):
         run(variant, speech, part, shard=Shard(number, 2))
+    ids = [{one["id"] for one in read_records(part / HYPOTHESES)} for part in parts]
+    assert not ids[0] & ids[1] and all(ids)
     merge(parts[::-1], tmp_path / "all")
     assert (tmp_path / "all" / HYPOTHESES).read_bytes() == whole[1]
     assert (tmp_path / "all" / "run.json").read_bytes() == (whole[0] / "run.json").read_bytes()
@@ -423,6 +436,19 @@ def test_another_artifact_on_a_worker_is_refused(variant, speech, tmp_path, monk
     monkeypatch.setattr(module, "_opening", lambda *some: replace(opening(*some), artifact={"digest": "0"}))
     with pytest.raises(ArtifactError, match="something else"):
         run(variant, speech, tmp_path / "r")
+
+
+def test_a_worker_refuses_a_damaged_artifact_and_a_machine_without_the_audio(build, variant, whole, tmp_path):
+    stated = json.loads((whole[0] / "run.json").read_text())
+    opening = Opening(variant, None, Settings(), stated["artifact"], stated["versions"], str(tmp_path / "gone.wav"))
+    with pytest.raises(UsageError, match="does not have the audio"):
+        Transcriber(opening)
+    shutil.copytree(build, tmp_path / "build", ignore=shutil.ignore_patterns("longform", "conditions", "results"))
+    with open(tmp_path / "build" / "fp32" / "decoder_model.onnx", "rb+") as stream:
+        stream.seek(-1, os.SEEK_END)
+        stream.write(b"\xff")
+    with pytest.raises(ArtifactError, match="damaged"):
+        Transcriber(replace(opening, place=str(tmp_path / "build" / "fp32"), probe=None))
 
 
 def test_options_are_resolved_in_what_is_stored(whole):
