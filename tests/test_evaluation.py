@@ -315,7 +315,10 @@ def run(variant, speech, output, **more):
 @pytest.fixture(scope="module")
 def whole(variant, speech, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "results"
-    return folder, run(variant, speech, folder)
+    made = run(variant, speech, folder)
+    errors = {one["id"]: one["error"] for one in read_records(folder / HYPOTHESES) if "error" in one}
+    assert errors.keys() == {"bad.wav", "gone.wav"}, errors
+    return folder, made
 
 
 def test_texts_are_those_of_each_file_alone(variant, whole):

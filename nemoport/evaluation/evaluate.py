@@ -72,6 +72,8 @@ def evaluate(
     place, variant: of the artifact, as `nemoport.hub_package.variant_folder` takes them; open_data: opens the data set; shard:
     the part of it that is transcribed here; retry_failed: try utterances again that failed. Raises UsageError for results of
     something else in `output` and where another process writes there, ArtifactError, CorpusError, OutputError, ResourceError.
+
+    A script that calls it needs `if __name__ == "__main__":`, because its workers import the script.
     """
     settings, shard, workers = settings or Settings(), shard or Shard(), workers or Workers()
     folder = variant_folder(place, variant)
