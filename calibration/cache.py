@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ def _read_state(path: Path, collect: type[C], tensors: list[str]) -> tuple[C, in
     try:
         with np.load(path) as arrays:
             return collect.from_arrays(arrays), int(arrays["streams_done"])
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise ArtifactError(
             f"{path} is damaged.",
             expected="the saved state of a calibration run",

@@ -172,6 +172,22 @@ def test_frames_that_hold_a_pickle_are_refused(oracle_folder):
         recording._read(folder / "streaming-6.json", corpus, 6, width)
 
 
+@pytest.mark.parametrize("at, value", [(6, 1), (8, 99), (8, 8)], ids=["encrypted", "packed in another way", "not packed so"])
+def test_frames_whose_archive_is_damaged_are_refused(oracle_folder, at, value):
+    """In both places of the archive that state how the entry is stored; the hash is one that was written with it."""
+    folder, corpus, width = oracle_folder
+    packed = folder / "streaming-6.npz"
+    content = bytearray(packed.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        content[content.index(signature) + at + offset] = value
+    packed.write_bytes(content)
+    raw = json.loads((folder / "streaming-6.json").read_text())
+    raw["frames_sha256"] = recording.sha256_file(packed)
+    (folder / "streaming-6.json").write_text(json.dumps(raw))
+    with pytest.raises(ArtifactError, match="damaged"):
+        recording._read(folder / "streaming-6.json", corpus, 6, width)
+
+
 @pytest.fixture
 def oracle_folder(oracle, eval_corpus, reference_checkpoint, tmp_path):
     return shutil.copytree(oracle.folder, tmp_path / "oracle"), eval_corpus, reference_checkpoint.spec.encoder.d_model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -242,6 +243,7 @@ def _frames(packed: Path, count: int, width: int) -> np.ndarray | None:
             return None
         with np.load(packed) as arrays:  # refuses what holds a pickle
             frames = arrays["frames"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, MemoryError):
+    # RuntimeError: an entry that claims to be encrypted, or packed in a way that is not known
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, MemoryError):
         return None
     return frames if (frames.shape, frames.dtype) == ((count, width), np.float32) else None

@@ -101,7 +101,7 @@ def _outcome_text(plan: Plan, outcome: Outcome) -> str:
     lines += ["", *outcome.verdict.lines()]
     lines += [f"no package for {layout}: {why}" for layout, why in outcome.unpackaged.items()]
     lines += _notes(plan)
-    lines += [f"Report:  {report}" for report in [_report(plan)] if report]
+    lines += ["", *(f"Report:  {report}" for report in [_report(plan)] if report)]
     lines += [f"Package: {folder}" for folder in outcome.packages.values()]
     language = " --language auto" if plan.checkpoint.spec.prompt else ""
     passed = [name for name in PREFERRED if outcome.verdict.problems.get(name) == []]
