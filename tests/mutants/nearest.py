@@ -25,7 +25,8 @@ TRANSCRIBED = "windows_of or test_bites_recognizer or test_trimming and not nemo
 KEPT = "test_bites_caches or keep_their_caches or packets_and_batches"
 BOUNDS = "test_schemas or has_bounds or test_artifact and not processes_that_want"
 PAGE = "tests/test_page.py"
-DECODED = "packets_and or scores_that_are or greedy and not gets_wrong"
+DECODED = "test_bites_decode or packets_and or scores_that_are or greedy and not gets_wrong"
+FRAMED = "knee_of or frames_of_any or buffer or test_frontend and not nemo"
 SEARCHED = "a_beam_that or test_beam and not nemo and not of_a_model"
 CUT = "test_bites_stream or full_flush or geometry or of_its_caller or packets_and"
 NO_NEMO = ("-k", "not nemo and not processes_that_want")
@@ -64,7 +65,7 @@ DECISIVE: dict[str, tuple[str, ...]] = {
     "validate/gates/wer": _gate("wer", "characters", "language", "interval"),
 }
 NEAREST = DECISIVE | {
-    "nemoport/decode": ("tests/test_stream.py", "tests/test_hotwords.py", LAWS, "-k", DECODED),
+    "nemoport/decode": ("tests/test_bites_decode.py", "tests/test_stream.py", "tests/test_hotwords.py", LAWS, "-k", DECODED),
     "nemoport/stream": ("tests/test_bites_stream.py", LAWS, "-k", "test_bites_stream or packets or judged"),
     "nemoport/chunker": ("tests/test_stream.py", "tests/test_bites_stream.py", RUNTIME, LAWS, "-k", CUT),
     "nemoport/beam": (RUNTIME, "tests/test_beam.py", "-k", SEARCHED),
@@ -90,7 +91,7 @@ NEAREST = DECISIVE | {
     "validate/page/page": (PAGE,),
     "validate/page/sources": (PAGE, "-k", "failing_figure or damaged or no_numbers or command"),
     "nemoport/tokens": ("tests/test_spelling.py",),
-    "nemoport/frontend": (RUNTIME, LAWS, "tests/test_frontend.py", "-k", "frames_of_any or buffer or test_frontend and not nemo"),
+    "nemoport/frontend": ("tests/test_bites_decode.py", RUNTIME, LAWS, "tests/test_frontend.py", "-k", FRAMED),
     "nemoport/caches": ("tests/test_bites_caches.py", RUNTIME, LAWS, "-k", KEPT),
     "nemoport/caches_kv": ("tests/test_bites_caches.py", RUNTIME, LAWS, "-k", KEPT),
     "nemoport/recognizer": (RECOGNIZER,),
