@@ -198,8 +198,10 @@ def tree(folder: Path) -> dict[str, str]:
         name = str(path.relative_to(folder))
         if not path.is_file() or ".partial/" in name or path.suffix == ".lock":
             continue
-        if path.parent.name == "results":
-            found[name] = "" if path.name in VOLATILE else verdicts(path)
+        if path.parent.name == "results" and path.name in VOLATILE:
+            found[name] = ""
+        elif path.parent.name == "results" and path.suffix == ".jsonl":
+            found[name] = verdicts(path)
         else:
             found[name] = sha256_file(path)
     return found
