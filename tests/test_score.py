@@ -10,6 +10,7 @@ from nemoport import score
 from nemoport.artifact import ONNXRUNTIME
 from nemoport.cache_layout import precision_of
 from nemoport.errors import ArtifactError, UsageError
+from nemoport.score import RESAMPLES, SEED, count_all, count_words, wer_difference, wer_interval
 from nemoport.validate import gates, limits
 from nemoport.validate.gate_result import FAIL, PASS, GateResult, within
 from nemoport.validate.report import junit, write_reports
@@ -152,3 +153,47 @@ def test_an_interval_is_the_same_one_on_every_machine():
 def test_units_are_apart_by_one_space():
     assert score.units("ab cd, ", "ja") == "a b c d"
     assert score.units("Ab  cd, ", "de") == "ab cd"
+
+
+def test_languages_of_each_utterance():
+    (spaced, japanese) = count_all(["a bc", "あいう"], ["a b", "あいえ"], ["en", "ja-JP"])
+    assert (spaced.words, spaced.errors) == (2, 1) and (japanese.words, japanese.errors) == (3, 1)
+    (without,) = count_all(["あいう"], ["あいえ"])
+    assert (without.words, without.errors) == (1, 1)
+
+
+def test_without_a_word_there_is_no_rate():
+    """Three numbers that are none, so that what formats or compares them needs no case of its own."""
+    nothing = [[count_words("", "a")]]
+    for interval in (wer_difference(nothing, nothing), wer_interval({}), wer_interval({(2, 0): 3})):
+        assert all(type(part) is float and np.isnan(part) for part in (interval.value, interval.lower, interval.upper))
+
+
+def rates_of_draws(errors, words, resamples):
+    """The rates of a bootstrap, draw by draw; draws without a word have none."""
+    random, count = np.random.default_rng(SEED), len(words)
+    draws = [random.multinomial(count, [1 / count] * count) for _ in range(resamples)]
+    return [100.0 * (draw @ errors) / (draw @ words) for draw in draws if draw @ words]
+
+
+def test_the_interval_of_a_difference_draw_by_draw():
+    """Of three utterances two have no word and the third has one, so that draws have none, one, two or three."""
+    variant, base = (
+        [[count_words(*row)] for row in (("a", "b"), ("", "c"), ("", ""))],
+        [[count_words(*row)] for row in (("a", "a"), ("", ""), ("", "d e"))],
+    )
+    rates = rates_of_draws(np.array([1, 1, -2]), np.array([1, 0, 0]), RESAMPLES)
+    found = wer_difference(variant, base)
+    assert found.value == 0.0
+    assert [found.lower, found.upper] == pytest.approx(np.percentile(rates, [2.5, 97.5]), rel=1e-12)
+
+
+@pytest.mark.parametrize("resamples", [1, 4, 400])
+@pytest.mark.parametrize("most", [1 << 24, 7, 1])
+def test_the_interval_of_a_rate_draw_by_draw(monkeypatch, resamples, most):
+    """However many draws are held at once."""
+    monkeypatch.setattr("nemoport.score.MOST_DRAWN", most)
+    found = wer_interval({(2, 0): 1, (1, 1): 1, (5, 9): 1}, resamples)
+    rates = rates_of_draws(np.array([1, 2, 5]), np.array([1, 0, 9]), resamples)
+    assert found.value == pytest.approx(80.0)
+    assert [found.lower, found.upper] == pytest.approx(np.percentile(rates, [2.5, 97.5]), rel=1e-12)
