@@ -188,12 +188,14 @@ def test_the_interval_of_a_difference_draw_by_draw():
     assert [found.lower, found.upper] == pytest.approx(np.percentile(rates, [2.5, 97.5]), rel=1e-12)
 
 
-@pytest.mark.parametrize("resamples", [1, 4, 400])
-@pytest.mark.parametrize("most", [1 << 24, 7, 1])
+@pytest.mark.parametrize("resamples", [1, 4, 401])
+@pytest.mark.parametrize("most", [1 << 24, 900, 7, 1])
 def test_the_interval_of_a_rate_draw_by_draw(monkeypatch, resamples, most):
     """However many draws are held at once."""
     monkeypatch.setattr("nemoport.score.MOST_DRAWN", most)
-    found = wer_interval({(2, 0): 1, (1, 1): 1, (5, 9): 1}, resamples)
-    rates = rates_of_draws(np.array([1, 2, 5]), np.array([1, 0, 9]), resamples)
-    assert found.value == pytest.approx(80.0)
-    assert [found.lower, found.upper] == pytest.approx(np.percentile(rates, [2.5, 97.5]), rel=1e-12)
+    for counts in ([(1, 1), (2, 0), (5, 9)], [(0, 4), (1, 1), (2, 11), (3, 7), (4, 5), (5, 9), (7, 8)]):
+        found = wer_interval(dict.fromkeys(counts, 1), resamples)
+        errors, words = np.array(counts).T
+        rates = rates_of_draws(errors, words, resamples)
+        assert found.value == pytest.approx(100 * errors.sum() / words.sum())
+        assert [found.lower, found.upper] == pytest.approx(np.percentile(rates, [2.5, 97.5]), rel=1e-12)
