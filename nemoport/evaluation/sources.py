@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nemoport.errors import CorpusError, UsageError
+from nemoport.errors import CorpusError
 from nemoport.evaluation.item import Item, ItemsDigest, numbered
 from nemoport.spec import ModelSpec
-from nemoport.speech.dataset import check_configurations, model_language, recordings
+from nemoport.speech.dataset import Part, check_configurations, model_language, recordings
 from nemoport.speech.folder import folder_rows
 from nemoport.speech.manifest import Row, each_row
 from nemoport.text import clipped
@@ -51,8 +51,7 @@ def stream_data(
     languages: configurations; limit: recordings of each. Raises UsageError; its items raise CorpusError.
     """
     check_configurations(languages)
-    if limit is not None and limit < 1:
-        raise UsageError("The limit cannot be used.", expected="1 or more", found=str(limit), todo="correct --limit")
+    Part.parse(limit, None)  # refuses a limit below 1
     names, spool = {language: model_language(language, spec) for language in languages}, spool.absolute()
 
     def items() -> Iterator[Item]:

@@ -37,8 +37,8 @@ class Card(TypedDict, total=False):
 class Wanted:
     """What the user asks for; empty values leave the choice to `make_plan`.
 
-    corpus, calibration: NeMo manifests. precisions, targets, caches: of `planned_variants`. layouts: of packages. quick: the
-    smallest set that is worth having.
+    corpus, calibration: NeMo manifests, or folders of audio. precisions, targets, caches: of `planned_variants`. layouts: of
+    packages. quick: the smallest set that is worth having.
     """
 
     corpus: Path | None = None
