@@ -1,4 +1,4 @@
-"""Changes a randomly initialised transducer so that its tokens depend on the audio, as those of a trained one do.
+"""Changes a randomly initialised model so that its tokens depend on the audio, as those of a trained one do.
 
 The subsampling is conditioned (see ``conditioning``), and what encoder and predictor bring to the joint is centred and
 scaled to unit deviation, so that the tokens vary with both. That alone gives silence on one clip and the same token ten
@@ -7,7 +7,8 @@ times a frame on the next, as a transducer's predictor does not see time pass. S
   units 0 and 1 together are |s + c|, which raises blank: a token comes only where s opposes the last token's class;
   units 2 and 3 together are s, which lifts the tokens of its own sign: the new token then blocks the frame it came from.
 A prompt is added to the encoder's output beforehand and moves it half as far as the audio does, so that tokens vary
-with it as well. The bias of blank is set by bisection on greedy search. The durations of a TDT joint are left to chance,
+with it as well. The bias of blank is set by bisection on greedy search. The scores of a CTC decoder are scaled to unit deviation,
+and its bias of blank is set likewise. The durations of a TDT joint are left to chance,
 centred so that no single one wins everywhere. Batch norms are given the statistics of the audio and random scales, so
 that nothing that an exporter folds away is the identity.
 """
@@ -15,6 +16,7 @@ that nothing that an exporter folds away is the identity.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -112,6 +114,32 @@ def settle_prompt_kernel(asr, clips: torch.Tensor, n_samples: torch.Tensor) -> N
     standardise(second, torch.relu(first(inputs)))
 
 
+def bisect_blank(bias: torch.Tensor, blank: int, tokens_per_s: Callable[[], float]) -> float:
+    """Sets bias[blank] so that tokens_per_s is about TARGET_TOKENS_PER_S; returns what it is then."""
+    low, high, rate = -10.0, 10.0, 0.0
+    for _ in range(16):
+        bias[blank] = (low + high) / 2
+        rate = tokens_per_s()
+        low, high = (bias[blank].item(), high) if rate > TARGET_TOKENS_PER_S else (low, bias[blank].item())
+    return rate
+
+
+def settle_ctc(head, frames: torch.Tensor, seconds: float) -> float:
+    """Scales the scores of a CTC decoder over frames f32 [B, T, d], of so many seconds of audio; returns its tokens a second."""
+    convolution = head.decoder_layers[0]
+    scores = torch.nn.functional.linear(frames, convolution.weight.squeeze(2), convolution.bias).flatten(0, 1)
+    convolution.weight.div_(scores.std(0)[:, None, None])
+    convolution.bias.copy_((convolution.bias - scores.mean(0)) / scores.std(0))
+    blank = len(convolution.bias) - 1
+
+    def tokens_per_s() -> float:
+        best = head(encoder_output=frames.transpose(1, 2)).argmax(2)  # i64 [B, T]
+        previous = torch.nn.functional.pad(best, (1, 0), value=blank)[:, :-1]
+        return int(((best != blank) & (best != previous)).sum()) / seconds
+
+    return bisect_blank(convolution.bias, blank, tokens_per_s)
+
+
 @torch.no_grad()
 def animate(asr, audio: np.ndarray) -> float:
     """Changes the model in place so that its tokens depend on the audio; returns the tokens a second that it then emits.
@@ -129,11 +157,16 @@ def animate(asr, audio: np.ndarray) -> float:
         settle_prompt_kernel(asr, clips, n_samples)
     names = list(itertools.islice(itertools.cycle((prompt.AUTO, *prompt.LANGUAGES)), len(clips)))
     frames, n_frames = prompt.encode(asr, clips, n_samples, names)  # f32 [B, d, T]
+    seconds, rate = clips.numel() / 16000, 0.0
+    for name in ("decoder", "ctc_decoder"):
+        if hasattr(getattr(asr, name, None), "decoder_layers"):
+            rate = settle_ctc(getattr(asr, name), frames.transpose(1, 2), seconds)
+    if not hasattr(asr, "joint"):
+        return rate
     alternate(asr, frames.transpose(1, 2))
-    bias, blank, low, high, rate = asr.joint.joint_net[-1].bias, len(asr.tokenizer.vocab), -10.0, 10.0, 0.0
-    for _ in range(16):
-        bias[blank] = (low + high) / 2
+
+    def tokens_per_s() -> float:
         found = asr.decoding.rnnt_decoder_predictions_tensor(frames, n_frames, return_hypotheses=True)
-        rate = sum(len(hypothesis.y_sequence) for hypothesis in found) / (clips.numel() / 16000)
-        low, high = (bias[blank].item(), high) if rate > TARGET_TOKENS_PER_S else (low, bias[blank].item())
-    return rate
+        return sum(len(hypothesis.y_sequence) for hypothesis in found) / seconds
+
+    return bisect_blank(asr.joint.joint_net[-1].bias, len(asr.tokenizer.vocab), tokens_per_s)

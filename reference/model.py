@@ -1,56 +1,32 @@
 """NeMo models of the published structures, for any size, and the tokenizer that goes with them.
 
-Published, by kind (``kinds``): "streaming" is nvidia/nemotron-speech-streaming-en-0.6b, "prompt" is
-nvidia/nemotron-3.5-asr-streaming-0.6b and "tdt" is nvidia/parakeet-tdt-0.6b-v3. Only the numbers of ``Dimensions`` differ
-between them and the small ones; everything that an exporter can trip over is the same.
+The structures are those of published models (``kinds``, ``presets``). Only the numbers of ``Dimensions`` differ between them and
+the small ones; everything that an exporter can trip over is the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import kinds, prompt
+from .presets import PRESETS as PRESETS
+from .presets import Dimensions
+
+MODULES = "nemo.collections.asr.modules"
 
 
-@dataclass(frozen=True)
-class Dimensions:
-    """Sizes and kind of one model; ``dropout`` regularises the encoder, ``decoder_dropout`` predictor and joint."""
-
-    n_layers: int
-    d_model: int
-    n_heads: int
-    subsampling_channels: int
-    predictor_hidden: int
-    joint_hidden: int
-    vocabulary: int
-    dropout: float = 0.1
-    decoder_dropout: float = 0.2
-    kind: kinds.Kind = "streaming"
-
-
-PRESETS = {
-    "nemotron-en-0.6b": Dimensions(24, 1024, 8, 256, 640, 640, 1024),
-    "reference": Dimensions(6, 176, 4, 64, 160, 160, 96, dropout=0.05),
-    "tiny": Dimensions(2, 64, 4, 32, 32, 32, 64),
-    "nemotron-3.5-asr-0.6b": Dimensions(24, 1024, 8, 256, 640, 640, 13087, kind="prompt"),
-    "reference-multilingual": Dimensions(6, 176, 4, 64, 160, 160, 448, dropout=0.05, kind="prompt"),
-    "tiny-multilingual": Dimensions(2, 64, 4, 32, 32, 32, 160, kind="prompt"),
-    "parakeet-tdt-0.6b-v3": Dimensions(24, 1024, 8, 256, 640, 640, 8192, kind="tdt"),
-    "reference-tdt": Dimensions(6, 176, 4, 64, 160, 160, 128, dropout=0.05, kind="tdt"),
-    "tiny-tdt": Dimensions(2, 64, 4, 32, 32, 32, 96, kind="tdt"),
-}
-
-
-def write_tokenizer(lines: Iterable[str], vocabulary: int, folder: Path, symbols: Sequence[str] = ()) -> Path:
+def write_tokenizer(
+    lines: Iterable[str], vocabulary: int, folder: Path, symbols: Sequence[str] = (), appended: Sequence[str] = ()
+) -> Path:
     """Trains a sentencepiece BPE tokenizer in NeMo's files: tokenizer.model, tokenizer.vocab, vocab.txt. Returns the folder.
 
-    Each of ``symbols``, such as a language tag, is one token wherever it stands.
+    Each of ``symbols``, such as a language tag, is one token wherever it stands; so is each of ``appended``, behind all others.
     Raises ValueError where the text is too poor for that many tokens.
     """
     import sentencepiece
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
     folder.mkdir(parents=True, exist_ok=True)
     corpus = folder / "text.txt"
@@ -59,7 +35,7 @@ def write_tokenizer(lines: Iterable[str], vocabulary: int, folder: Path, symbols
         sentencepiece.SentencePieceTrainer.train(
             input=str(corpus),
             model_prefix=str(folder / "tokenizer"),
-            vocab_size=vocabulary,
+            vocab_size=vocabulary - len(appended),
             model_type="bpe",
             character_coverage=1.0,
             bos_id=-1,
@@ -72,120 +48,161 @@ def write_tokenizer(lines: Iterable[str], vocabulary: int, folder: Path, symbols
         )
     except RuntimeError as error:
         raise ValueError(f"no tokenizer of {vocabulary} tokens from this text; give it more words") from error
+    if appended:
+        path = folder / "tokenizer.model"
+        trained = ModelProto.FromString(path.read_bytes())
+        for text in appended:
+            trained.pieces.add(piece=text, score=0.0, type=ModelProto.SentencePiece.USER_DEFINED)
+        path.write_bytes(trained.SerializeToString())
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     (folder / "vocab.txt").write_text("".join(pieces.id_to_piece(i) + "\n" for i in range(pieces.get_piece_size())))
     return folder
 
 
 def config(size: Dimensions, tokenizer_folder: Path) -> Any:
-    """OmegaConf configuration of an EncDecRNNTBPEModel, or an EncDecRNNTBPEModelWithPrompt for the kind "prompt"."""
+    """OmegaConf configuration of the model of that size, see `nemo_class`."""
     from omegaconf import OmegaConf
 
-    modules = "nemo.collections.asr.modules"
     own = kinds.config_sections(size.kind)
-    return OmegaConf.create(
-        dict(
+    shared = dict(
+        sample_rate=16000,
+        compute_eval_loss=False,
+        log_prediction=False,
+        skip_nan_grad=False,
+        train_ds=None,
+        validation_ds=None,
+        test_ds=None,
+        tokenizer=dict(dir=str(tokenizer_folder), type="bpe"),
+        preprocessor=dict(
+            _target_=f"{MODULES}.AudioToMelSpectrogramPreprocessor",
             sample_rate=16000,
-            compute_eval_loss=False,
-            log_prediction=False,
-            rnnt_reduction="mean_volume",
-            skip_nan_grad=False,
-            train_ds=None,
-            validation_ds=None,
-            test_ds=None,
-            model_defaults=dict(
-                enc_hidden=size.d_model,
-                pred_hidden=size.predictor_hidden,
-                joint_hidden=size.joint_hidden,
-                **own["model_defaults"],
-            ),
-            tokenizer=dict(dir=str(tokenizer_folder), type="bpe"),
-            preprocessor=dict(
-                _target_=f"{modules}.AudioToMelSpectrogramPreprocessor",
-                sample_rate=16000,
-                window_size=0.025,
-                window_stride=0.01,
-                window="hann",
-                features=128,
-                n_fft=512,
-                log=True,
-                frame_splicing=1,
-                dither=1e-5,
-                pad_to=0,
-                pad_value=0.0,
-                **own["preprocessor"],
-            ),
-            spec_augment=dict(
-                _target_=f"{modules}.SpectrogramAugmentation", freq_masks=2, time_masks=3, freq_width=20, time_width=0.05
-            ),
-            encoder=dict(
-                _target_=f"{modules}.ConformerEncoder",
-                feat_in=128,
-                feat_out=-1,
-                n_layers=size.n_layers,
-                d_model=size.d_model,
-                use_bias=False,
-                subsampling="dw_striding",
-                subsampling_factor=8,
-                subsampling_conv_channels=size.subsampling_channels,
-                reduction=None,
-                reduction_position=None,
-                reduction_factor=1,
-                ff_expansion_factor=4,
-                self_attention_model="rel_pos",
-                n_heads=size.n_heads,
-                att_context_probs=None,
-                xscaling=False,
-                untie_biases=True,
-                pos_emb_max_len=5000,
-                conv_kernel_size=9,
-                dropout=size.dropout,
-                dropout_pre_encoder=0.0,
-                dropout_emb=0.0,
-                dropout_att=size.dropout,
-                stochastic_depth_drop_prob=0.0,
-                stochastic_depth_mode="linear",
-                stochastic_depth_start_layer=1,
-                **own["encoder"],
-            ),
-            decoder=dict(
-                _target_=f"{modules}.RNNTDecoder",
-                normalization_mode=None,
-                random_state_sampling=False,
-                blank_as_pad=True,
-                prednet=dict(pred_hidden=size.predictor_hidden, pred_rnn_layers=2, t_max=None, dropout=size.decoder_dropout),
-            ),
-            # The dropout must stay above zero: NeMo names the joint's last layer joint_net.2 with it and joint_net.1 without.
-            joint=dict(
-                _target_=f"{modules}.RNNTJoint",
-                log_softmax=None,
-                preserve_memory=False,
-                fuse_loss_wer=False,
-                fused_batch_size=-1,
-                jointnet=dict(joint_hidden=size.joint_hidden, activation="relu", dropout=size.decoder_dropout),
-                **own["joint"],
-            ),
-            decoding=dict(
-                strategy="greedy_batch",
-                greedy=dict(max_symbols=10, use_cuda_graph_decoder=False),
-                beam=dict(beam_size=2, return_best_hypothesis=False, score_norm=True),
-                **own["decoding"],
-            ),
-            loss=own["loss"],
-            optim=dict(name="adamw", lr=1e-3),
-        )
+            window_size=0.025,
+            window_stride=0.01,
+            window="hann",
+            features=size.n_mels,
+            n_fft=512,
+            log=True,
+            frame_splicing=1,
+            dither=1e-5,
+            pad_to=0,
+            pad_value=0.0,
+            **own["preprocessor"],
+        ),
+        spec_augment=dict(
+            _target_=f"{MODULES}.SpectrogramAugmentation", freq_masks=2, time_masks=3, freq_width=20, time_width=0.05
+        ),
+        encoder=_encoder(size) | own["encoder"] | _local_attention(size),
+        optim=dict(name="adamw", lr=1e-3),
+    )
+    if size.decoders == "ctc":
+        return OmegaConf.create(shared | _ctc() | dict(ctc_reduction="mean_batch"))
+    hybrid = dict(aux_ctc=_ctc() | dict(ctc_loss_weight=0.3, use_cer=False)) if size.decoders == "hybrid" else {}
+    return OmegaConf.create(shared | _transducer(size, own) | hybrid)
+
+
+def _encoder(size: Dimensions) -> dict[str, Any]:
+    return dict(
+        _target_=f"{MODULES}.ConformerEncoder",
+        feat_in=size.n_mels,
+        feat_out=-1,
+        n_layers=size.n_layers,
+        d_model=size.d_model,
+        use_bias=size.use_bias,
+        subsampling="dw_striding",
+        subsampling_factor=8,
+        subsampling_conv_channels=size.subsampling_channels,
+        reduction=None,
+        reduction_position=None,
+        reduction_factor=1,
+        ff_expansion_factor=4,
+        self_attention_model="rel_pos",
+        n_heads=size.n_heads,
+        att_context_probs=None,
+        xscaling=size.xscaling,
+        untie_biases=True,
+        pos_emb_max_len=5000,
+        conv_kernel_size=9,
+        dropout=size.dropout,
+        dropout_pre_encoder=0.0,
+        dropout_emb=0.0,
+        dropout_att=size.dropout,
+        stochastic_depth_drop_prob=0.0,
+        stochastic_depth_mode="linear",
+        stochastic_depth_start_layer=1,
     )
 
 
-def build(size: Dimensions, tokenizer_folder: Path) -> Any:
-    """Builds a freshly initialised EncDecRNNTBPEModel, or an EncDecRNNTBPEModelWithPrompt for the kind "prompt"."""
-    from nemo.collections.asr.models import EncDecRNNTBPEModel
+def _local_attention(size: Dimensions) -> dict[str, Any]:
+    width = size.local_attention
+    return dict(self_attention_model="rel_pos_local_attn", att_context_size=[width, width]) if width else {}
+
+
+def _ctc() -> dict[str, Any]:
+    """A CTC decoder, whose sizes NeMo takes from encoder and tokenizer, and its decoding."""
+    return dict(
+        decoder=dict(_target_=f"{MODULES}.ConvASRDecoder", feat_in=None, num_classes=-1, vocabulary=[]),
+        decoding=dict(strategy="greedy"),
+    )
+
+
+def _transducer(size: Dimensions, own: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """own: sections of the kind."""
+    return dict(
+        rnnt_reduction="mean_volume",
+        model_defaults=dict(
+            enc_hidden=size.d_model,
+            pred_hidden=size.predictor_hidden,
+            joint_hidden=size.joint_hidden,
+            **own["model_defaults"],
+        ),
+        decoder=dict(
+            _target_=f"{MODULES}.RNNTDecoder",
+            normalization_mode=None,
+            random_state_sampling=False,
+            blank_as_pad=True,
+            prednet=dict(
+                pred_hidden=size.predictor_hidden,
+                pred_rnn_layers=size.predictor_layers,
+                t_max=None,
+                dropout=size.decoder_dropout,
+            ),
+        ),
+        # The dropout must stay above zero: NeMo names the joint's last layer joint_net.2 with it and joint_net.1 without.
+        joint=dict(
+            _target_=f"{MODULES}.RNNTJoint",
+            log_softmax=None,
+            preserve_memory=False,
+            fuse_loss_wer=False,
+            fused_batch_size=-1,
+            jointnet=dict(joint_hidden=size.joint_hidden, activation="relu", dropout=size.decoder_dropout),
+            **own["joint"],
+        ),
+        decoding=dict(
+            strategy="greedy_batch",
+            greedy=dict(max_symbols=10, use_cuda_graph_decoder=False),
+            beam=dict(beam_size=2, return_best_hypothesis=False, score_norm=True),
+            **own["decoding"],
+        ),
+        loss=own["loss"],
+    )
+
+
+def nemo_class(size: Dimensions) -> Any:
+    """NeMo's class of a model of that size."""
+    from nemo.collections.asr import models
     from nemo.collections.asr.models.rnnt_bpe_models_prompt import EncDecRNNTBPEModelWithPrompt
+
+    if size.decoders == "transducer":
+        return EncDecRNNTBPEModelWithPrompt if size.kind == "prompt" else models.EncDecRNNTBPEModel
+    return models.EncDecHybridRNNTCTCBPEModel if size.decoders == "hybrid" else models.EncDecCTCModelBPE
+
+
+def build(size: Dimensions, tokenizer_folder: Path) -> Any:
+    """Builds a freshly initialised model, see `nemo_class`."""
     from nemo.utils import logging
 
     logging.setLevel(logging.ERROR)
-    model_class = EncDecRNNTBPEModelWithPrompt if size.kind == "prompt" else EncDecRNNTBPEModel
-    return ready(model_class(config(size, tokenizer_folder)))
+    return ready(nemo_class(size)(config(size, tokenizer_folder)))
 
 
 def ready(asr: Any) -> Any:

@@ -49,6 +49,9 @@ def encode(
 
     ``names`` are the prompts, one an utterance (None: all ``auto``); they are ignored for a model without prompts.
     """
+    if not hasattr(asr, "joint"):  # a CTC model goes on to its scores
+        mel, n_mel = asr.preprocessor(input_signal=audio, length=n_samples)
+        return asr.encoder(audio_signal=mel, length=n_mel)
     prompts = {}
     if is_prompted(asr):
         prompts = dict(prompt_indices=indices(asr, names or [AUTO] * len(audio)))

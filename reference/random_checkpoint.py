@@ -1,8 +1,8 @@
 """Writes randomly initialised checkpoints of the published structures, for tests and for measuring speed and memory.
 
 ``python -m nemoport.reference.random_checkpoint --preset nemotron-en-0.6b --out x.nemo [--seed 0]``
-(``--preset tiny``, ``tiny-multilingual`` and ``tiny-tdt`` take seconds, ``nemotron-3.5-asr-0.6b`` is the prompted one,
-``parakeet-tdt-0.6b-v3`` the full-context TDT one)
+(``presets.py`` has them all: the published dimensions by the model's name on the Hub, and ``tiny-...`` of each structure, which
+take seconds)
 
 Plain random weights are useless for comparing tokens: the encoder gives one vector for every input, and greedy search
 emits a token at every chance, or none. ``animate.py`` makes the output depend on the audio, as a trained model's does:
@@ -24,7 +24,22 @@ from . import animate, model, prompt, text
 
 SAMPLE_RATE_HZ = 16000
 # Counted from the published dimensions; a change of structure shows here first.
-PARAMETERS = {"nemotron-en-0.6b": 618_080_000, "nemotron-3.5-asr-0.6b": 638_000_000, "parakeet-tdt-0.6b-v3": 627_000_000}
+PARAMETERS = {
+    "nemotron-en-0.6b": 618_080_000,
+    "nemotron-3.5-asr-0.6b": 638_000_000,
+    "parakeet-tdt-0.6b-v3": 627_000_000,
+    "parakeet-ctc-0.6b": 608_800_000,
+    "parakeet-ctc-1.1b": 1_062_540_000,
+    "parakeet-rnnt-0.6b": 616_692_000,
+    "parakeet-rnnt-1.1b": 1_070_433_000,
+    "parakeet-tdt-1.1b": 1_070_436_000,
+    "parakeet-tdt_ctc-1.1b": 1_071_487_000,
+    "parakeet-tdt_ctc-110m": 114_625_000,
+    "parakeet-tdt_ctc-0.6b-ja": 622_469_000,
+    "parakeet-unified-en-0.6b": 618_265_000,
+    "parakeet_realtime_eou_120m-v1": 115_016_000,
+    "stt_en_fastconformer_hybrid_large_streaming_multi": 114_753_000,
+}
 
 
 def tokenizer_lines(vocabulary: int = 1024, scripts: bool = False) -> list[str]:
@@ -91,7 +106,11 @@ def write(preset: str, path: Path, seed: int = 0) -> tuple[int, float]:
         asr = model.build(
             size,
             model.write_tokenizer(
-                tokenizer_lines(size.vocabulary, scripts=prompted), size.vocabulary, Path(folder), prompt.TAGS if prompted else ()
+                tokenizer_lines(size.vocabulary, scripts=prompted),
+                size.vocabulary,
+                Path(folder),
+                prompt.TAGS if prompted else (),
+                size.appended,
             ),
         )
         parameters = sum(parameter.numel() for parameter in asr.parameters())
