@@ -26,7 +26,7 @@ def write_tokenizer(
     Raises ValueError where the text is too poor for that many tokens.
     """
     import sentencepiece
-    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+    from sentencepiece import sentencepiece_model_pb2
 
     folder.mkdir(parents=True, exist_ok=True)
     corpus = folder / "text.txt"
@@ -50,9 +50,10 @@ def write_tokenizer(
         raise ValueError(f"no tokenizer of {vocabulary} tokens from this text; give it more words") from error
     if appended:
         path = folder / "tokenizer.model"
-        trained = ModelProto.FromString(path.read_bytes())
+        messages: Any = sentencepiece_model_pb2  # classes made at run time, which no type checker sees
+        trained = messages.ModelProto.FromString(path.read_bytes())
         for text in appended:
-            trained.pieces.add(piece=text, score=0.0, type=ModelProto.SentencePiece.USER_DEFINED)
+            trained.pieces.add(piece=text, score=0.0, type=messages.ModelProto.SentencePiece.USER_DEFINED)
         path.write_bytes(trained.SerializeToString())
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     (folder / "vocab.txt").write_text("".join(pieces.id_to_piece(i) + "\n" for i in range(pieces.get_piece_size())))
