@@ -70,7 +70,7 @@ def build_variant(
         artifact = variant.opened()
         artifact.verify_files()
         return artifact
-    check_free(recipe.variant, checkpoint.path.stat().st_size, needs, build, progress)
+    check_free(recipe.variant, checkpoint.weights_bytes, needs, build, progress)
     with step(f"{recipe.variant}: exporting", progress), variant.new_folder() as folder:
         variant.write_manifest(folder, fill(folder))
         write_sidecars(checkpoint, build)  # before the variant is there, which is not usable without them

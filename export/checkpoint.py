@@ -1,21 +1,18 @@
-"""Reads a .nemo file: its kind, its specs from its own config, its weights. Refuses what cannot be exported."""
+"""Reads a checkpoint from its container: its kind, its specs from its own config, its weights. Refuses what is not exported."""
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nemoport.errors import ArtifactError, CheckpointError, first_line
-from nemoport.export import bounded_yaml
+from nemoport.errors import ArtifactError, CheckpointError
 from nemoport.export.advice import advice
-from nemoport.export.archive import CONFIG, WEIGHTS, opened, unreadable
+from nemoport.export.containers import Container, container_at
 from nemoport.export.hyperparameters import malformed, number, wrong_sections
 from nemoport.export.kinds import contexts, durations, is_hybrid, kind_of, prompt_defaults, unsupported
 from nemoport.export.one_form import frame_samples, in_one_form
 from nemoport.export.sentencepiece_model import read_model
 from nemoport.export.source import resolve
-from nemoport.files import sha256_file
 from nemoport.prompt import PromptSpec
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, StreamingSpec
 from nemoport.text import clipped
@@ -24,15 +21,15 @@ from nemoport.tokens import Pieces, SpellingRule
 # What reading a config raises that is not of the form that NeMo writes.
 _OTHER_FORM = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 CTC_DECODER = ("ctc_decoder.",)
-MOST_TOKENIZER_BYTES = 64 << 20  # SentencePiece models of 16,384 pieces have 0.5 MB
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint that can be exported.
 
-    config: model_config.yaml, whole; tokens: pieces by id, without blank; tokenizer: bytes of the SentencePiece model, empty
-    where the archive has none; spelling: how it spells the pieces; base_model: the Hub id that it was downloaded by, or "".
+    path: of its file or folder; config: in the form of NeMo's model_config.yaml, whole; tokens: pieces by id, without blank;
+    tokenizer: bytes of the SentencePiece model, empty where there is none; spelling: how it spells the pieces; base_model: the
+    Hub id that it was downloaded by, or "".
     """
 
     path: Path
@@ -51,39 +48,26 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        """Name of its file, or of its folder or Hub repository."""
+        if self.base_model and self.path.is_dir():  # a folder of the Hub's cache, which a commit names
+            return self.base_model.partition("@")[0].partition("/")[2]
+        return self.container.name
+
+    @property
+    def container(self) -> Container:
+        """What it is stored in."""
+        return container_at(self.path)
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of the weights' files."""
+        return self.container.weights_bytes
 
     def load_weights(self) -> dict:
-        """Loads name -> f32 tensor, on the CPU; of a hybrid without its CTC decoder. Raises CheckpointError."""
-        import torch
-
-        with opened(self.path) as archive:
-            try:
-                stream = archive.member(WEIGHTS)
-                if zipfile.is_zipfile(stream):
-                    self._check_zip(zipfile.ZipFile(stream), archive.entries[WEIGHTS].size)
-                stream.seek(0)
-                weights = torch.load(stream, map_location="cpu", weights_only=True)
-            except CheckpointError:
-                raise
-            except Exception as error:  # torch raises many kinds for a damaged file
-                raise unreadable(self.path, f"{WEIGHTS}: {clipped(first_line(error))}") from error
-        named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
-        if not named or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
-            raise unreadable(self.path, f"{WEIGHTS}: something else than named tensors")
-        for name, tensor in weights.items():
-            # A tensor of two bytes that repeats them 10^9 times takes none on disk and 4 GB as float.
-            if tensor.layout != torch.strided or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-                raise unreadable(self.path, f"{WEIGHTS}: {clipped(name)} has more values than the file holds for it")
+        """Loads NeMo's name -> f32 tensor, on the CPU; of a hybrid without its CTC decoder. Raises CheckpointError."""
         left_out = CTC_DECODER if is_hybrid(self.config) else ()
-        return {name: tensor.float() for name, tensor in weights.items() if not name.startswith(left_out)}
-
-    def _check_zip(self, parts: zipfile.ZipFile, size: int) -> None:
-        """size: bytes of the whole, which torch writes uncompressed."""
-        if sum(part.file_size for part in parts.infolist()) > size:
-            raise unreadable(self.path, f"{WEIGHTS}: parts that unpack to more than its {size} bytes")
-        if damaged := parts.testzip():  # torch does not verify the checksums that it writes
-            raise unreadable(self.path, f"{WEIGHTS}: {clipped(damaged)} differs from its checksum")
+        weights = self.container.load_weights()
+        return {name: tensor for name, tensor in weights.items() if not name.startswith(left_out)}
 
 
 def read_checkpoint(checkpoint: str) -> Checkpoint:
@@ -92,7 +76,7 @@ def read_checkpoint(checkpoint: str) -> Checkpoint:
     Raises CheckpointError if the file is damaged, or naming every reason for which the model is not exported.
     """
     read = _read(checkpoint)
-    return replace(read, sha256=sha256_file(read.path))
+    return replace(read, sha256=read.container.sha256())
 
 
 def checkpoint_kind(checkpoint: str) -> str:
@@ -110,19 +94,21 @@ def _read(checkpoint: str) -> Checkpoint:
             found=clipped(ascii(path.stem)),
             todo="rename it",
         )
-    config, tokenizer = _read_config(path)
+    container = container_at(path)
+    contents = container.read()
+    config, tokenizer = contents.config, contents.tokenizer
     try:
-        _refuse(path, wrong_sections(config))
+        _refuse(container, wrong_sections(config))
         config = in_one_form(config)
-        problems = unsupported(config)
+        problems = [*contents.problems, *unsupported(config)]
         if not problems:
-            _refuse(path, malformed(config))
+            _refuse(container, malformed(config))
         # What a build's config.json could not hold is refused here.
         spec = None if problems else ModelSpec.from_dict(_spec(config).to_dict())
     except _OTHER_FORM as error:
-        raise unreadable(path, f"{CONFIG}: {type(error).__name__}: {clipped(error)}") from error
+        raise container.unreadable(f"{container.config_name}: {type(error).__name__}: {clipped(error)}") from error
     except ArtifactError as error:
-        raise unreadable(path, f"{CONFIG}: {error.found}, not {error.expected}") from error
+        raise container.unreadable(f"{container.config_name}: {error.found}, not {error.expected}") from error
     if spec is None:
         raise CheckpointError(
             f"{path} is not a model that nemoport exports.",
@@ -133,17 +119,17 @@ def _read(checkpoint: str) -> Checkpoint:
             todo=advice(problems),
         )
     tokens = tuple(config["joint"]["vocabulary"])
-    return Checkpoint(path, "", spec, config, tokens, tokenizer, base_model, _spelling(path, tokens, tokenizer))
+    return Checkpoint(path, "", spec, config, tokens, tokenizer, base_model, _spelling(container, tokens, tokenizer))
 
 
-def _spelling(path: Path, tokens: tuple[str, ...], tokenizer: bytes) -> SpellingRule:
+def _spelling(container: Container, tokens: tuple[str, ...], tokenizer: bytes) -> SpellingRule:
     """The rule of a SentencePiece model. Raises CheckpointError for one that is not the vocabulary's or cannot be followed."""
     if not tokenizer:
         return SpellingRule()
     try:
         model = read_model(tokenizer)
     except (ValueError, TypeError) as error:
-        raise unreadable(path, f"tokenizer.model_path: {clipped(error)}, not a SentencePiece model") from error
+        raise container.unreadable(f"tokenizer.model_path: {clipped(error)}, not a SentencePiece model") from error
     found = ""
     if tuple(piece for piece, _ in model.pieces) != tokens:
         found = f"{len(model.pieces)} other pieces than the {len(tokens)} of joint.vocabulary"
@@ -151,7 +137,7 @@ def _spelling(path: Path, tokens: tuple[str, ...], tokenizer: bytes) -> Spelling
         found = "a denormalizer, which changes the text further"
     if found:
         raise CheckpointError(
-            f"{path} has a tokenizer whose text would be another.",
+            f"{container.path} has a tokenizer whose text would be another.",
             expected="a SentencePiece model of the pieces in joint.vocabulary, without a denormalizer",
             found=found,
             todo="save it again with NeMo, which writes the tokenizer's pieces; train without a denormalizer",
@@ -159,31 +145,16 @@ def _spelling(path: Path, tokens: tuple[str, ...], tokenizer: bytes) -> Spelling
     return model.rule()
 
 
-def _refuse(path: Path, wrong: list[str]) -> None:
+def _refuse(container: Container, wrong: list[str]) -> None:
     """Raises CheckpointError naming what is wrong in the config, if anything is."""
     if wrong:
         todo = "save it again with NeMo; if NeMo restores it as it is, report this checkpoint"
         raise CheckpointError(
-            f"{path} has settings that cannot be used.",
-            expected=f"a {CONFIG} as NeMo writes it, with values in the bounds that are named",
-            found=f"{CONFIG}: {'; '.join(wrong)}",
+            f"{container.path} has settings that cannot be used.",
+            expected=f"a {container.config_name} as NeMo writes it, with values in the bounds that are named",
+            found=f"{container.config_name}: {'; '.join(wrong)}",
             todo=todo,
         )
-
-
-def _read_config(path: Path) -> tuple[dict, bytes]:
-    with opened(path) as archive:
-        try:
-            config = bounded_yaml.load(archive.read(CONFIG, bounded_yaml.MOST_BYTES))
-        except ValueError as error:
-            raise unreadable(path, f"{CONFIG}: {clipped(error)}") from error
-        if not isinstance(config, dict):
-            raise unreadable(path, f"a {CONFIG} that holds {type(config).__name__}, not a mapping")
-        section = config.get("tokenizer")
-        model = str(section.get("model_path", "")) if isinstance(section, dict) else ""
-        tokenizer = archive.read(model.removeprefix("nemo:"), MOST_TOKENIZER_BYTES) if model.startswith("nemo:") else b""
-        archive.member(WEIGHTS)
-    return config, tokenizer
 
 
 def _spec(config: dict) -> ModelSpec:

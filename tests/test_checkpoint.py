@@ -525,7 +525,8 @@ def test_a_folder_without_a_checkpoint(name, todo, tmp_path):
 def test_the_kind_is_found_without_the_weights(rewritten, monkeypatch):
     """A checkpoint of gigabytes is neither hashed nor its weights read."""
     from nemoport.export import checkpoint
+    from nemoport.export.containers import nemo
 
-    monkeypatch.setattr(checkpoint, "sha256_file", lambda path: pytest.fail("hashed"))
+    monkeypatch.setattr(nemo, "sha256_file", lambda path: pytest.fail("hashed"))
     monkeypatch.setattr(checkpoint.Checkpoint, "load_weights", lambda self: pytest.fail("loaded"))
     assert checkpoint.checkpoint_kind(str(rewritten())) == "streaming-rnnt"

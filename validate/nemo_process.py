@@ -54,7 +54,7 @@ def in_nemo(checkpoint: Checkpoint, task: dict[str, Any], progress: Progress) ->
     if name not in NEEDS:
         names = ", ".join(NEEDS)
         raise UsageError("NeMo's process has no such task.", expected=f"one of {names}", found=repr(name), todo="name one")
-    check_free(f"NeMo ({name})", checkpoint.path.stat().st_size, NEEDS[name], Path(tempfile.gettempdir()), progress)
+    check_free(f"NeMo ({name})", checkpoint.weights_bytes, NEEDS[name], Path(tempfile.gettempdir()), progress)
     process = _started()
     folder = process.folder / f"task-{process.tasks}"
     process.tasks += 1

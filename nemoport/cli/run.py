@@ -68,7 +68,7 @@ def _names(text: str | None) -> tuple[str, ...]:
 def _plan_text(plan: Plan) -> str:
     checkpoint, speech = plan.checkpoint, plan.speech
     lines = [
-        f"{checkpoint.path}: {checkpoint.spec.kind}, {checkpoint.path.stat().st_size / 1e6:.0f} MB",
+        f"{checkpoint.path}: {checkpoint.spec.kind}, {checkpoint.weights_bytes / 1e6:.0f} MB",
         *(
             f"{use}: {corpus.path}, {len(corpus.utterances)} recordings, {_minutes(corpus.seconds)}"
             for use, corpus in (("evaluation", speech.evaluation), ("calibration", speech.calibration))

@@ -84,7 +84,7 @@ def make_plan(source: str, build: Path | None = None, dist: Path | None = None, 
     """
     wanted = wanted or Wanted()
     checkpoint = read_checkpoint(source)
-    name = checkpoint.path.stem if not checkpoint.base_model else checkpoint.base_model.split("@")[0].split("/")[1]
+    name = checkpoint.name if not checkpoint.base_model else checkpoint.base_model.split("@")[0].split("/")[1]
     build, dist = build or Path("build", name), dist or Path("dist", name)
     speech = choose_speech(checkpoint.spec, wanted.corpus, wanted.calibration)
     targets = tuple(wanted.targets) or (ONNX,)
@@ -93,7 +93,7 @@ def make_plan(source: str, build: Path | None = None, dist: Path | None = None, 
     if _is_ours(checkpoint) and not card.get("licence"):
         card = Card({**card, "licence": "apache-2.0"})
     packages, notes = _packages(checkpoint, dist, variants, wanted.layouts, card)
-    weights = checkpoint.path.stat().st_size
+    weights = checkpoint.weights_bytes
     jobs = wanted.jobs or _jobs(weights, len(variants))
     found = estimates(checkpoint.spec, weights, (speech.evaluation, speech.calibration), variants, jobs)
     if wanted.quick:

@@ -22,6 +22,8 @@ from fuzz.mutate import NAMES, NUMBERS, mutated_bytes, mutated_value, odd_value
 from fuzz.typed import check_types
 from nemoport.errors import ArtifactError, CheckpointError
 from nemoport.export import archive, bounded_yaml, checkpoint
+from nemoport.export.containers.container import Contents
+from nemoport.export.containers.nemo import NemoFile
 from nemoport.spec import ModelSpec
 from nemoport.text import has_controls
 from nemoport.validate.nemo_config import nemo_config
@@ -110,8 +112,8 @@ def read_config(config: Any, folder: Path) -> None:
         model = sentencepiece_model(config["joint"]["vocabulary"])
     except Exception:
         model = sentencepiece_model(configs()[0]["joint"]["vocabulary"])
-    with mock.patch.object(checkpoint, "_read_config", lambda path: (config, model)):
-        if isinstance(config, dict):  # what bounded_yaml.load gives is checked in _read_config
+    with mock.patch.object(NemoFile, "read", lambda self: Contents(config, model)):
+        if isinstance(config, dict):  # what bounded_yaml.load gives is checked in NemoFile.read
             _check(checkpoint.read_checkpoint(str(path)), folder)
 
 
