@@ -1,8 +1,8 @@
 # Every verb is one call of the command line; the command line reuses what the same inputs made.
 # Values may hold spaces: every use is quoted.
 CHECKPOINT  ?= reference/checkpoints/streaming-en.nemo
-# streaming-rnnt, streaming-prompt-rnnt, offline-rnnt or offline-tdt, as the checkpoint itself says; read once, when it is needed.
-KIND        ?= $(eval KIND := $$(shell $(NEMOPORT) kind "$(CHECKPOINT)"))$(KIND)
+# streaming-rnnt, offline-tdt, offline-ctc, ..., as the checkpoint itself says; read once, when it is needed.
+KIND        ?= $(eval KIND := $$(shell $(NEMOPORT) kind "$(CHECKPOINT)" $(if $(HEAD),--head $(HEAD))))$(KIND)
 # The committed speech for that kind.
 SPEECH      = $(if $(filter offline-%,$(KIND)),-tdt,$(if $(filter streaming-prompt-%,$(KIND)),-multi))
 CORPUS      ?= reference/audio/eval$(SPEECH).jsonl
@@ -15,8 +15,10 @@ TARGET      ?= onnx
 PRECISION   ?= fp32
 # Such as 1120ms/0: a graph for one chunk size, in a build of its own; see export/profile.py.
 PROFILE     ?=
-NAME        := $(shell basename "$(CHECKPOINT)" .nemo | tr '@' '-')$(if $(PROFILE),-$(subst /,-,$(PROFILE)))
-CHOSEN      = --checkpoint "$(CHECKPOINT)" $(if $(PROFILE),--profile "$(PROFILE)")
+# Of a hybrid model: ctc, for a build of its own; the transducer otherwise.
+HEAD        ?=
+NAME        := $(shell basename "$(CHECKPOINT)" .nemo | tr '@' '-')$(if $(HEAD),-$(HEAD))$(if $(PROFILE),-$(subst /,-,$(PROFILE)))
+CHOSEN      = --checkpoint "$(CHECKPOINT)" $(if $(HEAD),--head $(HEAD)) $(if $(PROFILE),--profile "$(PROFILE)")
 BUILD       ?= build/$(NAME)
 DIST        ?= dist/$(NAME)
 # What the model card needs: --license, --language, --base-model ... The committed checkpoints are our own.
@@ -94,7 +96,7 @@ publish: ## upload DIST to REPO; prints the plan only where there is no token
 
 # Every step of one command; more of its options in RUN, such as RUN="--precisions fp16,int4-mixed --layouts native,sherpa-onnx".
 RUN         ?=
-ONE_COMMAND = $(NEMOPORT) run "$(CHECKPOINT)" --build "$(BUILD)" --dist "$(DIST)" --corpus "$(CORPUS)" --calibration "$(CALIBRATION)" $(CARD)
+ONE_COMMAND = $(NEMOPORT) run "$(CHECKPOINT)" $(if $(HEAD),--head $(HEAD)) --build "$(BUILD)" --dist "$(DIST)" --corpus "$(CORPUS)" --calibration "$(CALIBRATION)" $(CARD)
 
 run: setup ## everything for CHECKPOINT, in one command: oracle, export, quantize, validate, package, verify, report
 	$(ONE_COMMAND) $(RUN)

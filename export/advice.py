@@ -15,7 +15,7 @@ UNKNOWN = (
 )
 # Part of a reason -> what to do; the longest one counts.
 ADVICE = {
-    "target is EncDecCTC": "a CTC model has no transducer: use a transducer or a hybrid of the same family",
+    "target is EncDecCTCModel": "its tokens are characters: use a model with a SentencePiece tokenizer (EncDecCTCModelBPE)",
     "target is EncDecRNNTModel": "its tokens are characters: use a model with a SentencePiece tokenizer (EncDecRNNTBPEModel)",
     "target is EncDecHybridRNNTCTCModel": "its tokens are characters: use EncDecHybridRNNTCTCBPEModel",
     "target is EncDecHybridRNNTCTCBPEModelWithPrompt": "its prompt is of another structure: use EncDecRNNTBPEModelWithPrompt",
@@ -43,7 +43,7 @@ ADVICE = {
 
 
 def advice(problems: Iterable[str]) -> str:
-    """Returns what to do about reasons of kinds.unsupported, each advice once."""
+    """Returns what to do about reasons of unsupported.py, each advice once."""
     found = dict.fromkeys(_advice(problem) for problem in problems)
     return "; ".join(found) or ANOTHER
 

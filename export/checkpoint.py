@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from nemoport.errors import ArtifactError, CheckpointError
 from nemoport.export.advice import advice
 from nemoport.export.containers import Container, container_at
+from nemoport.export.hybrid import of_head, weights_of
 from nemoport.export.hyperparameters import malformed, number, wrong_sections
-from nemoport.export.kinds import contexts, durations, is_hybrid, kind_of, prompt_defaults, unsupported
+from nemoport.export.kinds import contexts, durations, is_hybrid, kind_of, prompt_defaults, vocabulary
 from nemoport.export.one_form import frame_samples, in_one_form
 from nemoport.export.sentencepiece_model import read_model
 from nemoport.export.source import resolve
+from nemoport.export.unsupported import unsupported
 from nemoport.prompt import PromptSpec
-from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, StreamingSpec
+from nemoport.spec import CTC, DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, StreamingSpec
 from nemoport.text import clipped
 from nemoport.tokens import Pieces, SpellingRule
 
 # What reading a config raises that is not of the form that NeMo writes.
 _OTHER_FORM = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
-CTC_DECODER = ("ctc_decoder.",)
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Checkpoint:
 
     path: of its file or folder; config: in the form of NeMo's model_config.yaml, whole; tokens: pieces by id, without blank;
     tokenizer: bytes of the SentencePiece model, empty where there is none; spelling: how it spells the pieces; base_model: the
-    Hub id that it was downloaded by, or "".
+    Hub id that it was downloaded by, or ""; hybrid: whether the file has another head too, which the config here does not show.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class Checkpoint:
     tokenizer: bytes = field(repr=False)
     base_model: str = ""
     spelling: SpellingRule = field(default=SpellingRule(), repr=False)
+    hybrid: bool = False
 
     @property
     def pieces(self) -> Pieces:
@@ -64,27 +67,27 @@ class Checkpoint:
         return self.container.weights_bytes
 
     def load_weights(self) -> dict:
-        """Loads NeMo's name -> f32 tensor, on the CPU; of a hybrid without its CTC decoder. Raises CheckpointError."""
-        left_out = CTC_DECODER if is_hybrid(self.config) else ()
+        """Loads NeMo's name -> f32 tensor, on the CPU; of a hybrid those of its head. Raises CheckpointError."""
         weights = self.container.load_weights()
-        return {name: tensor for name, tensor in weights.items() if not name.startswith(left_out)}
+        return weights_of(weights, self.spec.head) if self.hybrid else weights
 
 
-def read_checkpoint(checkpoint: str) -> Checkpoint:
+def read_checkpoint(checkpoint: str, head: str = "") -> Checkpoint:
     """Reads a checkpoint by its path or Hub id (source.py).
 
-    Raises CheckpointError if the file is damaged, or naming every reason for which the model is not exported.
+    head: of a hybrid, ctc or that of its transducer; "" for NeMo's choice, the transducer. Raises CheckpointError if the file is
+    damaged, or naming every reason for which the model is not exported; UsageError for a head that the model does not have.
     """
-    read = _read(checkpoint)
+    read = _read(checkpoint, head)
     return replace(read, sha256=read.container.sha256())
 
 
-def checkpoint_kind(checkpoint: str) -> str:
-    """Returns the name of a checkpoint's kind, without reading its weights. Raises CheckpointError as `read_checkpoint`."""
-    return _read(checkpoint).spec.kind
+def checkpoint_kind(checkpoint: str, head: str = "") -> str:
+    """Returns the name of a checkpoint's kind, without reading its weights. Raises as `read_checkpoint`."""
+    return _read(checkpoint, head).spec.kind
 
 
-def _read(checkpoint: str) -> Checkpoint:
+def _read(checkpoint: str, head: str) -> Checkpoint:
     """Reads a checkpoint but for its hash."""
     path, base_model = resolve(str(checkpoint))
     if not path.stem.isprintable() or set(path.stem) & set("<>|`"):
@@ -99,7 +102,8 @@ def _read(checkpoint: str) -> Checkpoint:
     config, tokenizer = contents.config, contents.tokenizer
     try:
         _refuse(container, wrong_sections(config))
-        config = in_one_form(config)
+        hybrid = is_hybrid(config)
+        config = in_one_form(of_head(config, head))
         problems = [*contents.problems, *unsupported(config)]
         if not problems:
             _refuse(container, malformed(config))
@@ -112,14 +116,15 @@ def _read(checkpoint: str) -> Checkpoint:
     if spec is None:
         raise CheckpointError(
             f"{path} is not a model that nemoport exports.",
-            expected="a FastConformer transducer (NeMo EncDecRNNTBPEModel, EncDecRNNTBPEModelWithPrompt, or a hybrid "
-            "with CTC): cache-aware RNNT, with or without a language prompt, or full-context RNNT or TDT; "
+            expected="a FastConformer transducer or CTC model (NeMo EncDecRNNTBPEModel, EncDecRNNTBPEModelWithPrompt, "
+            "EncDecCTCModelBPE, or a hybrid of both): cache-aware RNNT or CTC, RNNT with a language prompt, or "
+            "full-context RNNT, TDT or CTC; "
             f"by its attention context this is {kind_of(config).name}",
             found="; ".join(problems),
             todo=advice(problems),
         )
-    tokens = tuple(config["joint"]["vocabulary"])
-    return Checkpoint(path, "", spec, config, tokens, tokenizer, base_model, _spelling(container, tokens, tokenizer))
+    tokens = tuple(vocabulary(config))
+    return Checkpoint(path, "", spec, config, tokens, tokenizer, base_model, _spelling(container, tokens, tokenizer), hybrid)
 
 
 def _spelling(container: Container, tokens: tuple[str, ...], tokenizer: bytes) -> SpellingRule:
@@ -132,13 +137,13 @@ def _spelling(container: Container, tokens: tuple[str, ...], tokenizer: bytes) -
         raise container.unreadable(f"tokenizer.model_path: {clipped(error)}, not a SentencePiece model") from error
     found = ""
     if tuple(piece for piece, _ in model.pieces) != tokens:
-        found = f"{len(model.pieces)} other pieces than the {len(tokens)} of joint.vocabulary"
+        found = f"{len(model.pieces)} other pieces than the {len(tokens)} of the vocabulary"
     elif model.denormalizes:
         found = "a denormalizer, which changes the text further"
     if found:
         raise CheckpointError(
             f"{container.path} has a tokenizer whose text would be another.",
-            expected="a SentencePiece model of the pieces in joint.vocabulary, without a denormalizer",
+            expected="a SentencePiece model of the pieces in the config's vocabulary, without a denormalizer",
             found=found,
             todo="save it again with NeMo, which writes the tokenizer's pieces; train without a denormalizer",
         )
@@ -173,16 +178,19 @@ def _spec(config: dict) -> ModelSpec:
         ),
         streaming=_streaming(config) if kind.streaming else None,
         offline=None if kind.streaming else OfflineSpec(**_sizes(config)),
-        decoding=DecodingSpec(
-            vocab_size=len(config["joint"]["vocabulary"]),
-            pred_layers=number(config, "decoder.prednet.pred_rnn_layers"),
-            pred_hidden=number(config, "decoder.prednet.pred_hidden"),
-            joint_hidden=number(config, "joint.jointnet.joint_hidden"),
-            max_symbols_per_frame=number(config, "decoding.greedy.max_symbols"),
-            durations=durations(config),
-        ),
+        decoding=DecodingSpec(len(vocabulary(config)), **({} if kind.head == CTC else _transducer(config))),
         prompt=_prompt(config) if kind.prompt else None,
     )
+
+
+def _transducer(config: dict) -> dict[str, Any]:
+    return {
+        "pred_layers": number(config, "decoder.prednet.pred_rnn_layers"),
+        "pred_hidden": number(config, "decoder.prednet.pred_hidden"),
+        "joint_hidden": number(config, "joint.jointnet.joint_hidden"),
+        "max_symbols_per_frame": number(config, "decoding.greedy.max_symbols"),
+        "durations": durations(config),
+    }
 
 
 def _prompt(config: dict) -> PromptSpec:

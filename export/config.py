@@ -6,12 +6,16 @@ from nemoport.caches import PROMPT, Caches, NemoCaches
 from nemoport.caches_kv import KvCaches
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.prompt import AUTO, PromptSpec
-from nemoport.spec import ModelSpec, StreamingSpec
+from nemoport.spec import CTC, DecodingSpec, ModelSpec, StreamingSpec
 from nemoport.tokens import tag_tokens
 
 DURATION_RULE = (
     "behind the scores of tokens and blank stand those of the durations: take the best of each, and go on by the duration; "
     "at blank by at least 1; after max_symbols_per_frame tokens without going on, by 1"
+)
+CTC_RULE = (
+    "take the best of tokens and blank on each frame of `logprobs`; emit it unless it is blank or the best of the frame before, "
+    "also across two chunks"
 )
 
 
@@ -27,21 +31,29 @@ def runtime_config(checkpoint: Checkpoint) -> dict:
         "frame_seconds": spec.frame_seconds,
         "encoder": _streaming(spec, spec.streaming) if spec.streaming else _offline(spec),
         **({"prompt": _prompt(checkpoint, spec.prompt)} if spec.prompt else {}),
-        "decoder": {
-            "blank_id": decoding.blank_id,
-            "vocab_size": decoding.vocab_size + 1,
-            "first_target": decoding.blank_id,
-            "state_shape": list(decoding.state_shape(1)),
-            "state_initial_value": 0,
-            "max_symbols_per_frame": decoding.max_symbols_per_frame,
-            **({"durations": list(decoding.durations), "duration_rule": DURATION_RULE} if decoding.durations else {}),
-            "state_rule": "keep the states of the call that emitted a token; discard those of a call that gave blank",
-        },
+        **({"ctc": _ctc(decoding)} if spec.head == CTC else {"decoder": _transducer(decoding)}),
         "onnxruntime": {
             "minimum_version": "1.19",
             "session_config": {"session.force_spinning_stop": "1"},
             "session_config_rule": "for live streams: no thread spins between two chunks",
         },
+    }
+
+
+def _ctc(decoding: DecodingSpec) -> dict:
+    return {"blank_id": decoding.blank_id, "vocab_size": decoding.vocab_size + 1, "rule": CTC_RULE}
+
+
+def _transducer(decoding: DecodingSpec) -> dict:
+    return {
+        "blank_id": decoding.blank_id,
+        "vocab_size": decoding.vocab_size + 1,
+        "first_target": decoding.blank_id,
+        "state_shape": list(decoding.state_shape(1)),
+        "state_initial_value": 0,
+        "max_symbols_per_frame": decoding.max_symbols_per_frame,
+        **({"durations": list(decoding.durations), "duration_rule": DURATION_RULE} if decoding.durations else {}),
+        "state_rule": "keep the states of the call that emitted a token; discard those of a call that gave blank",
     }
 
 

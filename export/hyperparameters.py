@@ -10,9 +10,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from nemoport.export.kinds import LOG_GUARD
+from nemoport.export.kinds import LOG_GUARD, kind_of, vocabulary
 from nemoport.export.one_form import DEFAULT_STRIDE_S, DEFAULT_WINDOW_S, UNLIMITED_SYMBOLS
 from nemoport.prompt import LANGUAGE_NAME, MOST_LANGUAGES
+from nemoport.spec import CTC
 from nemoport.text import clipped
 from nemoport.tokens import is_piece
 
@@ -70,11 +71,14 @@ SECTIONS = {
     "tokenizer": None,
     "decoding": None,
     "decoding.greedy": None,
+    "aux_ctc": None,
+    "aux_ctc.decoder": None,
     "loss": None,
     "loss.tdt_kwargs": None,
     "decoder.prednet": {},
     "joint.jointnet": {},
 }
+_TRANSDUCER = ("decoder.", "joint.", "decoding.")  # beginnings of the keys that a CTC model does not have
 _CONTEXT = Number(-1, 10_000)
 _DURATION = Number(0, 1000)
 _MOST_DURATIONS = 64
@@ -101,17 +105,18 @@ def wrong_sections(config: dict) -> list[str]:
 
 def malformed(config: dict) -> list[str]:
     """Every value of a config that has not its type or lies outside of its bounds; empty if none. For a config in which
-    kinds.unsupported finds nothing."""
+    unsupported.py finds nothing."""
     problems = []
+    ctc = kind_of(config).head == CTC
     for key, bounds in NUMBERS.items():
+        if ctc and key.startswith(_TRANSDUCER):
+            continue
         if not bounds.accepts(value := number(config, key)):
             problems.append(f"{key} is {clipped(repr(value))}, not {bounds}")
     if not problems and number(config, "encoder.d_model") % number(config, "encoder.n_heads"):
         problems.append("encoder.d_model is no multiple of encoder.n_heads")
     problems += _wrong_lists(config)
-    problems += [
-        f"joint.vocabulary: {clipped(ascii(piece))} is no piece" for piece in _wrong_pieces(config["joint"]["vocabulary"])
-    ]
+    problems += [f"vocabulary: {clipped(ascii(piece))} is no piece" for piece in _wrong_pieces(vocabulary(config))]
     languages = (config.get("model_defaults") or {}).get("prompt_dictionary") or {}
     if not isinstance(languages, dict) or len(languages) > MOST_LANGUAGES:
         problems.append(f"model_defaults.prompt_dictionary has not names, {MOST_LANGUAGES} at most")
@@ -147,8 +152,8 @@ def _wrong_lists(config: dict) -> list[str]:
     return problems
 
 
-def _wrong_pieces(vocabulary: Any) -> list[Any]:
+def _wrong_pieces(pieces: Any) -> list[Any]:
     """The first three that are no text, empty, overlong, or that a line of tokens.txt or a terminal cannot hold."""
-    if not isinstance(vocabulary, list) or len(vocabulary) > MOST_PIECES:
-        return [vocabulary]
-    return [piece for piece in vocabulary if not is_piece(piece)][:3]
+    if not isinstance(pieces, list) or len(pieces) > MOST_PIECES:
+        return [pieces]
+    return [piece for piece in pieces if not is_piece(piece)][:3]

@@ -14,7 +14,7 @@ from nemoport.errors import ArtifactError
 from nemoport.files import read_json
 from nemoport.prompt import MOST_LANGUAGES, LanguageName
 from nemoport.schema import Name, Sha256, Shape, Text, check, most, real, whole
-from nemoport.spec import Frames, ModelSpec
+from nemoport.spec import CTC, Frames, ModelSpec
 
 Count = Annotated[int, whole(0, 1_000_000)]
 Shapes = Annotated[dict[Name, Shape], most(2000)]
@@ -94,6 +94,14 @@ class DecoderSection(TypedDict):
     duration_rule: NotRequired[Text]
 
 
+class CtcSection(TypedDict):
+    """CTC decoder. vocab_size counts blank."""
+
+    blank_id: Count
+    vocab_size: Count
+    rule: Text
+
+
 class SherpaOnnxSection(TypedDict):
     """Section that the layout sherpa-onnx adds: the silence to feed before (lead) and after (tail) the audio. Only packages of
     streaming models have lookahead, chunk and tail. Each value whose key ends in `_rule` is a sentence of the card."""
@@ -127,7 +135,8 @@ class OnnxAsrKeys(TypedDict, total=False):
 
 class RuntimeConfig(OnnxAsrKeys):
     """config.json of a build or of a package. spec: see `ModelSpec.from_dict`; base_model: Hub id, "" where there is none;
-    frame_seconds: audio per encoder frame; sherpa_onnx: in packages of the layout of that name."""
+    frame_seconds: audio per encoder frame; decoder: of a transducer, ctc: of a CTC model; sherpa_onnx: in packages of the layout
+    of that name."""
 
     spec: dict[str, Any]
     base_model: NotRequired[Text]
@@ -136,7 +145,8 @@ class RuntimeConfig(OnnxAsrKeys):
     frame_seconds: Annotated[float, real(0.0001, 60)]
     encoder: StreamingEncoderSection | OfflineEncoderSection
     prompt: NotRequired[PromptSection]
-    decoder: DecoderSection
+    decoder: NotRequired[DecoderSection]
+    ctc: NotRequired[CtcSection]
     onnxruntime: NotRequired[OnnxruntimeSection]
     sherpa_onnx: NotRequired[SherpaOnnxSection]
 
@@ -162,8 +172,22 @@ def read_config(folder: Path, todo: str = "run `nemoport export` first, or check
     # Each kind of model has one section for its encoder, and the spec shows which.
     streaming = isinstance(raw.get("spec"), dict) and "streaming" in raw["spec"]
     check(StreamingConfig if streaming else OfflineConfig, raw, str(path), again)
-    ModelSpec.from_dict(raw["spec"])
+    section = "ctc" if ModelSpec.from_dict(raw["spec"]).head == CTC else "decoder"
+    if section not in raw:
+        raise ArtifactError(f"{path} does not describe the decoder.", expected=f"a section {section!r}", found="none", todo=again)
     return cast(RuntimeConfig, raw)
+
+
+def transducer_decoder(config: RuntimeConfig) -> DecoderSection:
+    """Returns the decoder's section of a transducer. Raises ArtifactError for a CTC model."""
+    if "decoder" not in config:
+        raise ArtifactError(
+            "config.json describes a CTC model.",
+            expected="a prediction network and a joint",
+            found="a CTC decoder",
+            todo="take a layout for CTC models, or export a transducer",
+        )
+    return config["decoder"]
 
 
 def streaming_encoder(config: RuntimeConfig) -> StreamingEncoderSection:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from nemoport.beam import BeamSearch
 from nemoport.errors import UsageError
 from nemoport.hotwords import DEFAULT_BOOST, Hotwords
-from nemoport.spec import ModelSpec
+from nemoport.spec import CTC, ModelSpec
 
 FINAL_S = 1.0  # with a beam, a live stream's text of so long ago is final
 
@@ -18,6 +18,10 @@ def search_of(spec: ModelSpec, pieces: list[str], beam: int, hotwords: Sequence[
     search = BeamSearch(beam, final_enc_frames=round(FINAL_S / spec.frame_seconds) if spec.streaming else None)
     if isinstance(hotwords, str):
         raise UsageError("Hotwords are a list.", expected="a list of phrases", found=repr(hotwords), todo="put it in brackets")
+    if spec.head == CTC and (search.width > 1 or hotwords or boost is not None):
+        raise UsageError(
+            "A CTC model is decoded greedily only.", expected="no beam and no hotwords", found="one", todo="leave them out"
+        )
     if hotwords or boost is not None:
         search = replace(search, hotwords=Hotwords(pieces, hotwords, DEFAULT_BOOST if boost is None else boost))
     return search

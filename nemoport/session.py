@@ -43,7 +43,8 @@ class Session(Protocol):
         """Scores the next token of each stream on each of its frames.
 
         frames: f32 [B, T, d_model], tokens: i32 [B] (the last emitted, blank at first), state before those tokens
-        (two f32 [layers, B, hidden]) -> (scores f32 [B, T, spec.decoding.n_scores], state after those tokens)."""
+        (two f32 [layers, B, hidden]) -> (scores f32 [B, T, spec.decoding.n_scores], state after those tokens). A CTC model scores
+        the frames alone and returns the state that it is given."""
         ...
 
     def stack(self, states: list[EncoderState]) -> EncoderState:

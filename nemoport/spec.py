@@ -91,17 +91,18 @@ class OfflineSpec:
 
 @dataclass(frozen=True)
 class DecodingSpec:
-    """Sizes of a transducer decoder. `vocab_size` excludes blank; blank is the last id; a stream's first target is blank.
+    """Sizes of a decoder. `vocab_size` excludes blank; blank is the last id; a transducer's first target is blank.
 
     A TDT model (token-and-duration transducer, arXiv 2304.06795) scores `durations`, in encoder frames, behind the
-    tokens and blank: how many frames to go on by. An RNNT model has none.
+    tokens and blank: how many frames to go on by. An RNNT model has none. A CTC model has neither a prediction network nor a
+    joint, so their sizes are 0, and one symbol on each frame.
     """
 
     vocab_size: Annotated[int, whole(1, 65_536)]
-    pred_layers: Annotated[int, whole(1, 16)]
-    pred_hidden: Width
-    joint_hidden: Width
-    max_symbols_per_frame: Annotated[int, whole(1, 1000)]
+    pred_layers: Annotated[int, whole(0, 16)] = 0
+    pred_hidden: Annotated[int, whole(0, 16_384)] = 0
+    joint_hidden: Annotated[int, whole(0, 16_384)] = 0
+    max_symbols_per_frame: Annotated[int, whole(1, 1000)] = 1
     durations: Annotated[tuple[Annotated[int, whole(0, 1000)], ...], most(64)] = ()
 
     @property
@@ -111,15 +112,16 @@ class DecodingSpec:
 
     @property
     def n_scores(self) -> int:
-        """Width of the joint's output: tokens, blank, durations."""
+        """Scores of a frame: tokens, blank, durations."""
         return self.vocab_size + 1 + len(self.durations)
 
     def state_shape(self, batch: int) -> tuple[int, int, int]:
-        """Returns the shape of each of the two LSTM states (hidden, cell); both start as zeros."""
+        """Returns the shape of each of the two LSTM states (hidden, cell); both start as zeros. A CTC model's are empty."""
         return (self.pred_layers, batch, self.pred_hidden)
 
 
 Part = TypeVar("Part")
+CTC = "ctc"  # the head without a prediction network
 MASKED_SCORE = -10000.0  # NeMo multi_head_attention.INF_VAL: finite in fp16, and exp(-10000) is 0 in fp32
 
 
@@ -127,7 +129,7 @@ MASKED_SCORE = -10000.0  # NeMo multi_head_attention.INF_VAL: finite in fp16, an
 class ModelSpec:
     """All facts of a checkpoint that a runtime needs."""
 
-    kind: Name  # "streaming-rnnt", "streaming-prompt-rnnt", "offline-rnnt" or "offline-tdt"
+    kind: Name  # of export/kinds.py, such as "streaming-rnnt" or "offline-ctc"
     frontend: FrontendSpec
     decoding: DecodingSpec
     streaming: StreamingSpec | None = None  # of a cache-aware model; else
@@ -209,7 +211,10 @@ def _contradiction(spec: ModelSpec) -> str:
     frontend, encoder, prompt = spec.frontend, spec.streaming or spec.offline, spec.prompt
     if encoder is None or (spec.streaming and spec.offline):
         return "either streaming or offline"
+    decoding = spec.decoding
+    sizes = (decoding.pred_layers, decoding.pred_hidden, decoding.joint_hidden)
     rules = {
+        "a prediction network and a joint, unless it is a CTC model": not any(sizes) if spec.head == CTC else all(sizes),
         "a window of at most n_fft samples": frontend.win_samples <= frontend.n_fft,
         "a hop of at most a second": frontend.hop_samples <= frontend.sample_rate_hz,
         "a d_model that is a multiple of n_heads": encoder.d_model % encoder.n_heads == 0,

@@ -1,8 +1,9 @@
 """Words and segments of a transcript, with times and confidence, as NeMo's `timestamps=True` defines them.
 
 A word is what stands between spaces in the text. It starts with its first token's frame and ends with its last token's: a token
-of a TDT model lasts as long as the model predicts, one of an RNNT model a frame. A punctuation mark belongs to the word before
-it; a TDT model may emit one long after that word, so it takes no time there. Rules as NeMo's `get_words_offsets`,
+of a TDT model lasts as long as the model predicts, one of a CTC model as long as its run of equal frames, one of an RNNT model a
+frame. A punctuation mark belongs to the word before it; a TDT or CTC model may emit one long after that word, so it takes no time
+there. Rules as NeMo's `get_words_offsets`,
 `_refine_timestamps_tdt` and `get_segment_offsets`. Where a mark follows a space that is a token of its own, it is a word, as in
 the text. Marks that open a phrase, as ¿, join the word behind them; NeMo's the one before.
 """
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nemoport.long_audio import Timed
-from nemoport.spec import ModelSpec
+from nemoport.spec import CTC, ModelSpec
 from nemoport.tokens import LANGUAGE_TAG, WORD_START, Spelling
 
 SENTENCE_ENDS = (".", "?", "!")  # NeMo's `segment_seperators`
@@ -94,7 +95,8 @@ class WordTimes:
         return list(self._complete(self._spelling.finish()))
 
     def _feed(self, timed: Timed) -> Iterator[Word]:
-        tdt, frame = bool(self._spec.decoding.durations), self._spec.frame_seconds
+        frame = self._spec.frame_seconds
+        lasting = bool(self._spec.decoding.durations) or self._spec.head == CTC
         for token, start, duration, confidence in zip(
             timed.tokens, timed.seconds, timed.durations, timed.confidences, strict=True
         ):
@@ -108,9 +110,9 @@ class WordTimes:
                 text = " " + text  # the text's first spaces go, but a word begins
             parts = text.split(" ")  # each behind the first begins a word
             mark = piece in self._punctuation
-            if mark and tdt and self._word:
+            if mark and lasting and self._word:
                 start, duration = self._last_end, 0.0
-            end = self._last_end = start + (duration if tdt else frame)
+            end = self._last_end = start + (duration if lasting else frame)
             if self._word and mark and self._word.text:
                 parts = ["".join(parts)]
             if self._word and (parts[0] or len(parts) == 1):

@@ -8,6 +8,7 @@ from nemoport.package.card_figures import accuracy, limits, measured_on, variant
 from nemoport.package.card_rules import chunks, decoder, files, front_end, prompt
 from nemoport.package.layout import CardFacts
 from nemoport.package.terms import LICENCES
+from nemoport.spec import CTC
 from nemoport.variant import FP32
 
 TAGS = ("asr", "speech-recognition", "fastconformer", "nemoport")
@@ -54,8 +55,10 @@ def _intro(facts: CardFacts) -> str:
         title, encoder = "streaming", f"cache-aware FastConformer, {size}. {STREAMING}"
     else:
         title, encoder = "offline", f"FastConformer, {size}, {OFFLINE}"
-    layers = f"{decoding.pred_layers} LSTM layers of width {decoding.pred_hidden}"
+    layers = f", {decoding.pred_layers} LSTM layers of width {decoding.pred_hidden}"
     model = "token-and-duration transducer (TDT)" if decoding.durations else "transducer"
+    if spec.head == CTC:
+        model, layers = "CTC", ""
     origin = f"[{facts.terms.base_model}](https://huggingface.co/{facts.terms.base_model})"
     revision = f" at revision `{facts.terms.revision}`" if facts.terms.revision else ""
     source = f"{origin}{revision}" if facts.terms.base_model else f"the NeMo checkpoint `{facts.name}`"
@@ -64,7 +67,7 @@ def _intro(facts: CardFacts) -> str:
 {facts.runtime.title} graphs of {source}, made and checked by nemoport.
 
 - Encoder: {encoder}
-{_language(facts)}- Decoder: {model}, {layers}, {decoding.vocab_size} tokens and blank.
+{_language(facts)}- Decoder: {model}{layers}, {decoding.vocab_size} tokens and blank.
 - Every variant here passed every gate that it is held to, against NeMo itself.
 
 Checkpoint: sha256 `{facts.checkpoint_sha256}`."""

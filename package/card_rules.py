@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nemoport.cache_layout import KV, NEMO
+from nemoport.config import transducer_decoder
 from nemoport.markdown import table
 from nemoport.package.layout import CardFacts
 from nemoport.package.manifest import SBOM, SUMS
@@ -98,8 +99,13 @@ def prompt(facts: CardFacts) -> str:
 
 
 def decoder(facts: CardFacts) -> str:
-    """Returns the section on blank, states and, of a TDT model, durations."""
-    rules = facts.config["decoder"]
+    """Returns the section on blank, states and, of a TDT model, durations; of a CTC model on its rule."""
+    if ctc := facts.config.get("ctc"):
+        return f"""## Decoder
+
+- Blank is token {ctc["blank_id"]} of {ctc["vocab_size"]}. The graph takes the encoder's frames and yields log-probabilities.
+- {ctc["rule"][0].upper()}{ctc["rule"][1:]}."""
+    rules = transducer_decoder(facts.config)
     states = " and ".join(f"`{name}`" for name in rules.get("state_names", ("input_states_1", "input_states_2")))
     durations = ""
     if "durations" in rules and "duration_rule" in rules:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nemoport.apple.graphs import TensorSection, fixed_lookahead, read_metadata
+from nemoport.config import transducer_decoder
 from nemoport.markdown import table
 from nemoport.package.layout import CardFacts, Layout
 from nemoport.package.layouts import native
@@ -70,7 +71,7 @@ def rules(facts: CardFacts) -> str:
     if prompt and prompt["languages"]:
         lines += [f"- Slots of {prompt['slots']}: {json.dumps(prompt['languages'], ensure_ascii=False)}"]
         lines += [f"- Tags: {prompt['tag_rule']}."]
-    decoder = facts.config["decoder"]
+    decoder = transducer_decoder(facts.config)
     lines += [f"- Blank is {decoder['blank_id']}; at most {decoder['max_symbols_per_frame']} tokens on one encoder frame."]
     head = ("graph", "inputs", "outputs")
     return f"## Graphs\n\nAs in `{variant}`:\n\n{table(head, rows)}\n\n" + "\n".join(lines)

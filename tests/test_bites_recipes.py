@@ -15,8 +15,9 @@ from nemoport.calibration.ranges import Range, RangeCollector
 from nemoport.calibration.stream import CalibrationStreams, Segment, StreamParameters, StreamPlan
 from nemoport.errors import ArtifactError, CorpusError, UsageError
 from nemoport.export.hyperparameters import NUMBERS, malformed, number
-from nemoport.export.kinds import KINDS, kind_of, unsupported
+from nemoport.export.kinds import KINDS, kind_of
 from nemoport.export.one_form import in_one_form
+from nemoport.export.unsupported import unsupported
 from nemoport.frontend import mel_filterbank
 from nemoport.package.layouts import onnx_asr
 from nemoport.quantize.blocks import Blocks, packed

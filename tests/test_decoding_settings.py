@@ -7,8 +7,8 @@ import pytest
 
 from nemoport.export.checkpoint import _spec, read_checkpoint
 from nemoport.export.hyperparameters import malformed
-from nemoport.export.kinds import unsupported
 from nemoport.export.one_form import UNLIMITED_SYMBOLS, in_one_form
+from nemoport.export.unsupported import unsupported
 from nemoport.validate import nemo
 from nemoport.validate.nemo_config import nemo_config
 

@@ -326,7 +326,7 @@ def test_rnnt_of_full_context(checkpoint, tmp_path):
 
 
 def test_unknown_durations_are_refused(checkpoint):
-    from nemoport.export.kinds import unsupported
+    from nemoport.export.unsupported import unsupported
 
     config = json.loads(json.dumps(checkpoint.config))
     config["decoding"]["durations"] = config["loss"]["tdt_kwargs"]["durations"] = [0]

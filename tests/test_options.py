@@ -10,9 +10,10 @@ import pytest
 from nemoport.export.advice import ADVICE, UNKNOWN, advice
 from nemoport.export.checkpoint import _spec, read_checkpoint
 from nemoport.export.hyperparameters import malformed
-from nemoport.export.kinds import KINDS, unsupported
-from nemoport.export.known_options import COMPONENTS, READ, WITHOUT_EFFECT
+from nemoport.export.kinds import KINDS
+from nemoport.export.known_options import MODULES
 from nemoport.export.one_form import in_one_form
+from nemoport.export.unsupported import unsupported
 from nemoport.frontend import LogMel, mel_filterbank
 
 CHECKPOINTS = Path(__file__).parent.parent / "reference" / "checkpoints"
@@ -193,13 +194,15 @@ def nemo_options(name: str) -> set[str]:
     return set(inspect.signature(vars(modules)[name].__init__).parameters) - {"self"}
 
 
-@pytest.mark.parametrize("section", COMPONENTS)
+@pytest.mark.parametrize("section", [name for name, module in MODULES.items() if module.name])
 def test_every_option_of_nemo_is_in_one_table(section):
     """Of the installed NeMo: an option that a newer one brings has to be put into a table, or is refused."""
-    required = [{*kind.sections.get(section, {})} for kind in KINDS]
-    ours = [*READ[section].split(), *WITHOUT_EFFECT[section].split()]
-    assert len(ours) == len({*ours}) and all(not options & {*ours} for options in required)
-    assert all({*ours} | options == nemo_options(COMPONENTS[section]) for options in required)
+    module, name = MODULES[section], section.rpartition(".")[2]
+    kinds = [kind for kind in KINDS if (f"{kind.head}.{name}" if f"{kind.head}.{name}" in MODULES else name) == section]
+    ours = [*module.read.split(), *module.without_effect.split()]
+    required = [{*kind.sections.get(name, {})} for kind in kinds]
+    assert len(ours) == len({*ours}) and required and all(not options & {*ours} for options in required)
+    assert all({*ours} | options == nemo_options(module.name) for options in required)
 
 
 @pytest.mark.parametrize(("section", "name"), [("decoder.prednet", "prednet"), ("joint.jointnet", "jointnet")])
@@ -212,7 +215,7 @@ def test_every_option_of_a_network_is_known(section, name):
         *(n.slice.value for t in tree for n in ast.walk(t) if isinstance(n, ast.Subscript) and _named(n.value, name)),
         *(n.args[0].value for t in tree for n in ast.walk(t) if isinstance(n, ast.Call) and _gets(n, name)),
     }
-    assert read == {*READ[section].split(), *WITHOUT_EFFECT[section].split()}
+    assert read == {*MODULES[section].read.split(), *MODULES[section].without_effect.split()}
 
 
 def _named(node, name: str) -> bool:

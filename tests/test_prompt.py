@@ -17,7 +17,7 @@ from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.errors import CheckpointError, CorpusError, UsageError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
-from nemoport.export.kinds import unsupported
+from nemoport.export.unsupported import unsupported
 from nemoport.prompt import PromptSpec
 from nemoport.quantize.graph import constant_matmuls, layer_matmuls
 from nemoport.recognizer import Recognizer

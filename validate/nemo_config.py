@@ -13,6 +13,7 @@ from nemoport.errors import CheckpointError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.hyperparameters import number
 from nemoport.export.kinds import contexts, kind_named
+from nemoport.spec import CTC
 
 _MODULES = "nemo.collections.asr.modules"
 _FREE_ENCODER = (
@@ -32,13 +33,12 @@ def nemo_config(checkpoint: Checkpoint, folder: Path) -> dict:
     """The config of NeMo's model class for a checkpoint. folder: an existing one, which its tokenizer is written into. Raises
     CheckpointError for a checkpoint without one.
 
-    Of the keys of EncDecRNNTBPEModel's config, what training alone uses is left out; dropout stays, because the joint's linear
+    Of the keys of its class's config, what training alone uses is left out; dropout stays, because the joint's linear
     layer is numbered behind it. Decoding is greedy, by the batch, as NeMo's own default.
     """
     spec, read = checkpoint.spec, checkpoint.config
-    sections = kind_named(spec.kind).sections
-    required = {name: {key: value for key, (_, value) in keys.items()} for name, keys in sections.items()}
-    frontend, durations = spec.frontend, list(spec.decoding.durations)
+    required = _required(checkpoint)
+    frontend = spec.frontend
     return {
         "sample_rate": frontend.sample_rate_hz,
         "compute_eval_loss": False,
@@ -70,8 +70,34 @@ def nemo_config(checkpoint: Checkpoint, folder: Path) -> dict:
             **{key: bool(read["encoder"].get(key, True)) for key in ("use_bias", "xscaling")},
             "att_context_size": contexts(read["encoder"]),
         },
+        **(_ctc(checkpoint) if spec.head == CTC else _transducer(checkpoint)),
+    }
+
+
+def _required(checkpoint: Checkpoint) -> dict[str, dict]:
+    sections = kind_named(checkpoint.spec.kind).sections
+    return {name: {key: value for key, (_, value) in keys.items()} for name, keys in sections.items()}
+
+
+def _ctc(checkpoint: Checkpoint) -> dict:
+    return {
         "decoder": {
-            **required["decoder"],
+            **_required(checkpoint)["decoder"],
+            "_target_": f"{_MODULES}.ConvASRDecoder",
+            "feat_in": checkpoint.spec.encoder.d_model,
+            "num_classes": checkpoint.spec.decoding.vocab_size,
+            "vocabulary": list(checkpoint.tokens),
+        },
+        "decoding": {"strategy": "greedy_batch"},
+    }
+
+
+def _transducer(checkpoint: Checkpoint) -> dict:
+    spec, read = checkpoint.spec, checkpoint.config
+    durations = list(spec.decoding.durations)
+    return {
+        "decoder": {
+            **_required(checkpoint)["decoder"],
             "_target_": f"{_MODULES}.RNNTDecoder",
             "vocab_size": spec.decoding.vocab_size,
             "prednet": {

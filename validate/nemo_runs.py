@@ -51,6 +51,8 @@ def stream(
             if language is not None:
                 model.set_inference_prompt(language)  # without it NeMo leaves the prompt out, silently
             _step(model, members, step, last, drop if step else 0)
+    if _is_ctc(model):
+        return [_ctc_result(model, s.labels, s.frames) for s in streams]
     return [_result(model, s.hypothesis, s.frames) for s in streams]
 
 
@@ -66,13 +68,19 @@ def offline(
     if lookahead is not None:
         _set_context(model, lookahead, within)
     prompt = {} if slot is None else {"prompt_indices": torch.tensor([slot])}
-    encoded, encoded_length = model.forward(
-        input_signal=torch.from_numpy(samples)[None], input_signal_length=torch.tensor([len(samples)]), **prompt
-    )
+    audio = {"input_signal": torch.from_numpy(samples)[None], "input_signal_length": torch.tensor([len(samples)])}
+    if _is_ctc(model):  # whose forward gives the decoder's scores; its encoder's part, as there
+        mel, mel_length = model.preprocessor(input_signal=audio["input_signal"], length=audio["input_signal_length"])
+        encoded, encoded_length = model.encoder(audio_signal=mel, length=mel_length)
+    else:
+        encoded, encoded_length = model.forward(**audio, **prompt)
+    frames = encoded[0, :, : int(encoded_length[0])].T
+    if _is_ctc(model):
+        return _ctc_result(model, [_labels(model, encoded)[0, : len(frames)]], [frames])
     hypothesis = model.decoding.rnnt_decoder_predictions_tensor(
         encoder_output=encoded, encoded_lengths=encoded_length, return_hypotheses=True
     )[0]
-    return _result(model, hypothesis, [encoded[0, :, : int(encoded_length[0])].T])
+    return _result(model, hypothesis, [frames])
 
 
 def _set_context(model: Any, lookahead: int, within: int | None) -> None:
@@ -91,6 +99,7 @@ class _Stream:
     caches: Any  # layer first, as NeMo keeps them
     language: str | None = None
     hypothesis: Any = None
+    labels: list = field(default_factory=list)  # of a CTC model: the best of tokens and blank on each frame, i64 [T] a chunk
     frames: list = field(default_factory=list)
 
 
@@ -119,24 +128,63 @@ def _step(model: Any, members: list[_Stream], step: int, last: bool, drop: int) 
         drop_extra_pre_encoded=drop,
     )
     encoded = model._apply_prompt_to_encoded(encoded)  # NeMo's own hook; does nothing in a model without a prompt
-    hypotheses = model.decoding.rnnt_decoder_predictions_tensor(
+    ctc = _is_ctc(model)
+    decoded = _labels(model, encoded) if ctc else _hypotheses(model, members if step else [], encoded, encoded_length)
+    for row, member in enumerate(members):
+        one, count = slice(row, row + 1), int(encoded_length[row])
+        member.caches = (channel[:, one], time[:, one], length[one])
+        if ctc:
+            member.labels.append(decoded[row, :count])
+        else:
+            member.hypothesis = decoded[row]
+        member.frames.append(encoded[row, :, :count].T)
+
+
+def _hypotheses(model: Any, partial: list[_Stream], encoded: Any, encoded_length: Any) -> Any:
+    """NeMo's transducer hypotheses, which go on from those of `partial`, if there are any."""
+    return model.decoding.rnnt_decoder_predictions_tensor(
         encoder_output=encoded,
         encoded_lengths=encoded_length,
         return_hypotheses=True,
-        partial_hypotheses=[m.hypothesis for m in members] if step else None,
+        partial_hypotheses=[stream.hypothesis for stream in partial] or None,
     )
-    for row, member in enumerate(members):
-        one = slice(row, row + 1)
-        member.caches = (channel[:, one], time[:, one], length[one])
-        member.hypothesis = hypotheses[row]
-        member.frames.append(encoded[row, :, : int(encoded_length[row])].T)
+
+
+def _is_ctc(model: Any) -> bool:
+    from nemo.collections.asr.models import EncDecCTCModel
+
+    return isinstance(model, EncDecCTCModel)
+
+
+def _labels(model: Any, encoded: Any) -> Any:
+    """The best of tokens and blank on each frame: i64 [B, T]. As in NeMo's `conformer_stream_step`."""
+    return model.decoder(encoder_output=encoded).argmax(dim=-1)
+
+
+def _ctc_result(model: Any, labels: list, frames: list) -> NemoRun:
+    """Lets NeMo collapse the labels of all chunks together, as its `conformer_stream_step` does after each chunk.
+
+    With `compute_timestamps` NeMo's decoder keeps the collapsed tokens, and how many frames each begins behind the one before.
+    """
+    import torch
+
+    if not labels:
+        return _result(model, None, frames)
+    joined = torch.cat(labels)
+    model.decoding.compute_timestamps = True
+    found = model.decoding.decoding(decoder_output=joined[None], decoder_lengths=torch.tensor([len(joined)]))[0]
+    tokens, steps, _ = model.decoding.decode_hypothesis(found, fold_consecutive=True)[0].text
+    return _run(model, tokens, np.cumsum(steps).tolist(), frames)
 
 
 def _result(model: Any, hypothesis: Any, frames: list) -> NemoRun:
     width = model.cfg.encoder.d_model
     if hypothesis is None:  # shorter than NeMo's buffer needs for one step
         return NemoRun((), (), "", np.zeros((0, width), np.float32))
-    tokens = tuple(int(t) for t in hypothesis.y_sequence)
-    stamps = tuple(int(t) for t in hypothesis.timestamp)
-    text = model.tokenizer.ids_to_text(list(tokens)) if tokens else ""
-    return NemoRun(tokens, stamps, text, np.concatenate([f.numpy() for f in frames]).astype(np.float32))
+    return _run(model, hypothesis.y_sequence, hypothesis.timestamp, frames)
+
+
+def _run(model: Any, tokens: Sequence, token_frames: Sequence, frames: list) -> NemoRun:
+    ids, stamps = tuple(int(token) for token in tokens), tuple(int(frame) for frame in token_frames)
+    text = model.tokenizer.ids_to_text(list(ids)) if ids else ""
+    return NemoRun(ids, stamps, text, np.concatenate([f.numpy() for f in frames]).astype(np.float32))

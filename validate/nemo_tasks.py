@@ -51,10 +51,11 @@ def _do(task: dict[str, Any], report: Report) -> None:
     from nemoport.validate import baseline, oracle
 
     try:
-        checkpoint = read_checkpoint(task["checkpoint"])
+        spec = ModelSpec.from_dict(task["spec"])
+        checkpoint = read_checkpoint(task["checkpoint"], spec.head)
         if checkpoint.sha256 != task["sha256"]:
             raise CheckpointError(f"{checkpoint.path} was changed while it was read.", todo="run it again")
-        checkpoint = replace(checkpoint, spec=ModelSpec.from_dict(task["spec"]))  # of a profile, perhaps
+        checkpoint = replace(checkpoint, spec=spec)  # of a profile, perhaps
         work = {"record": oracle.record_in_nemo, "export": baseline.export_in_nemo}[task["task"]]
 
         def progress(one: str | Step) -> None:

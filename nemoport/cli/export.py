@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nemoport.cli.command import Command, option
-from nemoport.cli.options import BUILD, CALIBRATION, CHECKPOINT, PROFILE
+from nemoport.cli.options import BUILD, CALIBRATION, CHOSEN, chosen
 from nemoport.cli.registries import target_precisions, targets
 
 CACHES = option(
@@ -23,12 +23,10 @@ PRECISION = option(
 
 
 def run(options: argparse.Namespace) -> None:
-    from nemoport.export.checkpoint import read_checkpoint
-    from nemoport.export.profile import profiled
     from nemoport.export.targets import export_target
 
     artifact = export_target(
-        profiled(read_checkpoint(options.checkpoint), options.profile),
+        chosen(options),
         options.build,
         options.target,
         options.precision,
@@ -42,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
 COMMAND = Command(
     "export",
     "export the checkpoint to fp32 ONNX graphs, or to another runtime's",
-    (CHECKPOINT, BUILD, CACHES, PROFILE, TARGET, PRECISION, CALIBRATION),
+    (*CHOSEN, BUILD, CACHES, TARGET, PRECISION, CALIBRATION),
     run,
     examples=(
         "nemoport export --checkpoint my.nemo --build build/my --caches kv",

@@ -6,13 +6,13 @@ import argparse
 import json
 
 from nemoport.cli.command import Command, option
-from nemoport.cli.options import CHECKPOINT_HELP, JSON
+from nemoport.cli.options import CHECKPOINT_HELP, HEAD, JSON
 
 
 def run(options: argparse.Namespace) -> None:
     from nemoport.export.checkpoint import checkpoint_kind
 
-    kind = checkpoint_kind(options.checkpoint)
+    kind = checkpoint_kind(options.checkpoint, options.head)
     print(json.dumps({"kind": kind}) if options.json else kind)
 
 
@@ -21,6 +21,7 @@ COMMAND = Command(
     "print the kind of a checkpoint: streaming-rnnt, offline-tdt, ...",
     (
         option("checkpoint", help=CHECKPOINT_HELP),
+        HEAD,
         JSON,
     ),
     run,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nemoport.cli.command import option
-from nemoport.cli.registries import judged
+from nemoport.cli.registries import heads, judged
+
+if TYPE_CHECKING:
+    from nemoport.export.checkpoint import Checkpoint
 
 CHECKPOINT_HELP = ".nemo file, or Hub id org/name[@revision]"
 CHECKPOINT = option("--checkpoint", required=True, help=CHECKPOINT_HELP)
@@ -15,5 +20,17 @@ CALIBRATION = option("--calibration", type=Path, help="calibration audio: a NeMo
 VARIANTS = option(
     "--variant", action="append", dest="variants", names=judged, help="of %(names)s; repeat for several; default: all built"
 )
+HEAD = option(
+    "--head", names=heads, default="", help="of a hybrid model, of %(names)s: ctc, or that of its transducer, which is the default"
+)
 JSON = option("--json", action="store_true", help="print one JSON object")
 PROFILE = option("--profile", help="one chunk, and the attention's lookahead in it, such as 1120ms/0")
+CHOSEN = (CHECKPOINT, HEAD, PROFILE)
+
+
+def chosen(options: Namespace) -> Checkpoint:
+    """Reads the checkpoint of the options CHOSEN. Raises CheckpointError, UsageError."""
+    from nemoport.export.checkpoint import read_checkpoint
+    from nemoport.export.profile import profiled
+
+    return profiled(read_checkpoint(options.checkpoint, options.head), options.profile)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 
 from nemoport.cli.command import Command
-from nemoport.cli.options import BUILD, CHECKPOINT, CORPUS, PROFILE
+from nemoport.cli.options import BUILD, CHOSEN, CORPUS, chosen
 
 
 def run(options: argparse.Namespace) -> None:
-    from nemoport.export.checkpoint import read_checkpoint
-    from nemoport.export.profile import profiled
     from nemoport.speech.corpus import read_corpus
     from nemoport.validate.oracle import record_oracle
 
-    checkpoint = profiled(read_checkpoint(options.checkpoint), options.profile)
+    checkpoint = chosen(options)
     corpus = read_corpus(options.corpus, checkpoint.spec.frontend.sample_rate_hz)
     record_oracle(checkpoint, corpus, options.build, progress=options.progress)
 
@@ -22,7 +20,7 @@ def run(options: argparse.Namespace) -> None:
 COMMAND = Command(
     "oracle",
     "record NeMo's own streaming and offline runs",
-    (CHECKPOINT, BUILD, CORPUS, PROFILE),
+    (*CHOSEN, BUILD, CORPUS),
     run,
     examples=("nemoport oracle --checkpoint my.nemo --build build/my --corpus eval.jsonl",),
     extras="validate",

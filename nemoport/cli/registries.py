@@ -37,6 +37,12 @@ def judged() -> Iterable[str]:
     return read_limits()
 
 
+def heads() -> Iterable[str]:
+    from nemoport.heads import heads
+
+    return heads()
+
+
 def layouts() -> Iterable[str]:
     from nemoport.package.layouts import layouts
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemoport.cli.command import Command, option
-from nemoport.cli.options import CALIBRATION, CHECKPOINT_HELP, CORPUS, JSON
+from nemoport.cli.options import CALIBRATION, CHECKPOINT_HELP, CORPUS, HEAD, JSON
 from nemoport.cli.package import CARD
 from nemoport.cli.registries import all_precisions, layouts, targets
 
@@ -38,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
         layouts=_names(options.layouts),
         quick=options.quick,
         jobs=options.jobs,
+        head=options.head,
         card={
             "licence": options.license,
             "licence_url": options.license_url,
@@ -176,6 +177,7 @@ COMMAND = Command(
     "everything, from NeMo's own runs to a verified package and a report",
     (
         option("checkpoint", help=CHECKPOINT_HELP),
+        HEAD,
         option("--build", type=Path, help="build folder; default: build/NAME"),
         option("--dist", type=Path, help="package folder; default: dist/NAME"),
         CORPUS.but(required=False),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemoport.cli.command import Command, grouped, option
-from nemoport.cli.options import BUILD, CALIBRATION, CHECKPOINT, CORPUS, JSON, PROFILE, VARIANTS
+from nemoport.cli.options import BUILD, CALIBRATION, CHOSEN, CORPUS, JSON, VARIANTS, chosen
 from nemoport.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,12 +34,10 @@ def run(options: argparse.Namespace) -> int:
             found="both" if options.corpus else "neither",
             todo="give one of them",
         )
-    from nemoport.export.checkpoint import read_checkpoint
-    from nemoport.export.profile import profiled
     from nemoport.validate.report import table
     from nemoport.validate.run import validate
 
-    checkpoint = profiled(read_checkpoint(options.checkpoint), options.profile)
+    checkpoint = chosen(options)
     verdict = validate(
         checkpoint,
         options.build,
@@ -76,12 +74,11 @@ COMMAND = Command(
     "validate",
     "hold variants to the gates",
     (
-        CHECKPOINT,
+        *CHOSEN,
         BUILD,
         CORPUS.but(required=False),
         CALIBRATION,
         VARIANTS,
-        PROFILE,
         JOBS,
         JSON,
         *DATASET,

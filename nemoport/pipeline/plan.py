@@ -17,6 +17,7 @@ from nemoport.pipeline.estimate import Estimate, estimates, total
 from nemoport.pipeline.speech import OF_A_CLONE, Speech, choose_speech
 from nemoport.pipeline.variants import ONNX, PlannedVariant, planned_variants
 from nemoport.resources import free_memory
+from nemoport.spec import CTC
 from nemoport.validate.limits import limits_of
 
 NATIVE = "native"
@@ -38,7 +39,7 @@ class Wanted:
     """What the user asks for; empty values leave the choice to `make_plan`.
 
     corpus, calibration: NeMo manifests, or folders of audio. precisions, targets, caches: of `planned_variants`. layouts: of
-    packages. quick: the smallest set that is worth having.
+    packages. quick: the smallest set that is worth having. head: of a hybrid checkpoint.
     """
 
     corpus: Path | None = None
@@ -49,6 +50,7 @@ class Wanted:
     layouts: Sequence[str] = ()
     quick: bool = False
     jobs: int = 0
+    head: str = ""
     card: Card = field(default_factory=Card)
 
 
@@ -83,8 +85,10 @@ def make_plan(source: str, build: Path | None = None, dist: Path | None = None, 
     CheckpointError, CorpusError, AudioError; UsageError for names that do not exist or do not go together.
     """
     wanted = wanted or Wanted()
-    checkpoint = read_checkpoint(source)
+    checkpoint = read_checkpoint(source, wanted.head)
     name = checkpoint.name if not checkpoint.base_model else checkpoint.base_model.split("@")[0].split("/")[1]
+    if checkpoint.hybrid and checkpoint.spec.head == CTC:  # the transducer of the same file has a build too
+        name += f"-{CTC}"
     build, dist = build or Path("build", name), dist or Path("dist", name)
     speech = choose_speech(checkpoint.spec, wanted.corpus, wanted.calibration)
     targets = tuple(wanted.targets) or (ONNX,)

@@ -17,7 +17,14 @@ from typing import Any
 
 from nemoport.artifact import Artifact
 from nemoport.cache_layout import KV
-from nemoport.config import DecoderSection, RuntimeConfig, StreamingEncoderSection, read_config, streaming_encoder
+from nemoport.config import (
+    DecoderSection,
+    RuntimeConfig,
+    StreamingEncoderSection,
+    read_config,
+    streaming_encoder,
+    transducer_decoder,
+)
 from nemoport.export.shared import FILTERBANK, LANGUAGES, SPELLING, TOKENS
 from nemoport.files import write_json
 from nemoport.package.copying import copy_artifact, copy_present
@@ -56,7 +63,7 @@ def config_for(config: RuntimeConfig) -> RuntimeConfig:
     """Returns the build's config.json with the tensor names of these graphs, without the section on onnxruntime."""
     encoder: StreamingEncoderSection = _renamed(streaming_encoder(config), RENAMED[ENCODER])
     encoder["cache_rule"] = encoder["cache_rule"].replace("*_next", "*_out")
-    decoder: DecoderSection = _renamed(config["decoder"], RENAMED[DECODER])
+    decoder: DecoderSection = _renamed(transducer_decoder(config), RENAMED[DECODER])
     decoder["state_names"] = ["h_in", "c_in"]
     renamed: RuntimeConfig = {**config, "encoder": encoder, "decoder": decoder}
     renamed.pop("onnxruntime", None)

@@ -17,7 +17,7 @@ from nemoport.caches import CacheFactory, PromptedState
 from nemoport.errors import ArtifactError, UsageError, first_line
 from nemoport.external_data import check_external_data
 from nemoport.session import EncoderState, check_frames, failed_run
-from nemoport.spec import ModelSpec
+from nemoport.spec import CTC, ModelSpec
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -85,8 +85,12 @@ class OnnxSession:
             raise failed_run("its caches", error) from error
 
     def step(self, frames: np.ndarray, tokens: np.ndarray, state: tuple[np.ndarray, np.ndarray]):
+        encoded = np.ascontiguousarray(frames.transpose(0, 2, 1))
+        if self.spec.head == CTC:
+            (scores,) = run(self._decoder, ("logprobs",), {"encoder_outputs": encoded})
+            return scores, state
         feeds = {
-            "encoder_outputs": np.ascontiguousarray(frames.transpose(0, 2, 1)),
+            "encoder_outputs": encoded,
             "targets": tokens[:, None],
             "target_length": np.ones(len(tokens), np.int32),
             "input_states_1": state[0],
