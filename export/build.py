@@ -8,6 +8,8 @@ from pathlib import Path
 
 from nemoport.artifact import Artifact, Recipe
 from nemoport.cache_layout import NEMO, check_layout, variant_of
+from nemoport.config import read_config
+from nemoport.errors import OutputError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.config import runtime_config
 from nemoport.export.shared import write_shared
@@ -62,8 +64,10 @@ def build_variant(
 
     fill: writes its files into an empty folder and returns role -> path of each; an error of it leaves `build` as it was.
     corpus_digest: of the calibration audio, where any is used. needs: memory and disk that `fill` takes. Raises OutputError if
-    other inputs made the variant that is there or the disk has too little room, ResourceError for too little memory.
+    other inputs made the variant that is there, `build` is of the other head of a hybrid, or the disk has too little room,
+    ResourceError for too little memory.
     """
+    _check_head(checkpoint, build)
     variant = Variant(build, recipe, checkpoint.sha256, corpus_digest=corpus_digest)
     if variant.is_built():
         write_sidecars(checkpoint, build)
@@ -75,6 +79,21 @@ def build_variant(
         variant.write_manifest(folder, fill(folder))
         write_sidecars(checkpoint, build)  # before the variant is there, which is not usable without them
     return variant.opened()
+
+
+def _check_head(checkpoint: Checkpoint, build: Path) -> None:
+    """Raises OutputError where the build is of the other head of a hybrid: its variants would count as built."""
+    if not checkpoint.hybrid or not (build / "config.json").is_file():
+        return
+    config = read_config(build)
+    kind = config["spec"]["kind"]
+    if config["checkpoint"]["sha256"] == checkpoint.sha256 and kind != checkpoint.spec.kind:
+        raise OutputError(
+            f"{build} has the graphs of this checkpoint's other head.",
+            expected=checkpoint.spec.kind,
+            found=kind,
+            todo="choose another --build for this head",
+        )
 
 
 def write_sidecars(checkpoint: Checkpoint, build: Path) -> None:

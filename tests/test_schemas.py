@@ -24,7 +24,7 @@ def schema(name):
 @pytest.mark.parametrize(
     ("name", "path", "key"),
     [
-        ("config-streaming", "config.json", "decoder"),
+        ("config-streaming", "config.json", "encoder"),
         ("spec", "config.json", "kind"),
         ("variant-manifest", "fp32/manifest.json", "files"),
     ],

@@ -95,7 +95,8 @@ def oracle_digest(checkpoint: Checkpoint, corpus: Corpus) -> str:
     code = [sha256_file(Path(module)) for module in (__file__, nemo.__file__, nemo_config.__file__, nemo_runs.__file__)]
     streaming = checkpoint.spec.streaming
     profile = [] if streaming is None or streaming.attention_lookahead is None else [streaming.attention_lookahead]
-    return digest_json([checkpoint.sha256, corpus.digest, code, version("nemo_toolkit"), version("torch"), *profile])
+    head = [checkpoint.spec.head] if checkpoint.hybrid else []  # the file is the same for both
+    return digest_json([checkpoint.sha256, corpus.digest, code, version("nemo_toolkit"), version("torch"), *profile, *head])
 
 
 def record_oracle(checkpoint: Checkpoint, corpus: Corpus, build: Path, progress: Progress = silent) -> Oracle:

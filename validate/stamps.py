@@ -15,7 +15,7 @@ from nemoport.schema import CLOSED, Name, Sha256, Text, check, most
 
 # Modules of nemoport/ that run an artifact or read the corpus: with all of validate/, the code that results depend on.
 RUN_MODULES = (
-    "audio", "cache_layout", "caches", "caches_kv", "chunker", "confidence", "decode", "finite_weights", "frontend", "inputs",
+    "audio", "cache_layout", "caches", "caches_kv", "chunker", "confidence", "ctc", "decode", "finite_weights", "frontend", "inputs",
     "interface", "long_audio", "prompt", "resampler", "runtime", "score", "session", "sound", "spec", "stream", "tokens",
     "torch_sum", "wav", "words",
 )  # fmt: skip

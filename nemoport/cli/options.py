@@ -21,7 +21,10 @@ VARIANTS = option(
     "--variant", action="append", dest="variants", names=judged, help="of %(names)s; repeat for several; default: all built"
 )
 HEAD = option(
-    "--head", names=heads, default="", help="of a hybrid model, of %(names)s: ctc, or that of its transducer, which is the default"
+    "--head",
+    names=heads,
+    default="",
+    help="of a hybrid model, one of %(names)s: ctc, or its transducer's, the default",
 )
 JSON = option("--json", action="store_true", help="print one JSON object")
 PROFILE = option("--profile", help="one chunk, and the attention's lookahead in it, such as 1120ms/0")
