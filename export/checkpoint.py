@@ -90,21 +90,21 @@ def checkpoint_kind(checkpoint: str, head: str = "") -> str:
 def _read(checkpoint: str, head: str) -> Checkpoint:
     """Reads a checkpoint but for its hash."""
     path, base_model = resolve(str(checkpoint))
-    if not path.stem.isprintable() or set(path.stem) & set("<>|`"):
+    container = container_at(path)
+    if not container.name.isprintable() or set(container.name) & set("<>|`"):
         raise CheckpointError(
             f"{clipped(path)} has a name that a model card cannot hold.",
             expected="printable characters, without < > | and `",
-            found=clipped(ascii(path.stem)),
+            found=clipped(ascii(container.name)),
             todo="rename it",
         )
-    container = container_at(path)
     contents = container.read()
     config, tokenizer = contents.config, contents.tokenizer
     try:
         _refuse(container, wrong_sections(config))
         hybrid = is_hybrid(config)
         config = in_one_form(of_head(config, head))
-        problems = [*contents.problems, *unsupported(config)]
+        problems = [*contents.problems, *(() if contents.problems and not config else unsupported(config))]
         if not problems:
             _refuse(container, malformed(config))
         # What a build's config.json could not hold is refused here.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nemoport.caches import PROMPT, Caches, NemoCaches
 from nemoport.caches_kv import KvCaches
 from nemoport.export.checkpoint import Checkpoint
+from nemoport.export.containers.container import NEMO
 from nemoport.prompt import AUTO, PromptSpec
 from nemoport.spec import CTC, DecodingSpec, ModelSpec, StreamingSpec
 from nemoport.tokens import tag_tokens
@@ -26,7 +27,7 @@ def runtime_config(checkpoint: Checkpoint) -> dict:
     return {
         "spec": spec.to_dict(),
         "base_model": checkpoint.base_model,
-        "checkpoint": {"name": checkpoint.name, "sha256": checkpoint.sha256},
+        "checkpoint": {"name": checkpoint.name, "sha256": checkpoint.sha256, **_format(checkpoint)},
         "sample_rate": frontend.sample_rate_hz,
         "frame_seconds": spec.frame_seconds,
         "encoder": _streaming(spec, spec.streaming) if spec.streaming else _offline(spec),
@@ -55,6 +56,10 @@ def _transducer(decoding: DecodingSpec) -> dict:
         **({"durations": list(decoding.durations), "duration_rule": DURATION_RULE} if decoding.durations else {}),
         "state_rule": "keep the states of the call that emitted a token; discard those of a call that gave blank",
     }
+
+
+def _format(checkpoint: Checkpoint) -> dict:
+    return {} if checkpoint.container.format == NEMO else {"format": checkpoint.container.format}
 
 
 def _streaming(spec: ModelSpec, streaming: StreamingSpec) -> dict:

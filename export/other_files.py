@@ -7,11 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from nemoport.errors import CheckpointError
+from nemoport.export.transformers_files import needed_files
 from nemoport.text import clipped
 
 FIRST_BYTES = 512
 _SAVE = "model.save_to('model.nemo')"
 _TAKE_NEMO = "take the .nemo file of the same model"
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 # (how the file begins, what it is, what to do)
 _BEGINNINGS = (
     (b"version https://git-lfs", "a pointer of git-lfs, not the file itself", "fetch the file with `git lfs pull`"),
@@ -35,7 +37,7 @@ def other_file(path: Path) -> tuple[str, str] | None:
     if not start:
         return "an empty file", "download or save it again"
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
-        return "safetensors, the weights of Hugging Face transformers", _TAKE_NEMO
+        return "safetensors, the weights of Hugging Face transformers", "name the folder that holds it and its config.json"
     if start.startswith(b"PK"):
         return _zip(path)
     if start.startswith(b"\x80") and start[2:3] in (b"}", b"c", b"\x8a"):
@@ -46,20 +48,25 @@ def other_file(path: Path) -> tuple[str, str] | None:
 
 
 def in_folder(folder: Path) -> Path:
-    """Returns the one .nemo file in a folder. Raises CheckpointError where there is none or there are several."""
+    """Returns the one .nemo file in a folder, or the folder itself where there is none or there are several and it holds a model
+    of Hugging Face transformers. Raises CheckpointError for any other."""
     names = sorted(path.name for path in folder.iterdir())
     found = [name for name in names if name.endswith(".nemo")]
     if len(found) == 1:
         return folder / found[0]
+    if needed_files(names):
+        return folder
     if "model_config.yaml" in names:
         todo = f"pack it: tar -cf model.nemo -C {clipped(folder)} ."
     elif any(name.endswith(".safetensors") for name in names):
-        todo = f"{_TAKE_NEMO}: the folder holds a model of Hugging Face transformers"
+        todo = "add config.json, tokenizer.json and the processor's config of the same model of Hugging Face transformers"
+    elif "config.json" in names and any(name.endswith(_PICKLED) for name in names):
+        todo = "save it again as safetensors, which hold no code: model.save_pretrained(folder)"
     else:
         todo = "name the .nemo file"
     raise CheckpointError(
         f"{clipped(folder)} is a directory.",
-        expected="a .nemo file, or a directory with one",
+        expected="a .nemo file, a directory with one, or a model of Hugging Face transformers",
         found=", ".join(found or map(clipped, names[:8])) or "an empty directory",
         todo=todo,
     )

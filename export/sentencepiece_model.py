@@ -1,4 +1,5 @@
-"""What of a SentencePiece model decides how its pieces are spelled, read from its bytes without the library.
+"""What of a SentencePiece model decides how its pieces are spelled, read from its bytes without the library; and such bytes
+written from pieces.
 
 A model is a protobuf message (google/sentencepiece, src/sentencepiece_model.proto). A checkpoint may come from a stranger:
 nothing here takes more memory or time than the bytes that are there.
@@ -6,14 +7,17 @@ nothing here takes more memory or time than the bytes that are there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nemoport.tokens import BYTE_PIECE, UNKNOWN, UNKNOWN_TEXT, SpellingRule
 
-NORMAL, UNKNOWN_TYPE, CONTROL, BYTE = 1, 2, 3, 6  # SentencePiece.Type
+NORMAL, UNKNOWN_TYPE, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6  # SentencePiece.Type
 _PIECES, _TRAINER, _NORMALIZER, _DENORMALIZER = 1, 2, 3, 5  # fields of ModelProto
-_UNK_SURFACE = 44  # of TrainerSpec
+_MODEL_TYPE, _VOCAB_SIZE, _BYTE_FALLBACK, _UNK_ID, _UNK_SURFACE = 3, 4, 35, 40, 44  # of TrainerSpec
+_ABSENT_IDS = (41, 42, 43)  # of TrainerSpec: begin, end and padding
+_BPE = 2  # TrainerSpec.ModelType
 _CHARSMAP, _ADD_DUMMY_PREFIX, _REMOVE_EXTRA_WHITESPACES = 2, 3, 4  # of NormalizerSpec
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 
@@ -59,6 +63,44 @@ def read_model(content: bytes) -> SentencePieceModel:
         elif field == _DENORMALIZER:
             found["denormalizes"] = bool(_message(dict(_fields(_message(value))).get(_CHARSMAP, b"")))
     return SentencePieceModel(tuple(pieces), **found)
+
+
+def write_model(pieces: Sequence[str], types: Sequence[int], scores: Sequence[float], charsmap: bytes) -> bytes:
+    """Writes a model that merges pairs of pieces in the order of their scores, the highest first.
+
+    types, scores: of each piece, which among pieces of other types than NORMAL have no effect; charsmap: the compiled table of
+    characters that are replaced before a text is split, or empty.
+    """
+    trainer = {_MODEL_TYPE: _BPE, _VOCAB_SIZE: len(pieces), _BYTE_FALLBACK: int(BYTE in types)}
+    trainer |= {_UNK_ID: types.index(UNKNOWN_TYPE), **dict.fromkeys(_ABSENT_IDS, -1)}
+    normalizer = _written(_CHARSMAP, charsmap) if charsmap else b""
+    return b"".join(
+        (
+            *(
+                _written(_PIECES, _written(1, piece.encode()) + _written(2, score) + _written(3, kind))
+                for piece, kind, score in zip(pieces, types, scores, strict=True)
+            ),
+            _written(_TRAINER, b"".join(_written(field, value) for field, value in trainer.items())),
+            _written(_NORMALIZER, normalizer),
+        )
+    )
+
+
+def _written(field: int, value: bytes | int | float) -> bytes:
+    """The bytes of a field."""
+    if isinstance(value, bytes):
+        return _written_varint(field << 3 | _BYTES) + _written_varint(len(value)) + value
+    if isinstance(value, float):
+        return _written_varint(field << 3 | _FIXED32) + struct.pack("<f", value)
+    return _written_varint(field << 3 | _VARINT) + _written_varint(value % (1 << 64))
+
+
+def _written_varint(value: int) -> bytes:
+    written = bytearray()
+    while value >= 0x80:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*written, value))
 
 
 def _fields(content: bytes) -> Iterator[tuple[int, bytes | int]]:

@@ -6,7 +6,7 @@ config.json again loses nothing.
 
 # No `from __future__ import annotations`: with it, what is NotRequired would be required, in Python 3.11.
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, cast, final
+from typing import Annotated, Any, Literal, NotRequired, cast, final
 
 from typing_extensions import TypedDict  # pydantic reads those of `typing` from Python 3.12 on
 
@@ -22,10 +22,15 @@ Milliseconds = Annotated[float, real(0, 10_000_000)]
 
 
 class CheckpointSection(TypedDict):
-    """The checkpoint that a build was exported from. sha256: of the .nemo file, in hex."""
+    """The checkpoint that a build was exported from. sha256: of the .nemo file, in hex.
+
+    format: of a checkpoint that is none; `safetensors` is a folder of Hugging Face transformers, and sha256 that of the lines
+    which `sha256sum` prints for its files in the order of their names.
+    """
 
     name: Text
     sha256: Sha256
+    format: NotRequired[Literal["safetensors"]]
 
 
 class ChunkSection(TypedDict):

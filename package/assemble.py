@@ -77,7 +77,7 @@ def package(
         facts = CardFacts(
             checkpoint["name"], checkpoint["sha256"], terms, arranged.config_for(config), artifacts, figures, arranged
         )
-        write_bytes(folder / "LICENSE", terms.notice(checkpoint["sha256"], facts.runtime.title, list(artifacts)).encode())
+        write_bytes(folder / "LICENSE", terms.notice(checkpoint, facts.runtime.title, list(artifacts)).encode())
         write_bytes(folder / "README.md", card(facts).encode())
         manifest = PackageManifest(
             name=checkpoint["name"],

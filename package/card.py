@@ -61,7 +61,7 @@ def _intro(facts: CardFacts) -> str:
         model, layers = "CTC", ""
     origin = f"[{facts.terms.base_model}](https://huggingface.co/{facts.terms.base_model})"
     revision = f" at revision `{facts.terms.revision}`" if facts.terms.revision else ""
-    source = f"{origin}{revision}" if facts.terms.base_model else f"the NeMo checkpoint `{facts.name}`"
+    source = f"{origin}{revision}" if facts.terms.base_model else f"the {_container(facts)} `{facts.name}`"
     return f"""# {facts.name}: {title} speech recognition in {facts.runtime.title}
 
 {facts.runtime.title} graphs of {source}, made and checked by nemoport.
@@ -71,6 +71,10 @@ def _intro(facts: CardFacts) -> str:
 - Every variant here passed every gate that it is held to, against NeMo itself.
 
 Checkpoint: sha256 `{facts.checkpoint_sha256}`."""
+
+
+def _container(facts: CardFacts) -> str:
+    return "Hugging Face checkpoint" if "format" in facts.config["checkpoint"] else "NeMo checkpoint"
 
 
 def _language(facts: CardFacts) -> str:

@@ -50,7 +50,7 @@ def sbom(facts: CardFacts, files: tuple[FileEntry, ...]) -> dict[str, Any]:
 def _checkpoint(facts: CardFacts) -> dict[str, Any]:
     found: dict[str, Any] = {
         "type": "machine-learning-model",
-        "name": f"{facts.name}.nemo",
+        "name": facts.name if "format" in facts.config["checkpoint"] else f"{facts.name}.nemo",
         "hashes": _hashes(facts.checkpoint_sha256),
         "licenses": _licences(facts.terms),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nemoport.config import CheckpointSection
 from nemoport.errors import UsageError
 from nemoport.hub_id import split_hub_id
 
@@ -57,7 +58,7 @@ class Terms:
         """Hub id of the base model, with @revision where it is known; "" where there is none."""
         return f"{self.base_model}@{self.revision}" if self.revision else self.base_model
 
-    def notice(self, checkpoint_sha256: str, graph_format: str, variants: list[str]) -> str:
+    def notice(self, checkpoint: CheckpointSection, graph_format: str, variants: list[str]) -> str:
         """Returns LICENSE of a package: licence, author, origin and changes, as CC BY 4.0 section 3(a)(1) requires.
 
         graph_format: of the package's graphs, such as ONNX. variants: their names.
@@ -65,10 +66,12 @@ class Terms:
         author = f"Author of the weights: {self.holder}\n" if self.holder else ""
         origin = f"Base model: {self.base_model}, https://huggingface.co/{self.base_model}\n" if self.base_model else ""
         revision = f"Revision: {self.revision}\n" if self.revision else ""
+        folder = "a folder of Hugging Face transformers, the `sha256sum` lines of whose files have the"
+        what = folder if "format" in checkpoint else "a .nemo file with"
         return (
             f"The weights in this package are under this licence: {self.licence.name}\n"
             f"Licence text: {self.licence.url}\n\n"
-            f"{author}{origin}{revision}Checkpoint: a .nemo file with sha256 {checkpoint_sha256}\n\n"
+            f"{author}{origin}{revision}Checkpoint: {what} sha256 {checkpoint['sha256']}\n\n"
             f"Changes: exported to {graph_format} and converted to these variants: {', '.join(variants)}.\n"
         )
 

@@ -1,6 +1,7 @@
 """A second oracle that shares no code with NeMo: HF transformers' NemotronAsrStreaming, Nemotron3_5Asr and Parakeet, with
 the weights renamed."""
 
+import itertools
 import re
 
 import numpy as np
@@ -21,6 +22,7 @@ RENAMED = {
     "joint.pred.": "decoder.decoder_projector.",
     "joint.enc.": "encoder_projector.",
     "joint.joint_net.2.": "joint.head.",  # 1 is dropout
+    "decoder.decoder_layers.0.": "ctc_head.",
     "prompt_kernel.0.": "prompt_projector.linear_1.",
     "prompt_kernel.2.": "prompt_projector.linear_2.",
 }
@@ -49,9 +51,7 @@ def from_checkpoint(checkpoint):
             conv_kernel_size=encoder["conv_kernel_size"],
             num_mel_bins=spec.frontend.n_mels,
             sliding_window=spec.streaming.left_context_enc_frames + 1,
-            attention_bias=False,
-            convolution_bias=False,
-            scale_input=False,
+            **switches(encoder),
         ),
     )
     model = getattr(transformers, f"{family}ForRNNT")(config).eval()
@@ -59,6 +59,12 @@ def from_checkpoint(checkpoint):
     renamed = {rename(k): v for k, v in weights.items() if not k.startswith("preprocessor.")}
     model.load_state_dict(renamed, strict=True)
     return model
+
+
+def switches(encoder: dict) -> dict[str, bool]:
+    """HF's names of NeMo's `use_bias` and `xscaling`, which are true where they are absent."""
+    bias = encoder.get("use_bias", True)
+    return {"attention_bias": bias, "convolution_bias": bias, "scale_input": encoder.get("xscaling", True)}
 
 
 def rename(name: str) -> str:
@@ -123,17 +129,24 @@ def offline_tokens(model, features, mask, lookahead: int, slot: int | None = Non
 
 
 def parakeet_from_checkpoint(checkpoint):
-    """`ParakeetForTDT` with the checkpoint's weights; refuses names without a partner on either side."""
-    from transformers import ParakeetEncoderConfig, ParakeetForTDT, ParakeetTDTConfig
+    """`ParakeetForTDT`, `ParakeetForRNNT` or `ParakeetForCTC` with the checkpoint's weights; refuses names without a partner on
+    either side."""
+    import transformers
 
     spec, encoder = checkpoint.spec, checkpoint.config["encoder"]
-    config = ParakeetTDTConfig(
+    family = {"ctc": "CTC", "rnnt": "RNNT", "tdt": "TDT"}[spec.head]
+    head = dict(pad_token_id=spec.decoding.blank_id)
+    if spec.head != "ctc":
+        head = dict(
+            blank_token_id=spec.decoding.blank_id,
+            decoder_hidden_size=spec.decoding.pred_hidden,
+            num_decoder_layers=spec.decoding.pred_layers,
+            **(dict(durations=list(spec.decoding.durations)) if spec.decoding.durations else {}),
+        )
+    config = getattr(transformers, f"Parakeet{family}Config")(
         vocab_size=spec.decoding.vocab_size + 1,
-        blank_token_id=spec.decoding.blank_id,
-        decoder_hidden_size=spec.decoding.pred_hidden,
-        num_decoder_layers=spec.decoding.pred_layers,
-        durations=list(spec.decoding.durations),
-        encoder_config=ParakeetEncoderConfig(
+        **head,
+        encoder_config=transformers.ParakeetEncoderConfig(
             hidden_size=spec.encoder.d_model,
             num_hidden_layers=spec.encoder.n_layers,
             num_attention_heads=spec.encoder.n_heads,
@@ -141,12 +154,10 @@ def parakeet_from_checkpoint(checkpoint):
             subsampling_conv_channels=encoder["subsampling_conv_channels"],
             conv_kernel_size=encoder["conv_kernel_size"],
             num_mel_bins=spec.frontend.n_mels,
-            attention_bias=False,
-            convolution_bias=False,
-            scale_input=False,
+            **switches(encoder),
         ),
     )
-    model = ParakeetForTDT(config).eval()
+    model = getattr(transformers, f"ParakeetFor{family}")(config).eval()
     renamed = {}
     for name, weight in checkpoint.load_weights().items():
         if not name.startswith("preprocessor."):
@@ -154,6 +165,15 @@ def parakeet_from_checkpoint(checkpoint):
             renamed[subsampling if subsampling != name else rename(name)] = weight
     model.load_state_dict(renamed, strict=True)
     return model
+
+
+def parakeet_tokens(model, features, mask) -> tuple[int, ...]:
+    """Of a model whose generation config is that of `hf_folder.save`."""
+    found = model.generate(input_features=features, attention_mask=mask)
+    if model.config.model_type == "parakeet_ctc":  # the best token of each frame
+        groups = [token for token, _ in itertools.groupby(found[0].tolist())]
+        return tuple(token for token in groups if token != model.config.pad_token_id)
+    return tuple(t for t in found.sequences[0].tolist() if t != model.config.blank_token_id)
 
 
 def parakeet_mel(samples: np.ndarray, n_mels: int):

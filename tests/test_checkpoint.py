@@ -458,7 +458,7 @@ def test_text_is_what_sentencepiece_makes_of_tokens(text):
 OTHER_FILES = {
     "LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git-lfs", "git lfs pull"),
     "web page": (b"\n<!DOCTYPE html><html><body>Sign in</body>", "web page", "hf download"),
-    "safetensors": ((120).to_bytes(8, "little") + b'{"a": {}}' + bytes(200), "safetensors", "the .nemo file"),
+    "safetensors": ((120).to_bytes(8, "little") + b'{"a": {}}' + bytes(200), "safetensors", "name the folder"),
     "GGUF": (b"GGUF" + bytes(600), "GGUF", "the .nemo file"),
     "empty": (b"", "empty", "download"),
     "old torch file": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "torch's older form", "load_from_checkpoint"),
@@ -512,7 +512,7 @@ def test_a_folder_with_one_checkpoint_is_that_checkpoint(rewritten, tmp_path):
     "name, todo",
     [
         ("model_config.yaml", "tar -cf model.nemo -C"),
-        ("model.safetensors", ".nemo file of the same model"),
+        ("model.safetensors", "add config.json, tokenizer.json"),
         ("notes.txt", "name the .nemo file"),
         ("config.json", "name the .nemo file"),
     ],

@@ -35,7 +35,7 @@ def test_a_layouts_name_is_its_modules():
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_licence_notice_names_the_layouts_own_format(name):
     title = load_runtime(load_layout(name).runtime).title
-    notice = resolve_terms("", licence="apache-2.0").notice("f" * 64, title, ["one", "two"])
+    notice = resolve_terms("", licence="apache-2.0").notice({"name": "x", "sha256": "f" * 64}, title, ["one", "two"])
     assert f"Changes: exported to {FORMATS[name]} and converted to these variants: one, two." in notice
 
 

@@ -360,7 +360,7 @@ def test_published_model_has_its_terms():
     terms = resolve_terms(f"{NVIDIA}@abc123")
     assert (terms.licence_id, terms.holder, terms.base_model, terms.revision) == ("cc-by-4.0", "NVIDIA", NVIDIA, "abc123")
     assert resolve_terms(f"{NVIDIA}@abc123", base_model=NVIDIA) == terms
-    notice = terms.notice("f" * 64, "ONNX", ["fp32", "fp16"])
+    notice = terms.notice({"name": "x", "sha256": "f" * 64}, "ONNX", ["fp32", "fp16"])
     for part in ("Attribution 4.0", "weights: NVIDIA", NVIDIA, "abc123", "creativecommons", "f" * 64, "Changes", "fp32, fp16"):
         assert part in notice  # what CC BY 4.0 asks for: author, licence, origin, changes
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+NEMO, SAFETENSORS = "nemo", "safetensors"
+
+
 @dataclass(frozen=True)
 class Contents:
     """What a container holds but for the weights.
@@ -33,6 +36,11 @@ class Container(Protocol):
 
     @property
     def config_name(self) -> str: ...
+
+    @property
+    def format(self) -> str:
+        """NEMO or SAFETENSORS."""
+        ...
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nemoport.errors import CheckpointError, first_line
 from nemoport.export import bounded_yaml
 from nemoport.export.archive import CONFIG, WEIGHTS, opened, unreadable
-from nemoport.export.containers.container import Contents
+from nemoport.export.containers.container import NEMO, Contents
 from nemoport.files import sha256_file
 from nemoport.text import clipped
 
@@ -29,6 +29,10 @@ class NemoFile:
     @property
     def config_name(self) -> str:
         return CONFIG
+
+    @property
+    def format(self) -> str:
+        return NEMO
 
     @property
     def name(self) -> str:

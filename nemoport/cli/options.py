@@ -12,7 +12,7 @@ from nemoport.cli.registries import heads, judged
 if TYPE_CHECKING:
     from nemoport.export.checkpoint import Checkpoint
 
-CHECKPOINT_HELP = ".nemo file, or Hub id org/name[@revision]"
+CHECKPOINT_HELP = ".nemo file, folder of Hugging Face transformers, or Hub id org/name[@revision]"
 CHECKPOINT = option("--checkpoint", required=True, help=CHECKPOINT_HELP)
 BUILD = option("--build", required=True, type=Path, help="build folder of the checkpoint")
 CORPUS = option("--corpus", required=True, type=Path, help="evaluation audio with transcripts: a NeMo manifest, or a folder")
