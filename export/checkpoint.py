@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nemoport.errors import ArtifactError, CheckpointError
+from nemoport.events import EventSpec, events_in
 from nemoport.export.advice import advice
 from nemoport.export.containers import Container, container_at
 from nemoport.export.hybrid import of_head, weights_of
@@ -129,8 +130,9 @@ def _read(checkpoint: str, head: str) -> Checkpoint:
 
 def _spelling(container: Container, tokens: tuple[str, ...], tokenizer: bytes) -> SpellingRule:
     """The rule of a SentencePiece model. Raises CheckpointError for one that is not the vocabulary's or cannot be followed."""
+    events = tuple(spec.kinds) if (spec := events_in(tokens)) else ()
     if not tokenizer:
-        return SpellingRule()
+        return SpellingRule(events=events)
     try:
         model = read_model(tokenizer)
     except (ValueError, TypeError) as error:
@@ -147,7 +149,7 @@ def _spelling(container: Container, tokens: tuple[str, ...], tokenizer: bytes) -
             found=found,
             todo="save it again with NeMo, which writes the tokenizer's pieces; train without a denormalizer",
         )
-    return model.rule()
+    return replace(model.rule(), events=events)
 
 
 def _refuse(container: Container, wrong: list[str]) -> None:
@@ -180,7 +182,14 @@ def _spec(config: dict) -> ModelSpec:
         offline=None if kind.streaming else OfflineSpec(**_sizes(config)),
         decoding=DecodingSpec(len(vocabulary(config)), **({} if kind.head == CTC else _transducer(config))),
         prompt=_prompt(config) if kind.prompt else None,
+        events=_events(config, kind.head),
     )
+
+
+def _events(config: dict, head: str) -> EventSpec | None:
+    """The events of the vocabulary. CTC has no decoder that could begin anew."""
+    found = events_in(vocabulary(config))
+    return replace(found, resets=False) if found and head == CTC else found
 
 
 def _transducer(config: dict) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nemoport.caches import PROMPT, Caches, NemoCaches
 from nemoport.caches_kv import KvCaches
+from nemoport.events import EventSpec
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.containers.container import NEMO
 from nemoport.prompt import AUTO, PromptSpec
@@ -19,6 +20,11 @@ CTC_RULE = (
     "also across two chunks"
 )
 
+RESET_RULE = (
+    "behind one, set the decoder back (states of zeros, first_target as the next target) and go on with the next encoder frame; "
+    "the encoder's caches go on. Without it the model may stay silent for the rest of the stream"
+)
+
 
 def runtime_config(checkpoint: Checkpoint) -> dict:
     """The contents of config.json: the spec under `spec`, and what follows from it for consumers that do not compute it."""
@@ -32,6 +38,7 @@ def runtime_config(checkpoint: Checkpoint) -> dict:
         "frame_seconds": spec.frame_seconds,
         "encoder": _streaming(spec, spec.streaming) if spec.streaming else _offline(spec),
         **({"prompt": _prompt(checkpoint, spec.prompt)} if spec.prompt else {}),
+        **({"events": _events(spec.events)} if spec.events else {}),
         **({"ctc": _ctc(decoding)} if spec.head == CTC else {"decoder": _transducer(decoding)}),
         "onnxruntime": {
             "minimum_version": "1.19",
@@ -129,6 +136,17 @@ def _prompt(checkpoint: Checkpoint, prompt: PromptSpec) -> dict:
             "the model writes the language at the end of a sentence as a tag such as <de-DE>: it is a result of its own and "
             "no part of the text. Take away what matches \\s*<[a-z]{2}-[A-Z]{2}>, as NeMo does"
         ),
+    }
+
+
+def _events(events: EventSpec) -> dict:
+    return {
+        "tokens": {kind: token for token, kind in events.kinds.items()},
+        "rule": (
+            "these tokens mark the end of an utterance, or of a backchannel such as `mhm`: events of the stream, at the frame on "
+            "which they are emitted, and no part of the text. A space stands between the texts before and behind one"
+        ),
+        **({"reset_rule": RESET_RULE} if events.resets else {}),
     }
 
 

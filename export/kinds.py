@@ -11,6 +11,8 @@ from nemoport.spec import CTC
 LOG_GUARD = 2.0**-24  # NeMo AudioToMelSpectrogramPreprocessor's default log_zero_guard_value
 HYBRID = "EncDecHybridRNNTCTCBPEModel"  # NeMo's transducer of the same class, and a CTC decoder beside it, see hybrid.py
 CTC_MODEL = "EncDecCTCModelBPE"
+# Classes that differ from another in how they are trained and scored alone.
+_TRAINED_OTHERWISE = {"EncDecRNNTBPEEOUModel": "EncDecRNNTBPEModel", "EncDecHybridRNNTCTCBPEEOUModel": HYBRID}
 
 Settings = dict[str, tuple[Any, Any]]  # key of a section -> (NeMo's value where the config has no such key, the required value)
 
@@ -129,8 +131,9 @@ def _is_cache_aware(encoder: dict) -> bool:
 
 
 def nemo_class_of(config: dict) -> str:
-    """The last part of a config's `target`."""
-    return str(config.get("target", "")).rpartition(".")[2]
+    """The last part of a config's `target`, or the class that it differs from in training alone."""
+    found = str(config.get("target", "")).rpartition(".")[2]
+    return _TRAINED_OTHERWISE.get(found, found)
 
 
 def is_hybrid(config: dict) -> bool:

@@ -43,7 +43,8 @@ def write_shared(checkpoint: Checkpoint, folder: Path) -> None:
         FRONTEND: build_frontend_graph(spec, filterbank).SerializeToString(),
     }
     if checkpoint.spelling != SpellingRule():
-        files[SPELLING] = json_bytes(asdict(checkpoint.spelling))
+        rule = asdict(checkpoint.spelling)
+        files[SPELLING] = json_bytes(rule if rule["events"] else {name: rule[name] for name in rule if name != "events"})
     if checkpoint.tokenizer:
         files[TOKENIZER] = checkpoint.tokenizer
     if checkpoint.spec.prompt:

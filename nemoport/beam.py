@@ -88,11 +88,9 @@ class Beam:
     @staticmethod
     def initial(search: BeamSearch, spec: DecodingSpec, confidence: Confidence = DEFAULT_CONFIDENCE) -> Beam:
         """Returns the state of a new stream. confidence: measure of that in its tokens."""
-        zeros = np.zeros((spec.pred_layers, spec.pred_hidden), np.float32)
         match = search.hotwords.start if search.hotwords else ()
-        first = Prediction(spec.blank_id, (zeros, zeros))  # blank is the first target, as greedy's
         path = BeamHypothesis((), (), (), (), 0.0, 0, match)
-        return Beam(search, spec, [path], {(): first}, confidence=confidence)
+        return Beam(search, spec, [path], {(): _first_prediction(spec)}, confidence=confidence)
 
     @staticmethod
     def decode(session: Session, frames: np.ndarray, lengths: np.ndarray, states: list[Beam]) -> None:
@@ -135,17 +133,18 @@ class Beam:
 
         return sorted(self.paths, key=rank, reverse=True)
 
-    def run(self, n_frames: int) -> SearchSteps:
-        """Searches the next frames of the stream and returns the paths that are kept."""
+    def run(self, n_frames: int, resetting: frozenset[int] = frozenset()) -> SearchSteps:
+        """Searches the next frames of the stream and returns the paths that are kept. resetting: tokens behind which the
+        predictor begins anew, on the next frame."""
         for frame in range(self.frame, self.frame + n_frames):
             if paths := [path for path in self.paths if path.at == frame]:
                 later = [path for path in self.paths if path.at > frame]
-                self.paths = merged(later + (yield from self._expand(frame, paths)))[: self.search.width]
+                self.paths = merged(later + (yield from self._expand(frame, paths, resetting)))[: self.search.width]
             self._share(frame)
         self.frame += n_frames
         return self.paths
 
-    def _expand(self, frame: int, paths: list[BeamHypothesis]) -> SearchSteps:
+    def _expand(self, frame: int, paths: list[BeamHypothesis], resetting: frozenset[int]) -> SearchSteps:
         """Expands the paths that are at this frame until all are at later ones, and returns those."""
         hops = self.spec.durations or (0,)
         shortest = min(range(len(hops)), key=lambda i: hops[i] or np.inf)
@@ -155,8 +154,8 @@ class Beam:
         for step in range(self.search.steps):
             scores, durations = yield from self._scores(frame, paths)
             if step == 0 and self.search.prefixes and 0 in hops:
-                paths = with_prefixes(paths, scores, durations[:, hops.index(0)], hotwords)
-                known = self._counted(paths)
+                paths = with_prefixes(paths, scores, durations[:, hops.index(0)], hotwords, resetting)
+                known = self._counted([path for path in paths if not path.ends_with(resetting)])
             gains = [hotwords.gains(path.match) for path in paths] if hotwords else None
             grown: list[BeamHypothesis] = []
             ways_on = expansions(scores, durations, count, self.search.gamma, gains)
@@ -167,10 +166,12 @@ class Beam:
                         left.append(replace(path, score=score, at=frame + (duration or hops[shortest] or 1)))
                     elif duration or (*path.tokens, token) not in known:
                         match = hotwords.advance(path.match, token) if hotwords else ()
-                        grown.append(path.extend(token, duration, self.confidence.of(row, token), score, match))
+                        longer = path.extend(token, duration, self.confidence.of(row, token), score, match)
+                        grown.append(replace(longer, at=frame + 1) if token in resetting else longer)
             for path in grown:
-                after = self.predictions[path.tokens[:-1]].after
-                self.predictions.setdefault(path.tokens, Prediction(path.tokens[-1], after))
+                token, after = path.tokens[-1], self.predictions[path.tokens[:-1]].after
+                behind = _first_prediction(self.spec) if token in resetting else Prediction(token, after)
+                self.predictions.setdefault(path.tokens, behind)
             left += [path for path in grown if path.at > frame]
             paths = [path for path in grown if path.at == frame]
             paths = merged(paths) if step < self.search.steps - 1 else paths
@@ -218,6 +219,11 @@ class Beam:
         return min((path.frames[0] for path in self.paths if path.frames), default=math.inf)
 
 
+def _first_prediction(spec: DecodingSpec) -> Prediction:
+    zeros = np.zeros((spec.pred_layers, spec.pred_hidden), np.float32)
+    return Prediction(spec.blank_id, (zeros, zeros))  # blank is the first target, as greedy's
+
+
 def beam_search(session: Session, frames: np.ndarray, lengths: np.ndarray, beams: list[Beam]) -> None:
     """Decodes one chunk, or one whole utterance, of each stream of a batch and advances `beams` in place.
 
@@ -225,7 +231,7 @@ def beam_search(session: Session, frames: np.ndarray, lengths: np.ndarray, beams
     decoder call; a prefix is predicted once, however many paths and frames need it.
     """
     starts = [beam.frame for beam in beams]
-    runs = {row: beam.run(int(lengths[row])) for row, beam in enumerate(beams)}
+    runs = {row: beam.run(int(lengths[row]), session.spec.resetting) for row, beam in enumerate(beams)}
     waiting = {row: requests for row, run in runs.items() if (requests := next(run, None)) is not None}
     while waiting:
         batch = [(row, prediction, frame - starts[row]) for row, requests in waiting.items() for prediction, frame in requests]

@@ -52,6 +52,10 @@ class BeamHypothesis:
         tokens, frames, durations = (*self.tokens, token), (*self.frames, self.at), (*self.durations, duration)
         return BeamHypothesis(tokens, frames, durations, (*self.confidences, confidence), score, self.at + duration, match)
 
+    def ends_with(self, tokens: frozenset[int]) -> bool:
+        """Returns whether the last token is one of these."""
+        return bool(self.tokens) and self.tokens[-1] in tokens
+
     def count_until(self, frame: int) -> int:
         """Returns how many of the tokens were emitted on this frame or before it."""
         return bisect_right(self.frames, frame)
@@ -79,16 +83,21 @@ def merged(paths: Sequence[BeamHypothesis]) -> list[BeamHypothesis]:
 
 
 def with_prefixes(
-    paths: list[BeamHypothesis], scores: np.ndarray, staying: np.ndarray, hotwords: Hotwords | None
+    paths: list[BeamHypothesis],
+    scores: np.ndarray,
+    staying: np.ndarray,
+    hotwords: Hotwords | None,
+    resetting: frozenset[int] = frozenset(),
 ) -> list[BeamHypothesis]:
     """Adds to each path the probability of the path that is a token shorter, with that token emitted now, at duration 0.
 
-    paths: all on one frame; scores: log probabilities of tokens, f64 [H, V + 1]; staying: those of duration 0, f64 [H].
+    paths: all on one frame; scores: log probabilities of tokens, f64 [H, V + 1]; staying: those of duration 0, f64 [H];
+    resetting: tokens that end their frame, so that a path which they end is not on it.
     """
     rows = {path.tokens: row for row, path in enumerate(paths)}
     out = []
     for path in paths:
-        row = rows.get(path.tokens[:-1]) if path.tokens else None
+        row = rows.get(path.tokens[:-1]) if path.tokens and not path.ends_with(resetting) else None
         if row is not None:
             more = paths[row].score + scores[row, path.tokens[-1]] + staying[row]
             more += hotwords.gains(paths[row].match)[path.tokens[-1]] if hotwords else 0.0

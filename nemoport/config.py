@@ -84,6 +84,14 @@ class PromptSection(TypedDict):
     tag_rule: Text
 
 
+class EventsSection(TypedDict):
+    """Tokens that are events of a model that marks ends of utterances: event -> token id."""
+
+    tokens: Annotated[dict[Name, Count], most(2, least=1)]
+    rule: Text
+    reset_rule: NotRequired[Text]
+
+
 class DecoderSection(TypedDict):
     """Prediction network and joint. vocab_size counts blank; durations, in encoder frames, only of a TDT model; state_names: of
     the two state inputs, where a layout names them differently from the ONNX graphs."""
@@ -150,6 +158,7 @@ class RuntimeConfig(OnnxAsrKeys):
     frame_seconds: Annotated[float, real(0.0001, 60)]
     encoder: StreamingEncoderSection | OfflineEncoderSection
     prompt: NotRequired[PromptSection]
+    events: NotRequired[EventsSection]
     decoder: NotRequired[DecoderSection]
     ctc: NotRequired[CtcSection]
     onnxruntime: NotRequired[OnnxruntimeSection]

@@ -55,6 +55,10 @@ class GreedyState:
         self.match = self.hotwords.advance(self.match, token)
         return token
 
+    def begin_anew(self, blank_id: int) -> None:
+        """Sets the predictor back to the start of a stream; the tokens so far stay."""
+        self.token, self.hidden, self.cell = blank_id, np.zeros_like(self.hidden), np.zeros_like(self.cell)
+
     @staticmethod
     def decode(session: Session, frames: np.ndarray, lengths: np.ndarray, states: list[GreedyState]) -> None:
         """Calls `greedy`."""
@@ -89,9 +93,10 @@ def greedy(session: Session, frames: np.ndarray, lengths: np.ndarray, states: li
 
     frames: f32 [B, T, d_model]; lengths: i64 [B], valid frames of each stream. As NeMo's `greedy_batch`: an RNNT stream
     goes on a frame at each blank; a TDT stream by the duration of each token and blank, but at least one frame at a blank.
-    Either stays on a frame for `max_symbols_per_frame` tokens at most.
+    Either stays on a frame for `max_symbols_per_frame` tokens at most. Behind a token that resets, the predictor is at the start
+    and the next frame is decoded.
     """
-    spec = session.spec.decoding
+    spec, resetting = session.spec.decoding, session.spec.resetting
     durations = np.array(spec.durations or [0])
     ahead = np.arange(min(AHEAD_FRAMES, frames.shape[1]))
     position = [0] * len(states)  # the frame of each stream that is decoded next
@@ -124,6 +129,9 @@ def greedy(session: Session, frames: np.ndarray, lengths: np.ndarray, states: li
             log_probabilities = log_softmax(scores[row, at, : spec.blank_id + 1])
             state.token_confidences.append(state.confidence.of(log_probabilities, state.token))
             symbols[b] += 1
+            if state.token in resetting:
+                state.begin_anew(spec.blank_id)
+                skip, symbols[b] = 0, spec.max_symbols_per_frame
             if skip or symbols[b] == spec.max_symbols_per_frame:
                 position[b] += max(skip, 1)
                 symbols[b] = 0

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
+from nemoport.events import Event
 from nemoport.text import has_controls
 from nemoport.transcription import Hypothesis
 from nemoport.words import Segment, Word, segments_of
@@ -20,7 +21,7 @@ PAUSE_S = 1.0  # between words, that ends a cue
 
 def as_json(hypothesis: Hypothesis, **more: str) -> str:
     """Returns the fields of a hypothesis as one line of JSON, behind those in `more`. words and segments are objects of text,
-    start and end in seconds; words have their confidence."""
+    start and end in seconds; words have their confidence; events are objects of kind, time in seconds and confidence."""
     fields = (
         more
         | vars(hypothesis)
@@ -30,14 +31,17 @@ def as_json(hypothesis: Hypothesis, **more: str) -> str:
             "token_confidences": _rounded(hypothesis.token_confidences),
             "words": _word_fields(hypothesis.words),
             "segments": [_segment_fields(segment) for segment in hypothesis.segments],
+            "events": [event_fields(event) for event in hypothesis.events],
         }
     )
     return json.dumps(fields, ensure_ascii=any(map(has_controls, (hypothesis.id, hypothesis.text)))) + "\n"
 
 
 def segment_as_json(segment: Segment, **more: str) -> str:
-    """Returns a segment as one line of JSON, behind the fields in `more`: text, start, end, and words as `as_json` has them."""
-    fields = more | _segment_fields(segment) | {"words": _word_fields(segment.words)}
+    """Returns a segment as one line of JSON, behind the fields in `more`: text, start, end, words as `as_json` has them, and the
+    event that ended it, null where none did."""
+    event = event_fields(segment.event) if segment.event else None
+    fields = more | _segment_fields(segment) | {"words": _word_fields(segment.words), "event": event}
     return json.dumps(fields, ensure_ascii=has_controls(segment.text)) + "\n"
 
 
@@ -60,7 +64,7 @@ def as_vtt(hypothesis: Hypothesis) -> str:
 
 
 def as_tsv(hypothesis: Hypothesis) -> str:
-    """Returns a line for each sentence, or part between two pauses: start and end in milliseconds, and the text."""
+    """Returns a line for each sentence, or part between two pauses or events: start and end in milliseconds, and the text."""
     rows = (
         f"{round(s.start * 1000)}\t{round(s.end * 1000)}\t{s.text.replace(chr(9), ' ')}\n"
         for s in segments_of(hypothesis.words, PAUSE_S)
@@ -72,8 +76,8 @@ FORMATS: dict[str, Callable[[Hypothesis], str]] = {"json": as_json, "srt": as_sr
 
 
 def cues(words: Sequence[Word]) -> list[Segment]:
-    """Divides words into subtitles: at sentences and pauses, and where a cue would be too long. One is shown for a second at
-    least, unless the next one begins before."""
+    """Divides words into subtitles: at sentences, pauses and events, and where a cue would be too long. One is shown for a second
+    at least, unless the next one begins before."""
     divided = [Segment(part) for segment in segments_of(words, PAUSE_S) for part in _divided(segment.words)]
     shown = []
     for cue, following in zip_longest(divided, divided[1:]):
@@ -93,6 +97,12 @@ def _divided(words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:
             part = []
         part.append(word)
     yield tuple(part)
+
+
+def event_fields(event: Event) -> dict[str, str | float]:
+    """Returns the fields of an event in JSON."""
+    time, confidence = _rounded((event.time, event.confidence))
+    return {"kind": event.kind, "time": time, "confidence": confidence}
 
 
 def _segment_fields(segment: Segment) -> dict[str, str | float]:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
+from nemoport.events import Event, EventSpec
+
 SAME_TIME_S = 0.4  # two windows may put a token some frames apart
 
 
@@ -36,6 +38,12 @@ class Timed:
     def concat(self, other: Timed) -> Timed:
         """Returns these tokens and the other ones behind them."""
         return Timed(*(here + there for here, there in zip(self._columns(), other._columns(), strict=True)))
+
+    def events(self, spec: EventSpec | None) -> tuple[Event, ...]:
+        """Returns the events among the tokens, in order. spec: the model's, None for one that marks none."""
+        kinds = spec.kinds if spec else {}
+        columns = zip(self.tokens, self.seconds, self.confidences, strict=True)
+        return tuple(Event(kinds[token], seconds, confidence) for token, seconds, confidence in columns if token in kinds)
 
     def _columns(self) -> tuple[tuple, ...]:
         return self.tokens, self.seconds, self.durations, self.confidences

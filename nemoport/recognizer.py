@@ -21,7 +21,7 @@ from nemoport.inputs import Audio, Named, Utterance, named, source_of
 from nemoport.long_audio import Timed
 from nemoport.prompt import slot_of
 from nemoport.runtimes import open_session
-from nemoport.search import search_of
+from nemoport.search import search_of, without_reset
 from nemoport.session import Session
 from nemoport.stream import Stream
 from nemoport.token_mask import allowed_tokens, kept_pieces, restricted
@@ -74,6 +74,7 @@ class Recognizer:
         scripts: Sequence[str] = (),
         token_mask: Path | str | None = None,
         trim_silence: bool = False,
+        reset: bool = True,
         variant: str | None = None,
         built_here: bool = False,
     ) -> Recognizer:
@@ -96,6 +97,8 @@ class Recognizer:
         scripts: names of Unicode scripts, as Latin, whose letters alone may be emitted. token_mask: a file of the lines of
             tokens.txt that may be (nemoport/token_mask.py).
         trim_silence: `transcribe` of an offline model leaves silence around a recording out (nemoport/trimming.py).
+        reset: whether the decoder begins anew behind an end of utterance (nemoport/events.py); False is refused for a model that
+            marks none.
         built_here: this machine built the variant, so that files which can hold code (Runtime.holds_code) are opened.
 
         Raises ArtifactError for a damaged folder, UsageError for a lookahead, provider, language, measure or script that does not
@@ -104,6 +107,7 @@ class Recognizer:
         if threads < 0:
             raise UsageError("Threads cannot be less than none.", expected="0 or more", found=str(threads), todo="leave it out")
         artifact = Artifact.open(variant_folder(folder, variant))
+        artifact = artifact if reset else replace(artifact, spec=without_reset(artifact.spec))
         lookahead = _lookahead(artifact, lookahead)
         pieces = read_tokens(artifact.shared / "tokens.txt")
         allowed = allowed_tokens(pieces, scripts, token_mask)
@@ -135,7 +139,7 @@ class Recognizer:
         return Stream(self.session, self._filterbank, self.lookahead, self.flush, prompt, self._search, self._confidence)
 
     def text(self, tokens: Iterable[int]) -> str:
-        """Decodes token ids to text, without the language tags that a model with a prompt emits."""
+        """Decodes token ids to text, without events and the language tags that a model with a prompt emits."""
         return self._decode_text(tokens)[0]
 
     def spelling(self) -> Spelling:
@@ -152,7 +156,7 @@ class Recognizer:
         UsageError."""
         spec, rule = self.session.spec, rule or EndRule()
         if spec.streaming:
-            return Utterances(self.stream(language), self.word_times(), self._pieces, rule, spec.frame_seconds)
+            return Utterances(self.stream(language), self.word_times(), spec, rule)
         rule = replace(rule, longest_s=min(rule.longest_s, self.pass_s))
         return SpokenUtterances(partial(self._spoken, language), silero_vad(self.sample_rate_hz), rule)
 
@@ -226,6 +230,7 @@ class Recognizer:
             segments=segments_of(words),
             audio_seconds=samples / self.sample_rate_hz,
             work_seconds=work_seconds,
+            events=timed.events(self.session.spec.events),
         )
 
 

@@ -1,4 +1,4 @@
-"""The search that a recognizer's options ask for."""
+"""The decoding that a recognizer's options ask for."""
 
 from __future__ import annotations
 
@@ -25,3 +25,11 @@ def search_of(spec: ModelSpec, pieces: list[str], beam: int, hotwords: Sequence[
     if hotwords or boost is not None:
         search = replace(search, hotwords=Hotwords(pieces, hotwords, DEFAULT_BOOST if boost is None else boost))
     return search
+
+
+def without_reset(spec: ModelSpec) -> ModelSpec:
+    """Returns the spec by which the decoder goes on behind events. Raises UsageError for a model whose decoder is not reset."""
+    if spec.events is None or not spec.resetting:
+        expected, todo = "a transducer that marks ends of utterances", "leave it out"
+        raise UsageError("There is no reset to leave out.", expected=expected, found=spec.kind, todo=todo)
+    return replace(spec, events=replace(spec.events, resets=False))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Literal, TypeVar
 
 from nemoport.errors import ArtifactError, UsageError
+from nemoport.events import EventSpec
 from nemoport.prompt import PromptSpec
 from nemoport.schema import Name, check, most, real, whole
 from nemoport.text import clipped
@@ -135,11 +136,17 @@ class ModelSpec:
     streaming: StreamingSpec | None = None  # of a cache-aware model; else
     offline: OfflineSpec | None = None  # of an offline one
     prompt: PromptSpec | None = None  # of a model that takes a language
+    events: EventSpec | None = None  # of a model that marks ends of utterances
 
     @property
     def head(self) -> str:
         """Name of the head, which turns frames into tokens, see nemoport/heads/."""
         return self.kind.rpartition("-")[2]
+
+    @property
+    def resetting(self) -> frozenset[int]:
+        """The tokens behind which the decoder begins anew."""
+        return frozenset(self.events.kinds) if self.events and self.events.resets else frozenset()
 
     @property
     def encoder(self) -> StreamingSpec | OfflineSpec:
@@ -187,8 +194,8 @@ class ModelSpec:
         """Returns the spec in JSON's types, with those parts that this kind of model has; the inverse of `from_dict`."""
         encoder = "streaming" if self.streaming else "offline"
         parts = {"frontend": self.frontend, encoder: self.encoder, "decoding": self.decoding}
-        if self.prompt:
-            parts["prompt"] = self.prompt
+        parts |= {"prompt": self.prompt} if self.prompt else {}
+        parts |= {"events": self.events} if self.events else {}
         return {"kind": self.kind} | {name: _plain(asdict(part)) for name, part in parts.items()}
 
     @staticmethod
@@ -219,6 +226,7 @@ def _contradiction(spec: ModelSpec) -> str:
         "a hop of at most a second": frontend.hop_samples <= frontend.sample_rate_hz,
         "a d_model that is a multiple of n_heads": encoder.d_model % encoder.n_heads == 0,
         f"caches of at most {MOST_CACHE_BYTES >> 30} GiB a stream": _cache_bytes(spec) <= MOST_CACHE_BYTES,
+        "events that are tokens, each another": spec.events is None or spec.events.are_tokens(spec.decoding.vocab_size),
         "a prompt's slots below their number": prompt is None or all(s < prompt.slots for s in prompt.languages.values()),
     }
     return next((rule for rule, holds in rules.items() if not holds), "")

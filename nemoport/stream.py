@@ -14,6 +14,7 @@ from nemoport.beam import BeamSearch
 from nemoport.chunker import Chunk, make_chunker, stacked
 from nemoport.confidence import DEFAULT_CONFIDENCE, Confidence
 from nemoport.errors import UsageError
+from nemoport.events import Event
 from nemoport.heads import DecodingState, head_of
 from nemoport.long_audio import Timed
 from nemoport.session import EncoderState, Session
@@ -96,6 +97,11 @@ class Stream:
         utterance may be up to one frame past its end.
         """
         return list(self.timed().seconds)
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """Ends of utterances among `tokens`, of a model that marks them."""
+        return self.timed().events(self._session.spec.events)
 
     @property
     def pause_seconds(self) -> float:

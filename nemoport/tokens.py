@@ -34,14 +34,16 @@ _Ids = Annotated[tuple[Annotated[int, whole(0, 65_535)], ...], most(65_536)]
 class SpellingRule:
     """How SentencePiece spells pieces; the defaults are those of its usual models.
 
-    silent: ids of control symbols, which spell nothing; plain: ids of pieces that look like a byte and stand for their own
-    characters; unknown, unknown_text: the unknown piece, and what is spelled for it; leading_spaces: which go at the start of a
-    text: all, one of each piece; one; or none.
+    silent: ids of control symbols, which spell nothing; events: ids of tokens that end an utterance (nemoport/events.py), which
+    spell nothing either, whatever their type: each utterance is a text of its own, and a space stands between; plain: ids of
+    pieces that look like a byte and stand for their own characters; unknown, unknown_text: the unknown piece, and what is spelled
+    for it; leading_spaces: which go at the start of a text: all, one of each piece; one; or none.
     """
 
     __pydantic_config__: ClassVar = CLOSED
 
     silent: _Ids = ()
+    events: _Ids = ()
     plain: _Ids = ()
     unknown: Text = UNKNOWN
     unknown_text: Text = UNKNOWN_TEXT
@@ -95,7 +97,8 @@ def is_special(piece: str) -> bool:
 
 
 def detokenize(pieces: Sequence[str], ids: Sequence[int]) -> str:
-    """Joins pieces; word starts become spaces; byte pieces (`<0xE2>`) become UTF-8; leading spaces go, one a piece."""
+    """Joins pieces; word starts become spaces; byte pieces (`<0xE2>`) become UTF-8; leading spaces go, one a piece; events are
+    no text."""
     spelling = Spelling(pieces)
     return spelling.feed(ids) + spelling.finish()
 
@@ -109,6 +112,8 @@ class Spelling:
         self._pieces, self._with_tags = pieces, with_tags
         self._rule = pieces.rule if isinstance(pieces, Pieces) else SpellingRule()
         self._silent, self._plain = frozenset(self._rule.silent), frozenset(self._rule.plain)
+        self._events = frozenset(self._rule.events)
+        self._spelled_any = self._ended = False  # whether there is text so far; whether an event stands behind it
         # A byte that is part of no character becomes a surrogate, so that each one is replaced, as SentencePiece does.
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._keeps_space = self._rule.leading_spaces == "none"
@@ -117,7 +122,7 @@ class Spelling:
     def feed(self, ids: Iterable[int]) -> str:
         """Takes the next tokens and returns the text that later ones cannot change. Bytes of a character that is not complete
         wait, and so does what may belong to a tag."""
-        text = self._held + "".join(self._spelled(ids))
+        text = self._held + "".join(map(self._apart, self._spelled(ids)))
         if self._with_tags:
             return text
         text = LANGUAGE_TAG.sub("", text)
@@ -127,10 +132,14 @@ class Spelling:
 
     def finish(self) -> str:
         """Returns what waited."""
-        return self._held + self._decoded(b"", final=True)
+        return self._held + self._apart(self._decoded(b"", final=True))
 
     def _spelled(self, ids: Iterable[int]) -> Iterator[str]:
         for index in ids:
+            if index in self._events:
+                yield self._decoded(b"", final=True)
+                self._keeps_space, self._ended = self._rule.leading_spaces == "none", self._spelled_any
+                continue
             piece = self._pieces[index]
             byte = None if index in self._plain else BYTE_PIECE.fullmatch(piece)
             if byte:
@@ -140,6 +149,14 @@ class Spelling:
             yield self._decoded(b"", final=True)  # a character's bytes stand side by side
             if index not in self._silent:
                 yield self._spelled_piece(piece)
+
+    def _apart(self, text: str) -> str:
+        """Returns the text with the space before it that divides it from the utterance before."""
+        if not text:
+            return ""
+        space = " " if self._ended and not text.startswith(" ") else ""
+        self._spelled_any, self._ended = True, False
+        return space + text
 
     def _spelled_piece(self, piece: str) -> str:
         if piece == self._rule.unknown:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nemoport.errors import AudioError, UsageError
+from nemoport.events import Event
 from nemoport.inputs import Samples, Source
 from nemoport.long_audio import Timed, merge
 from nemoport.session import Session
@@ -26,10 +27,11 @@ PACKET_S = 60  # read and fed at a time: the mel frames and windows of hours wou
 class Hypothesis:
     """Transcript of one recording.
 
-    id: the caller's name of the recording; text: without language tags; languages: those of the tags that a model with a prompt
-    emits, in order; tokens: ids, with the tags. token_seconds: time of the encoder frame on which each token was emitted;
+    id: the caller's name of the recording; text: without language tags and events; languages: those of the tags that a model with
+    a prompt emits, in order; tokens: ids, with tags and events. token_seconds: time of the frame on which each token was emitted;
     token_duration_seconds: duration that a TDT model predicts with each token, 0 from an RNNT model; token_confidences: from 0 to
-    1, see nemoport/confidence.py. words, segments: with their times, see nemoport/words.py. audio_seconds: length of the
+    1, see nemoport/confidence.py. words, segments: with their times, see nemoport/words.py. events: ends of utterances that the
+    model marks, see nemoport/events.py. audio_seconds: length of the
     recording; work_seconds: computing time of the batches that it was in, shared evenly among their streams."""
 
     id: str
@@ -43,6 +45,7 @@ class Hypothesis:
     segments: tuple[Segment, ...]
     audio_seconds: float
     work_seconds: float
+    events: tuple[Event, ...] = ()
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""Utterances of a live stream, each as it ends: by a pause, by a token of the model's, or by its length.
+"""Utterances of a live stream, each as it ends: by a pause, by an event of the model's (nemoport/events.py), or by its length.
 
-The stream goes on through all of them: encoder and decoder keep their context, so the text is that of the stream without
-utterances. A pause shows in the times of tokens alone, so packets of any size give the same utterances.
+The stream goes on through all of them, so the text is that of the stream without utterances. A pause shows in the times of tokens
+alone, so packets of any size give the same utterances.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from nemoport.errors import UsageError
+from nemoport.events import Event
+from nemoport.spec import ModelSpec
 from nemoport.stream import Stream
 from nemoport.words import Segment, Word, WordTimes
 
-# What models that mark ends of utterances emit: the end of an utterance, and that of a backchannel ("mhm").
-END_TOKENS = ("<EOU>", "<EOB>")
 ROUNDING_S = 1e-6  # times are multiples of a frame, in floats
 
 
 @dataclass(frozen=True)
 class EndRule:
-    """When an utterance ends: after `pause_s` seconds without a token behind its last one; with a token of END_TOKENS; before a
+    """When an utterance ends: after `pause_s` seconds without a token behind its last one; with an event; before a
     word that would make it longer than `longest_s` seconds. Raises UsageError for times that are not above 0."""
 
     pause_s: float = 0.8
@@ -38,11 +38,9 @@ class EndRule:
 class Utterances:
     """A live stream that is fed here and gives its utterances."""
 
-    def __init__(self, stream: Stream, words: WordTimes, pieces: Sequence[str], rule: EndRule, frame_s: float):
-        """stream: a new one, of a streaming model; words: new too; pieces: of tokens.txt, by id; frame_s: seconds of an encoder
-        frame."""
-        self.stream, self._word_times, self._rule, self._frame_s = stream, words, rule, frame_s
-        self._ends = {token for token, piece in enumerate(pieces) if piece in END_TOKENS}
+    def __init__(self, stream: Stream, words: WordTimes, spec: ModelSpec, rule: EndRule):
+        """stream: a new one, of a streaming model; words: new too; spec: the model's."""
+        self.stream, self._word_times, self._rule, self._spec = stream, words, rule, spec
         self._taken = 0  # tokens of the stream
         self._words: list[Word] = []  # of the utterance so far
         self._last_end = 0.0  # of the last token
@@ -69,14 +67,16 @@ class Utterances:
     def _take(self, stop: int) -> Iterator[Segment]:
         timed = self.stream.timed(self._taken, stop)
         self._taken = max(stop, self._taken)
-        for at, token in enumerate(timed.tokens):
-            if token in self._ends:
-                yield from self._end()
+        for at in range(len(timed.tokens)):
+            one = timed.slice(at, at + 1)
+            if event := next(iter(one.events(self._spec.events)), None):
+                yield from self._add(self._word_times.feed(one))
+                yield from self._end(event)
                 continue
             if self._is_pause(timed.seconds[at] - self._last_end):
                 yield from self._end()
-            self._last_end = timed.seconds[at] + max(timed.durations[at], self._frame_s)
-            yield from self._add(self._word_times.feed(timed.slice(at, at + 1)))
+            self._last_end = timed.seconds[at] + max(timed.durations[at], self._spec.frame_seconds)
+            yield from self._add(self._word_times.feed(one))
 
     def _is_pause(self, seconds: float) -> bool:
         return seconds >= self._rule.pause_s - ROUNDING_S
@@ -88,8 +88,8 @@ class Utterances:
                 self._words = []
             self._words.append(word)
 
-    def _end(self) -> Iterator[Segment]:
+    def _end(self, event: Event | None = None) -> Iterator[Segment]:
         yield from self._add(self._word_times.finish())
         if self._words:
-            yield Segment(tuple(self._words))
+            yield Segment(tuple(self._words), event)
             self._words = []

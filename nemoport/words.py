@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from nemoport.events import Event
 from nemoport.long_audio import Timed
 from nemoport.spec import CTC, ModelSpec
 from nemoport.tokens import LANGUAGE_TAG, WORD_START, Spelling
@@ -25,19 +26,23 @@ _NOT_TEXT = re.compile(r"\[.*\]|<.*>|##.*|\u2581.*|\s*")  # pieces that NeMo tak
 
 @dataclass(frozen=True)
 class Word:
-    """A word. start, end: seconds from the recording's start; confidence: the least of its tokens', 0 to 1."""
+    """A word. start, end: seconds from the recording's start; confidence: the least of its tokens', 0 to 1; is_last: whether an
+    event of the model's ended the utterance behind it (nemoport/events.py)."""
 
     text: str
     start: float
     end: float
     confidence: float
+    is_last: bool = False
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Words that belong together: a sentence, or what stands between two pauses."""
+    """Words that belong together: a sentence, or what stands between two pauses or events. event: the one that ended an utterance
+    of a live stream, None where a pause did, its length, or the end of the audio."""
 
     words: tuple[Word, ...]
+    event: Event | None = None
 
     @property
     def text(self) -> str:
@@ -56,7 +61,8 @@ class Segment:
 
     def shift(self, seconds: float) -> Segment:
         """Returns the segment with times that are later by `seconds`."""
-        return Segment(tuple(replace(w, start=w.start + seconds, end=w.end + seconds) for w in self.words))
+        words = tuple(replace(w, start=w.start + seconds, end=w.end + seconds) for w in self.words)
+        return Segment(words, self.event and replace(self.event, time=self.event.time + seconds))
 
 
 def punctuation_of(pieces: Iterable[str]) -> frozenset[str]:
@@ -77,6 +83,7 @@ class WordTimes:
     def __init__(self, pieces: Sequence[str], punctuation: frozenset[str], spec: ModelSpec):
         """pieces: of tokens.txt, by id; punctuation: of `punctuation_of`."""
         self._pieces, self._punctuation, self._spec = pieces, punctuation, spec
+        self._events = spec.events.kinds if spec.events else {}
         self._spelling = Spelling(pieces)
         self._last_end = 0.0  # of the token before
         self._word: Word | None = None  # not complete
@@ -102,6 +109,9 @@ class WordTimes:
         ):
             piece = self._pieces[token].removeprefix(WORD_START)
             text = self._spelling.feed([token])
+            if token in self._events:
+                yield from self._complete(text, is_last=True)
+                continue
             if self._spec.prompt and LANGUAGE_TAG.fullmatch(piece):
                 text = LANGUAGE_TAG.sub("", text)  # what is left are bytes before it that were no character
                 if not text:
@@ -122,9 +132,9 @@ class WordTimes:
                 yield from self._complete("")
                 self._word = Word(part, start, end, confidence)
 
-    def _complete(self, rest: str) -> Iterator[Word]:
+    def _complete(self, rest: str, *, is_last: bool = False) -> Iterator[Word]:
         if self._word and (text := self._text(self._word.text + rest)):
-            yield replace(self._word, text=text)
+            yield replace(self._word, text=text, is_last=is_last)
         self._word = None
 
     def _text(self, text: str) -> str:
@@ -138,12 +148,12 @@ def words_of(timed: Timed, pieces: Sequence[str], punctuation: frozenset[str], s
 
 
 def segments_of(words: Sequence[Word], pause_s: float = float("inf")) -> tuple[Segment, ...]:
-    """Joins words to segments. One ends with a word that ends a sentence, and before a pause of `pause_s` seconds or more. NeMo
-    looks for sentences alone by default."""
+    """Joins words to segments. One ends with a word that ends a sentence, or behind which an event does, and before a pause of
+    `pause_s` seconds or more. NeMo looks for sentences alone by default."""
     segments: list[list[Word]] = []
     for word in words:
         before = segments[-1][-1] if segments else None
-        if before is None or before.text.endswith(SENTENCE_ENDS) or word.start - before.end >= pause_s:
+        if before is None or before.is_last or before.text.endswith(SENTENCE_ENDS) or word.start - before.end >= pause_s:
             segments.append([])
         segments[-1].append(word)
     return tuple(Segment(tuple(segment)) for segment in segments)

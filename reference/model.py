@@ -26,7 +26,6 @@ def write_tokenizer(
     Raises ValueError where the text is too poor for that many tokens.
     """
     import sentencepiece
-    from sentencepiece import sentencepiece_model_pb2
 
     folder.mkdir(parents=True, exist_ok=True)
     corpus = folder / "text.txt"
@@ -48,16 +47,22 @@ def write_tokenizer(
         )
     except RuntimeError as error:
         raise ValueError(f"no tokenizer of {vocabulary} tokens from this text; give it more words") from error
-    if appended:
-        path = folder / "tokenizer.model"
-        messages: Any = sentencepiece_model_pb2  # classes made at run time, which no type checker sees
-        trained = messages.ModelProto.FromString(path.read_bytes())
-        for text in appended:
-            trained.pieces.add(piece=text, score=0.0, type=messages.ModelProto.SentencePiece.USER_DEFINED)
-        path.write_bytes(trained.SerializeToString())
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    path = folder / "tokenizer.model"
+    path.write_bytes(with_pieces(path.read_bytes(), appended))
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
     (folder / "vocab.txt").write_text("".join(pieces.id_to_piece(i) + "\n" for i in range(pieces.get_piece_size())))
     return folder
+
+
+def with_pieces(tokenizer: bytes, texts: Sequence[str], *, control: bool = False) -> bytes:
+    """Returns a SentencePiece model with further pieces behind its own: user-defined symbols, or control symbols."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    messages: Any = sentencepiece_model_pb2  # classes made at run time, which no type checker sees
+    trained, types = messages.ModelProto.FromString(tokenizer), messages.ModelProto.SentencePiece
+    for text in texts:
+        trained.pieces.add(piece=text, score=0.0, type=types.CONTROL if control else types.USER_DEFINED)
+    return trained.SerializeToString()
 
 
 def config(size: Dimensions, tokenizer_folder: Path) -> Any:

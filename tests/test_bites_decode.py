@@ -19,8 +19,9 @@ RNNT = DecodingSpec(4, pred_layers=1, pred_hidden=2, joint_hidden=2, max_symbols
 class Scripted:
     """A session whose frames hold their own number. script: (frame, tokens before) -> (token, duration); blank elsewhere."""
 
-    def __init__(self, spec, script, boosted=()):
-        self.spec, self.script, self.boosted, self.asked = SimpleNamespace(decoding=spec, head="rnnt"), script, boosted, []
+    def __init__(self, spec, script, boosted=(), resetting=frozenset()):
+        self.spec = SimpleNamespace(decoding=spec, head="rnnt", resetting=resetting)
+        self.script, self.boosted, self.asked = script, boosted, []
 
     def step(self, frames, tokens, states):
         assert tokens.dtype == np.int32 and frames.dtype == np.float32
@@ -38,8 +39,8 @@ class Scripted:
         return scores, (hidden + 1, cell)  # which are taken where a token is emitted
 
 
-def decoded(spec, script, lengths=(6,), hotwords=None, boosted=()):
-    session = Scripted(spec, script, boosted)
+def decoded(spec, script, lengths=(6,), hotwords=None, boosted=(), resetting=frozenset()):
+    session = Scripted(spec, script, boosted, resetting)
     states = [GreedyState.initial(spec, hotwords=hotwords) for _ in lengths]
     frames = np.broadcast_to(np.arange(max(lengths), dtype=np.float32)[None, :, None], (len(lengths), max(lengths), 1))
     greedy(session, frames, np.array(lengths), states)
@@ -86,3 +87,20 @@ def test_filters_below_and_above_the_knee_of_the_scale(rate_hz):
     spec = FrontendSpec(rate_hz, 20, 512, 400, 160, 0.97, 2.0**-24, "NA")
     expected = mel(sr=rate_hz, n_fft=512, n_mels=20, norm="slaney")
     assert np.allclose(mel_filterbank(spec), expected, rtol=1e-5, atol=1e-8)
+
+
+def test_a_token_that_resets_ends_its_frame_and_what_follows_is_a_new_stream():
+    """Blank is the next target, behind states of zeros; the tokens so far stay."""
+    script = {(1, 0): (0, 0), (1, 1): (3, 0), (1, 2): (1, 0), (1, 0.5): (1, 0), (2, 0): (1, 0), (2, 1): (2, 0)}
+    (state, other), session = decoded(RNNT, script, (6, 2), resetting=frozenset({3}))
+    assert state.tokens == [0, 3, 1, 2] and state.token_frames == [1, 1, 2, 2] and other.tokens == [0, 3]
+    assert (other.token, other.hidden.max(), other.cell.max()) == (BLANK, 0, 0)
+    assert session.asked[2] == [BLANK]
+    (kept,), session = decoded(RNNT, script)
+    assert kept.tokens == [0, 3, 1] and session.asked[2] == [3]
+
+
+def test_a_token_of_tdt_that_resets_goes_on_by_one_frame():
+    script = {(0, 0): (3, 4), (1, 0): (1, 1)}
+    assert decoded(TDT, script, resetting=frozenset({3}))[0][0].token_frames == [0, 1]
+    assert decoded(TDT, script)[0][0].token_frames == [0]

@@ -209,6 +209,7 @@ def test_a_transcript_as_json():
         "token_duration_seconds": [0.16], "token_confidences": [0.5],
         "words": [{"text": "\u00e9a", "start": 2.8, "end": 2.88, "confidence": 0.3}],
         "segments": [{"text": "\u00e9a", "start": 2.8, "end": 2.88}], "audio_seconds": 3.0, "work_seconds": 0.25,
+        "events": [],
     }  # fmt: skip
     assert [*json.loads(line)][:3] == ["path", "id", "text"]
     for bad in (hypothesis(word("\u00e9\u2028", 0, 1)), hypothesis(word("\u00e9", 0, 1), id="\x85")):
@@ -219,7 +220,7 @@ def test_a_segment_as_json():
     line = formats.segment_as_json(Segment((word("\u00e9", 0.1, 1.2345678),)), id="live")
     assert line.endswith("}\n") and "\u00e9" in line and json.loads(line) == {
         "id": "live", "text": "\u00e9", "start": 0.1, "end": 1.234568,
-        "words": [{"text": "\u00e9", "start": 0.1, "end": 1.234568, "confidence": 0.9}],
+        "words": [{"text": "\u00e9", "start": 0.1, "end": 1.234568, "confidence": 0.9}], "event": None,
     }  # fmt: skip
     assert "\\u00e9" in formats.segment_as_json(Segment((word("\u00e9\u2028", 0, 1),)))
 

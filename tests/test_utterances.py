@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from nemoport.errors import UsageError
+from nemoport.events import EventSpec
 from nemoport.long_audio import Timed
 from nemoport.recognizer import Recognizer
+from nemoport.tokens import Pieces, SpellingRule
 from nemoport.utterances import EndRule, Utterances
 from nemoport.words import WordTimes
 
-PIECES = ["\u2581a", "b", "\u2581c", "<EOU>", "."]
+PIECES = Pieces(["\u2581a", "b", "\u2581c", "<EOU>", "."], SpellingRule(events=(3,)))
 FRAME_S = 0.08
 
 
@@ -47,12 +49,14 @@ class Script:
 def spec():
     from types import SimpleNamespace
 
-    return SimpleNamespace(decoding=SimpleNamespace(durations=()), frame_seconds=FRAME_S, prompt=None)
+    return SimpleNamespace(
+        decoding=SimpleNamespace(durations=()), frame_seconds=FRAME_S, prompt=None, events=EventSpec(3), head="rnnt"
+    )
 
 
 def heard(emitted, rule, packet, total=100, lag=0):
     """Utterances, and the frame at which each was returned."""
-    live = Utterances(Script(emitted, lag), WordTimes(PIECES, frozenset("."), spec()), PIECES, rule, FRAME_S)
+    live = Utterances(Script(emitted, lag), WordTimes(PIECES, frozenset("."), spec()), spec(), rule)
     found = []
     for at in range(0, total, packet):
         found += [(s.text, min(at + packet, total)) for s in live.feed(np.zeros(min(packet, total - at)))]

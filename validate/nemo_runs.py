@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from nemoport.events import EventSpec
+
 
 @dataclass(frozen=True)
 class NemoRun:
-    """NeMo's run of one utterance. frames: f32 [T', d_model]; token_frames: encoder frame of each token."""
+    """NeMo's run of one utterance. frames: f32 [T', d_model]; token_frames: encoder frame of each token; text: by NeMo's
+    tokenizer; of a model with events of each part between them, with a space between."""
 
     tokens: tuple[int, ...]
     token_frames: tuple[int, ...]
@@ -25,11 +28,13 @@ def stream(
     lookahead: int,
     languages: Sequence[str] | None = None,
     within: int | None = None,
+    events: EventSpec | None = None,
 ) -> list[NemoRun]:
     """Runs cache-aware streaming over several utterances, each f32 [samples], at one lookahead.
 
     languages: the prompt of each utterance, by names of the dictionary of a model with a prompt. within: how many frames the
-    attention looks ahead, where that is less than the chunk.
+    attention looks ahead, where that is less than the chunk. events: of a model that has them; NeMo's own loop never resets the
+    decoder behind one, so `_decode` does, where `events.resets` is true.
 
     Each utterance has a CacheAwareStreamingAudioBuffer of its own, so that its length and its flush are its own; the
     windows that are at the same step and have the same size and language share a call, because a call has one prompt in
@@ -50,18 +55,23 @@ def stream(
         for (_, last, language), members in groups.items():
             if language is not None:
                 model.set_inference_prompt(language)  # without it NeMo leaves the prompt out, silently
-            _step(model, members, step, last, drop if step else 0)
+            _step(model, members, step, last, drop if step else 0, events)
     if _is_ctc(model):
-        return [_ctc_result(model, s.labels, s.frames) for s in streams]
-    return [_result(model, s.hypothesis, s.frames) for s in streams]
+        return [_ctc_result(model, s.labels, s.frames, events) for s in streams]
+    return [_result(model, *s.decoded.found(), s.frames, events) for s in streams]
 
 
 def offline(
-    model: Any, samples: np.ndarray, lookahead: int | None, slot: int | None = None, within: int | None = None
+    model: Any,
+    samples: np.ndarray,
+    lookahead: int | None,
+    slot: int | None = None,
+    within: int | None = None,
+    events: EventSpec | None = None,
 ) -> NemoRun:
     """Runs the whole utterance, f32 [samples], in one forward pass, with `lookahead`'s attention mask if there is one.
 
-    slot: the prompt's, for a model with a prompt; within: as for `stream`.
+    slot: the prompt's, for a model with a prompt; within, events: as for `stream`.
     """
     import torch
 
@@ -76,11 +86,10 @@ def offline(
         encoded, encoded_length = model.forward(**audio, **prompt)
     frames = encoded[0, :, : int(encoded_length[0])].T
     if _is_ctc(model):
-        return _ctc_result(model, [_labels(model, encoded)[0, : len(frames)]], [frames])
-    hypothesis = model.decoding.rnnt_decoder_predictions_tensor(
-        encoder_output=encoded, encoded_lengths=encoded_length, return_hypotheses=True
-    )[0]
-    return _result(model, hypothesis, [frames])
+        return _ctc_result(model, [_labels(model, encoded)[0, : len(frames)]], [frames], events)
+    decoded = _Decoded()
+    _decode(model, encoded, encoded_length, [decoded], events)
+    return _result(model, *decoded.found(), [frames], events)
 
 
 def _set_context(model: Any, lookahead: int, within: int | None) -> None:
@@ -92,13 +101,32 @@ def _set_context(model: Any, lookahead: int, within: int | None) -> None:
 
 
 @dataclass
+class _Decoded:
+    """What a transducer found in one utterance. hypothesis: NeMo's since the last reset; start: the frame at which that began;
+    tokens, token_frames: before it; n_frames: decoded so far."""
+
+    hypothesis: Any = None
+    start: int = 0
+    tokens: list[int] = field(default_factory=list)
+    token_frames: list[int] = field(default_factory=list)
+    n_frames: int = 0
+
+    def found(self) -> tuple[list[int], list[int]]:
+        """Returns all tokens and their frames."""
+        if self.hypothesis is None:
+            return self.tokens, self.token_frames
+        frames = [self.start + int(frame) for frame in self.hypothesis.timestamp]
+        return self.tokens + [int(token) for token in self.hypothesis.y_sequence], self.token_frames + frames
+
+
+@dataclass
 class _Stream:
     """One utterance between two steps."""
 
     windows: list[tuple[Any, Any, bool]]  # mel f32 [1, n_mels, T], its length i64 [1], whether it is the last
     caches: Any  # layer first, as NeMo keeps them
     language: str | None = None
-    hypothesis: Any = None
+    decoded: _Decoded = field(default_factory=_Decoded)
     labels: list = field(default_factory=list)  # of a CTC model: the best of tokens and blank on each frame, i64 [T] a chunk
     frames: list = field(default_factory=list)
 
@@ -111,7 +139,7 @@ def _windows(model: Any, samples: np.ndarray) -> list[tuple[Any, Any, bool]]:
     return [(mel, length, buffer.is_buffer_empty()) for mel, length in buffer]
 
 
-def _step(model: Any, members: list[_Stream], step: int, last: bool, drop: int) -> None:
+def _step(model: Any, members: list[_Stream], step: int, last: bool, drop: int, events: EventSpec | None) -> None:
     """Calls `cache_aware_stream_step` and the greedy decoder once, as NeMo's `conformer_stream_step` does."""
     import torch
 
@@ -128,26 +156,46 @@ def _step(model: Any, members: list[_Stream], step: int, last: bool, drop: int) 
         drop_extra_pre_encoded=drop,
     )
     encoded = model._apply_prompt_to_encoded(encoded)  # NeMo's own hook; does nothing in a model without a prompt
-    ctc = _is_ctc(model)
-    decoded = _labels(model, encoded) if ctc else _hypotheses(model, members if step else [], encoded, encoded_length)
+    labels = _labels(model, encoded) if _is_ctc(model) else None
+    if labels is None:
+        _decode(model, encoded, encoded_length, [member.decoded for member in members], events)
     for row, member in enumerate(members):
         one, count = slice(row, row + 1), int(encoded_length[row])
         member.caches = (channel[:, one], time[:, one], length[one])
-        if ctc:
-            member.labels.append(decoded[row, :count])
-        else:
-            member.hypothesis = decoded[row]
+        if labels is not None:
+            member.labels.append(labels[row, :count])
         member.frames.append(encoded[row, :, :count].T)
 
 
-def _hypotheses(model: Any, partial: list[_Stream], encoded: Any, encoded_length: Any) -> Any:
-    """NeMo's transducer hypotheses, which go on from those of `partial`, if there are any."""
-    return model.decoding.rnnt_decoder_predictions_tensor(
+def _decode(model: Any, encoded: Any, lengths: Any, decoded: list[_Decoded], events: EventSpec | None) -> None:
+    """Calls NeMo's greedy transducer decoder on the next frames, f32 [B, d_model, T], lengths i64 [B], and advances `decoded`.
+
+    Where a new token resets, what NeMo decoded behind its frame is discarded, and a new hypothesis is decoded from the next frame
+    on: tokens up to the reset do not depend on what follows.
+    """
+    before = [one.hypothesis for one in decoded]
+    known = [0 if one is None else len(one.y_sequence) for one in before]
+    hypotheses = model.decoding.rnnt_decoder_predictions_tensor(
         encoder_output=encoded,
-        encoded_lengths=encoded_length,
+        encoded_lengths=lengths,
         return_hypotheses=True,
-        partial_hypotheses=[stream.hypothesis for stream in partial] or None,
+        partial_hypotheses=None if all(one is None for one in before) else before,
     )
+    resetting = set(events.kinds) if events and events.resets else set()
+    for row, one in enumerate(decoded):
+        one.hypothesis = hypotheses[row]
+        new = [int(token) for token in one.hypothesis.y_sequence[known[row] :]]
+        at = next((i for i, token in enumerate(new) if token in resetting), None)
+        if at is None:
+            one.n_frames += int(lengths[row])
+            continue
+        tokens, frames = one.found()
+        kept = len(tokens) - len(new) + at + 1
+        done = frames[kept - 1] + 1 - one.n_frames
+        start = one.n_frames + done
+        one.hypothesis, one.tokens, one.token_frames, one.start, one.n_frames = None, tokens[:kept], frames[:kept], start, start
+        if rest := int(lengths[row]) - done:
+            _decode(model, encoded[row : row + 1, :, done:], lengths.new_tensor([rest]), [one], events)
 
 
 def _is_ctc(model: Any) -> bool:
@@ -161,7 +209,7 @@ def _labels(model: Any, encoded: Any) -> Any:
     return model.decoder(encoder_output=encoded).argmax(dim=-1)
 
 
-def _ctc_result(model: Any, labels: list, frames: list) -> NemoRun:
+def _ctc_result(model: Any, labels: list, frames: list, events: EventSpec | None) -> NemoRun:
     """Lets NeMo collapse the labels of all chunks together, as its `conformer_stream_step` does after each chunk.
 
     With `compute_timestamps` NeMo's decoder keeps the collapsed tokens, and how many frames each begins behind the one before.
@@ -169,22 +217,28 @@ def _ctc_result(model: Any, labels: list, frames: list) -> NemoRun:
     import torch
 
     if not labels:
-        return _result(model, None, frames)
+        return _result(model, [], [], frames, events)
     joined = torch.cat(labels)
     model.decoding.compute_timestamps = True
     found = model.decoding.decoding(decoder_output=joined[None], decoder_lengths=torch.tensor([len(joined)]))[0]
     tokens, steps, _ = model.decoding.decode_hypothesis(found, fold_consecutive=True)[0].text
-    return _run(model, tokens, np.cumsum(steps).tolist(), frames)
+    return _result(model, [int(token) for token in tokens], np.cumsum(steps).tolist(), frames, events)
 
 
-def _result(model: Any, hypothesis: Any, frames: list) -> NemoRun:
-    width = model.cfg.encoder.d_model
-    if hypothesis is None:  # shorter than NeMo's buffer needs for one step
-        return NemoRun((), (), "", np.zeros((0, width), np.float32))
-    return _run(model, hypothesis.y_sequence, hypothesis.timestamp, frames)
+def _result(model: Any, tokens: list[int], token_frames: list[int], frames: list, events: EventSpec | None) -> NemoRun:
+    none = np.zeros((0, model.cfg.encoder.d_model), np.float32)  # of audio shorter than NeMo's buffer needs for one step
+    every = np.concatenate([none, *(f.numpy() for f in frames)]).astype(np.float32)
+    text = _text(model, tokens, set(events.kinds) if events else set())
+    return NemoRun(tuple(tokens), tuple(int(frame) for frame in token_frames), text, every)
 
 
-def _run(model: Any, tokens: Sequence, token_frames: Sequence, frames: list) -> NemoRun:
-    ids, stamps = tuple(int(token) for token in tokens), tuple(int(frame) for frame in token_frames)
-    text = model.tokenizer.ids_to_text(list(ids)) if ids else ""
-    return NemoRun(ids, stamps, text, np.concatenate([f.numpy() for f in frames]).astype(np.float32))
+def _text(model: Any, tokens: list[int], events: set[int]) -> str:
+    text, part = "", []
+    for token in [*tokens, None]:
+        if token is not None and token not in events:
+            part.append(token)
+        elif part:
+            spelled = model.tokenizer.ids_to_text(part)
+            text += (" " if text and spelled and not spelled.startswith(" ") else "") + spelled
+            part = []
+    return text

@@ -208,12 +208,12 @@ def _run(
     within = spec.streaming.attention_lookahead if spec.streaming else None
     if mode == OFFLINE:
         pairs = zip(audio, slots, strict=True)
-        return [nemo_runs.offline(model, samples, lookahead, slot, within) for samples, slot in pairs]
+        return [nemo_runs.offline(model, samples, lookahead, slot, within, spec.events) for samples, slot in pairs]
     if lookahead is None:
         todo = "record it offline"
         raise UsageError("An offline model has no streaming run.", expected="a lookahead", found="none", todo=todo)
     languages = [spec.prompt.name(slot) for slot in slots if slot is not None] if spec.prompt else None
-    return nemo_runs.stream(model, audio, lookahead, languages, within)
+    return nemo_runs.stream(model, audio, lookahead, languages, within, spec.events)
 
 
 def _read(path: Path, corpus: Corpus, lookahead: int | None, width: int) -> tuple[Record, ...]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from nemoport.audio import Audio
     from nemoport.recognizer import Recognizer
+    from nemoport.tokens import Spelling
     from nemoport.words import Segment
 
 LIVE = "-"  # in place of a file's name
@@ -115,19 +116,21 @@ def _print_stream(recognizer: Recognizer, audio: Audio, *, as_json: bool) -> Non
 
     stream, spelling, started = recognizer.stream(), recognizer.spelling(), time.perf_counter()
     shown, pending = 0, ""
+    lines = _Lines(recognizer, spelling)
 
     def show(tokens: list[int]) -> None:
         nonlocal shown, pending
-        text = printable(spelling.feed(tokens))
         if not as_json:
-            print_text(text)
+            print_text(lines.feed(tokens))
             return
+        text = printable(spelling.feed(tokens))
         timed = stream.timed(shown, shown := shown + len(tokens))
         before, pending = pending, recognizer.text(stream.tokens[shown:])
         if tokens or pending != before:
             fields = {"type": "update", "audio_seconds": audio.count / recognizer.sample_rate_hz}
             fields |= {"text": text, "pending": pending, "tokens": timed.tokens}
             fields["token_seconds"] = [round(second, 6) for second in timed.seconds]
+            fields["events"] = [formats.event_fields(event) for event in timed.events(recognizer.session.spec.events)]
             print_text(json.dumps(fields, ensure_ascii=False) + "\n", is_json=True)
 
     error = _feed(audio, lambda samples: show(stream.feed(samples)))
@@ -136,6 +139,37 @@ def _print_stream(recognizer: Recognizer, audio: Audio, *, as_json: bool) -> Non
         done = recognizer.hypothesis(stream, id=LIVE, samples=audio.count, work_seconds=time.perf_counter() - started)
         print_text(formats.as_json(done, type="end"), is_json=True)
     else:
-        print_text(printable(spelling.finish()) + "\n")
+        print_text(lines.finish())
     if error:
         raise error
+
+
+class _Lines:
+    """Text of a stream as it becomes final, for a terminal: an event of the model's ends a line."""
+
+    def __init__(self, recognizer: Recognizer, spelling: Spelling):
+        events = recognizer.session.spec.events
+        self._spelling, self._events = spelling, set(events.kinds) if events else set()
+        self._is_begun = self._is_ended = False  # whether the line has text; whether an event ended the one before
+
+    def feed(self, tokens: list[int]) -> str:
+        """Takes the next tokens and returns what they add."""
+        return "".join(map(self._added, tokens))
+
+    def finish(self) -> str:
+        """Returns what waited, and the end of the last line."""
+        return self._on_line(self._spelling.finish()) + ("" if self._is_ended else "\n")
+
+    def _added(self, token: int) -> str:
+        text = self._on_line(self._spelling.feed([token]))
+        if token not in self._events or not self._is_begun:
+            return text
+        self._is_begun, self._is_ended = False, True
+        return text + "\n"
+
+    def _on_line(self, text: str) -> str:
+        if not text:
+            return ""
+        text = text.removeprefix(" ") if self._is_ended else text
+        self._is_begun, self._is_ended = True, False
+        return printable(text)

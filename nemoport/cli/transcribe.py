@@ -75,6 +75,7 @@ def run(options: argparse.Namespace) -> int | None:
         token_mask=options.tokens,
         trim_silence=options.trim_silence,
         confidence=options.confidence,
+        reset=not options.no_reset,
     )
     if options.audio == [LIVE]:
         return transcribe_live(recognizer, options, as_json=chosen == "json")
@@ -198,6 +199,7 @@ DECODING = (
     option("--beam", type=int, default=1, metavar="N", help="paths of a beam search; 1: greedy"),
     option("--hotword", action="append", default=[], metavar="PHRASE", help="to be expected; repeat for several"),
     option("--hotword-boost", type=float, metavar="X", help="log score of each of its tokens; default: 1.5"),
+    option("--no-reset", action="store_true", help="go on behind an end of utterance with the decoder as it is"),
     option("--script", action="append", default=[], metavar="NAME", help="letters to emit, as Latin; repeat for several"),
     option("--tokens", type=Path, metavar="FILE", help="the lines of tokens.txt that may be emitted"),
     option("--confidence", default="max_prob", metavar="MEASURE", names=measures, help="%(names)s; default: %(default)s"),

@@ -56,7 +56,9 @@ def _files(context: Context) -> Iterator[str]:
         yield ""
     yield difference("manifest.json's variant", context.variant, artifact.manifest.variant)
     yield difference("manifest.json's checkpoint", context.checkpoint.sha256, artifact.manifest.checkpoint_sha256)
-    yield difference("tokens in tokens.txt", context.spec.decoding.vocab_size, len(read_tokens(artifact.shared / "tokens.txt")))
+    pieces = read_tokens(artifact.shared / "tokens.txt")
+    yield difference("tokens in tokens.txt", context.spec.decoding.vocab_size, len(pieces))
+    yield difference("events that spelling.json leaves out of the text", context.checkpoint.spelling.events, pieces.rule.events)
     artifact.filterbank()
 
 
