@@ -1,0 +1,129 @@
+"""Exports at the published sizes: seconds, peak memory and file sizes of each step, and whether the tokens are NeMo's; a table of
+docs/kinds/full-size.md.
+
+python bench/full_size.py parakeet-rnnt-1.1b parakeet-tdt-1.1b --work /tmp/big
+
+Checkpoints are random (nemoport.reference.random_checkpoint) and hear. Each takes about 3.5 times its own bytes of disk, and is
+deleted before the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+COLUMNS = (
+    "checkpoint",
+    "kind",
+    "M parameters",
+    "export",
+    "fp32 MB",
+    "quantize",
+    "INT8 MB",
+    "transcribe, fp32",
+    "NeMo",
+    "tokens of NeMo",
+    "fp32 token-exact",
+    "INT8: other tokens",
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """processor_s: of all its processes; peak: bytes that the largest of them had in memory."""
+
+    processor_s: float
+    peak: int
+    output: str
+
+    def __str__(self) -> str:
+        return f"{self.processor_s:.0f} s, {self.peak / 2**30:.1f} GiB"
+
+
+def measured(*arguments: object) -> Step:
+    """Runs a command of Python; exits with its error where it fails."""
+    print(*arguments, file=sys.stderr, flush=True)
+    process = subprocess.Popen([sys.executable, "-m", *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    output = process.stdout.read() if process.stdout else ""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{arguments} failed: {process.returncode}")
+    step = Step(usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10, output)
+    print(step, file=sys.stderr, flush=True)
+    return step
+
+
+def megabytes(folder: Path) -> str:
+    return f"{sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.0f}"
+
+
+def differing(found: list[int], wanted: list[int]) -> int:
+    """Edits between two lists of tokens."""
+    import jiwer
+
+    out = jiwer.process_words(" ".join(map(str, wanted)), " ".join(map(str, found)))
+    return out.substitutions + out.deletions + out.insertions
+
+
+def row(preset: str, work: Path, precision: str, head: str | None) -> list[str]:
+    """Measures one checkpoint, in an empty folder."""
+    import soundfile
+
+    from nemoport.reference.random_checkpoint import pseudo_speech
+
+    checkpoint, build, clip, corpus = work / f"{preset}.nemo", work / "build", work / "clip.wav", work / "clip.jsonl"
+    made = measured("nemoport.reference.random_checkpoint", "--preset", preset, "--out", checkpoint)
+    soundfile.write(clip, pseudo_speech(77, 8.0), 16000)
+    corpus.write_text(json.dumps({"audio_filepath": str(clip), "duration": 8.0, "text": "none"}) + "\n")
+    of = ["--checkpoint", checkpoint, "--build", build, *(["--head", head] if head else [])]
+    export = measured("nemoport.cli", "export", *of)
+    quantize = measured("nemoport.cli", "quantize", precision, "--build", build)
+    oracle = measured("nemoport.cli", "oracle", *of, "--corpus", corpus)
+    streams = sorted(build.glob("oracle/*/streaming-*.json"))
+    run = json.loads((streams or sorted(build.glob("oracle/*/offline*.json")))[-1].read_text())
+    wanted = run["utterances"][0]["tokens"]
+    options = ["--lookahead", run["lookahead"], "--flush", "nemo"] if streams else []
+    texts = [measured("nemoport.cli", "transcribe", build / v, clip, "--json", *options) for v in ("fp32", precision)]
+    fp32, int8 = (json.loads(step.output)["tokens"] for step in texts)
+    kind = json.loads((build / "config.json").read_text())["spec"]["kind"]
+    return [
+        preset,
+        kind,
+        made.output.split(": ")[1].split(" M ")[0],
+        str(export),
+        megabytes(build / "fp32"),
+        str(quantize),
+        megabytes(build / precision),
+        str(texts[0]),
+        str(oracle),
+        str(len(wanted)),
+        "yes" if fp32 == wanted else f"no: {differing(fp32, wanted)} others",
+        str(differing(int8, wanted)),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("presets", nargs="+", help="of nemoport.reference.presets")
+    parser.add_argument("--work", type=Path, required=True, help="a folder, which must not exist yet")
+    parser.add_argument("--precision", default="int8-weight")
+    parser.add_argument("--head", help="of a hybrid, or of a CTC model")
+    options = parser.parse_args()
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    for preset in options.presets:
+        options.work.mkdir(parents=True)
+        try:
+            print(f"| {' | '.join(row(preset, options.work, options.precision, options.head))} |", flush=True)
+        finally:
+            shutil.rmtree(options.work)
+
+
+if __name__ == "__main__":
+    main()
