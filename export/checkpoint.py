@@ -12,7 +12,7 @@ from nemoport.export.advice import advice
 from nemoport.export.containers import Container, container_at
 from nemoport.export.hybrid import of_head, weights_of
 from nemoport.export.hyperparameters import malformed, number, wrong_sections
-from nemoport.export.kinds import contexts, durations, is_hybrid, kind_of, prompt_defaults, vocabulary
+from nemoport.export.kinds import attention_window, contexts, durations, is_hybrid, kind_of, prompt_defaults, vocabulary
 from nemoport.export.one_form import frame_samples, in_one_form
 from nemoport.export.sentencepiece_model import read_model
 from nemoport.export.source import resolve
@@ -179,7 +179,9 @@ def _spec(config: dict) -> ModelSpec:
             normalize=mel.get("normalize", "per_feature"),
         ),
         streaming=_streaming(config) if kind.streaming else None,
-        offline=None if kind.streaming else OfflineSpec(**_sizes(config)),
+        offline=None
+        if kind.streaming
+        else OfflineSpec(**_sizes(config), attention_enc_frames=attention_window(config["encoder"])),
         decoding=DecodingSpec(len(vocabulary(config)), **({} if kind.head == CTC else _transducer(config))),
         prompt=_prompt(config) if kind.prompt else None,
         events=_events(config, kind.head),

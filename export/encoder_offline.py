@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from nemoport.export.blocked_attention import RelativeAttention
 from nemoport.export.blocked_subsampling import CentredSubsampling
 from nemoport.export.layers import ConformerLayer, MatMul, SelfAttentionWeights, Weights, rates
+from nemoport.export.local_attention import LocalAttention
 from nemoport.spec import MASKED_SCORE, OfflineSpec
 
 BATCH_NORM_EPSILON = 1e-5  # torch's default, which NeMo takes
@@ -42,19 +43,20 @@ class Subsampling(nn.Module):
 
 
 class SelfAttention(SelfAttentionWeights):
-    """Attention over all frames of an utterance."""
+    """Attention over all frames of an utterance, or over those of a window around each."""
 
-    def __init__(self, weights: Weights, name: str, n_heads: int):
+    def __init__(self, weights: Weights, name: str, n_heads: int, local: bool):
         super().__init__(weights, name, n_heads)
+        self.attention = LocalAttention if local else RelativeAttention
         self.linear_pos = MatMul(weights, f"{name}.linear_pos")
         # `positions` holds all sines, then all cosines; in NeMo's they alternate.
         self.linear_pos.weight.data = torch.cat([self.linear_pos.weight[0::2], self.linear_pos.weight[1::2]]).detach()
         self.scale_queries(self.linear_q.weight.size(1) // n_heads)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> tuple[Tensor]:
-        """x: [B, T, d]; positions: [2 T - 1, d]; mask: [B, 1, 1, T], added to the scores -> [B, T, d]."""
+        """x: [B, T, d]; positions: [P, d], from the furthest past; mask: [B, 1, 1, T], added to the scores -> [B, T, d]."""
         query, key, value = (self.split(linear(x)) for linear in (self.linear_q, self.linear_k, self.linear_v))
-        context = RelativeAttention.apply(
+        context = self.attention.apply(
             (query + self.pos_bias_u).transpose(1, 2),
             (query + self.pos_bias_v).transpose(1, 2),
             key.permute(0, 2, 3, 1),
@@ -100,6 +102,9 @@ class OfflineEncoder(nn.Module):
     """The whole encoder, from a checkpoint's tensors by name; `unused` lists those of the encoder that it does not use. Raises
     CheckpointError for tensors that are absent."""
 
+    rates: Tensor
+    window: int | None
+
     def __init__(self, tensors: dict[str, Tensor], spec: OfflineSpec):
         super().__init__()
         weights = Weights(tensors, "encoder.")
@@ -108,12 +113,13 @@ class OfflineEncoder(nn.Module):
             ConformerLayer(
                 weights,
                 name := f"layers.{i}",
-                SelfAttention(weights, f"{name}.self_attn", spec.n_heads),
+                SelfAttention(weights, f"{name}.self_attn", spec.n_heads, local=spec.attention_enc_frames is not None),
                 Convolution(weights, f"{name}.conv"),
             )
             for i in range(spec.n_layers)
         )
         self.register_buffer("rates", rates(spec.d_model), persistent=False)
+        self.window = spec.attention_enc_frames
         self.unused = weights.unused
         self.eval()
 
@@ -128,7 +134,8 @@ class OfflineEncoder(nn.Module):
         filled = torch.arange(frames, device=x.device).unsqueeze(0) < length.unsqueeze(1)
         mask = torch.where(filled, 0.0, MASKED_SCORE)[:, None, None, :]
         valid = filled.to(x.dtype).unsqueeze(2)
-        distance = torch.arange(2 * frames - 1, device=x.device) * -1 + (frames - 1)  # T - 1 down to 1 - T
+        furthest: int = frames - 1 if self.window is None else self.window
+        distance = torch.arange(2 * furthest + 1, device=x.device) * -1 + furthest  # from the past down to the future
         angles = distance.to(x.dtype).unsqueeze(1) * self.rates
         positions = torch.cat([torch.sin(angles), torch.cos(angles)], 1)
         for layer in self.layers:

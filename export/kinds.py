@@ -46,7 +46,6 @@ class Kind:
 
 
 _ANY_ENCODER: Settings = {
-    "self_attention_model": ("rel_pos", "rel_pos"),
     "subsampling": ("striding", "dw_striding"),
     "subsampling_factor": (4, 8),
     "untie_biases": (True, True),
@@ -120,13 +119,10 @@ def kind_of(config: dict) -> Kind:
 
 
 def _is_cache_aware(encoder: dict) -> bool:
-    """Whether the encoder has limited contexts. Those of local attention, and of an encoder that is else an offline one, were put
-    on a model of full context (NeMo's change_attention_model)."""
+    """Whether the encoder has limited contexts, and is no offline one of attention within a window."""
     if all(pair == [-1, -1] for pair in contexts(encoder)):
         return False
-    local = (
-        encoder.get("self_attention_model") == "rel_pos_local_attn" and encoder.get("att_context_style", "regular") == "regular"
-    )
+    local = is_local(encoder) and encoder.get("att_context_style", "regular") == "regular"
     return not local and any(encoder.get(key, default) != needed for key, (default, needed) in _OFFLINE_ENCODER.items())
 
 
@@ -167,6 +163,18 @@ def _is_ctc(config: dict) -> bool:
 def is_tdt(config: dict) -> bool:
     """Whether a transducer also scores durations."""
     return bool(durations(config)) or (config.get("loss") or {}).get("loss_name") == "tdt"
+
+
+def is_local(encoder: dict) -> bool:
+    """Whether the encoder has NeMo's local attention. It is attention of full context within a window; where the window's sides
+    differ, NeMo 3.0.0 adds the positions of other distances."""
+    return encoder.get("self_attention_model") == "rel_pos_local_attn"
+
+
+def attention_window(encoder: dict) -> int | None:
+    """How many encoder frames an offline encoder attends to on either side; None for all."""
+    widest = contexts(encoder)[0][0]
+    return None if widest == -1 else widest
 
 
 def contexts(encoder: dict) -> list[list[int]]:

@@ -34,7 +34,7 @@ MODULES = {
     "encoder": Module(
         "ConformerEncoder",
         "n_layers d_model n_heads conv_kernel_size subsampling_conv_channels ff_expansion_factor pos_emb_max_len "
-        "att_context_size use_bias xscaling feat_out",
+        "self_attention_model att_context_size use_bias xscaling feat_out",
         "feat_in subsampling_conv_chunking_factor reduction_position reduction_factor att_context_probs "
         "conv_context_style dropout dropout_pre_encoder dropout_emb dropout_att stochastic_depth_drop_prob stochastic_depth_mode "
         "stochastic_depth_start_layer global_tokens_spacing global_attn_separate use_pytorch_sdpa use_pytorch_sdpa_backends "

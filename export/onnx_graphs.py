@@ -16,7 +16,7 @@ from nemoport.artifact import DECODER, ENCODER
 from nemoport.cache_layout import caches_for
 from nemoport.caches import Caches, NemoCaches, NoCaches
 from nemoport.caches_kv import CACHED, KvCaches
-from nemoport.export import blocked, blocked_attention, blocked_subsampling
+from nemoport.export import blocked, blocked_attention, blocked_subsampling, local_attention
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.encoder import CacheAwareEncoder, StreamingEncoder
 from nemoport.export.encoder_kv import KvStreamingEncoder
@@ -30,7 +30,7 @@ from nemoport.heads import head_of
 from nemoport.interface import Interface
 from nemoport.runtimes.onnxruntime.graphs import encoder_interface
 
-BLOCKED = {module.NAME: module.BODY for module in (blocked_attention, blocked_subsampling)}
+BLOCKED = {module.NAME: module.BODY for module in (blocked_attention, blocked_subsampling, local_attention)}
 # called with the checkpoint's tensors, the encoder's spec and, of a model with a prompt, the prompt's
 ENCODERS: dict[type[Caches], Callable[..., CacheAwareEncoder | OfflineEncoder]] = {
     NemoCaches: StreamingEncoder,

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from nemoport.export.kinds import Settings, contexts, durations, is_tdt, kind_of, nemo_class_of, prompt_defaults, vocabulary
+from nemoport.export.kinds import (
+    Settings,
+    contexts,
+    durations,
+    is_local,
+    is_tdt,
+    kind_of,
+    nemo_class_of,
+    prompt_defaults,
+    vocabulary,
+)
 from nemoport.export.known_options import MODULES, component_problems, tokenizer_problems, unknown_options
 from nemoport.spec import CTC
 from nemoport.text import clipped
+
+_FULL_ATTENTION: Settings = {"self_attention_model": ("rel_pos", "rel_pos")}  # or, offline, within a window
 
 
 def unsupported(config: dict) -> list[str]:
@@ -78,19 +90,21 @@ def _width_problems(encoder: dict) -> list[str]:
 
 
 def _offline_problems(encoder: dict) -> list[str]:
-    kernel, pairs = int(encoder.get("conv_kernel_size") or 31), contexts(encoder)
+    kernel, pairs, local = int(encoder.get("conv_kernel_size") or 31), contexts(encoder), is_local(encoder)
     problems = [] if kernel % 2 else [f"encoder.conv_kernel_size is {kernel}, not odd"]
-    if any(pair != [-1, -1] for pair in pairs):
-        problems.append(f"encoder.att_context_size is {clipped(pairs)}, not [-1, -1]: attention of a limited width")
+    problems += [] if local else _differing("encoder", encoder, _FULL_ATTENTION)
+    symmetric = len(pairs) == 1 and pairs[0][0] == pairs[0][1] > 0
+    if not symmetric and (local or any(pair != [-1, -1] for pair in pairs)):
+        wanted = "[w, w]" if local else "[-1, -1] or [w, w]"
+        problems.append(f"encoder.att_context_size is {clipped(pairs)}, not {wanted}: attention of a limited width")
     return problems
 
 
 def _context_problems(encoder: dict) -> list[str]:
-    pairs = contexts(encoder)
+    pairs, problems = contexts(encoder), _differing("encoder", encoder, _FULL_ATTENTION)
     if any(len(pair) != 2 or pair[0] <= 0 or pair[1] < 0 for pair in pairs):
-        return [f"encoder.att_context_size is {clipped(pairs)}: not cache-aware (limited left and right contexts)"]
+        return [*problems, f"encoder.att_context_size is {clipped(pairs)}: not cache-aware (limited left and right contexts)"]
     lefts, rights = {left for left, _ in pairs}, {right for _, right in pairs}
-    problems = []
     if len(lefts) > 1:
         problems.append(f"encoder.att_context_size has several left contexts {clipped(sorted(lefts))}, not one")
     if any(r + 2 in rights for r in rights):

@@ -82,12 +82,14 @@ class StreamingSpec:
 
 @dataclass(frozen=True)
 class OfflineSpec:
-    """Geometry of an encoder that takes a whole utterance at once, with attention over all of it."""
+    """Geometry of an encoder that takes a whole utterance at once. attention_enc_frames: how far a frame attends to either side,
+    or None for all of the utterance."""
 
     n_layers: Layers
     d_model: Width
     n_heads: Layers
     subsampling_factor: Annotated[int, whole(1, 64)]
+    attention_enc_frames: Annotated[int, whole(1, MOST_FRAMES)] | None = None
 
 
 @dataclass(frozen=True)

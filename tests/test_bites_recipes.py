@@ -221,7 +221,6 @@ def test_synthetic_rows_have_the_mean_and_deviation_of_the_norm():
 
 COMMON = {
     "encoder": {
-        "self_attention_model": ("rel_pos", "abs_pos", True),
         "subsampling": ("dw_striding", "striding", False),
         "subsampling_factor": (8, 4, False),
         "att_chunk_context_size": (None, [[10]], True),

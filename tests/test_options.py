@@ -117,12 +117,9 @@ REFUSED = [
         "preprocessor._target_ is AudioToMFCC",
     ),
     ("preprocessor", {"ripples": 1}, "preprocessor.ripples is 1, an unknown option"),
-    (
-        "encoder",
-        {"self_attention_model": "rel_pos_local_attn", "att_context_size": [128, 128]},
-        "encoder.self_attention_model is",
-    ),
-    ("encoder", {"att_context_size": [64, 64]}, "encoder.att_context_size is [[64, 64]], not [-1, -1]"),
+    ("encoder", {"self_attention_model": "rel_pos_local_attn"}, "encoder.att_context_size is [[-1, -1]], not [w, w]"),
+    ("encoder", {"att_context_size": [64, 32]}, "encoder.att_context_size is [[64, 32]], not [-1, -1] or [w, w]"),
+    ("encoder", {"att_context_size": [[64, 64], [32, 32]]}, "encoder.att_context_size is [[64, 64], [32, 32]], not [-1, -1]"),
     ("encoder", {"self_attention_model": "abs_pos"}, "encoder.self_attention_model is 'abs_pos'"),
     ("encoder", {"subsampling": "striding", "subsampling_factor": 4}, "encoder.subsampling is 'striding'"),
     ("encoder", {"subsampling": "vggnet"}, "encoder.subsampling is 'vggnet'"),
@@ -165,6 +162,14 @@ def test_another_option_is_refused_by_its_name(section, options, reason, config)
     assert len(problems) == len(options) if section != "decoder" else len(problems) == 1
     todo = advice(problems)
     assert todo and "download" not in todo
+
+
+def test_local_attention_is_taken_by_its_window_unless_its_sides_differ(config):
+    """NeMo 3.0.0 adds other positions than it means where they differ (RelPositionMultiHeadAttentionLongformer.forward)."""
+    for sides, reasons in (([128, 128], []), ([128, 64], ["encoder.att_context_size is [[128, 64]], not [w, w]"])):
+        local = changed(config, "encoder", self_attention_model="rel_pos_local_attn", att_context_size=sides)
+        found = unsupported(in_one_form(local))
+        assert [problem.partition(":")[0] for problem in found] == reasons
 
 
 ACCEPTED = [

@@ -12,7 +12,7 @@ from pathlib import Path
 from nemoport.errors import CheckpointError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.hyperparameters import number
-from nemoport.export.kinds import contexts, kind_named
+from nemoport.export.kinds import contexts, is_local, kind_named
 from nemoport.spec import CTC
 
 _MODULES = "nemo.collections.asr.modules"
@@ -68,7 +68,7 @@ def nemo_config(checkpoint: Checkpoint, folder: Path) -> dict:
             "_target_": f"{_MODULES}.ConformerEncoder",
             "feat_in": frontend.n_mels,
             **{key: bool(read["encoder"].get(key, True)) for key in ("use_bias", "xscaling")},
-            "att_context_size": contexts(read["encoder"]),
+            **_attention(read["encoder"]),
         },
         **(_ctc(checkpoint) if spec.head == CTC else _transducer(checkpoint)),
     }
@@ -130,6 +130,13 @@ def _transducer(checkpoint: Checkpoint) -> dict:
         },
         "loss": {"loss_name": "tdt", "tdt_kwargs": {"durations": durations}} if durations else {"loss_name": "default"},
     }
+
+
+def _attention(encoder: dict) -> dict:
+    pairs = contexts(encoder)
+    if is_local(encoder):  # NeMo's local attention takes one pair, not a list
+        return {"self_attention_model": "rel_pos_local_attn", "att_context_size": pairs[0]}
+    return {"self_attention_model": "rel_pos", "att_context_size": pairs}
 
 
 def _prompt(checkpoint: Checkpoint) -> dict:
