@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 CONFIG, TOKENIZER, PROCESSOR, EXTRACTOR = "config.json", "tokenizer.json", "processor_config.json", "preprocessor_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
+SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}\.safetensors")
 
 
 def needed_files(names: Iterable[str]) -> list[str]:

@@ -117,8 +117,8 @@ def _scores(pieces: Sequence[str], types: Sequence[int], merges: Any) -> list[fl
 
 def _charsmap(normalizer: Any) -> bytes:
     """The table of characters that SentencePiece's normaliser replaces; empty where there is none."""
-    parts = [normalizer, *(normalizer.get("normalizers") or [])] if isinstance(normalizer, dict) else []
-    for part in parts:
+    inner = normalizer.get("normalizers") if isinstance(normalizer, dict) else None
+    for part in (normalizer, *(inner if isinstance(inner, list) else ())):
         if isinstance(part, dict) and part.get("type") == "Precompiled":
             try:
                 return base64.b64decode(str(part.get("precompiled_charsmap") or ""), validate=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+from copy import deepcopy
 from typing import Any
 
-from fuzz import checkpoints, commands, gates, graphs, sound
+from fuzz import checkpoints, commands, folders, gates, graphs, sound
 from fuzz.mutate import DEEP
 
 
@@ -16,6 +17,7 @@ def refused() -> dict[str, list[Any]]:
         "yaml": [b'a: !!int ""', b"a: !!bool x", b"a: !!timestamp x", b'a: !!float ""', b"a: 1" + b":1" * 200_000],
         "archive": [_gzip_with_another_checksum(), checkpoints.archives()[1][:-4], gzip.compress(_ends_before_it_begins())],
         "config": [_config("encoder", subsampling_factor=8.0), _config("preprocessor", sample_rate=32_000)],
+        "transformers": [_shard_with_a_long_name()],
         "toml": _tomls(),
         "results": [
             b"[" * DEEP,
@@ -44,12 +46,25 @@ def accepted() -> dict[str, list[Any]]:
     """Name of a target -> inputs that it must read."""
     files = {**commands.case_files(), "p/shared/tokens.txt": "".join(f"<0x1B> {i}\n" for i in range(8)).encode()}
     return {
+        "transformers": [_no_list_of_normalizers()],
         "tokens": [b"<0xZZ> 0\n<0x>C> 1\n<0x 1> 2\n<0x+1> 3\n"],
         "corpus": [json.dumps({"audio_filepath": "a.wav", "text": "a\u2028b", "lang": "en-US"}, ensure_ascii=False).encode()],
         "data-set": [_data_set(text="a\u2028b")],
         "shards": [_shared_by(40)],
         "command-line": [(["transcribe", "p/fp32", "a.wav", *form], files, b"") for form in ([], ["--json"])],
     }
+
+
+def _shard_with_a_long_name() -> folders.Files:
+    files = deepcopy(folders.folders()[1])
+    files["model.safetensors.index.json"]["weight_map"]["x"] = f"{'x' * 300}.safetensors"
+    return files
+
+
+def _no_list_of_normalizers() -> folders.Files:
+    files = deepcopy(folders.folders()[0])
+    files["tokenizer.json"]["normalizer"]["normalizers"] = 5
+    return files
 
 
 def _gzip_with_another_checksum() -> bytes:

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from fuzz import checkpoints, commands, gates, graphs, packages, sound
+from fuzz import checkpoints, commands, folders, gates, graphs, packages, sound
 
-TARGETS = (*checkpoints.TARGETS, *packages.TARGETS, *gates.TARGETS, *sound.TARGETS, *graphs.TARGETS, *commands.TARGETS)
+TARGETS = (
+    *checkpoints.TARGETS,
+    *folders.TARGETS,
+    *packages.TARGETS,
+    *gates.TARGETS,
+    *sound.TARGETS,
+    *graphs.TARGETS,
+    *commands.TARGETS,
+)
