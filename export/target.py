@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nemoport.artifact import Artifact, Recipe
+from nemoport.errors import UsageError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.progress import Progress
@@ -30,6 +31,8 @@ class Source:
         return export_checkpoint(self.checkpoint, self.build, layout, self.progress)
 
 
+MOST_WINDOWS, LONGEST_WINDOW_S = 8, 120  # at 120 s the scores of a layer with 8 heads are 72 MB, and the positions' as much
+NO_CACHES = "it keeps no caches"  # why an offline model lacks a precision
 Convert = Callable[[Source, Path, Any, Progress], dict[str, str]]
 
 
@@ -47,8 +50,10 @@ class Target:
     extra: of pyproject.toml, which installs the packages of the converter; modules: their import names.
     resolve(parameters, spec): the parameters completed with what depends on the checkpoint, such as the one lookahead of graphs
     of fixed shapes; the artifact is run and validated at a parameter `lookahead`. Raises UsageError.
-    calibrated: names of the precisions that need calibration audio. needs: memory and disk that `convert` takes at the least,
-    beside the ONNX graphs that it is made from.
+    calibrated: names of the precisions that need calibration audio; streaming_only: of those that only a cache-aware model has,
+    and why an offline one has them not. windows_s: seconds of the windows of an offline model, where the graphs have fixed
+    shapes: the parameters then have a field of this name, and the recipe of an offline model has it. needs: memory and disk that
+    `convert` takes at the least, beside the ONNX graphs that it is made from.
     """
 
     name: str
@@ -58,9 +63,60 @@ class Target:
     modules: tuple[str, ...] = ()
     resolve: Callable[[Any, ModelSpec], Any] = _unresolved
     calibrated: frozenset[str] = frozenset()
+    streaming_only: Mapping[str, str] = field(default_factory=dict)
+    windows_s: tuple[int, ...] = ()
     needs: Needs = Needs()
+
+    def precisions_of(self, spec: ModelSpec) -> list[str]:
+        """Names of the precisions that a model can have."""
+        return [name for name in self.precisions if spec.streaming or name not in self.streaming_only]
+
+    def check_precision(self, name: str, spec: ModelSpec) -> None:
+        """Raises UsageError for a precision that the target, or this model in it, does not have."""
+        found = self.precisions_of(spec)
+        if name in found:
+            return
+        if name in self.precisions:
+            raise UsageError(
+                f"{self.name}-{name} cannot be made of an offline model.",
+                expected=f"one of {', '.join(found)}" if found else "a cache-aware model, with or without a language prompt",
+                found=f"{spec.kind}: {self.streaming_only[name]}",
+                todo="choose one of these"
+                if found
+                else "export it to onnx, openvino, litert or coreml, which take offline models",
+            )
+        raise UsageError(
+            f"The target {self.name} has no precision {name!r}.",
+            expected=f"one of {', '.join(found)}",
+            found=name,
+            todo="choose one of these",
+        )
 
     def recipe(self, precision: str, parameters: Any, spec: ModelSpec) -> Recipe:
         """The recipe of a precision. parameters: resolved. A recipe's digest identifies builds, so that its form must not
         change."""
-        return Recipe(f"{self.name}-{precision}", None, {"target": self.name, **asdict(parameters)})
+        values = asdict(parameters)
+        windows = {"windows_s": list(found)} if (found := values.pop("windows_s", ())) else {}
+        return Recipe(f"{self.name}-{precision}", None, {"target": self.name, **values, **windows})
+
+    def windowed(self, parameters: Any, spec: ModelSpec, windows_s: Sequence[int] = ()) -> Any:
+        """Returns the parameters with the windows of an offline model, by default the target's. Raises UsageError for windows
+        that cannot be made."""
+        if spec.streaming or not self.windows_s:
+            if windows_s:
+                raise UsageError(
+                    f"The target {self.name} makes no windows of {spec.kind}.",
+                    expected="no --windows: they are of offline models, in graphs of fixed shapes",
+                    found=", ".join(map(str, windows_s)),
+                    todo="leave it out",
+                )
+            return parameters
+        chosen = tuple(sorted(set(windows_s or self.windows_s)))
+        if len(chosen) > MOST_WINDOWS or not all(0 < seconds <= LONGEST_WINDOW_S for seconds in chosen):
+            raise UsageError(
+                "These windows cannot be made.",
+                expected=f"at most {MOST_WINDOWS}, each of 1 to {LONGEST_WINDOW_S} s",
+                found=", ".join(map(str, chosen)),
+                todo="choose fewer or shorter ones; longer recordings are transcribed in windows that overlap",
+            )
+        return replace(parameters, windows_s=chosen)

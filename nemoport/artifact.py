@@ -66,6 +66,11 @@ class Recipe:
         """The one that graphs of fixed shapes are made for; None of graphs that serve every lookahead of the model."""
         return self.parameters.get("lookahead")
 
+    @property
+    def windows_s(self) -> tuple[int, ...]:
+        """Seconds of the windows that graphs of fixed shapes of an offline model take, ascending; () of graphs that take any."""
+        return tuple(self.parameters.get("windows_s", ()))
+
 
 @dataclass(frozen=True)
 class FileEntry:
@@ -137,6 +142,11 @@ class Artifact:
         shapes."""
         only = self.manifest.recipe.lookahead
         return self.spec.lookaheads if only is None else (only,)
+
+    @property
+    def longest_s(self) -> int | None:
+        """Seconds of the longest recording that graphs of fixed shapes take at once; None of graphs that take any."""
+        return max(self.manifest.recipe.windows_s, default=None)
 
     def config(self) -> RuntimeConfig:
         """Reads config.json. Raises ArtifactError."""

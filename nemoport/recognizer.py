@@ -47,12 +47,14 @@ class Recognizer:
         search: BeamSearch | None = None,
         confidence: Confidence = DEFAULT_CONFIDENCE,
         trim_silence: bool = False,
+        longest_s: float | None = None,
     ):
         """filterbank: f32 [n_mels, n_fft // 2 + 1]; pieces: of tokens.txt, by id; search: settings of a beam search, greedy
-        without; confidence: measure of that in each token; the rest as in `open`. Raises UsageError for a language, lookahead,
-        flush rule, pass or trimming that the model does not take."""
+        without; confidence: measure of that in each token; longest_s: longest pass of graphs of fixed shapes; the rest as in
+        `open`. Raises UsageError for a language, lookahead, flush rule, pass or trimming that the model does not take."""
         make_chunker(session.spec, filterbank, lookahead, flush)  # refuses the last two now, not with the first recording
-        self.session, self.lookahead, self.flush, self.pass_s = session, lookahead, flush, pass_seconds(session.spec, pass_s)
+        self.session, self.lookahead, self.flush = session, lookahead, flush
+        self.pass_s = pass_seconds(session.spec, pass_s, longest_s)
         self.prompt, self.trim_silence = slot_of(session.spec.prompt, language), trimming(session.spec, trim_silence)
         self._filterbank, self._pieces, self._search, self._confidence = filterbank, pieces, search, confidence
         self._punctuation = punctuation_of(pieces)
@@ -86,7 +88,8 @@ class Recognizer:
         flush: rule for the last frames of a stream, "full" or "nemo" (nemoport/chunker.py).
         provider: the runtime's device. threads: 0 for the runtime's choice.
         pass_s: an offline model transcribes longer recordings in windows of so many seconds, which overlap by 15, by default
-            390; inf for one pass whatever the length; refused for a streaming model.
+            390; inf for one pass whatever the length; refused for a streaming model. Of graphs of fixed shapes the longest window
+            is the longest pass.
         language: its name in the model's dictionary, such as de-DE or auto; required for a model with a prompt, refused for any
             other.
         beam: paths of the search (nemoport/beam.py), 1 for greedy; in a streaming model, what the best path has is final after
@@ -123,6 +126,7 @@ class Recognizer:
             search,
             Confidence(confidence),
             trim_silence,
+            artifact.longest_s,
         )
 
     @property

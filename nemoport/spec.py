@@ -33,6 +33,10 @@ class FrontendSpec:
     log_guard: Annotated[float, real(1e-30, 1)]  # added to the mel energy before the logarithm
     normalize: Literal["NA", "per_feature"]  # none; mean and deviation per utterance
 
+    def mel_frames(self, seconds: int) -> int:
+        """Returns the mel frames of a recording of so many seconds."""
+        return seconds * self.sample_rate_hz // self.hop_samples
+
 
 @dataclass(frozen=True)
 class StreamingSpec:
@@ -90,6 +94,10 @@ class OfflineSpec:
     n_heads: Layers
     subsampling_factor: Annotated[int, whole(1, 64)]
     attention_enc_frames: Annotated[int, whole(1, MOST_FRAMES)] | None = None
+
+    def enc_frames(self, mel_frames: int) -> int:
+        """Returns the encoder frames of so many mel frames."""
+        return -(-mel_frames // self.subsampling_factor)
 
 
 @dataclass(frozen=True)

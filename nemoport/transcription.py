@@ -127,18 +127,28 @@ class Recording:
     def begin_pass(self, stream: Stream) -> None:
         """Begins the next pass, in a new stream."""
         assert self.pass_samples
-        overlap = round(OVERLAP_S * self.spec.frontend.sample_rate_hz)
+        overlap = overlap_samples(self.pass_samples, self.spec.frontend.sample_rate_hz)
         self.stream, self.start, self.closed = stream, self.start + self.pass_samples - overlap, False
 
 
-def pass_seconds(spec: ModelSpec, seconds: float | None) -> float:
-    """Returns the longest pass. Raises UsageError for one of a streaming model, and for one that windows cannot overlap in."""
+def overlap_samples(pass_samples: int, rate_hz: int) -> int:
+    """Returns the overlap of two windows: OVERLAP_S, or a quarter of windows that are too short for that."""
+    overlap = round(OVERLAP_S * rate_hz)
+    return overlap if pass_samples > 2 * overlap else pass_samples // 4
+
+
+def pass_seconds(spec: ModelSpec, seconds: float | None, longest_s: float | None = None) -> float:
+    """Returns the longest pass. longest_s: that of graphs of fixed shapes. Raises UsageError for one of a streaming model, for
+    one that windows cannot overlap in, and for one that the graphs cannot take."""
     if seconds is None:
-        return PASS_S
+        return min(PASS_S, longest_s or PASS_S)
     if spec.streaming:
         todo = "leave it out: its memory does not grow with the recording"
         raise UsageError("A streaming model has no passes.", expected="none", found=f"{seconds:g} s", todo=todo)
-    if not seconds > 2 * OVERLAP_S:
+    if longest_s is not None and not 0 < seconds <= longest_s:
+        todo = "leave it out, or export the checkpoint with longer windows (--windows)"
+        raise UsageError("A pass does not fit.", expected=f"at most {longest_s:g} s", found=f"{seconds:g} s", todo=todo)
+    if longest_s is None and not seconds > 2 * OVERLAP_S:
         todo = "choose a longer one, or leave it out"
         raise UsageError("A pass is too short.", expected=f"more than {2 * OVERLAP_S:g} s", found=f"{seconds:g} s", todo=todo)
     return seconds
@@ -166,7 +176,7 @@ def transcribe(
 ) -> Iterator[Recording]:
     """Runs up to `streams` recordings at once in one batch: as one ends, the next one joins. Yields them in order of ending.
 
-    pass_s: longest pass of an offline model in seconds, more than two overlaps; packet_samples: samples that are fed at a time, 0
+    pass_s: longest pass of an offline model in seconds; packet_samples: samples that are fed at a time, 0
     for as many as suit the model; trim_silence: leave out silence around each, as nemoport/trimming.py finds it in the whole,
     which is held for that; times stay those of the recording; failed: is called with the id and the error of a recording that
     cannot be used, and the others go on. Raises AudioError without it.

@@ -49,12 +49,11 @@ def _head(facts: CardFacts) -> str:
 def _intro(facts: CardFacts) -> str:
     spec, decoding = facts.spec, facts.spec.decoding
     size = f"{spec.encoder.n_layers} layers of width {spec.encoder.d_model}"
+    title, family = ("streaming", "cache-aware FastConformer") if spec.streaming else ("offline", "FastConformer")
     if facts.layout.intro:
-        title, encoder = "streaming", f"cache-aware FastConformer, {size}. {facts.layout.intro(facts)}."
-    elif spec.streaming:
-        title, encoder = "streaming", f"cache-aware FastConformer, {size}. {STREAMING}"
+        encoder = f"{family}, {size}. {facts.layout.intro(facts)}."
     else:
-        title, encoder = "offline", f"FastConformer, {size}, {OFFLINE}"
+        encoder = f"{family}, {size}. {STREAMING}" if spec.streaming else f"{family}, {size}, {OFFLINE}"
     layers = f", {decoding.pred_layers} LSTM layers of width {decoding.pred_hidden}"
     model = "token-and-duration transducer (TDT)" if decoding.durations else "transducer"
     if spec.head == CTC:

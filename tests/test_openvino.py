@@ -389,10 +389,3 @@ def test_rounding_that_this_processor_does_not_do_is_not_judged(made, reference_
     for machine, found in (("x86_64 avx2", 1), ("x86_64 avx2 avx512_vnni", 0)):
         monkeypatch.setattr(runtime, "instruction_set", lambda machine=machine: machine)
         assert len([p for p in runtime_problems(artifact, artifact.spec) if p]) == found
-
-
-def test_offline_models_are_refused(tmp_path):
-    checkpoint = read_checkpoint(str(AUDIO.parent / "checkpoints" / "offline-tdt.nemo"))
-    with pytest.raises(UsageError, match="offline-tdt"):
-        export(checkpoint, tmp_path, "fp32")
-    assert not list(tmp_path.iterdir())

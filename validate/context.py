@@ -18,7 +18,7 @@ from nemoport.prompt import AUTO
 from nemoport.runtimes import open_session
 from nemoport.spec import ModelSpec, context_name
 from nemoport.speech.corpus import Corpus
-from nemoport.speech.longform import LongForm, make_longform
+from nemoport.speech.longform import PAUSES_S, LongForm, make_longform
 from nemoport.validate.finite import FiniteSession
 from nemoport.validate.gate_result import GateResult, artifact_sha256, within
 from nemoport.validate.limits import Limits, limits_digest
@@ -127,13 +127,17 @@ class Context:
         """Makes long recordings of the evaluation speech, each with NeMo's run of it.
 
         For a streaming model one recording of the limit `minutes`; for an offline model as many as make up that time, each no
-        longer than OFFLINE_MINUTES.
+        longer than OFFLINE_MINUTES, or than graphs of fixed shapes take.
         """
         minutes = self.limits.get("longform", "minutes")
         longest = min(minutes, OFFLINE_MINUTES) if lookahead is None else minutes
+        if self.artifact.longest_s is not None:  # a recording ends with a whole utterance and a pause
+            behind = max(utterance.seconds for utterance in self.corpus.utterances) + max(PAUSES_S)
+            longest = min(longest, max(self.artifact.longest_s - behind, 1.0) / 60)
         numbers = range(math.ceil(minutes / longest))
         forms = [make_longform(self.corpus, longest, self.folder.parent, self.prompt_language, number) for number in numbers]
-        return [(form, self.nemo_reference(form.corpus, lookahead)[0]) for form in forms]
+        every = replace(self.corpus, utterances=tuple(form.corpus.utterances[0] for form in forms))
+        return list(zip(forms, self.nemo_reference(every, lookahead), strict=True))
 
     @property
     def prompt_language(self) -> str:

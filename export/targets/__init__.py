@@ -7,6 +7,7 @@ Their limits are the blocks of gates.toml with its name as `target`. Their runti
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -46,25 +47,21 @@ def export_target(
     calibration: Path | None = None,
     *,
     caches: str = NEMO,
+    windows_s: Sequence[int] = (),
     progress: Progress,
 ) -> Artifact:
     """Builds the variant of a target's precision, or returns what the same inputs made before.
 
     caches: the cache layout; the precision kv-fp32 is fp32 in the layout kv. calibration: NeMo manifest, for the precisions that
-    need audio; progress: is given a line for each step. Raises as `load_target`; UsageError for a precision that the target does
-    not have or a checkpoint that it cannot be made of, CorpusError, CheckpointError, ResourceError, OutputError.
+    need audio; windows_s: seconds, see `Target.windowed`; progress: is given a line for each step. Raises as `load_target`;
+    UsageError for a precision that the target does not have or a checkpoint that it cannot be made of, CorpusError,
+    CheckpointError, ResourceError, OutputError.
     """
     one = load_target(target)
     check_layout(caches, checkpoint.spec)
     name = variant_of(caches, precision)
-    if name not in one.precisions:
-        raise UsageError(
-            f"The target {target} has no precision {name!r}.",
-            expected=f"one of {', '.join(one.precisions)}",
-            found=name,
-            todo="choose one of these",
-        )
-    parameters = one.resolve(one.precisions[name], checkpoint.spec)
+    one.check_precision(name, checkpoint.spec)
+    parameters = one.resolve(one.windowed(one.precisions[name], checkpoint.spec, windows_s), checkpoint.spec)
     recipe, rate_hz = one.recipe(name, parameters, checkpoint.spec), checkpoint.spec.frontend.sample_rate_hz
     corpus = CalibrationAudio(calibration).corpus(recipe.variant, rate_hz, progress) if name in one.calibrated else None
 

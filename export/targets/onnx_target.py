@@ -8,7 +8,7 @@ from pathlib import Path
 from nemoport.artifact import Recipe
 from nemoport.cache_layout import KV, NEMO, variant_of
 from nemoport.export import build
-from nemoport.export.target import Source, Target
+from nemoport.export.target import NO_CACHES, Source, Target
 from nemoport.progress import Progress
 from nemoport.spec import ModelSpec
 from nemoport.variant import FP32
@@ -33,4 +33,10 @@ def convert(source: Source, folder: Path, parameters: Parameters, progress: Prog
     return build.fill(source.checkpoint, folder, parameters.layout)
 
 
-TARGET = OnnxTarget("onnx", {variant_of(layout, FP32): Parameters(layout) for layout in (NEMO, KV)}, convert, needs=build.NEEDS)
+TARGET = OnnxTarget(
+    "onnx",
+    {variant_of(layout, FP32): Parameters(layout) for layout in (NEMO, KV)},
+    convert,
+    streaming_only={variant_of(KV, FP32): NO_CACHES},
+    needs=build.NEEDS,
+)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from nemoport.cli.command import Command, option
-from nemoport.cli.options import BUILD, CALIBRATION, CHOSEN, chosen
+from nemoport.cli.options import BUILD, CALIBRATION, CHOSEN, WINDOWS, chosen
 from nemoport.cli.registries import target_precisions, targets
+from nemoport.errors import UsageError
 
 CACHES = option(
     "--caches",
@@ -32,19 +33,30 @@ def run(options: argparse.Namespace) -> None:
         options.precision,
         options.calibration,
         caches=options.caches,
+        windows_s=_seconds(options.windows),
         progress=options.progress,
     )
     print(artifact.folder)
 
 
+def _seconds(text: str | None) -> list[int]:
+    """Raises UsageError for what are no whole numbers."""
+    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        expected = "whole numbers of seconds with commas between them, such as 5,15,40"
+        raise UsageError("The windows cannot be read.", expected=expected, found=str(text), todo="correct --windows")
+    return [int(part) for part in parts]
+
+
 COMMAND = Command(
     "export",
     "export the checkpoint to fp32 ONNX graphs, or to another runtime's",
-    (*CHOSEN, BUILD, CACHES, TARGET, PRECISION, CALIBRATION),
+    (*CHOSEN, BUILD, CACHES, WINDOWS, TARGET, PRECISION, CALIBRATION),
     run,
     examples=(
         "nemoport export --checkpoint my.nemo --build build/my --caches kv",
         "nemoport export --checkpoint my.nemo --build build/my --target openvino --precision int8",
+        "nemoport export --checkpoint my-offline.nemo --build build/my --target litert --windows 10,30",
     ),
     extras="export",
 )

@@ -27,6 +27,11 @@ HEAD = option(
     help="of a hybrid model, one of %(names)s: ctc, or its transducer's, the default",
 )
 JSON = option("--json", action="store_true", help="print one JSON object")
+WINDOWS = option(
+    "--windows",
+    metavar="S,S",
+    help="seconds of the windows of an offline model, in targets of fixed shapes, such as 5,15,40; default: the target's",
+)
 PROFILE = option("--profile", help="one chunk, and the attention's lookahead in it, such as 1120ms/0")
 CHOSEN = (CHECKPOINT, HEAD, PROFILE)
 

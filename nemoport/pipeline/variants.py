@@ -56,7 +56,8 @@ def planned_variants(
 
     targets: see nemoport/export/targets. wanted: precisions, by default DEFAULT's or, if `quick`, QUICK's, and all of another
     target. caches: cache layouts of ONNX, by default both, for an offline model nemo alone; if `quick`, kv where there is one.
-    Raises UsageError for a name that does not exist, as `load_target`, and for a target that has none of the precisions.
+    Raises UsageError for a name that does not exist, as `load_target`, and for a target that has none of the precisions, or none
+    for such a model.
     """
     layouts = tuple(caches) or ((NEMO,) if spec.streaming is None else (KV,) if quick else (NEMO, KV))
     _check("cache layout", layouts, (NEMO, KV) if spec.streaming else (NEMO,))
@@ -70,12 +71,12 @@ def planned_variants(
         else:
             found = [
                 PlannedVariant(f"{name}-{one}", name, one, target.needs, one in target.calibrated)
-                for one in target.precisions
+                for one in target.precisions_of(spec)
                 if one in (wanted or target.precisions)
             ]
         if not found:
-            expected = f"one of {', '.join(target.precisions)}"
-            raise UsageError(f"{name} has none of these precisions.", expected=expected, found=", ".join(wanted))
+            for one in wanted or target.precisions:
+                target.check_precision(one, spec)
         planned += found
     judged = read_limits()
     if unknown := [one.name for one in planned if one.name not in judged]:

@@ -11,7 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nemoport.config import RuntimeConfig, StreamingEncoderSection, WindowRules, read_config, streaming_encoder
+from nemoport.config import (
+    OfflineEncoderSection,
+    RuntimeConfig,
+    StreamingEncoderSection,
+    WindowRules,
+    read_config,
+    streaming_encoder,
+)
 from nemoport.files import write_json
 from nemoport.package.examples import example_text
 from nemoport.package.layout import CardFacts, Layout
@@ -22,9 +29,9 @@ from nemoport.spec import ModelSpec
 
 RULES_FILE = "rules.json"
 FILES = {
-    "config.json": "parameters of the model, machine-readable; its chunk and cache rules are those of the ONNX graphs",
-    f"{RULES_FILE}": "the chunk and cache rules below, machine-readable",
-    f"<variant>/{ENCODER}": "encoder: `first_<lookahead>` and `later_<lookahead>`",
+    "config.json": "parameters of the model, machine-readable; its rules on the encoder's input are those of the ONNX graphs",
+    f"{RULES_FILE}": "the rules below, machine-readable",
+    f"<variant>/{ENCODER}": "encoder: `first_<lookahead>` and `later_<lookahead>`; of an offline model `recording_<seconds>s`",
     f"<variant>/{DECODER}": "`predict` (prediction network, one token), `joint_<frames>` (joint, so many encoder frames)",
     f"<variant>/{INTERFACE}": "names, types and shapes of every signature",
     "<variant>/manifest.json": "what the variant was made from, by which recipe and tools",
@@ -50,6 +57,14 @@ RULES: WindowRules = {
     ),
 }
 
+OFFLINE_RULES: OfflineEncoderSection = {
+    "input_rule": (
+        "the log-mel of a whole recording, normalised over it and zero-padded to the shortest `recording_<seconds>s` that holds "
+        "it, with `length` the valid frames; use only the first encoded_lengths frames of `outputs`. A longer recording goes in "
+        "parts that overlap, whose tokens are merged where both have the same"
+    ),
+}
+
 
 def graphs(folder: Path, variant: str) -> tuple[Path, Path]:
     """Returns encoder and decoder of a variant in a package of this layout."""
@@ -58,6 +73,9 @@ def graphs(folder: Path, variant: str) -> tuple[Path, Path]:
 
 def intro(facts: CardFacts) -> str:
     """Returns the card's sentence on shapes and signatures."""
+    if windows_s := next(iter(facts.artifacts.values())).manifest.recipe.windows_s:
+        lengths = " or ".join(map(str, windows_s))
+        return f"Static graphs of one recording\n  of up to {lengths} s, a signature for each length, which share their weights"
     return "Static graphs of one stream, a signature\n  for each window of each lookahead, which share their weights"
 
 
@@ -70,7 +88,9 @@ def config_for(config: RuntimeConfig) -> RuntimeConfig:
     return shown
 
 
-def _encoder_section(config: RuntimeConfig) -> StreamingEncoderSection:
+def _encoder_section(config: RuntimeConfig) -> StreamingEncoderSection | OfflineEncoderSection:
+    if "streaming" not in config["spec"]:
+        return {**config["encoder"], **OFFLINE_RULES}
     tensors = cache_tensors(ModelSpec.from_dict(config["spec"]).require_streaming())
     shapes = {name: list(tensor.of()) for name, tensor in tensors.items()}  # static: one stream
     return {**streaming_encoder(config), **RULES, "cache_shapes": shapes}
@@ -79,15 +99,19 @@ def _encoder_section(config: RuntimeConfig) -> StreamingEncoderSection:
 def usage(facts: CardFacts) -> str:
     """Returns the card's section on how to run the graphs."""
     variant = next(iter(facts.artifacts))
-    default = streaming_encoder(facts.config)["default_lookahead"]
     command = f"python example.py . {variant} recording.wav{prompt_arguments(facts)}"
-    example = example_text("litert")
+    if facts.spec.streaming:
+        default = streaming_encoder(facts.config)["default_lookahead"]
+        signatures = f"`first_{default}`, then `later_{default}` (or those of another lookahead)"
+    else:
+        signatures = "the shortest `recording_<seconds>s` that holds the recording"
+    example = example_text("litert" if facts.spec.streaming else "litert_offline")
     return f"""With nemoport (`pip install 'nemoport[litert]'`):
 
 {nemoport_commands(facts, variant)}
 
-In an app: `{ENCODER}` by its signatures `first_{default}`, then `later_{default}` (or those of another lookahead),
-`{DECODER}` by `predict` once a token and `joint_<frames>` on the encoder frames not yet decoded. With the interpreter alone
+In an app: `{ENCODER}` by {signatures}, `{DECODER}` by
+`predict` once a token and `joint_<frames>` on the encoder frames not yet decoded. With the interpreter alone
 (`pip install numpy ai-edge-litert soundfile`), as `{command}`:
 
 ```python
@@ -99,7 +123,8 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
     """Copies the files of the layout native and writes rules.json. Raises ArtifactError for a file that the build lacks."""
     native.lay_out(build, variants, folder)
     encoder = _encoder_section(read_config(build))
-    write_json(folder / RULES_FILE, {**RULES, "cache_shapes": encoder["cache_shapes"]})
+    kept = {**RULES, "cache_shapes": encoder["cache_shapes"]} if "cache_shapes" in encoder else OFFLINE_RULES
+    write_json(folder / RULES_FILE, dict(kept))
 
 
 LAYOUT = Layout(

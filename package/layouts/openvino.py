@@ -19,10 +19,10 @@ from nemoport.artifact import Artifact
 from nemoport.cache_layout import KV
 from nemoport.config import (
     DecoderSection,
+    OfflineEncoderSection,
     RuntimeConfig,
     StreamingEncoderSection,
     read_config,
-    streaming_encoder,
     transducer_decoder,
 )
 from nemoport.export.shared import FILTERBANK, LANGUAGES, SPELLING, TOKENS
@@ -42,7 +42,7 @@ FILES = {
     "<precision>/nemotron_decoder.xml`, `nemotron_joint.xml`, `.bin": "prediction network, joint",
     "<precision>/nemotron_preprocessor.xml`, `.bin": "front end for whole recordings: audio to log-mel",
     f"<precision>/{VOCABULARY}": "tokens by id",
-    f"<precision>/{METADATA}": "sizes, cache shapes, languages, and what OpenVINO is to compile the graphs with",
+    f"<precision>/{METADATA}": "sizes, shapes, rules, languages, and what OpenVINO is to compile the graphs with",
     "<precision>/manifest.json": "what the variant was made from, by which recipe and tools",
     "config.json`, `shared/": "every parameter and rule below, and what nemoport reads",
     "manifest.json": "gate results; size and sha256 of every file",
@@ -61,8 +61,9 @@ def graphs(folder: Path, variant: str) -> tuple[Path, ...]:
 
 def config_for(config: RuntimeConfig) -> RuntimeConfig:
     """Returns the build's config.json with the tensor names of these graphs, without the section on onnxruntime."""
-    encoder: StreamingEncoderSection = _renamed(streaming_encoder(config), RENAMED[ENCODER])
-    encoder["cache_rule"] = encoder["cache_rule"].replace("*_next", "*_out")
+    encoder: StreamingEncoderSection | OfflineEncoderSection = _renamed(config["encoder"], RENAMED[ENCODER])
+    if "cache_rule" in encoder:
+        encoder["cache_rule"] = encoder["cache_rule"].replace("*_next", "*_out")
     decoder: DecoderSection = _renamed(transducer_decoder(config), RENAMED[DECODER])
     decoder["state_names"] = ["h_in", "c_in"]
     renamed: RuntimeConfig = {**config, "encoder": encoder, "decoder": decoder}
@@ -90,7 +91,7 @@ def usage(facts: CardFacts) -> str:
     """Returns the card's section on how to run the graphs."""
     name = artifact_folder(Path(), next(iter(facts.artifacts))).name
     command = f"python example.py {name} recording.wav{prompt_arguments(facts)}"
-    example = example_text("openvino")
+    example = example_text("openvino" if facts.spec.streaming else "openvino_offline")
     fast = "" if KV not in facts.cache_layouts else "\nThe example is for the folders without `kv-`.\n"
     kept = f"\n`{STATEFUL}-*`: {STATE_RULE}.\n" if STATEFUL in facts.cache_layouts else ""
     return f"""With nemoport (`pip install 'nemoport[openvino]'`):

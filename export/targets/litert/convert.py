@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -15,28 +15,29 @@ import torch
 
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.decoder import DecoderJoint
+from nemoport.export.encoder_fixed import FixedEncoder
 from nemoport.export.shared import graph_weights
 from nemoport.export.targets.litert.decoder import Joint, Predict
-from nemoport.export.targets.litert.encoder import LitertEncoder, Window
+from nemoport.export.targets.litert.encoder import LitertEncoder, Recording, Window, use_linear
 from nemoport.export.weight_errors import explain_weight_errors, refuse_unused
 from nemoport.interface import Tensor
 from nemoport.progress import Progress, step
-from nemoport.runtimes.litert.graphs import DECODER, ENCODER, joint_frames, joint_name, signatures, window_name
+from nemoport.runtimes.litert.graphs import DECODER, ENCODER, joint_frames, joint_name, recording_name, signatures, window_name
+from nemoport.spec import ModelSpec
 
 LAYERS = ".*ConformerLayer.*"  # matches the names of tensors that the encoder's layers compute
 
 
-def convert_graphs(checkpoint: Checkpoint, folder: Path, progress: Progress) -> None:
-    """Writes encoder.tflite and decoder.tflite into `folder`, in f32. Raises CheckpointError."""
-    weights = graph_weights(checkpoint)
-    spec, streaming = checkpoint.spec, checkpoint.spec.require_streaming()
-    chunks = [(lookahead, first) for lookahead in streaming.lookaheads for first in (True, False)]
+def convert_graphs(checkpoint: Checkpoint, folder: Path, windows_s: Sequence[int], progress: Progress) -> None:
+    """Writes encoder.tflite and decoder.tflite into `folder`, in f32. windows_s: of an offline model, in seconds. Raises
+    CheckpointError."""
+    weights, spec = graph_weights(checkpoint), checkpoint.spec
     with explain_weight_errors(checkpoint), torch.no_grad():
         fused = DecoderJoint(weights, spec.decoding)
-        encoder = LitertEncoder(weights, streaming, spec.prompt)
-        decoder = {"predict": Predict(fused)} | {joint_name(n): Joint(fused) for n in joint_frames(streaming)}
-        windows = {window_name(*chunk): Window(encoder, *chunk) for chunk in chunks}
-        examples = {file: {name: _example(one.inputs) for name, one in every.items()} for file, every in signatures(spec).items()}
+        decoder = {"predict": Predict(fused)} | {joint_name(n): Joint(fused) for n in joint_frames(spec)}
+        encoder, windows = _windows(weights, spec, windows_s)
+        every = signatures(spec, windows_s)
+        examples = {file: {name: _example(one.inputs) for name, one in named.items()} for file, named in every.items()}
         for modules, file in ((windows, ENCODER), (decoder, DECODER)):
             for name, module in modules.items():
                 module.eval()(**examples[file][name])
@@ -45,6 +46,20 @@ def convert_graphs(checkpoint: Checkpoint, folder: Path, progress: Progress) -> 
     for modules, file in ((windows, ENCODER), (decoder, DECODER)):
         with step(f"litert: {file}, {len(modules)} signatures", progress):
             _convert({name: (module, examples[file][name]) for name, module in modules.items()}, folder / file)
+
+
+def _windows(
+    weights: dict[str, torch.Tensor], spec: ModelSpec, windows_s: Sequence[int]
+) -> tuple[Any, dict[str, torch.nn.Module]]:
+    """Makes the encoder, and signature -> module of it."""
+    if spec.streaming:
+        encoder = LitertEncoder(weights, spec.streaming, spec.prompt)
+        chunks = [(lookahead, first) for lookahead in spec.streaming.lookaheads for first in (True, False)]
+        return encoder, {window_name(*chunk): Window(encoder, *chunk) for chunk in chunks}
+    offline = spec.require_offline()
+    whole = FixedEncoder(weights, offline, offline.enc_frames(spec.frontend.mel_frames(max(windows_s))))
+    use_linear(whole)
+    return whole, {recording_name(seconds): Recording(whole) for seconds in windows_s}
 
 
 def _example(inputs: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:

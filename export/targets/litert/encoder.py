@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from nemoport.export import encoder_kv, layers
 from nemoport.export.encoder import CacheAwareEncoder, within_chunk
+from nemoport.export.encoder_fixed import FixedEncoder
 from nemoport.prompt import PromptSpec
 from nemoport.spec import MASKED_SCORE, StreamingSpec
 
@@ -151,6 +152,19 @@ class Window(nn.Module):
             "value_new": value_new,
             "conv_new": conv_new,
         }
+
+
+class Recording(nn.Module):
+    """One window of an offline model: names the outputs of encoder_fixed.FixedEncoder."""
+
+    def __init__(self, encoder: FixedEncoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, audio_signal: Tensor, length: Tensor) -> dict[str, Tensor]:
+        """As FixedEncoder.forward."""
+        frames, length = self.encoder(audio_signal, length)
+        return {"outputs": frames, "encoded_lengths": length}
 
 
 def use_linear(module: nn.Module) -> None:

@@ -1,5 +1,5 @@
-"""OpenVINO IR of streaming checkpoints: front end, encoder, decoder and joint as .xml and .bin, with the names of
-FluidInference's OpenVINO package of Nemotron 3.5, beside vocabulary and metadata.
+"""OpenVINO IR: front end, encoder, decoder and joint as .xml and .bin, with the names of FluidInference's OpenVINO package of
+Nemotron 3.5, beside vocabulary and metadata. An offline model has the same graphs, without caches: its encoder takes any length.
 
 The properties to compile the graphs with are in metadata.json and, where OpenVINO reads them from there, in the graph itself:
 the defaults of a consumer are then what the gates ran.
@@ -12,9 +12,8 @@ from pathlib import Path
 
 from nemoport.artifact import Recipe
 from nemoport.cache_layout import KV, NEMO
-from nemoport.errors import UsageError
 from nemoport.export.config import runtime_config
-from nemoport.export.target import Source, Target
+from nemoport.export.target import NO_CACHES, Source, Target
 from nemoport.progress import Progress, step
 from nemoport.resources import Needs
 from nemoport.runtimes.openvino.graphs import ENCODER, GRAPHS, METADATA, PREPROCESSOR, STATEFUL, VOCABULARY
@@ -45,7 +44,7 @@ class OpenVinoTarget(Target):
 
 
 def convert(source: Source, folder: Path, parameters: Parameters, progress: Progress) -> dict[str, str]:
-    """As `Target.convert`. Raises UsageError for an offline checkpoint; CheckpointError, ArtifactError."""
+    """As `Target.convert`. Raises CheckpointError, ArtifactError."""
     import openvino
 
     from nemoport.export.targets.openvino.compress import compress
@@ -54,13 +53,6 @@ def convert(source: Source, folder: Path, parameters: Parameters, progress: Prog
     from nemoport.export.targets.openvino.telemetry import no_telemetry
 
     checkpoint = source.checkpoint
-    if checkpoint.spec.streaming is None:
-        raise UsageError(
-            "The target openvino is for streaming models.",
-            expected="a cache-aware streaming checkpoint, with or without a language prompt",
-            found=f"{checkpoint.path.name}, which is {checkpoint.spec.kind}",
-            todo="export it to ONNX, which OpenVINO reads too",
-        )
     onnx = source.onnx(KV if parameters.layout == STATEFUL else parameters.layout)
     with no_telemetry():
         models = converted(onnx)
@@ -68,7 +60,7 @@ def convert(source: Source, folder: Path, parameters: Parameters, progress: Prog
             with step("openvino: encoder weights to 8 bits", progress):
                 models[ENCODER] = compress(models[ENCODER], onnx.encoder)
     if parameters.layout == STATEFUL:
-        models[ENCODER] = stateful(models[ENCODER], checkpoint.spec.streaming)
+        models[ENCODER] = stateful(models[ENCODER], checkpoint.spec.require_streaming())
     models[ENCODER].set_rt_info(str(parameters.group), ["runtime_options", GROUP])
     for name, model in models.items():
         # The front end keeps its 0.8 MB in fp32: half precision of filterbank and waves would change every frame.
@@ -88,19 +80,21 @@ def roles() -> dict[str, str]:
     return files | {"vocabulary": VOCABULARY, "metadata": METADATA}
 
 
+PRECISIONS = {
+    "fp32": Parameters(),
+    "fp16": Parameters(weights="fp16"),
+    "int8": Parameters(weights="int8"),
+    "kv-fp32": Parameters(KV),
+    "kv-int8": Parameters(KV, "int8"),
+    "kv-int8-dynamic": Parameters(KV, "int8", 128),
+    "stateful-fp32": Parameters(STATEFUL),
+    "stateful-int8": Parameters(STATEFUL, "int8"),
+}
 TARGET = OpenVinoTarget(
     name="openvino",
-    precisions={
-        "fp32": Parameters(),
-        "fp16": Parameters(weights="fp16"),
-        "int8": Parameters(weights="int8"),
-        "kv-fp32": Parameters(KV),
-        "kv-int8": Parameters(KV, "int8"),
-        "kv-int8-dynamic": Parameters(KV, "int8", 128),
-        "stateful-fp32": Parameters(STATEFUL),
-        "stateful-int8": Parameters(STATEFUL, "int8"),
-    },
+    precisions=PRECISIONS,
     convert=convert,
+    streaming_only={name: NO_CACHES for name, one in PRECISIONS.items() if one.layout != NEMO},
     needs=Needs(memory=2.3, disk=0.25),
     extra="openvino",
     modules=("openvino", "nncf"),

@@ -22,16 +22,23 @@ def compress(model: Any, onnx_graph: Path) -> Any:
     """
     import nncf
     import onnx
+    import openvino
+    from openvino import opset13 as opset
 
     wanted = [node.name for node in layer_matmuls(onnx.load(onnx_graph, load_external_data=False))]
-    others = [op.get_friendly_name() for op in model.get_ops() if op.get_type_name() in CANDIDATES]
-    made = nncf.compress_weights(
-        model,
-        mode=nncf.CompressWeightsMode.INT8_SYM,
-        ignored_scope=nncf.IgnoredScope(names=sorted(set(others) - set(wanted)), validate=False),
-    )
-    check_quantized(compressed(made), wanted)
-    return made
+    for product in [op for op in model.get_ops() if op.get_friendly_name() in wanted]:
+        # nncf is given each product alone: it cannot read a graph with a Loop, which the encoder of an offline model has.
+        weight = product.input_value(1).get_node()
+        values = openvino.op.Constant(weight.data)
+        values.set_friendly_name(weight.get_friendly_name())
+        frames = opset.parameter(product.get_input_partial_shape(0), openvino.Type.f32)
+        alone = opset.matmul(frames, values, **product.get_attributes())
+        apart = openvino.Model([alone], [frames])  # pyright: ignore[reportGeneralTypeIssues]  # stubs of the C++ class
+        (one,) = apart.get_results()
+        nncf.compress_weights(apart, mode=nncf.CompressWeightsMode.INT8_SYM)
+        product.input(1).replace_source_output(one.input_value(0).get_node().input_value(1))
+    check_quantized(compressed(model), wanted)
+    return model
 
 
 def compressed(model: Any) -> list[str]:

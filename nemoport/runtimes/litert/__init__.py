@@ -5,13 +5,17 @@ from __future__ import annotations
 from nemoport.artifact import Artifact
 from nemoport.runtime import Runtime
 from nemoport.runtimes.litert import graphs
+from nemoport.runtimes.litert.offline import OfflineLitertSession
 from nemoport.runtimes.litert.session import PACKAGE, LitertSession
 from nemoport.session import Session
 
 
 def open_artifact(artifact: Artifact, provider: str = "cpu", threads: int = 0) -> Session:
     """Opens an artifact. threads: 0 for the runtime's choice. Raises ArtifactError."""
-    return LitertSession(artifact.spec, artifact.folder / graphs.ENCODER, artifact.folder / graphs.DECODER, threads)
+    files = (artifact.folder / graphs.ENCODER, artifact.folder / graphs.DECODER)
+    if artifact.spec.streaming:
+        return LitertSession(artifact.spec, *files, threads)
+    return OfflineLitertSession(artifact.spec, *files, artifact.manifest.recipe.windows_s, threads)
 
 
 RUNTIME = Runtime(

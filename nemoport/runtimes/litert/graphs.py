@@ -1,13 +1,14 @@
 """The files for LiteRT: `encoder.tflite` with a signature for each window of each lookahead, `decoder.tflite` with one for a
 token and one for each number of frames, and `litert.json`, which describes their names, types and shapes. Signatures share
-weights."""
+weights. Of an offline model `encoder.tflite` has a signature for each length of a recording, zero-padded to it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from nemoport.artifact import Artifact
 from nemoport.caches import PROMPT
+from nemoport.decode import AHEAD_FRAMES
 from nemoport.files import read_json
 from nemoport.interface import F32, I32, Interface, Tensor, difference
 from nemoport.spec import ModelSpec, StreamingSpec
@@ -25,15 +26,22 @@ def joint_name(frames: int) -> str:
     return f"joint_{frames}"
 
 
-def joint_frames(spec: StreamingSpec) -> list[int]:
-    """Returns the numbers of frames that signatures of the joint score, ascending: one, and the chunk of each lookahead."""
-    return sorted({1, *(lookahead + 1 for lookahead in spec.lookaheads)})
+def recording_name(seconds: int) -> str:
+    """Returns the name of the signature that encodes a recording of up to so many seconds."""
+    return f"recording_{seconds}s"
 
 
-def signatures(spec: ModelSpec) -> dict[str, dict[str, Interface]]:
-    """Returns file -> signature -> its interface. Raises UsageError for an offline model."""
-    streaming, decoding = spec.require_streaming(), spec.decoding
-    windows = [(lookahead, first) for lookahead in streaming.lookaheads for first in (True, False)]
+def joint_frames(spec: ModelSpec) -> list[int]:
+    """Returns the numbers of frames that signatures of the joint score, ascending: one, and the chunk of each lookahead, or as
+    many as the decoder asks for at once."""
+    if spec.streaming is None:
+        return [1, AHEAD_FRAMES]
+    return sorted({1, *(lookahead + 1 for lookahead in spec.streaming.lookaheads)})
+
+
+def signatures(spec: ModelSpec, windows_s: Sequence[int] = ()) -> dict[str, dict[str, Interface]]:
+    """Returns file -> signature -> its interface. windows_s: seconds of the windows of an offline model."""
+    decoding = spec.decoding
     states = {f"input_states_{i}": Tensor(F32, decoding.state_shape(1)) for i in (1, 2)}
     prediction = {"prediction": Tensor(F32, (1, decoding.joint_hidden))}
     predict = Interface(
@@ -42,12 +50,16 @@ def signatures(spec: ModelSpec) -> dict[str, dict[str, Interface]]:
     )
     joints = {
         joint_name(frames): Interface(
-            {"encoder_outputs": Tensor(F32, (1, frames, streaming.d_model)), **prediction},
+            {"encoder_outputs": Tensor(F32, (1, frames, spec.encoder.d_model)), **prediction},
             {"scores": Tensor(F32, (1, frames, decoding.n_scores))},
         )
-        for frames in joint_frames(streaming)
+        for frames in joint_frames(spec)
     }
-    encoder = {window_name(*window): _window(spec, streaming, *window) for window in windows}
+    if streaming := spec.streaming:
+        windows = [(lookahead, first) for lookahead in streaming.lookaheads for first in (True, False)]
+        encoder = {window_name(*window): _window(spec, streaming, *window) for window in windows}
+    else:
+        encoder = {recording_name(seconds): _recording(spec, seconds) for seconds in windows_s}
     return {ENCODER: encoder, DECODER: {"predict": predict, **joints}}
 
 
@@ -81,8 +93,17 @@ def _window(spec: ModelSpec, streaming: StreamingSpec, lookahead: int, first: bo
     )
 
 
-def described(spec: ModelSpec) -> dict:
-    """Returns the content of litert.json: file -> signature -> `inputs` and `outputs`, name -> [type, shape]."""
+def _recording(spec: ModelSpec, seconds: int) -> Interface:
+    offline, counts, mel_frames = spec.require_offline(), Tensor(I32, (1,)), spec.frontend.mel_frames(seconds)
+    return Interface(
+        {"audio_signal": Tensor(F32, (1, spec.frontend.n_mels, mel_frames)), "length": counts},
+        {"outputs": Tensor(F32, (1, offline.enc_frames(mel_frames), offline.d_model)), "encoded_lengths": counts},
+    )
+
+
+def described(spec: ModelSpec, windows_s: Sequence[int] = ()) -> dict:
+    """Returns the content of litert.json: file -> signature -> `inputs` and `outputs`, name -> [type, shape]. windows_s: as of
+    `signatures`."""
     sides = ("inputs", "outputs")
 
     def side(tensors: Mapping[str, Tensor]) -> dict[str, list]:
@@ -90,13 +111,14 @@ def described(spec: ModelSpec) -> dict:
 
     return {
         file: {name: {one: side(getattr(interface, one)) for one in sides} for name, interface in every.items()}
-        for file, every in signatures(spec).items()
+        for file, every in signatures(spec, windows_s).items()
     }
 
 
 def expected(artifact: Artifact, spec: ModelSpec) -> dict[str, Interface]:
     """Returns the interface that each graph must have, as `Runtime.expected`."""
-    return {f"{file}: {name}": one for file, every in signatures(spec).items() for name, one in every.items()}
+    every = signatures(spec, artifact.manifest.recipe.windows_s)
+    return {f"{file}: {name}": one for file, named in every.items() for name, one in named.items()}
 
 
 def found(artifact: Artifact) -> dict[str, Interface]:
@@ -115,7 +137,8 @@ def found(artifact: Artifact) -> dict[str, Interface]:
 
 def problems(artifact: Artifact, spec: ModelSpec) -> Iterator[str]:
     """Compares litert.json with the spec. See `Runtime.problems`."""
-    yield difference(INTERFACE, described(spec), read_json(artifact.folder / INTERFACE, "build the variant again"))
+    described_here = described(spec, artifact.manifest.recipe.windows_s)
+    yield difference(INTERFACE, described_here, read_json(artifact.folder / INTERFACE, "build the variant again"))
 
 
 def _tensors(details: dict) -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ class LitertSession:
             for first in (True, False)
             if window_name(lookahead, first) in self._encoder.signatures
         }
-        self._joints = joint_frames(streaming)
+        self._joints = joint_frames(spec)
 
     def initial_state(self, batch: int, prompts: Sequence[int] = ()) -> EncoderState:
         slots = self.spec.check_prompts(batch, prompts)

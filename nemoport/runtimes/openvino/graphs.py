@@ -3,7 +3,7 @@ as far as that package has them.
 
 Integers are i32, as the consumers of that package feed and read them. Batch and time are dynamic, so that one encoder serves
 every lookahead and the exact first chunk; a consumer that always feeds one stream and one window length needs no change. An
-encoder that keeps its caches as state runs one stream.
+encoder that keeps its caches as state runs one stream; one of an offline model has no caches.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def interfaces(spec: ModelSpec, layout: str) -> dict[str, Interface]:
             {"audio": Tensor(F32, (None, None)), "audio_length": lengths},
             {"mel": Tensor(F32, (None, mels, None)), "mel_length": lengths},
         ),
-        ENCODER: _encoder(spec, spec.require_streaming(), layout),
+        ENCODER: _encoder(spec, layout),
         DECODER: Interface(
             {"token": Tensor(I32, (None, None)), "token_length": lengths, "h_in": state, "c_in": state},
             {"decoder_out": prediction, "h_out": state, "c_out": state},
@@ -75,12 +75,15 @@ def interfaces(spec: ModelSpec, layout: str) -> dict[str, Interface]:
     }
 
 
-def _encoder(spec: ModelSpec, streaming: StreamingSpec, layout: str) -> Interface:
+def _encoder(spec: ModelSpec, layout: str) -> Interface:
+    streaming = spec.streaming
     streams = 1 if layout == STATEFUL else None
     names, lengths = RENAMED[ENCODER], Tensor(I32, (streams,))
     inputs = {"mel": Tensor(F32, (streams, spec.frontend.n_mels, None)), "mel_length": lengths}
     outputs = {"encoded": Tensor(F32, (streams, spec.encoder.d_model, None)), "encoded_length": lengths}
     states = {}
+    if streaming is None:
+        return Interface(inputs, outputs)
     if layout == STATEFUL:
         states = _kv_caches(streaming, 1)
     elif layout == KV:

@@ -15,11 +15,11 @@ from nemoport.files import read_json, write_bytes, write_json
 from nemoport.prompt import AUTO
 from nemoport.runtimes.openvino.graphs import METADATA, RUNTIME, STATEFUL, VOCABULARY
 from nemoport.schema import CLOSED, check, whole
-from nemoport.spec import ModelSpec
+from nemoport.spec import ModelSpec, StreamingSpec
 from nemoport.tokens import tag_tokens
 
-# NeMo's classes of the two kinds that the graphs serve: the value of `model_class`, as in that package.
-STREAMING_CLASS = "nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel"
+# NeMo's classes of the models that the graphs serve: the value of `model_class`, as in that package.
+TRANSDUCER_CLASS = "nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel"
 PROMPT_CLASS = "nemo.collections.asr.models.rnnt_bpe_models_prompt.EncDecRNNTBPEModelWithPrompt"
 STATE_RULE = (
     "the encoder runs one stream and keeps its caches as the state of the infer request: create a request of the compiled model "
@@ -61,45 +61,57 @@ def metadata(config: Mapping, tokens: Sequence[str], layout: str, precision: str
     """Returns the content of metadata.json.
 
     config: config.json of the build; tokens: pieces by id; layout: the cache layout; precision: of the weights; runtime:
-    OpenVINO's properties to compile the graphs with. Raises UsageError for an offline model.
+    OpenVINO's properties to compile the graphs with.
     """
     spec = ModelSpec.from_dict(config["spec"])
-    encoder, streaming, decoding = config["encoder"], spec.require_streaming(), spec.decoding
-    longest = encoder["chunks_by_lookahead"][str(max(streaming.lookaheads))]
-    looks_ahead = streaming.attention_lookahead
-    caches = {"kv_cache_shapes": encoder["kv_cache_shapes"], "kv_cache_rule": encoder["kv_cache_rule"]}
-    if layout == STATEFUL:
-        caches = {"state_rule": STATE_RULE}
-    elif layout == NEMO:
-        shapes = encoder["cache_shapes"]
-        caches = {"cache_channel_shape": shapes["cache_last_channel"], "cache_time_shape": shapes["cache_last_time"]}
+    decoding = spec.decoding
+    rules = {key: config["decoder"][key] for key in ("durations", "duration_rule") if key in config["decoder"]}
     return {
         "model": config["base_model"] or config["checkpoint"]["name"],
-        "model_class": PROMPT_CLASS if spec.prompt else STREAMING_CLASS,
+        "model_class": PROMPT_CLASS if spec.prompt else TRANSDUCER_CLASS,
         "precision": precision.upper(),
         "sample_rate": spec.frontend.sample_rate_hz,
         "mel_features": spec.frontend.n_mels,
+        **(_windows(config["encoder"], spec.streaming) if spec.streaming else {}),
+        "vocab_size": decoding.vocab_size,
+        "blank_idx": decoding.blank_id,
+        **(_caches(config["encoder"], layout) if spec.streaming else {}),
+        "decoder_hidden": decoding.pred_hidden,
+        "decoder_layers": decoding.pred_layers,
+        "encoder_dim": spec.encoder.d_model,
+        **(_prompt(spec, tokens) if spec.prompt else {}),
+        "contract": layout,
+        **_rules(config, spec),
+        "max_symbols_per_frame": decoding.max_symbols_per_frame,
+        **rules,
+        RUNTIME: dict(runtime),
+    }
+
+
+def _windows(encoder: Mapping, streaming: StreamingSpec) -> dict:
+    longest, within = encoder["chunks_by_lookahead"][str(max(streaming.lookaheads))], streaming.attention_lookahead
+    return {
         # The package's consumers expect one chunk size: the longest.
         "chunk_mel_frames": longest["new_mel_frames"],
         "pre_encode_cache": streaming.pre_encode_cache_mel_frames,
         "total_mel_frames": longest["window_mel_frames"],
-        "att_context_size": [
-            streaming.left_context_enc_frames,
-            max(streaming.lookaheads) if looks_ahead is None else looks_ahead,
-        ],
-        "vocab_size": decoding.vocab_size,
-        "blank_idx": decoding.blank_id,
-        **caches,
-        "decoder_hidden": decoding.pred_hidden,
-        "decoder_layers": decoding.pred_layers,
-        "encoder_dim": streaming.d_model,
-        **(_prompt(spec, tokens) if spec.prompt else {}),
-        "contract": layout,
-        "chunks_by_lookahead": encoder["chunks_by_lookahead"],
-        **{rule: encoder[rule] for rule in ("first_chunk_rule", "next_chunk_rule", "last_chunk_rule")},
-        "max_symbols_per_frame": decoding.max_symbols_per_frame,
-        RUNTIME: dict(runtime),
+        "att_context_size": [streaming.left_context_enc_frames, max(streaming.lookaheads) if within is None else within],
     }
+
+
+def _caches(encoder: Mapping, layout: str) -> dict:
+    if layout == STATEFUL:
+        return {"state_rule": STATE_RULE}
+    if layout == NEMO:
+        shapes = encoder["cache_shapes"]
+        return {"cache_channel_shape": shapes["cache_last_channel"], "cache_time_shape": shapes["cache_last_time"]}
+    return {"kv_cache_shapes": encoder["kv_cache_shapes"], "kv_cache_rule": encoder["kv_cache_rule"]}
+
+
+def _rules(config: Mapping, spec: ModelSpec) -> dict:
+    chunks = ("chunks_by_lookahead", "first_chunk_rule", "next_chunk_rule", "last_chunk_rule")
+    kept = {key: config["encoder"][key] for key in (chunks if spec.streaming else ("normalize", "input_rule"))}
+    return kept if spec.streaming else {"frame_seconds": config["frame_seconds"], **kept}
 
 
 def _prompt(spec: ModelSpec, tokens: Sequence[str]) -> dict:

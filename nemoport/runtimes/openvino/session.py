@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nemoport.artifact import Artifact
-from nemoport.caches import CacheFactory, NemoCaches, PromptedState
+from nemoport.caches import CacheFactory, NemoCaches, NoCaches, PromptedState
 from nemoport.caches_kv import KvCaches
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.runtimes.openvino.graphs import DECODER, ENCODER, JOINT, RENAMED
@@ -28,8 +28,8 @@ class OpenVinoSession:
 
     def __init__(self, spec: ModelSpec, folder: Path, provider: str = "cpu", threads: int = 0):
         """folder: of the graphs and metadata.json, see `read_properties`. provider: as in
-        `_device`. threads: 0 for OpenVINO's choice. Raises UsageError for a provider that is absent and for an offline model,
-        ArtifactError for graphs that cannot be loaded."""
+        `_device`. threads: 0 for OpenVINO's choice. Raises UsageError for a provider that is absent, ArtifactError for graphs
+        that cannot be loaded."""
         self.spec = spec
         settings = {"PERFORMANCE_HINT": "LATENCY", **read_properties(folder)}
         if threads:
@@ -37,10 +37,11 @@ class OpenVinoSession:
         graphs = (Graph(folder / f"{name}.xml", provider, settings) for name in (ENCODER, DECODER, JOINT))
         self._encoder, self._decoder, self._joint = graphs
         inputs = self._encoder.inputs
-        self._caches: CacheFactory = (
-            NemoCaches if NAMES["cache_last_channel"] in inputs else KvCaches if "cache_len" in inputs else StateCaches
-        )
-        self._outputs = [NAMES.get(name, name) for name in self._caches.outputs(spec.require_streaming())]
+        self._caches: CacheFactory = NoCaches
+        if spec.streaming:
+            kept = KvCaches if "cache_len" in inputs else StateCaches
+            self._caches = NemoCaches if NAMES["cache_last_channel"] in inputs else kept
+        self._outputs = [NAMES.get(name, name) for name in self._caches.outputs(spec.streaming)]
 
     @staticmethod
     def open(artifact: Artifact, provider: str = "cpu", threads: int = 0) -> OpenVinoSession:
@@ -49,7 +50,7 @@ class OpenVinoSession:
 
     def initial_state(self, batch: int, prompts: Sequence[int] = ()) -> EncoderState:
         slots = self.spec.check_prompts(batch, prompts)
-        source = self._encoder.compiled if self._caches is StateCaches else self.spec.require_streaming()
+        source = self._encoder.compiled if self._caches is StateCaches else self.spec.streaming
         caches = self._caches.initial(source, batch)
         return PromptedState(caches, np.array(slots, np.int64)) if self.spec.prompt else caches
 
@@ -94,7 +95,8 @@ class Graph:
 
         core = openvino.Core()
         try:
-            self.compiled = core.compile_model(core.read_model(path), _device(core, provider), dict(settings))
+            model = core.read_model(path)
+            self.compiled = core.compile_model(model, _device(core, provider), dict(settings))
         except RuntimeError as error:
             raise ArtifactError(
                 f"{path} cannot be loaded.",
@@ -103,7 +105,7 @@ class Graph:
                 todo="check it with `nemoport verify`, then build or download it again",
             ) from error
         self.inputs = {port.get_any_name() for port in self.compiled.inputs}
-        self._names = [port.get_any_name() for port in self.compiled.outputs]
+        self._names = [port.get_any_name() for port in model.outputs]  # a compiled one can have names of inner tensors too
         self._integers = {p.get_any_name() for p in self.compiled.inputs if p.get_element_type().is_integral()}
         self._request = self.compiled.create_infer_request()
 
