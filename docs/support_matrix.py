@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from nemoport.cache_layout import KV_PREFIX
 from nemoport.export.kinds import KINDS
 from nemoport.export.targets import targets
 from nemoport.validate.limits import read_limits
@@ -54,7 +55,7 @@ def variants(target: str) -> list[str]:
 def verdict(kind: str, target: str, variant: str) -> str:
     """What is known of a variant: one of the five words."""
     streaming = next(one.streaming for one in KINDS if one.name == kind)
-    if not streaming and (target != "onnx" or variant.startswith("kv-")):
+    if not streaming and (variant in targets()[target].streaming_only or (target == "onnx" and variant.startswith(KV_PREFIX))):
         return NO
     judged = JUDGED.get((kind, target), {})
     return next((word for word, names in judged.items() if variant in names.split()), CONVERTED)

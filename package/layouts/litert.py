@@ -90,7 +90,7 @@ def config_for(config: RuntimeConfig) -> RuntimeConfig:
 
 def _encoder_section(config: RuntimeConfig) -> StreamingEncoderSection | OfflineEncoderSection:
     if "streaming" not in config["spec"]:
-        return {**config["encoder"], **OFFLINE_RULES}
+        return OFFLINE_RULES
     tensors = cache_tensors(ModelSpec.from_dict(config["spec"]).require_streaming())
     shapes = {name: list(tensor.of()) for name, tensor in tensors.items()}  # static: one stream
     return {**streaming_encoder(config), **RULES, "cache_shapes": shapes}

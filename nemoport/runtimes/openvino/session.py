@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,7 @@ class OpenVinoSession:
             settings["INFERENCE_NUM_THREADS"] = threads
         graphs = (Graph(folder / f"{name}.xml", provider, settings) for name in (ENCODER, DECODER, JOINT))
         self._encoder, self._decoder, self._joint = graphs
-        inputs = self._encoder.inputs
-        self._caches: CacheFactory = NoCaches
-        if spec.streaming:
-            kept = KvCaches if "cache_len" in inputs else StateCaches
-            self._caches = NemoCaches if NAMES["cache_last_channel"] in inputs else kept
+        self._caches = _caches_of(spec, self._encoder.inputs)
         self._outputs = [NAMES.get(name, name) for name in self._caches.outputs(spec.streaming)]
 
     @staticmethod
@@ -118,6 +114,15 @@ class Graph:
         except (RuntimeError, KeyError) as error:
             raise failed_run("OpenVINO", error) from error
         return {name: results[name] for name in self._names}
+
+
+def _caches_of(spec: ModelSpec, inputs: Container[str]) -> CacheFactory:
+    """Returns what makes the encoder states of a graph. inputs: names of the encoder's inputs."""
+    if spec.streaming is None:
+        return NoCaches
+    if NAMES["cache_last_channel"] in inputs:
+        return NemoCaches
+    return KvCaches if "cache_len" in inputs else StateCaches
 
 
 def _device(core: Any, provider: str) -> str:
