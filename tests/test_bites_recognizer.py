@@ -223,6 +223,7 @@ class Folder:
             lookaheads=lookaheads,
             config=lambda: config,
             folder=Path("v"),
+            longest_s=None,
         )
         self.session, self.masks, self.searches, self.sessions = session_of(), [], [], []
         self.session.spec = spec
@@ -284,6 +285,12 @@ def test_what_open_takes_for_an_offline_model(monkeypatch):
     Folder(monkeypatch, session_of(None).spec, lookaheads=(None,))
     made = Recognizer.open("F", pass_s=100.0, trim_silence=True)
     assert (made.lookahead, made.pass_s, made.trim_silence) == (None, 100.0, True)
+
+
+def test_the_longest_pass_is_that_of_the_graphs(monkeypatch):
+    folder = Folder(monkeypatch, session_of(None).spec, lookaheads=(None,))
+    folder.artifact.longest_s = 40
+    assert Recognizer.open("F").pass_s == 40
 
 
 @pytest.mark.parametrize(
