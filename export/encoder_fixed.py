@@ -34,7 +34,7 @@ class SelfAttention(CachedAttentionWeights):
     """Attention over all frames of a window. The table of positions is that of the longest window: [1, h, d_k, P]."""
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor]:
-        """x: [1, T, d]; mask: [1, 1, 1, T], added to the scores -> [1, T, d]."""
+        """x: [1, T, d]; mask: [1, 1, 1 or T, T], added to the scores -> [1, T, d]."""
         _, n_heads, d_k, n_positions = self.positions.shape
         frames = x.shape[1]
         query, key, value = (
@@ -69,6 +69,7 @@ class FixedEncoder(nn.Module):
             )
             for i in range(spec.n_layers)
         )
+        self.window = spec.attention_enc_frames
         self.unused = weights.unused
         self.eval()
 
@@ -78,6 +79,10 @@ class FixedEncoder(nn.Module):
         x, length = self.pre_encode(audio_signal.transpose(1, 2), length)
         filled = _filled(x.shape[1], length)
         mask = torch.where(filled, 0.0, MASKED_SCORE).to(x.dtype).view(1, 1, 1, -1)
+        if self.window is not None:
+            place = torch.arange(x.shape[1], dtype=torch.int32)
+            near = (place.view(-1, 1) - place).abs() <= self.window
+            mask = mask + torch.where(near, 0.0, MASKED_SCORE).to(x.dtype)
         valid = filled.to(x.dtype).view(1, -1, 1)
         for layer in self.layers:
             (x,) = layer(x, (mask,), (valid,))

@@ -81,10 +81,11 @@ def failing(context, *names):
 # --- without the converter
 
 
+@pytest.mark.parametrize("near", [None, 10], ids=["all frames", "frames near by"])
 @pytest.mark.parametrize(("window", "length"), [(500, 500), (500, 333), (1200, 17), (1200, 8)])
-def test_padding_has_no_effect(checkpoint, window, length):
+def test_padding_has_no_effect(checkpoint, window, length, near):
     """Against the encoder that takes any length, in windows up to the longest and at lengths that halve with a rest."""
-    spec = checkpoint.spec.encoder
+    spec = replace(checkpoint.spec.encoder, attention_enc_frames=near)
     plain, fixed = OfflineEncoder(graph_weights(checkpoint), spec), FixedEncoder(graph_weights(checkpoint), spec, 150)
     assert fixed.unused == []
     mel = torch.randn(1, 128, window, generator=torch.Generator().manual_seed(length))
