@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from nemoport.package.card_figures import accuracy, limits, measured_on, variants
-from nemoport.package.card_rules import chunks, decoder, files, front_end, prompt
+from nemoport.package.card_rules import chunks, decoder, events, files, front_end, prompt
 from nemoport.package.layout import CardFacts
 from nemoport.package.terms import LICENCES
 from nemoport.spec import CTC
@@ -22,7 +22,7 @@ def card(facts: CardFacts) -> str:
     """Returns README.md of the package: Markdown behind the YAML head that the Hub reads."""
     figures = (variants, accuracy, measured_on)
     own = facts.layout.rules  # where the graphs have other inputs and outputs than ONNX's
-    rules = (files, front_end, own) if own else (files, front_end, chunks, prompt, decoder)
+    rules = (files, front_end, own, events) if own else (files, front_end, chunks, prompt, decoder, events)
     sections = (_head, _intro, *figures, *rules, _usage, limits, _licence)
     return "\n\n".join(text for section in sections if (text := section(facts).strip("\n"))) + "\n"
 

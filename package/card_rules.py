@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nemoport.cache_layout import KV, NEMO
 from nemoport.config import transducer_decoder
+from nemoport.events import END_OF_BACKCHANNEL, END_OF_UTTERANCE, PIECES
 from nemoport.markdown import table
 from nemoport.package.layout import CardFacts
 from nemoport.package.manifest import SBOM, SUMS
@@ -115,3 +116,16 @@ def decoder(facts: CardFacts) -> str:
 - Blank is token {rules["blank_id"]} of {rules["vocab_size"]}, and the first target of a stream is {rules["first_target"]}.
 - {states}: {rules["state_shape"]}, zeros at first; {rules["state_rule"]}.
 - At most {rules["max_symbols_per_frame"]} tokens on one encoder frame. The graph yields raw logits.{durations}"""
+
+
+def events(facts: CardFacts) -> str:
+    """Returns the section on ends of utterances, "" for a model that marks none."""
+    rules = facts.config.get("events")
+    if not rules:
+        return ""
+    pieces = dict(zip((END_OF_UTTERANCE, END_OF_BACKCHANNEL), PIECES, strict=True))
+    listed = ", ".join(f"`{pieces[kind]}` is token {token}" for kind, token in rules["tokens"].items() if kind in pieces)
+    reset = f"\n- Reset: {rules['reset_rule']}." if "reset_rule" in rules else ""
+    return f"""## Ends of utterances
+
+- Events: {listed}: {rules["rule"]}.{reset}"""

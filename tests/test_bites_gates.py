@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nemoport.artifact import Artifact, FileEntry, Manifest, Recipe
+from nemoport.events import EventSpec
 from nemoport.score import WordCounts, wer_difference
 from nemoport.speech.conditions import CONDITIONS
 from nemoport.speech.corpus import Corpus, Utterance
@@ -66,7 +67,8 @@ def context_of(checkpoint, own=None, nemo=None, count=COUNT, every=1, variant=VA
     """own, nemo: where they run -> changes of the runs. The places are (lookahead, flush rule) of the corpus's runs at 8
     streams, (lookahead, streams) of other runs, and conditions."""
     own, nemo = own or {}, nemo or {}
-    spec = replace(checkpoint.spec, streaming=replace(checkpoint.spec.streaming, lookaheads=(6, 0)))
+    events = EventSpec(end_of_utterance=tokens("ten")[0])
+    spec = replace(checkpoint.spec, streaming=replace(checkpoint.spec.streaming, lookaheads=(6, 0)), events=events)
     spoken = [languages[i >= count // 2] for i in range(count)]
     rows = [Utterance(f"u{i}", Path(f"u{i}"), TEXT, 1.0, f"{i}", 16000, language) for i, language in enumerate(spoken)]
     places = [(STREAMING, 6, NEMO), (OFFLINE, 6, FULL), (STREAMING, 0, FULL_0)]
@@ -121,6 +123,8 @@ LOUDER = {FULL: {3: {"sampled_frames": np.array([[1, 1, 1.5], [1, 1, 1]], np.flo
 LEAST, MOST = 3, 13
 # One token by two frames, one by one.
 MOVED = {3: {"token_frames": (0, 1, 2, 3, 6, 5, 6, 7, 8, 9)}, 4: {"token_frames": (1, 1, 2, 3, 4, 5, 6, 7, 8, 9)}}
+NINE = tuple(range(9))
+TWICE = {"tokens": tokens(TEXT + " ten"), "token_frames": (*range(10), 10)}
 FIGURES = [
     Figure("contract", "max_problems", "", 2, own={"problems": ["a", "", "b", "", ""]}),
     Figure("structure", "max_float_products_a_layer", "float products of weights a layer", 2),
@@ -171,6 +175,13 @@ FIGURES = [
     Figure("words", "min_same_time", "same time", 1198 / 1200, {FULL: MOVED}),
     Figure("words", "min_same_time", "same time", 1199 / 1200, {FULL: {3: {"token_frames": (0, 1, 2, 3, 3, 5, 6, 7, 8, 9)}}}),
     Figure("words", "min_within_a_frame", "within a frame", 1199 / 1200, {FULL: MOVED}),
+    Figure(
+        "words", "min_events", "events that NeMo has", 119 / 120, {FULL: {3: {"tokens": tokens(TEXT)[:9], "token_frames": NINE}}}
+    ),
+    Figure("words", "min_events", "events that NeMo has", 119 / 120, {FULL: {3: {"token_frames": (*NINE, 12)}}}),
+    Figure("words", "min_events", "events that NeMo has", 1.0, {FULL: {3: {"token_frames": (*NINE, 11)}}}),
+    Figure("words", "max_more_events", "events that NeMo has not", 2 / 120, {FULL: {3: TWICE, 4: TWICE}}),
+    Figure("words", "max_more_events", "events that NeMo has not", 1 / 120, {FULL: {3: {"token_frames": (*NINE, 6)}}}),
     Figure("cost", "max_bytes_ratio", "bytes of fp32's", 0.3),
     Figure("cost", "min_tokens", "tokens", 5),
 ]
@@ -358,7 +369,12 @@ SAYS = {
         for r in (6, 0)
         for word in ("first", "last")
     ],
-    "words": [("same time", "share of tokens", 1200), ("within a frame", "share of tokens", 1200)],
+    "words": [
+        ("same time", "share of tokens", 1200),
+        ("within a frame", "share of tokens", 1200),
+        ("events that NeMo has", "of NeMo's", 120),
+        ("events that NeMo has not", "of NeMo's", 120),
+    ],
     "batch": [(f"lookahead {r}, {n} streams", TOKENS, COUNT) for r in (6, 0) for n in (3, 8)],
     "longform": [
         ("WER", "%", 18),
@@ -632,9 +648,11 @@ def test_the_evidence_of_a_long_recording_names_minutes_and_stalls(reference_che
 
 def test_times_say_how_far_the_furthest_token_is_and_where_none_is_common_nothing_passes(reference_checkpoint):
     found = gates.run_gate("words", context_of(reference_checkpoint, {FULL: MOVED}))
-    assert {r.evidence for r in found} == {"of 1200 tokens that NeMo has too, the furthest by 2 encoder frames"}
-    other = {place: said("", range(COUNT)) for place in (FULL, NEMO, FULL_0)}
-    found = gates.run_gate("words", context_of(reference_checkpoint, other))
+    evidence = {r.evidence for r in found if r.unit == "share of tokens"}
+    assert evidence == {"of 1200 tokens that NeMo has too, the furthest by 2 encoder frames"}
+    silent = dict.fromkeys(range(COUNT), {"text": "", "tokens": (), "token_frames": ()})
+    results = gates.run_gate("words", context_of(reference_checkpoint, dict.fromkeys((FULL, NEMO, FULL_0), silent)))
+    found = [r for r in results if r.unit == "share of tokens"]
     assert [(r.case, r.n, r.passed, np.isnan(r.measured)) for r in found] == [
         (case, 0, False, True) for case in ("same time", "within a frame")
     ]
@@ -679,3 +697,18 @@ def test_the_gate_longform_keeps_minutes_and_the_drift_of_frames(reference_check
     assert kept["lookahead"] == 6 and kept["drift"] == drift
     assert [(m["number"], m["words"], m["nemo"]) for m in kept["minutes"]] == [(0, 60, 0.0), (1, 60, 0.0), (2, 60, 0.0)]
     assert [m["wer"] > 0 for m in kept["minutes"]] == [False, True, False]
+
+
+def test_events_are_judged_of_a_model_that_marks_them_and_shares_where_nemo_has_some(reference_checkpoint):
+    def cases(events, nemo):
+        context = context_of(reference_checkpoint, nemo={FULL: nemo, NEMO: nemo, FULL_0: nemo})
+        context.checkpoint = replace(context.checkpoint, spec=replace(context.spec, events=events))
+        return {r.case: (r.measured, r.evidence) for r in gates.run_gate("words", context) if "events" in r.case}
+
+    none = {i: {"tokens": tokens(TEXT)[:9], "token_frames": NINE} for i in range(COUNT)}
+    ends = EventSpec(end_of_utterance=tokens("ten")[0])
+    assert cases(None, {}) == {} and len(cases(ends, {})) == 2
+    assert cases(ends, none) == {"events that NeMo has not": (120.0, "NeMo has 0 events, the artifact 120, 0 of them NeMo's")}
+    assert cases(EventSpec(end_of_backchannel=7), {}) == {
+        "events that NeMo has not": (0.0, "NeMo has 0 events, the artifact 0, 0 of them NeMo's")
+    }

@@ -34,6 +34,7 @@ def transcribe(package, variant, audio, lookahead=None, language=None):
     prompt = {"prompt_index": np.array([config["prompt"]["languages"][language]])} if "prompt" in config else {}
     states = [np.zeros(dec["state_shape"], np.float32)] * 2
     token, tokens, at = dec["first_target"], [], 0
+    events = set(config.get("events", {"tokens": {}})["tokens"].values())  # ends of utterances, of a model that marks them
     padded = np.pad(mel, ((0, 0), (past, 0)))
     while at < mel.shape[1]:
         # The first window holds new mel frames only; a later one begins with the frames before its new ones. The last
@@ -68,9 +69,13 @@ def transcribe(package, variant, audio, lookahead=None, language=None):
                     break  # the next frame; the states stay as they were before this call
                 token, states = best, moved
                 tokens.append(token)
+                if token in events:  # the decoder begins anew, with the next frame
+                    token, states = dec["first_target"], [np.zeros(dec["state_shape"], np.float32)] * 2
+                    break
 
     pieces = [line.rpartition(" ")[0] for line in (package / "shared" / "tokens.txt").read_text("utf-8").splitlines()]
-    text = "".join(pieces[t] for t in tokens).replace("\u2581", " ").strip()
+    text = "".join(" " if t in events else pieces[t] for t in tokens).replace("\u2581", " ")
+    text = " ".join(text.split()) if events else text.strip()
     # A model with a prompt writes the language at the end of a sentence as a tag.
     return tokens, re.sub(r"\s*<[a-z]{2}-[A-Z]{2}>", "", text) if prompt else text
 

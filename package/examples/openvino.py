@@ -34,6 +34,7 @@ def transcribe(folder, audio, lookahead=None, language=None):
     prompt = {"prompt_id": np.array([meta["prompt_dictionary"][language]], np.int32)} if "prompt_dictionary" in meta else {}
     states = [np.zeros((meta["decoder_layers"], 1, meta["decoder_hidden"]), np.float32)] * 2
     blank, tokens, at = meta["blank_idx"], [], 0
+    events = set(meta.get("events", {"tokens": {}})["tokens"].values())  # ends of utterances, of a model that marks them
     token, padded = blank, np.pad(mel, ((0, 0), (past, 0)))
     while at < mel.shape[1]:
         # The first window holds new mel frames only; a later one begins with the frames before its new ones. The last
@@ -58,9 +59,13 @@ def transcribe(folder, audio, lookahead=None, language=None):
                     break  # the next frame; the states stay as they were before this call
                 token, states = best, [predicted["h_out"], predicted["c_out"]]
                 tokens.append(token)
+                if token in events:  # the decoder begins anew, with the next frame
+                    token, states = blank, [np.zeros_like(state) for state in states]
+                    break
 
     pieces = json.loads((folder / "nemotron_vocab.json").read_text("utf-8"))
-    text = "".join(pieces[str(t)] for t in tokens).replace("\u2581", " ").strip()
+    text = "".join(" " if t in events else pieces[str(t)] for t in tokens).replace("\u2581", " ")
+    text = " ".join(text.split()) if events else text.strip()
     # A model with a prompt writes the language at the end of a sentence as a tag.
     return tokens, re.sub(r"\s*<[a-z]{2}-[A-Z]{2}>", "", text) if prompt else text
 

@@ -47,6 +47,10 @@ FRONT_ENDS: FrontEnds = {
     "log_guard": (2.0**-24,),
 }
 
+EVENTS = (
+    "sherpa-onnx takes ends of utterances for text: `<EOU>` stands in the result. `recognizer.reset(stream)` there sets the "
+    "decoder back and keeps the encoder's caches; without it the model may stay silent for the rest of the stream."
+)
 FILES = {
     "config.json": "every parameter and rule below, machine-readable",
     "encoder[.<suffix>].onnx": "encoder, with sherpa-onnx's metadata",
@@ -77,6 +81,8 @@ def usage(facts: CardFacts) -> str:
             "the same files, with its later window and the new frames in it, as in the table above, for `window_size` and "
             "`chunk_shift` in the encoder's metadata."
         )
+    if facts.spec.events:
+        notes.append(EVENTS)
     notes += [f"`{name.removesuffix('_rule')}`: {rule}." for name, rule in ours.items() if name.endswith("_rule")]
     notes.append("The figures above are of these graphs behind NeMo's own front end and windows; sherpa-onnx has others.")
     return f"""With sherpa-onnx (`pip install sherpa-onnx soundfile`), as `{command}`:

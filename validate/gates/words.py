@@ -1,10 +1,12 @@
-"""Gate `words`: the times of tokens beside NeMo's, and how far the confidence of words is from the share that is right.
+"""Gate `words`: times of tokens, and events, beside NeMo's; how far the confidence of words is from the share that is right.
 
-A token has a time where NeMo's run has it too; tokens that only one of both has are the gate `tokens`' concern.
+A token has a time where NeMo's run has it too; tokens that only one of both has are the gate `tokens`' concern. The events of a
+model that marks ends of utterances are no words, so that word error rates do not show one that is lost: they are counted here.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from nemoport.validate.calibration_error import BINS, expected_calibration_error, judged_words, reliability
@@ -14,10 +16,12 @@ from nemoport.validate.oracle import Record
 from nemoport.validate.reliability_plot import RELIABILITY
 from nemoport.validate.runs import UtteranceRun
 
+EVENT_FRAMES = 2  # a chunk at the lookahead of the published model of that kind
+
 
 def run(context: Context) -> list[GateResult]:
     pairs = [pair for _, _, runs, nemo in context.compared() for pair in zip(runs, nemo, strict=True)]
-    return [*_times(context, pairs), *_confidence(context)]
+    return [*_times(context, pairs), *_events(context, pairs), *_confidence(context)]
 
 
 def _times(context: Context, pairs: Sequence[tuple[UtteranceRun, Record]]) -> list[GateResult]:
@@ -31,6 +35,31 @@ def _times(context: Context, pairs: Sequence[tuple[UtteranceRun, Record]]) -> li
     return [
         context.judge("words", case, share(frames), limit=limit, at_least=True, unit="share of tokens", n=n, evidence=evidence)
         for case, frames, limit in (("same time", 0, "min_same_time"), ("within a frame", 1, "min_within_a_frame"))
+    ]
+
+
+def _events(context: Context, pairs: Sequence[tuple[UtteranceRun, Record]]) -> list[GateResult]:
+    """Judges the share of NeMo's events that the artifact has within EVENT_FRAMES, and those that only the artifact has, as a
+    share of NeMo's too. Where NeMo has none, there is no share to judge."""
+    kinds = context.spec.events.kinds if context.spec.events else {}
+    n = both = own = 0
+    for pair in pairs:
+        (ours, theirs) = ([(t, f) for t, f in zip(one.tokens, one.token_frames, strict=True) if t in kinds] for one in pair)
+        left = Counter(theirs)
+        for token, frame in ours:
+            near = [key for key in left if key[0] == token and abs(key[1] - frame) <= EVENT_FRAMES and left[key]]
+            if near:
+                left[min(near, key=lambda key: abs(key[1] - frame))] -= 1
+                both += 1
+        n, own = n + len(theirs), own + len(ours)
+    evidence = f"NeMo has {n} events, the artifact {own}, {both} of them NeMo's"
+    shares = [("events that NeMo has", both / n, "min_events")] if n else []
+    shares += [("events that NeMo has not", (own - both) / max(n, 1), "max_more_events")] if kinds else []
+    return [
+        context.judge(
+            "words", case, share, limit=limit, at_least=limit == "min_events", unit="of NeMo's", n=len(pairs), evidence=evidence
+        )
+        for case, share, limit in shares
     ]
 
 

@@ -83,6 +83,7 @@ def metadata(config: Mapping, tokens: Sequence[str], layout: str, precision: str
         "contract": layout,
         **_rules(config, spec),
         "max_symbols_per_frame": decoding.max_symbols_per_frame,
+        **({"events": config["events"]} if "events" in config else {}),
         **rules,
         RUNTIME: dict(runtime),
     }
