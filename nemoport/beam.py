@@ -26,6 +26,7 @@ from nemoport.confidence import DEFAULT_CONFIDENCE, Confidence, log_softmax
 from nemoport.decode import score
 from nemoport.errors import UsageError
 from nemoport.hotwords import Hotwords
+from nemoport.language_model import LanguageModel
 from nemoport.session import Session
 from nemoport.spec import DecodingSpec
 
@@ -43,7 +44,8 @@ class BeamSearch:
     below the likeliest in log probability (`maes_expansion_gamma`). prefixes: the probability of the path that is one token
     shorter is added to a path (`maes_prefix_alpha` 1; False is its 0). normalize: the best path is the best by score per token,
     with the start as one (`score_norm`). final_enc_frames: encoder frames after which the text of the best path is final, None
-    for what all paths have in common only, which has no bound. Raises UsageError for a value out of bounds.
+    for what all paths have in common only, which has no bound. language_model: of a CTC head only. Raises UsageError for a value
+    out of bounds.
     """
 
     width: int
@@ -54,6 +56,7 @@ class BeamSearch:
     normalize: bool = True
     hotwords: Hotwords | None = None
     final_enc_frames: int | None = None
+    language_model: LanguageModel | None = None
 
     def __post_init__(self):
         bounds = {"width": (1, WIDEST), "steps": (1, WIDEST), "beta": (0, WIDEST), "gamma": (0, math.inf)}

@@ -8,6 +8,7 @@ import numpy as np
 
 from nemoport.confidence import DEFAULT_CONFIDENCE, Confidence, log_softmax
 from nemoport.decode import score
+from nemoport.hotwords import Hotwords, Match
 from nemoport.session import Session
 
 
@@ -18,10 +19,13 @@ class CtcState:
     A token begins on the first frame of its run, and its duration is the length of the run. The one whose run ends with the
     audio so far can still grow, in the next chunk, so it is not final.
 
-    open: token of the last frame, whose run may go on; None where that was blank, or no frame came.
+    open: best token of the last frame, whose run may go on; None where that was blank, or no frame came. With hotwords, another
+    token may have been emitted in its place.
     """
 
     confidence: Confidence = DEFAULT_CONFIDENCE
+    hotwords: Hotwords | None = None
+    match: Match = ()  # of the hotwords
     open: int | None = None
     frame: int = 0  # encoder frames decoded so far: the time base of token times
     tokens: list[int] = field(default_factory=list)
@@ -42,10 +46,7 @@ class CtcState:
         (ctc_decoding.py), over the argmax of each frame: blank, and a token that the frame before had too, emit nothing. So a
         token on both sides of a chunk's edge is one, as in NeMo's `conformer_stream_step`.
         """
-        decoding = session.spec.decoding
-        empty = np.zeros(decoding.state_shape(len(states)), np.float32)
-        blanks = np.full(len(states), decoding.blank_id, np.int32)
-        scores, _ = score(session, frames, blanks, (empty, empty))
+        decoding, scores = session.spec.decoding, score_frames(session, frames)
         best = scores.argmax(-1)
         for row, (state, length) in enumerate(zip(states, lengths, strict=True)):
             for at in range(int(length)):
@@ -55,15 +56,33 @@ class CtcState:
         """Takes the next frame. scores: f32 [n_scores]."""
         if token == blank:
             self.open = None
+        elif self.open is not None and token in (self.open, self.tokens[-1]):
+            self.open = token
+            self.token_durations[-1] += 1
+            self.token_confidences[-1] = max(self.token_confidences[-1], self._confidence(scores))
         else:
-            confidence = self.confidence.of(log_softmax(scores), token)
-            if token == self.open:
-                self.token_durations[-1] += 1
-                self.token_confidences[-1] = max(self.token_confidences[-1], confidence)
+            if self.hotwords:
+                allowed = scores[:blank].copy()
+                if self.open is not None:  # without a blank between, the token before would go on
+                    allowed[self.tokens[-1]] = -np.inf
+                emitted = self.hotwords.choose(self.match, allowed)
+                self.match = self.hotwords.advance(self.match, emitted)
             else:
-                self.open = token
-                self.tokens.append(token)
-                self.token_frames.append(self.frame)
-                self.token_durations.append(1)
-                self.token_confidences.append(confidence)
+                emitted = token
+            self.open = token
+            self.tokens.append(emitted)
+            self.token_frames.append(self.frame)
+            self.token_durations.append(1)
+            self.token_confidences.append(self._confidence(scores))
         self.frame += 1
+
+    def _confidence(self, scores: np.ndarray) -> float:
+        """Returns the confidence in the last token on a frame."""
+        return self.confidence.of(log_softmax(scores), self.tokens[-1])
+
+
+def score_frames(session: Session, frames: np.ndarray) -> np.ndarray:
+    """Scores frames f32 [B, T, d_model] of a CTC model: f32 [B, T, V + 1]."""
+    decoding, n = session.spec.decoding, len(frames)
+    empty = np.zeros(decoding.state_shape(n), np.float32)
+    return score(session, frames, np.full(n, decoding.blank_id, np.int32), (empty, empty))[0]

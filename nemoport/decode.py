@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nemoport.confidence import DEFAULT_CONFIDENCE, Confidence, log_softmax
-from nemoport.hotwords import REACH, Hotwords, Match
+from nemoport.hotwords import Hotwords, Match
 from nemoport.session import Session, check_scores
 from nemoport.spec import MASKED_SCORE, DecodingSpec
 
@@ -41,17 +41,10 @@ class GreedyState:
         return GreedyState(token=spec.blank_id, hidden=zeros, cell=zeros.copy(), confidence=confidence, hotwords=hotwords)
 
     def choose(self, scores: np.ndarray) -> int:
-        """Returns the token that is emitted where blank is not the best, of scores f32 [V]: the best one, with the boost of what
-        continues a hotword.
-
-        A boost never turns blank into a token, as in NeMo's greedy decoding with a boosting tree, so however high it is it adds
-        no words to silence and repeats none. What breaks a phrase off costs nothing here: greedy decoding cannot take back the
-        tokens before.
-        """
+        """Returns the token that is emitted where blank is not the best, of scores f32 [V]: the best one, or a hotword's."""
         if self.hotwords is None:
             return int(scores.argmax())
-        gains = np.where(scores >= scores.max() - REACH, self.hotwords.gains(self.match)[:-1], 0.0)
-        token = int((scores + np.maximum(gains, 0.0)).argmax())
+        token = self.hotwords.choose(self.match, scores)
         self.match = self.hotwords.advance(self.match, token)
         return token
 

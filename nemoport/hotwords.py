@@ -76,6 +76,17 @@ class Hotwords:
             match, _ = self._read(match, byte)
         return match
 
+    def choose(self, match: Match, scores: np.ndarray) -> int:
+        """Returns the token that greedy decoding emits where blank is not the best, of scores f32 [V]: the best one, with the
+        boost of what continues a hotword.
+
+        A boost never turns blank into a token, as in NeMo's greedy decoding with a boosting tree, so however high it is it adds
+        no words to silence and repeats none. What breaks a phrase off costs nothing here: greedy decoding cannot take back the
+        tokens before.
+        """
+        gains = np.where(scores >= scores.max() - REACH, self.gains(match)[:-1], 0.0)
+        return int((scores + np.maximum(gains, 0.0)).argmax())
+
     def end(self, match: Match) -> float:
         """Returns what the end of the text adds to the score: the boost of a phrase that is not complete is subtracted."""
         return self._kept(match) - self._pending(match)

@@ -18,6 +18,7 @@ from nemoport.config import streaming_encoder
 from nemoport.errors import AudioError, UsageError
 from nemoport.hub_package import variant_folder
 from nemoport.inputs import Audio, Named, Utterance, named, source_of
+from nemoport.language_model import ArpaFile
 from nemoport.long_audio import Timed
 from nemoport.prompt import slot_of
 from nemoport.runtimes import open_session
@@ -72,6 +73,7 @@ class Recognizer:
         beam: int = 1,
         hotwords: Sequence[str] = (),
         hotword_boost: float | None = None,
+        language_model: ArpaFile | None = None,
         confidence: str = DEFAULT_MEASURE,
         scripts: Sequence[str] = (),
         token_mask: Path | str | None = None,
@@ -95,7 +97,7 @@ class Recognizer:
         beam: paths of the search (nemoport/beam.py), 1 for greedy; in a streaming model, what the best path has is final after
             `FINAL_S`.
         hotwords: phrases that decoding favours, with or without a beam. hotword_boost: what each token of a hotword adds to the
-            log score, by default 1.5.
+            log score, by default 1.5. language_model: of words, for the beam search of a CTC model.
         confidence: the measure of it, by its name in nemoport.confidence.MEASURES.
         scripts: names of Unicode scripts, as Latin, whose letters alone may be emitted. token_mask: a file of the lines of
             tokens.txt that may be (nemoport/token_mask.py).
@@ -114,7 +116,7 @@ class Recognizer:
         lookahead = _lookahead(artifact, lookahead)
         pieces = read_tokens(artifact.shared / "tokens.txt")
         allowed = allowed_tokens(pieces, scripts, token_mask)
-        search = search_of(artifact.spec, kept_pieces(pieces, allowed), beam, hotwords, hotword_boost)
+        search = search_of(artifact.spec, kept_pieces(pieces, allowed), beam, hotwords, hotword_boost, language_model)
         return Recognizer(
             restricted(open_session(artifact, provider, threads, built_here=built_here), allowed),
             artifact.filterbank(),

@@ -8,20 +8,32 @@ from dataclasses import replace
 from nemoport.beam import BeamSearch
 from nemoport.errors import UsageError
 from nemoport.hotwords import DEFAULT_BOOST, Hotwords
+from nemoport.language_model import ArpaFile, LanguageModel
 from nemoport.spec import CTC, ModelSpec
 
 FINAL_S = 1.0  # with a beam, a live stream's text of so long ago is final
 
 
-def search_of(spec: ModelSpec, pieces: list[str], beam: int, hotwords: Sequence[str], boost: float | None) -> BeamSearch:
+def search_of(
+    spec: ModelSpec,
+    pieces: list[str],
+    beam: int,
+    hotwords: Sequence[str],
+    boost: float | None,
+    language_model: ArpaFile | None = None,
+) -> BeamSearch:
     """Returns the settings of a search: with a beam of 1 those of greedy decoding. Raises UsageError."""
     search = BeamSearch(beam, final_enc_frames=round(FINAL_S / spec.frame_seconds) if spec.streaming else None)
     if isinstance(hotwords, str):
         raise UsageError("Hotwords are a list.", expected="a list of phrases", found=repr(hotwords), todo="put it in brackets")
-    if spec.head == CTC and (search.width > 1 or hotwords or boost is not None):
-        raise UsageError(
-            "A CTC model is decoded greedily only.", expected="no beam and no hotwords", found="one", todo="leave them out"
-        )
+    if language_model:
+        if spec.head != CTC:
+            what, todo = "A language model is of use to a CTC head only.", "leave it out; hotwords work with any head"
+            raise UsageError(what, expected="a model whose kind ends in ctc", found=spec.kind, todo=todo)
+        if beam < 2:
+            what, todo = "A language model needs a beam search.", "choose a beam of 16"
+            raise UsageError(what, expected="a beam of 2 or more", found=str(beam), todo=todo)
+        search = replace(search, language_model=LanguageModel(language_model, pieces))
     if hotwords or boost is not None:
         search = replace(search, hotwords=Hotwords(pieces, hotwords, DEFAULT_BOOST if boost is None else boost))
     return search

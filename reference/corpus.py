@@ -30,11 +30,14 @@ class TextSource:
     """Source of English training sentences: ordinary ones, grammar, transcripts, spliced transcripts, word strings, words.
 
     ``words`` are dictionary words, ``transcripts`` normalised sentences; both are filtered of what is held out.
-    ``ordinary_share`` is the share of made-up ordinary sentences (see ``ordinary``).
+    ``ordinary_share`` is the share of made-up ordinary sentences (see ``ordinary``), ``grammar_share`` that of the grammar beside
+    the fifth that it has of all others.
     """
 
-    def __init__(self, words: list[str], transcripts: list[str], seed: str, ordinary_share: float = 0.0):
-        self.ordinary_share = ordinary_share
+    def __init__(
+        self, words: list[str], transcripts: list[str], seed: str, ordinary_share: float = 0.0, grammar_share: float = 0.0
+    ):
+        self.ordinary_share, self.grammar_share = ordinary_share, grammar_share
         self.held_out = held_out = text.held_out_words()
         self.rng = random.Random(f"corpus {seed}")
         self.grammar = text.grammar_sentences(f"train {seed}", held_out=False)
@@ -63,6 +66,8 @@ class TextSource:
         """Draws one sentence of any kind, what is held out included."""
         if self.ordinary_share and self.rng.random() < self.ordinary_share:
             return ordinary.sentence(self.rng)
+        if self.grammar_share and self.rng.random() < self.grammar_share:
+            return next(self.grammar)
         kind = self.rng.random()
         if kind < 0.2:
             return next(self.grammar)
@@ -101,7 +106,7 @@ def text_source(args: argparse.Namespace) -> TextSource | french.TextSource | la
         transcripts = [row["text"] for path in args.transcripts for row in reader.written_rows(path)]
         return french.TextSource(words, transcripts, args.seed)
     transcripts = [row["text"] for path in args.transcripts for row in reader.rows(path, held_out=False)]
-    return TextSource(words, transcripts, args.seed, args.ordinary_share)
+    return TextSource(words, transcripts, args.seed, args.ordinary_share, args.grammar_share)
 
 
 def main() -> None:
@@ -115,6 +120,7 @@ def main() -> None:
     parser.add_argument("--transcripts", type=Path, nargs="*", default=[], help="NeMo manifests whose text is read aloud")
     parser.add_argument("--flite-share", type=float, default=0.0, help="share of clips in flite's voices")
     parser.add_argument("--ordinary-share", type=float, default=0.0, help="share of made-up ordinary sentences")
+    parser.add_argument("--grammar-share", type=float, default=0.0, help="share of grammar sentences, English")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()

@@ -59,6 +59,22 @@ def random_checkpoint(shared_folder):
 
 
 @pytest.fixture(scope="session")
+def ctc_checkpoint(shared_folder):
+    """name -> the path of a reference checkpoint with a CTC head: hybrid-streaming, hybrid-tdt, ctc-streaming or ctc-offline.
+    Tests must not change it."""
+
+    def path(name: str) -> Path:
+        pytest.importorskip("nemo")
+        from nemoport.files import folder_once
+        from nemoport.reference import ctc
+
+        folder_once(shared_folder / name, lambda folder: ctc.write(name, folder / f"{name}.nemo"))
+        return shared_folder / name / f"{name}.nemo"
+
+    return path
+
+
+@pytest.fixture(scope="session")
 def build(reference_checkpoint, shared_folder):
     """A build folder with the fp32 variant. Tests must not change it: copy it."""
     pytest.importorskip("torch")

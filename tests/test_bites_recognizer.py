@@ -260,9 +260,9 @@ def test_every_option_of_open_arrives(monkeypatch):
     folder = Folder(monkeypatch, session_of(prompt=PROMPT).spec)
     made = Recognizer.open(
         "F", 3, flush="nemo", provider="cuda", threads=2, language="de", beam=4, hotwords=["x"], hotword_boost=2.0,
-        confidence="max_prob", scripts=["Latin"], token_mask="m", variant="fp16", built_here=True,
+        language_model="lm", confidence="max_prob", scripts=["Latin"], token_mask="m", variant="fp16", built_here=True,
     )  # fmt: skip
-    assert folder.opened == ("F", "fp16") and folder.masks == [(["Latin"], "m")] and folder.searches == [(4, ["x"], 2.0)]
+    assert folder.opened == ("F", "fp16") and folder.masks == [(["Latin"], "m")] and folder.searches == [(4, ["x"], 2.0, "lm")]
     assert folder.sessions == [("cuda", 2, True)]
     assert (made.session, made.lookahead, made.flush, made.prompt) == (folder.session, 3, "nemo", 3)
     assert (made._filterbank is BANK, made._pieces, made._search) == (True, PIECES, BeamSearch(3))
@@ -272,7 +272,7 @@ def test_every_option_of_open_arrives(monkeypatch):
 def test_what_open_does_by_default(monkeypatch):
     folder = Folder(monkeypatch, session_of().spec)
     made = Recognizer.open("F")
-    assert folder.opened == ("F", None) and folder.masks == [((), None)] and folder.searches == [(1, (), None)]
+    assert folder.opened == ("F", None) and folder.masks == [((), None)] and folder.searches == [(1, (), None, None)]
     assert folder.sessions == [("cpu", 0, False)]
     assert (made.lookahead, made.flush, made.pass_s, made.prompt, made.trim_silence) == (1, "full", PASS_S, None, False)
     assert made._confidence == DEFAULT_CONFIDENCE

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from nemoport.audio import Audio
     from nemoport.inputs import Source
+    from nemoport.language_model import ArpaFile
     from nemoport.recognizer import Recognizer
     from nemoport.transcription import Hypothesis
 
@@ -71,6 +72,7 @@ def run(options: argparse.Namespace) -> int | None:
         beam=options.beam,
         hotwords=options.hotword,
         hotword_boost=options.hotword_boost,
+        language_model=_language_model(options),
         scripts=options.script,
         token_mask=options.tokens,
         trim_silence=options.trim_silence,
@@ -90,6 +92,20 @@ def run(options: argparse.Namespace) -> int | None:
     if len(unusable) > 1:
         print(f"nemoport: {len(unusable)} of {len(files)} files could not be read, see above", file=sys.stderr)
     return AudioError.exit_code if unusable else None
+
+
+def _language_model(options: argparse.Namespace) -> ArpaFile | None:
+    """Raises UsageError for settings of a language model without one."""
+    from nemoport.language_model import ArpaFile
+
+    settings = {"weight": options.lm_weight, "word_bonus": options.word_bonus}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if options.lm:
+        return ArpaFile(options.lm, **settings)
+    if settings:
+        what = "--lm-weight and --word-bonus are of a language model."
+        raise UsageError(what, expected="--lm FILE beside them", found="none", todo="name one, or leave them out")
+    return None
 
 
 def _check_output(options: argparse.Namespace, chosen: str, names: Sequence[str]) -> None:
@@ -200,6 +216,9 @@ DECODING = (
     option("--hotword", action="append", default=[], metavar="PHRASE", help="to be expected; repeat for several"),
     option("--hotword-boost", type=float, metavar="X", help="log score of each of its tokens; default: 1.5"),
     option("--no-reset", action="store_true", help="go on behind an end of utterance with the decoder as it is"),
+    option("--lm", type=Path, metavar="FILE", help="with --beam, of a CTC model: a language model of words, ARPA"),
+    option("--lm-weight", type=float, metavar="X", help="of the language model; default: 0.5"),
+    option("--word-bonus", type=float, metavar="X", help="log score of each word, with a language model; default: 1.5"),
     option("--script", action="append", default=[], metavar="NAME", help="letters to emit, as Latin; repeat for several"),
     option("--tokens", type=Path, metavar="FILE", help="the lines of tokens.txt that may be emitted"),
     option("--confidence", default="max_prob", metavar="MEASURE", names=measures, help="%(names)s; default: %(default)s"),

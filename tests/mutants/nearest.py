@@ -70,6 +70,8 @@ NEAREST = DECISIVE | {
     "nemoport/chunker": ("tests/test_stream.py", "tests/test_bites_stream.py", RUNTIME, LAWS, "-k", CUT),
     "nemoport/beam": (RUNTIME, "tests/test_beam.py", "-k", SEARCHED),
     "nemoport/beam_hypotheses": (RUNTIME, "tests/test_beam.py", "-k", SEARCHED),
+    "nemoport/ctc_beam": ("tests/test_ctc_beam.py", *NO_NEMO),
+    "nemoport/language_model": ("tests/test_language_model.py", *NO_NEMO),
     "nemoport/hotwords": (RUNTIME, "tests/test_hotwords.py", "-k", "test_hotwords or phrase"),
     "nemoport/long_audio": ("tests/test_long_audio.py", RUNTIME, LAWS, "-k", "test_long_audio or windows or near_in_time"),
     "nemoport/words": ("tests/test_bites_words.py", "tests/test_words.py", *NO_NEMO),

@@ -1,0 +1,104 @@
+"""CTC prefix beam search: probabilities of texts against the sum over all alignments, hotwords, language model, streams."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from nemoport.beam import BeamSearch
+from nemoport.confidence import log_softmax
+from nemoport.ctc_beam import CtcBeam
+from nemoport.hotwords import Hotwords
+
+PIECES = ["<unk>", "▁", "a", "b"]
+BLANK = len(PIECES)
+
+
+def random_rows(seed, n_frames, sharpness=1.0):
+    scores = np.random.default_rng(seed).standard_normal((n_frames, BLANK + 1)) * sharpness
+    return log_softmax(scores)
+
+
+def searched(rows, step=None, **settings):
+    beam = CtcBeam.initial(BeamSearch(**{"width": 2000} | settings), BLANK)
+    for start in range(0, len(rows), step or len(rows)):
+        beam.run(rows[start : start + (step or len(rows))])
+    return beam
+
+
+def collapsed(alignment):
+    return tuple(token for token, _ in itertools.groupby(alignment) if token != BLANK)
+
+
+def all_texts(rows):
+    """Text -> its probability, by every alignment there is."""
+    sums = {}
+    for alignment in itertools.product(range(BLANK + 1), repeat=len(rows)):
+        value = math.exp(sum(rows[t, token] for t, token in enumerate(alignment)))
+        sums[collapsed(alignment)] = sums.get(collapsed(alignment), 0.0) + value
+    return sums
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_wide_beam_sums_every_alignment(seed):
+    rows = random_rows(seed, 5)
+    exact = all_texts(rows)
+    found = {tuple(tokens): math.exp(score) for tokens, score in searched(rows).nbest()}
+    assert sum(found.values()) == pytest.approx(1.0, abs=1e-3) and len(found) > 500
+    for text, probability in found.items():
+        assert probability == pytest.approx(exact[text], rel=1e-9)
+    assert tuple(searched(rows).tokens) == max(exact, key=exact.get)
+
+
+def test_times_are_those_of_the_likeliest_alignment():
+    alignment = [4, 2, 2, 4, 4, 3, 4, 3, 3, 3, 4]
+    rows = log_softmax(9.0 * np.eye(BLANK + 1)[alignment])
+    beam = searched(rows, width=8)
+    assert (beam.tokens, beam.token_frames, beam.token_durations) == ([2, 3, 3], [1, 5, 7], [2, 1, 3])
+    assert min(beam.token_confidences) > 0.99 and beam.frame == len(alignment)
+
+
+@pytest.mark.parametrize("final", [None, 6])
+def test_text_does_not_depend_on_the_chunks_and_what_is_final_stays(final):
+    rows = random_rows(7, 120, sharpness=3.0)
+    whole = searched(rows, width=8, final_enc_frames=final)
+    assert len(whole.tokens) > 40
+    for step in (1, 5, 14):
+        beam, kept = CtcBeam.initial(BeamSearch(8, final_enc_frames=final), BLANK), []
+        for start in range(0, len(rows), step):
+            beam.run(rows[start : start + step])
+            assert beam.tokens[: len(kept)] == kept
+            kept = beam.tokens[: beam.n_final]
+            if final:
+                assert all(frame > beam.frame - 1 - final for frame in beam.token_frames[beam.n_final :])
+        assert beam.nbest() == whole.nbest() and beam.token_frames == whole.token_frames
+        assert beam.token_durations == whole.token_durations
+
+
+def certain(*steps):
+    """Rows where each step is a token, or a token and what another is below it in log score."""
+    rows = np.full((len(steps), BLANK + 1), -20.0)
+    for row, step in zip(rows, steps, strict=True):
+        token, other, below = step if isinstance(step, tuple) else (step, step, 0.0)
+        row[token], row[other] = 0.0, -below
+    return log_softmax(rows)
+
+
+def test_a_hotword_wins_where_it_is_nearly_as_likely_and_is_taken_back_where_it_breaks_off():
+    hotwords = Hotwords(PIECES, ["ab"], boost=2.0)
+    near = certain(1, BLANK, 2, BLANK, (2, 3, 3.0), BLANK)  # "aa", or "ab" at 3 less
+    assert searched(near, width=4).tokens == [1, 2, 2]
+    assert searched(near, width=4, hotwords=hotwords).tokens == [1, 2, 3]
+    far = certain(1, BLANK, 2, BLANK, (2, 3, 7.0), BLANK)  # beyond REACH
+    assert searched(far, width=4, hotwords=Hotwords(PIECES, ["ab"], boost=1000.0)).tokens == [1, 2, 2]
+    only_begun = certain(1, BLANK, (3, 2, 3.0), BLANK, 3, BLANK)  # "bb": "ab" at 3 less
+    assert searched(only_begun, width=4, hotwords=Hotwords(PIECES, ["aba"], boost=2.0)).tokens == [1, 3, 3]
+    best, score = searched(near, width=4, hotwords=hotwords).nbest()[0]
+    plain = dict((tuple(tokens), value) for tokens, value in searched(near, width=4).nbest())
+    assert score == pytest.approx(plain[tuple(best)] + 3 * 2.0, abs=1e-6)  # a boost for each of its three tokens
+
+
+def test_silence_with_any_boost_is_silent():
+    rows = certain(*[BLANK] * 50)
+    assert searched(rows, width=4, hotwords=Hotwords(PIECES, ["ab"], boost=1000.0)).tokens == []
