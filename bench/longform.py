@@ -31,7 +31,8 @@ def rows(checkpoint_path: Path, build: Path, minutes: float, threads: int) -> It
     for variant in VARIANTS:
         limits = limits_of(variant)
         limits = limits.override("longform", minutes=minutes)
-        scores = transcribe_segments(Context(build / variant, limits, checkpoint, corpus, oracle, threads=threads))
+        context = Context(build / variant, limits, checkpoint, corpus, oracle, threads=threads)
+        scores = transcribe_segments(context, context.lookaheads[0])
         whole, worst = scores.whole, scores.worst
         where = f"{worst.above:+.1f} (minute {worst.number}, {worst.words} words)"
         by_minute = " ".join(f"{m.above:+.1f}" if abs(m.above) > 1e-9 else "0" for m in scores.minutes)

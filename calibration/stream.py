@@ -31,8 +31,8 @@ from nemoport.chunker import Chunk, make_chunker
 from nemoport.errors import CorpusError
 from nemoport.prompt import AUTO
 from nemoport.runtimes.onnxruntime.session import OnnxSession
-from nemoport.session import EncoderState, Session
-from nemoport.spec import ModelSpec
+from nemoport.session import EncoderState, Session, looking
+from nemoport.spec import Lookahead, ModelSpec
 from nemoport.speech.conditions import telephone
 from nemoport.speech.corpus import Corpus, prompts
 
@@ -68,9 +68,9 @@ class Segment:
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """One stream before it is run: its lookahead in encoder frames (None for an offline encoder), its audio, its prompt."""
+    """One stream before it is run: its lookahead (nemoport/spec.py), its audio, its prompt."""
 
-    lookahead: int | None
+    lookahead: Lookahead
     segments: tuple[Segment, ...]
     collect_start: bool = False  # collect from the first chunk on, whatever the caches hold
     prompt: int | None = None  # slot of the language
@@ -100,7 +100,7 @@ class CalibrationStreams:
 
     def initial_state(self, session: Session, plan: StreamPlan) -> EncoderState:
         """The encoder state of a fresh stream, with the prompt of this plan."""
-        return session.initial_state(1, [] if plan.prompt is None else [plan.prompt])
+        return looking(session.initial_state(1, [] if plan.prompt is None else [plan.prompt]), plan.lookahead)
 
     def samples(self, segment: Segment) -> np.ndarray:
         """The audio of a segment: f32 [n], mono, at the model's rate."""
@@ -126,7 +126,7 @@ class CalibrationStreams:
                 state = after
 
     def _plan(self) -> tuple[StreamPlan, ...]:
-        lookaheads = self.spec.lookaheads
+        lookaheads = self.spec.lookaheads[:2] if self.spec.buffered else self.spec.lookaheads  # of windows the default
         groups = self._groups()
         count = max(len(groups), len(lookaheads))  # a small corpus is used again at the other lookaheads
         spoken = [

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from nemoport.export.blocked import DOMAIN, function_text
 
-NAME = "RelativeAttention"
+NAME, LIMITED = "RelativeAttention", "LimitedAttention"
 BLOCK = 128  # queries at most; a shorter recording is one block of its own length
 
 # T: frames; N: queries of a block. Row i of a block that begins at s needs the columns of the table from T - 1 - s - i on, so
 # the block's window of the table begins at column T - 1 - s once N - 1 columns of zeros stand before the table. With one column
 # more than a row needs, each row is a plain offset into the flat scores: the shift of arXiv 1901.02860, appendix B, without its
 # copy.
-BODY = function_text(
+_TEXT = function_text(
     """
-RelativeAttention (content_query, position_query, key, value, positions, mask) => (context)
+OPERATOR (content_query, position_query, key, value, positions, INPUTS) => (context)
 {
     zero = Constant<value = int64[1] {0}>()
     one = Constant<value = int64[1] {1}>()
@@ -50,7 +50,7 @@ RelativeAttention (content_query, position_query, key, value, positions, mask) =
     flat_end = Add(rest, kept)
     flat_shape = Concat<axis = 0>(lead, minus_one)
     rows_shape = Concat<axis = 0>(lead, block, width)
-    count = Squeeze(n_blocks)
+    count = Squeeze(n_blocks)BEFORE
     go_on = Constant<value = bool {1}>()
     contexts = Loop(count, go_on) <body = one_block (int64 i, bool before) => (bool after, float[b, h, q, d] blocked) {
         after = Identity(before)
@@ -69,7 +69,7 @@ RelativeAttention (content_query, position_query, key, value, positions, mask) =
         rows = Reshape(shifted, rows_shape)
         position = Slice(rows, zero, frames, three)
         unmasked = Add(content, position)
-        scores = Add(unmasked, mask)
+SCORES
         weights = Softmax<axis = -1>(scores)
         blocked = MatMul(weights, value)
     }>
@@ -81,6 +81,39 @@ RelativeAttention (content_query, position_query, key, value, positions, mask) =
 }
 """,
     BLOCK=BLOCK,
+)
+
+
+def _body(**parts: str) -> str:
+    text = _TEXT
+    for place, part in parts.items():
+        text = text.replace(place, part)
+    return text
+
+
+BODY = _body(OPERATOR=NAME, INPUTS="mask", BEFORE="", SCORES="        scores = Add(unmasked, mask)")
+LIMITED_BODY = _body(
+    OPERATOR=LIMITED,
+    INPUTS="mask, earliest, latest, masked",
+    # The rows that are padded see the first column.
+    BEFORE="""
+    row_pads = Concat<axis = 0>(three_zeros, three_zeros, missing, zero)
+    earliest_of_all = Pad(earliest, row_pads)
+    latest_of_all = Pad(latest, row_pads)
+    first_column = Squeeze(zero)
+    step = Squeeze(one)
+    behind_columns = Squeeze(frames)
+    columns = Range(first_column, behind_columns, step)""",
+    SCORES="""
+        earliest_of_rows = Slice(earliest_of_all, start, stop, two)
+        latest_of_rows = Slice(latest_of_all, start, stop, two)
+        too_early = Less(columns, earliest_of_rows)
+        too_late = Greater(columns, latest_of_rows)
+        unseen = Or(too_early, too_late)
+        unseen_score = CastLike(unseen, masked)
+        limits = Mul(unseen_score, masked)
+        all_masks = Add(mask, limits)
+        scores = Add(unmasked, all_masks)""",
 )
 
 
@@ -105,3 +138,19 @@ class RelativeAttention(torch.autograd.Function):
     @staticmethod
     def symbolic(graph, content_query, *others):
         return graph.op(f"{DOMAIN}::{NAME}", content_query, *others).setType(content_query.type())
+
+
+class LimitedAttention(torch.autograd.Function):
+    """RelativeAttention whose rows see some columns only. earliest, latest: i64 [1, 1, T, 1], the columns that each row sees;
+    masked: f32 [], added to the scores of the others."""
+
+    @staticmethod
+    def forward(ctx, content_query, position_query, key, value, positions, mask, earliest, latest, masked) -> Tensor:
+        column = torch.arange(value.size(2))
+        unseen = (column < earliest) | (column > latest)
+        mask = mask + unseen.to(mask.dtype) * masked
+        return RelativeAttention.forward(ctx, content_query, position_query, key, value, positions, mask)
+
+    @staticmethod
+    def symbolic(graph, content_query, *others):
+        return graph.op(f"{DOMAIN}::{LIMITED}", content_query, *others).setType(content_query.type())

@@ -6,13 +6,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nemoport.buffered import BufferedSpec
 from nemoport.errors import ArtifactError, CheckpointError
 from nemoport.events import EventSpec, events_in
 from nemoport.export.advice import advice
 from nemoport.export.containers import Container, container_at
 from nemoport.export.hybrid import of_head, weights_of
 from nemoport.export.hyperparameters import malformed, number, wrong_sections
-from nemoport.export.kinds import attention_window, contexts, durations, is_hybrid, kind_of, prompt_defaults, vocabulary
+from nemoport.export.kinds import (
+    Kind,
+    attention_window,
+    contexts,
+    durations,
+    is_hybrid,
+    kind_of,
+    prompt_defaults,
+    vocabulary,
+    windows,
+)
 from nemoport.export.one_form import frame_samples, in_one_form
 from nemoport.export.sentencepiece_model import read_model
 from nemoport.export.source import resolve
@@ -119,7 +130,7 @@ def _read(checkpoint: str, head: str) -> Checkpoint:
             f"{path} is not a model that nemoport exports.",
             expected="a FastConformer transducer or CTC model (NeMo EncDecRNNTBPEModel, EncDecRNNTBPEModelWithPrompt, "
             "EncDecCTCModelBPE, or a hybrid of both): cache-aware RNNT or CTC, RNNT with a language prompt, or "
-            "full-context RNNT, TDT or CTC; "
+            "full-context RNNT, TDT or CTC, or buffered RNNT; "
             f"by its attention context this is {kind_of(config).name}",
             found="; ".join(problems),
             todo=advice(problems),
@@ -179,9 +190,8 @@ def _spec(config: dict) -> ModelSpec:
             normalize=mel.get("normalize", "per_feature"),
         ),
         streaming=_streaming(config) if kind.streaming else None,
-        offline=None
-        if kind.streaming
-        else OfflineSpec(**_sizes(config), attention_enc_frames=attention_window(config["encoder"])),
+        offline=None if kind.streaming else _offline(config, kind),
+        buffered=BufferedSpec(*windows(config["encoder"])) if kind.buffered else None,
         decoding=DecodingSpec(len(vocabulary(config)), **({} if kind.head == CTC else _transducer(config))),
         prompt=_prompt(config) if kind.prompt else None,
         events=_events(config, kind.head),
@@ -211,6 +221,10 @@ def _prompt(config: dict) -> PromptSpec:
 def _sizes(config: dict) -> dict[str, int]:
     sizes = {name: number(config, f"encoder.{name}") for name in ("n_layers", "d_model", "n_heads")}
     return {**sizes, "subsampling_factor": config["encoder"]["subsampling_factor"]}  # the kind requires its value
+
+
+def _offline(config: dict, kind: Kind) -> OfflineSpec:
+    return OfflineSpec(**_sizes(config), attention_enc_frames=None if kind.buffered else attention_window(config["encoder"]))
 
 
 def _streaming(config: dict) -> StreamingSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nemoport.buffered import ATT_CONTEXT, BufferedSpec
 from nemoport.caches import PROMPT, Caches, NemoCaches
 from nemoport.caches_kv import KvCaches
 from nemoport.events import EventSpec
@@ -158,6 +159,26 @@ def _offline(spec: ModelSpec) -> dict:
             "`length` in a batch; use only the first encoded_lengths frames of `outputs`"
         ),
         "subsampling_factor": spec.require_offline().subsampling_factor,
+        **({"buffered": _buffered(spec, spec.buffered)} if spec.buffered else {}),
+    }
+
+
+def _buffered(spec: ModelSpec, buffered: BufferedSpec) -> dict:
+    return {
+        "input": ATT_CONTEXT,
+        "left_frames": list(buffered.lefts),
+        "chunk_frames": list(buffered.chunks),
+        "right_frames": list(buffered.rights),
+        "default": list(buffered.context()),
+        "frame_samples": spec.frontend.hop_samples * spec.encoder.subsampling_factor,
+        "rule": (
+            "feed att_context_size i64 [3] = left, chunk and right frames with each window; without it the graph has full "
+            "context, for whole recordings. A window is audio: up to `left` frames before the chunk, as many as there are (no "
+            "padding), the chunk, and `right` frames behind it; its log-mel is computed and normalised from its samples alone. "
+            "Decode the chunk's frames of `outputs` and keep the decoder's state. The first window needs chunk + right frames of "
+            "audio, each later one a chunk more. The last window ends with the recording and has at most left + chunk + right "
+            "frames; decode all its frames from floor(left samples / frame_samples) on. Latency: chunk + right frames"
+        ),
     }
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nemoport.export.blocked_attention import RelativeAttention
+from nemoport.export.blocked_attention import LimitedAttention, RelativeAttention
 from nemoport.export.blocked_subsampling import CentredSubsampling
 from nemoport.export.layers import ConformerLayer, MatMul, SelfAttentionWeights, Weights, rates
 from nemoport.export.local_attention import LocalAttention
@@ -43,7 +43,7 @@ class Subsampling(nn.Module):
 
 
 class SelfAttention(SelfAttentionWeights):
-    """Attention over all frames of an utterance, or over those of a window around each."""
+    """Attention over all frames of an utterance, over those of a window around each, or over those that each sees."""
 
     def __init__(self, weights: Weights, name: str, n_heads: int, local: bool):
         super().__init__(weights, name, n_heads)
@@ -53,16 +53,18 @@ class SelfAttention(SelfAttentionWeights):
         self.linear_pos.weight.data = torch.cat([self.linear_pos.weight[0::2], self.linear_pos.weight[1::2]]).detach()
         self.scale_queries(self.linear_q.weight.size(1) // n_heads)
 
-    def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> tuple[Tensor]:
-        """x: [B, T, d]; positions: [P, d], from the furthest past; mask: [B, 1, 1, T], added to the scores -> [B, T, d]."""
+    def forward(self, x: Tensor, positions: Tensor, mask: Tensor, *limits: Tensor) -> tuple[Tensor]:
+        """x: [B, T, d]; positions: [P, d], from the furthest past; mask: [B, 1, 1, T], added to the scores; limits: none, or what
+        LimitedAttention takes -> [B, T, d]."""
         query, key, value = (self.split(linear(x)) for linear in (self.linear_q, self.linear_k, self.linear_v))
-        context = self.attention.apply(
+        context = (LimitedAttention if limits else self.attention).apply(
             (query + self.pos_bias_u).transpose(1, 2),
             (query + self.pos_bias_v).transpose(1, 2),
             key.permute(0, 2, 3, 1),
             value.transpose(1, 2),
             self.split(self.linear_pos(positions).unsqueeze(0)).permute(0, 2, 3, 1),
             mask,
+            *limits,
         )
         return (self.linear_out(context.transpose(1, 2).flatten(2)),)
 
@@ -123,14 +125,16 @@ class OfflineEncoder(nn.Module):
         self.unused = weights.unused
         self.eval()
 
-    def forward(self, audio_signal: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        """Runs a batch of whole utterances.
+    def forward(self, audio_signal: Tensor, length: Tensor, att_context_size: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Runs a batch of whole utterances, or of windows of buffered streaming.
 
         audio_signal f32 [B, n_mels, T]; length i64 [B], valid mel frames -> outputs f32 [B, d, T'], encoded_lengths i64 [B].
-        Frames behind an utterance's length have no effect on it.
+        Frames behind an utterance's length have no effect on it. att_context_size i64 [3], of a buffered model: left context,
+        chunk and right context of the attention, in encoder frames; a chunk of less than 1: full context.
         """
         x, length = self.pre_encode(audio_signal.transpose(1, 2), length)
         frames = x.size(1)
+        limits = () if att_context_size is None else _limits(frames, att_context_size)
         filled = torch.arange(frames, device=x.device).unsqueeze(0) < length.unsqueeze(1)
         mask = torch.where(filled, 0.0, MASKED_SCORE)[:, None, None, :]
         valid = filled.to(x.dtype).unsqueeze(2)
@@ -139,5 +143,15 @@ class OfflineEncoder(nn.Module):
         angles = distance.to(x.dtype).unsqueeze(1) * self.rates
         positions = torch.cat([torch.sin(angles), torch.cos(angles)], 1)
         for layer in self.layers:
-            (x,) = layer(x, (positions, mask), (valid,))
+            (x,) = layer(x, (positions, mask, *limits), (valid,))
         return x.transpose(1, 2), length
+
+
+def _limits(frames: int, att_context_size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What LimitedAttention takes for a window of so many frames (NeMo `_create_masks`, chunked_limited_with_rc). A window's
+    chunks are counted from its first frame."""
+    left, chunk, right = att_context_size
+    size = torch.where(chunk < 1, frames, chunk)
+    start = torch.div(torch.arange(frames), size, rounding_mode="trunc") * size
+    earliest, latest = start - left.clamp(min=0), start + size - 1 + right.clamp(min=0)
+    return earliest[None, None, :, None], latest[None, None, :, None], torch.tensor(MASKED_SCORE)

@@ -138,7 +138,7 @@ def _wrong_lists(config: dict) -> list[str]:
     pairs = contexts if isinstance(contexts, list) and isinstance(contexts[0], list) else [contexts]
     problems = []
     if len(pairs) > MOST_CONTEXTS or not all(
-        isinstance(pair, list) and len(pair) == 2 and all(map(_CONTEXT.accepts, pair)) for pair in pairs
+        isinstance(pair, list) and len(pair) in (2, 3) and all(map(_CONTEXT.accepts, pair)) for pair in pairs
     ):
         problems.append(f"encoder.att_context_size is {clipped(repr(contexts))}, not pairs of frames, {MOST_CONTEXTS} at most")
     decoding, loss = config.get("decoding") or {}, config.get("loss") or {}

@@ -24,7 +24,8 @@ class Kind:
     name: ends with the name of its head (nemoport/heads/), as offline-tdt and offline-ctc do; nemo_class: the last part of the
     config's `target`; sections: section of the config -> its required settings; streaming: whether the encoder is cache-aware,
     or has full context; prompt: whether the model has a language prompt; hybrid: the class of models that have a transducer of
-    this kind beside another decoder, or "".
+    this kind beside another decoder, or ""; buffered: whether an encoder of full context was trained to stream by windows of
+    audio too.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Kind:
     streaming: bool
     prompt: bool = False
     hybrid: str = ""
+    buffered: bool = False
 
     @property
     def head(self) -> str:
@@ -51,8 +53,8 @@ _ANY_ENCODER: Settings = {
     "untie_biases": (True, True),
     "reduction": (None, None),
     "global_tokens": (0, 0),
-    "att_chunk_context_size": (None, None),
 }
+_NO_WINDOWS: Settings = {"att_chunk_context_size": (None, None)}
 _STREAMING_ENCODER: Settings = {
     "att_context_style": ("regular", "chunked_limited"),
     "conv_norm_type": ("batch_norm", "layer_norm"),
@@ -64,6 +66,12 @@ _OFFLINE_ENCODER: Settings = {
     "conv_norm_type": ("batch_norm", "batch_norm"),
     "conv_context_size": (None, None),
     "causal_downsampling": (False, False),
+}
+BUFFERED_STYLE = "chunked_limited_with_rc"
+JUDGED_BY_ITSELF = object()  # in place of a required value: see unsupported.py
+_BUFFERED_ENCODER = _OFFLINE_ENCODER | {
+    "att_context_style": ("regular", BUFFERED_STYLE),
+    "att_chunk_context_size": (None, JUDGED_BY_ITSELF),
 }
 _FRONTEND: Settings = {
     "window": ("hann", "hann"),
@@ -80,20 +88,22 @@ _FRONTEND: Settings = {
 _DECODER: Settings = {"normalization_mode": (None, None), "blank_as_pad": (True, True)}
 _CTC_DECODER: Settings = {"add_blank": (True, True)}
 _STREAMING_SECTIONS = {
-    "encoder": _ANY_ENCODER | _STREAMING_ENCODER,
+    "encoder": _ANY_ENCODER | _STREAMING_ENCODER | _NO_WINDOWS,
     "decoder": _DECODER,
     "preprocessor": _FRONTEND | {"normalize": ("per_feature", "NA")},
 }
 _OFFLINE_SECTIONS = {
-    "encoder": _ANY_ENCODER | _OFFLINE_ENCODER,
+    "encoder": _ANY_ENCODER | _OFFLINE_ENCODER | _NO_WINDOWS,
     "decoder": _DECODER,
     "preprocessor": _FRONTEND | {"normalize": ("per_feature", "per_feature")},
 }
+_BUFFERED_SECTIONS = _OFFLINE_SECTIONS | {"encoder": _ANY_ENCODER | _BUFFERED_ENCODER}
 KINDS = (
     Kind("streaming-rnnt", "EncDecRNNTBPEModel", _STREAMING_SECTIONS, streaming=True, hybrid=HYBRID),
     Kind("streaming-prompt-rnnt", "EncDecRNNTBPEModelWithPrompt", _STREAMING_SECTIONS, streaming=True, prompt=True),
     Kind("offline-rnnt", "EncDecRNNTBPEModel", _OFFLINE_SECTIONS, streaming=False, hybrid=HYBRID),
     Kind("offline-tdt", "EncDecRNNTBPEModel", _OFFLINE_SECTIONS, streaming=False, hybrid=HYBRID),
+    Kind("buffered-rnnt", "EncDecRNNTBPEModel", _BUFFERED_SECTIONS, streaming=False, hybrid=HYBRID, buffered=True),
     Kind("streaming-ctc", CTC_MODEL, {**_STREAMING_SECTIONS, "decoder": _CTC_DECODER}, streaming=True),
     Kind("offline-ctc", CTC_MODEL, {**_OFFLINE_SECTIONS, "decoder": _CTC_DECODER}, streaming=False),
 )
@@ -108,12 +118,13 @@ def kind_of(config: dict) -> Kind:
     """The kind that a config is nearest to; unsupported.py lists why it may be none. The attention context decides first, then
     the class, then the head; of equally near kinds, the first in KINDS."""
     encoder = config.get("encoder")
-    streaming = not isinstance(encoder, dict) or _is_cache_aware(encoder)
+    buffered = isinstance(encoder, dict) and encoder.get("att_context_style") == BUFFERED_STYLE
+    streaming = not buffered and (not isinstance(encoder, dict) or _is_cache_aware(encoder))
     nemo_class, head = nemo_class_of(config), CTC if _is_ctc(config) else "tdt" if is_tdt(config) else "rnnt"
 
     def agreement(kind: Kind) -> list[bool]:
         known = bool(nemo_class) and nemo_class in (kind.nemo_class, kind.hybrid)
-        return [kind.streaming == streaming, known, kind.head == head]
+        return [kind.buffered == buffered, kind.streaming == streaming, known, kind.head == head]
 
     return max(KINDS, key=agreement)
 
@@ -175,6 +186,11 @@ def attention_window(encoder: dict) -> int | None:
     """How many encoder frames an offline encoder attends to on either side; None for all."""
     widest = contexts(encoder)[0][0]
     return None if widest == -1 else widest
+
+
+def windows(encoder: dict) -> tuple[tuple[int, ...], ...]:
+    """Left contexts, chunks and right contexts that a buffered encoder was trained with, in encoder frames."""
+    return tuple(tuple(menu) for menu in encoder["att_chunk_context_size"])
 
 
 def contexts(encoder: dict) -> list[list[int]]:

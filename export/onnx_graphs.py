@@ -8,11 +8,14 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 
 from nemoport.artifact import DECODER, ENCODER
+from nemoport.buffered import ATT_CONTEXT, FULL_CONTEXT
 from nemoport.cache_layout import caches_for
 from nemoport.caches import Caches, NemoCaches, NoCaches
 from nemoport.caches_kv import CACHED, KvCaches
@@ -31,6 +34,7 @@ from nemoport.interface import Interface
 from nemoport.runtimes.onnxruntime.graphs import encoder_interface
 
 BLOCKED = {module.NAME: module.BODY for module in (blocked_attention, blocked_subsampling, local_attention)}
+BLOCKED[blocked_attention.LIMITED] = blocked_attention.LIMITED_BODY
 # called with the checkpoint's tensors, the encoder's spec and, of a model with a prompt, the prompt's
 ENCODERS: dict[type[Caches], Callable[..., CacheAwareEncoder | OfflineEncoder]] = {
     NemoCaches: StreamingEncoder,
@@ -66,7 +70,8 @@ def _encoder_example(checkpoint: Checkpoint, caches: type[Caches]) -> tuple[torc
     dimension is 1."""
     spec, frontend = checkpoint.spec.streaming, checkpoint.spec.frontend
     if spec is None:
-        return torch.randn(2, frontend.n_mels, 100), torch.tensor([100, 80])
+        context = [torch.tensor([4, 2, 1])] if checkpoint.spec.buffered else []
+        return torch.randn(2, frontend.n_mels, 100), torch.tensor([100, 80]), *context
     frames = spec.window_mel_frames(max(spec.lookaheads), first=False)
     *floats, _ = caches.shapes(spec, 2).values()
     filled = torch.full((2,), spec.left_context_enc_frames)
@@ -77,7 +82,7 @@ def _encoder_example(checkpoint: Checkpoint, caches: type[Caches]) -> tuple[torc
 def _encoder_axes(interface: Interface) -> Axes:
     """Names of the dynamic dimensions: batch and time. In the cache layout kv, caches and what a chunk adds to them have frames
     first."""
-    axes: Axes = {name: {0: "batch"} for name in (*interface.inputs, *interface.outputs)}
+    axes: Axes = {name: {0: "batch"} for name in (*interface.inputs, *interface.outputs) if name != ATT_CONTEXT}
     axes["audio_signal"] |= {2: "mel_frames"}
     axes["outputs"] |= {2: "enc_frames"}
     axes |= {name: {1: "batch"} for name in interface.inputs if name.startswith(KV_CACHES)}
@@ -117,6 +122,7 @@ def _export(
         _read_weights_directly(model)
         _pad_in_convolutions(model)
         model = blocked.expand(model, BLOCKED)  # after what does not look into a Loop
+        _make_context_optional(model)
         load_external_data_for_model(model, scattered)
         save_model(model, path, metadata)
     onnx.checker.check_model(str(path))
@@ -133,6 +139,13 @@ def _name_cache_dimensions(model: onnx.ModelProto) -> None:
         elif "_new_" in output.name:
             output.type.CopyFrom(inputs[f"cache_{output.name.replace('_new', '')}"].type)
             output.type.tensor_type.shape.dim[0].dim_param = "enc_frames"
+
+
+def _make_context_optional(model: onnx.ModelProto) -> None:
+    """Gives the context of the attention, where the graph has that input, the full one as its default: what runs offline models
+    runs this one."""
+    if any(i.name == ATT_CONTEXT for i in model.graph.input):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(FULL_CONTEXT, np.int64), ATT_CONTEXT))
 
 
 def _read_weights_directly(model: onnx.ModelProto) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nemoport.export.kinds import (
+    JUDGED_BY_ITSELF,
     Settings,
     contexts,
     durations,
@@ -14,6 +15,7 @@ from nemoport.export.kinds import (
     vocabulary,
 )
 from nemoport.export.known_options import MODULES, component_problems, tokenizer_problems, unknown_options
+from nemoport.export.one_form import frame_samples
 from nemoport.spec import CTC
 from nemoport.text import clipped
 
@@ -42,17 +44,20 @@ def unsupported(config: dict) -> list[str]:
         problems += tokenizer_problems(config.get("tokenizer") or {})
         if not vocabulary(config):
             problems.append(f"{'decoder' if kind.head == CTC else 'joint'}.vocabulary is absent")
-        problems += _context_problems(config["encoder"]) if kind.streaming else _offline_problems(config["encoder"])
+        encoder = config["encoder"]
+        problems += _context_problems(encoder) if kind.streaming else _offline_problems(encoder, buffered=kind.buffered)
+        problems += _window_problems(config) if kind.buffered else []
     if is_tdt(config):
         if kind.head != "tdt":
-            problems.append("loss.loss_name is 'tdt': a cache-aware TDT model")
+            problems.append(f"loss.loss_name is 'tdt': a {'cache-aware' if kind.streaming else 'buffered'} TDT model")
         elif min(durations(config), default=-1) < 0 or max(durations(config)) < 1:
             problems.append(f"decoding.durations is {clipped(list(durations(config)))}, not frame counts")
     return problems
 
 
 def _differing(section: str, found: dict, required: Settings) -> list[str]:
-    values = [(key, found.get(key, default), needed) for key, (default, needed) in required.items()]
+    stated = {key: (default, needed) for key, (default, needed) in required.items() if needed is not JUDGED_BY_ITSELF}
+    values = [(key, found.get(key, default), needed) for key, (default, needed) in stated.items()]
     return [f"{section}.{key} is {clipped(repr(value))}, not {needed!r}" for key, value, needed in values if value != needed]
 
 
@@ -89,14 +94,29 @@ def _width_problems(encoder: dict) -> list[str]:
     return [] if output in (-1, None, width) else [f"encoder.feat_out is {clipped(repr(output))}, not {width!r}"]
 
 
-def _offline_problems(encoder: dict) -> list[str]:
-    kernel, pairs, local = int(encoder.get("conv_kernel_size") or 31), contexts(encoder), is_local(encoder)
+def _offline_problems(encoder: dict, *, buffered: bool) -> list[str]:
+    kernel, pairs, local = int(encoder.get("conv_kernel_size") or 31), contexts(encoder), not buffered and is_local(encoder)
     problems = [] if kernel % 2 else [f"encoder.conv_kernel_size is {kernel}, not odd"]
     problems += [] if local else _differing("encoder", encoder, _FULL_ATTENTION)
     symmetric = len(pairs) == 1 and pairs[0][0] == pairs[0][1] > 0
-    if not symmetric and (local or any(pair != [-1, -1] for pair in pairs)):
+    if not buffered and not symmetric and (local or any(pair != [-1, -1] for pair in pairs)):
         wanted = "[w, w]" if local else "[-1, -1] or [w, w]"
         problems.append(f"encoder.att_context_size is {clipped(pairs)}, not {wanted}: attention of a limited width")
+    return problems
+
+
+def _window_problems(config: dict) -> list[str]:
+    encoder, mel = config["encoder"], config["preprocessor"]
+    found, factor = encoder.get("att_chunk_context_size"), encoder.get("subsampling_factor")
+    problems = []
+    menus = found if isinstance(found, list) and len(found) == 3 else [[]]
+    if not all(
+        isinstance(menu, list) and menu and all(type(n) is int and n >= least for n in menu)
+        for menu, least in zip(menus, (0, 1, 0), strict=False)
+    ):
+        problems.append(f"encoder.att_chunk_context_size is {clipped(repr(found))}, not [left contexts, chunks, right contexts]")
+    if isinstance(factor, int) and factor > 0 and (hop := frame_samples(mel, "window_stride")) % factor:
+        problems.append(f"preprocessor.window_stride is {hop} samples, no multiple of {factor}: NeMo's windows leave its frames")
     return problems
 
 

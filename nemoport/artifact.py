@@ -16,11 +16,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import AfterValidator
 
+from nemoport.buffered import ChunkContext
 from nemoport.config import RuntimeConfig, read_config
 from nemoport.errors import ArtifactError
 from nemoport.files import digest_json, read_json, sha256_file, write_json
 from nemoport.schema import CLOSED, Name, RelativePath, Sha256, Size, Text, check, most
-from nemoport.spec import MOST_FRAMES, ModelSpec
+from nemoport.spec import MOST_FRAMES, Lookahead, ModelSpec
 from nemoport.text import clipped
 
 SCHEMA: Literal[1] = 1
@@ -137,11 +138,14 @@ class Artifact:
         return self.folder.parent / "shared"
 
     @property
-    def lookaheads(self) -> tuple[int | None, ...]:
+    def lookaheads(self) -> tuple[Lookahead, ...]:
         """Lookaheads that the variant serves: all of the model's, or the one of its recipe, where the graphs have fixed
-        shapes."""
-        only = self.manifest.recipe.lookahead
-        return self.spec.lookaheads if only is None else (only,)
+        shapes. The attention of a window is in the ONNX graphs alone."""
+        recipe = self.manifest.recipe
+        if recipe.lookahead is not None:
+            return (recipe.lookahead,)
+        windows = recipe.target == ONNXRUNTIME
+        return tuple(one for one in self.spec.lookaheads if windows or not isinstance(one, ChunkContext))
 
     @property
     def longest_s(self) -> int | None:

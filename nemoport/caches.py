@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from nemoport.buffered import ATT_CONTEXT, ChunkContext
 from nemoport.errors import ArtifactError
 from nemoport.spec import StreamingSpec
 
@@ -82,9 +83,11 @@ class CacheFactory(Protocol):
 
 @dataclass(frozen=True)
 class NoCaches:
-    """State of an offline encoder, which keeps no caches. length: i64 [B], a zero for each utterance."""
+    """State of an offline encoder, which keeps no caches. length: i64 [B], a zero for each utterance; context: the window of a
+    buffered stream, the same for all of a batch."""
 
     length: np.ndarray
+    context: ChunkContext | None = None
 
     @staticmethod
     def shapes(spec: None, batch: int) -> dict[str, tuple[int, ...]]:
@@ -99,17 +102,17 @@ class NoCaches:
         return cls(np.zeros(batch, np.int64))
 
     def feeds(self) -> dict[str, np.ndarray]:
-        return {}
+        return {} if self.context is None else {ATT_CONTEXT: np.array(self.context, np.int64)}
 
     def advance(self, outputs: Sequence[np.ndarray]) -> NoCaches:
         return self
 
     @staticmethod
     def stack(states: Sequence[NoCaches]) -> NoCaches:
-        return NoCaches(np.concatenate([s.length for s in states]))
+        return NoCaches(np.concatenate([s.length for s in states]), states[0].context)
 
     def rows(self) -> list[NoCaches]:
-        return [NoCaches(self.length[i : i + 1]) for i in range(len(self.length))]
+        return [NoCaches(self.length[i : i + 1], self.context) for i in range(len(self.length))]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NotRequired, cast, final
 
 from typing_extensions import TypedDict  # pydantic reads those of `typing` from Python 3.12 on
 
+from nemoport.buffered import Menu
 from nemoport.errors import ArtifactError
 from nemoport.files import read_json
 from nemoport.prompt import MOST_LANGUAGES, LanguageName
@@ -67,11 +68,25 @@ class StreamingEncoderSection(WindowRules):
     flush_rule: Text
 
 
+class BufferedSection(TypedDict):
+    """Windows of buffered streaming: the menus of their parts, in encoder frames, and how they are cut and fed. default: left
+    context, chunk, right context; frame_samples: of an encoder frame."""
+
+    input: Name
+    left_frames: Menu
+    chunk_frames: Menu
+    right_frames: Menu
+    default: Menu
+    frame_samples: Count
+    rule: Text
+
+
 @final
 class OfflineEncoderSection(TypedDict):
-    """Input of an encoder that takes whole recordings."""
+    """Input of an encoder that takes whole recordings. buffered: of one that streams by windows of audio."""
 
     input_rule: Text
+    buffered: NotRequired[BufferedSection]
 
 
 class PromptSection(TypedDict):

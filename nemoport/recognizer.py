@@ -12,18 +12,20 @@ import numpy as np
 from nemoport.artifact import Artifact
 from nemoport.audio import open_audio
 from nemoport.beam import BeamSearch
+from nemoport.buffered import ChunkContext
 from nemoport.chunker import make_chunker
 from nemoport.confidence import DEFAULT_CONFIDENCE, DEFAULT_MEASURE, Confidence
-from nemoport.config import streaming_encoder
 from nemoport.errors import AudioError, UsageError
 from nemoport.hub_package import variant_folder
 from nemoport.inputs import Audio, Named, Utterance, named, source_of
 from nemoport.language_model import ArpaFile
 from nemoport.long_audio import Timed
+from nemoport.lookahead import chosen_lookahead, chosen_window
 from nemoport.prompt import slot_of
 from nemoport.runtimes import open_session
-from nemoport.search import search_of, without_reset
+from nemoport.search import live_search, search_of, without_reset
 from nemoport.session import Session
+from nemoport.spec import Lookahead
 from nemoport.stream import Stream
 from nemoport.token_mask import allowed_tokens, kept_pieces, restricted
 from nemoport.tokens import Spelling, detokenize, read_tokens, split_tags
@@ -41,7 +43,7 @@ class Recognizer:
         session: Session,
         filterbank: np.ndarray,
         pieces: list[str],
-        lookahead: int | None,
+        lookahead: Lookahead,
         flush: str = "full",
         pass_s: float | None = None,
         language: str | None = None,
@@ -49,14 +51,16 @@ class Recognizer:
         confidence: Confidence = DEFAULT_CONFIDENCE,
         trim_silence: bool = False,
         longest_s: float | None = None,
+        window: ChunkContext | None = None,
     ):
         """filterbank: f32 [n_mels, n_fft // 2 + 1]; pieces: of tokens.txt, by id; search: settings of a beam search, greedy
-        without; confidence: measure of that in each token; longest_s: longest pass of graphs of fixed shapes; the rest as in
-        `open`. Raises UsageError for a language, lookahead, flush rule, pass or trimming that the model does not take."""
+        without; confidence: measure of that in each token; longest_s: longest pass of graphs of fixed shapes; window: of a
+        buffered model's live streams; lookahead: of recordings; the rest as in `open`. Raises UsageError for a language,
+        lookahead, flush rule, pass or trimming that the model does not take."""
         make_chunker(session.spec, filterbank, lookahead, flush)  # refuses the last two now, not with the first recording
-        self.session, self.lookahead, self.flush = session, lookahead, flush
-        self.pass_s = pass_seconds(session.spec, pass_s, longest_s)
-        self.prompt, self.trim_silence = slot_of(session.spec.prompt, language), trimming(session.spec, trim_silence)
+        self.session, self.lookahead, self.flush, self.window = session, lookahead, flush, window
+        self.pass_s = pass_seconds(session.spec, pass_s, longest_s, lookahead)
+        self.prompt, self.trim_silence = slot_of(session.spec.prompt, language), trimming(session.spec, trim_silence, lookahead)
         self._filterbank, self._pieces, self._search, self._confidence = filterbank, pieces, search, confidence
         self._punctuation = punctuation_of(pieces)
 
@@ -81,6 +85,8 @@ class Recognizer:
         reset: bool = True,
         variant: str | None = None,
         built_here: bool = False,
+        chunk_frames: int | None = None,
+        right_frames: int | None = None,
     ) -> Recognizer:
         """Opens a variant of a build or package.
 
@@ -104,6 +110,8 @@ class Recognizer:
         trim_silence: `transcribe` of an offline model leaves silence around a recording out (nemoport/trimming.py).
         reset: whether the decoder begins anew behind an end of utterance (nemoport/events.py); False is refused for a model that
             marks none.
+        chunk_frames, right_frames: encoder frames that each window of a buffered model decodes, and of its right context; both
+            together are the latency. Live streams have 7 of either by default, recordings full context unless one is given.
         built_here: this machine built the variant, so that files which can hold code (Runtime.holds_code) are opened.
 
         Raises ArtifactError for a damaged folder, UsageError for a lookahead, provider, language, measure or script that does not
@@ -113,7 +121,8 @@ class Recognizer:
             raise UsageError("Threads cannot be less than none.", expected="0 or more", found=str(threads), todo="leave it out")
         artifact = Artifact.open(variant_folder(folder, variant))
         artifact = artifact if reset else replace(artifact, spec=without_reset(artifact.spec))
-        lookahead = _lookahead(artifact, lookahead)
+        window = chosen_window(artifact, chunk_frames, right_frames)
+        by_window = chunk_frames is not None or right_frames is not None
         pieces = read_tokens(artifact.shared / "tokens.txt")
         allowed = allowed_tokens(pieces, scripts, token_mask)
         search = search_of(artifact.spec, kept_pieces(pieces, allowed), beam, hotwords, hotword_boost, language_model)
@@ -121,7 +130,7 @@ class Recognizer:
             restricted(open_session(artifact, provider, threads, built_here=built_here), allowed),
             artifact.filterbank(),
             pieces,
-            lookahead,
+            window if by_window else chosen_lookahead(artifact, lookahead),
             flush,
             pass_s,
             language,
@@ -129,6 +138,7 @@ class Recognizer:
             Confidence(confidence),
             trim_silence,
             artifact.longest_s,
+            window,
         )
 
     @property
@@ -136,13 +146,23 @@ class Recognizer:
         """Sample rate of the audio that the model takes."""
         return self.session.spec.frontend.sample_rate_hz
 
+    @property
+    def is_live(self) -> bool:
+        """Whether a live stream emits tokens before it ends."""
+        return bool(self.session.spec.streaming or self.window)
+
     def stream(self, language: str | None = None) -> Stream:
         """Returns a live stream: its `feed(samples)` and `finish()` return new token ids; `text(stream.tokens)` spells them.
 
         language: by default the recognizer's. Raises UsageError for a language that the model's dictionary does not have.
         """
-        prompt = self.prompt if language is None else slot_of(self.session.spec.prompt, language)
-        return Stream(self.session, self._filterbank, self.lookahead, self.flush, prompt, self._search, self._confidence)
+        return self._stream(self.window or self.lookahead, language)
+
+    def _stream(self, lookahead: Lookahead, language: str | None) -> Stream:
+        spec = self.session.spec
+        prompt = self.prompt if language is None else slot_of(spec.prompt, language)
+        search = live_search(self._search, spec) if isinstance(lookahead, ChunkContext) else self._search
+        return Stream(self.session, self._filterbank, lookahead, self.flush, prompt, search, self._confidence)
 
     def text(self, tokens: Iterable[int]) -> str:
         """Decodes token ids to text, without events and the language tags that a model with a prompt emits."""
@@ -161,7 +181,7 @@ class Recognizer:
         EndRule(); language: as of `stream`. Those of an offline model are cut by Silero VAD (nemoport/vad.py). Raises
         UsageError."""
         spec, rule = self.session.spec, rule or EndRule()
-        if spec.streaming:
+        if self.is_live:
             return Utterances(self.stream(language), self.word_times(), spec, rule)
         rule = replace(rule, longest_s=min(rule.longest_s, self.pass_s))
         return SpokenUtterances(partial(self._spoken, language), silero_vad(self.sample_rate_hz), rule)
@@ -210,7 +230,7 @@ class Recognizer:
     def _requests(self, utterances: Iterator[Named], failed: Callable[[str, AudioError], None] | None) -> Iterator[Request]:
         for name, audio, language in utterances:
             try:
-                yield name, source_of(audio, self.sample_rate_hz), partial(self.stream, language)
+                yield name, source_of(audio, self.sample_rate_hz), partial(self._stream, self.lookahead, language)
             except AudioError as error:
                 if not failed:
                     raise
@@ -238,19 +258,3 @@ class Recognizer:
             work_seconds=work_seconds,
             events=timed.events(self.session.spec.events),
         )
-
-
-def _lookahead(artifact: Artifact, lookahead: int | None) -> int | None:
-    """Returns the lookahead, or the default for None. Raises UsageError for one that this artifact's graphs are not made for; one
-    that the model does not have is refused where chunks are cut."""
-    if lookahead is None and artifact.spec.streaming:
-        default = streaming_encoder(artifact.config())["default_lookahead"]
-        return default if default in artifact.lookaheads else artifact.lookaheads[0]
-    if lookahead in artifact.spec.lookaheads and lookahead not in artifact.lookaheads:
-        raise UsageError(
-            f"{artifact.folder.name} has fixed shapes, for one lookahead.",
-            expected=", ".join(map(str, artifact.lookaheads)),
-            found=str(lookahead),
-            todo="export it for this one into a build of its own (--profile, see `nemoport export --help`)",
-        )
-    return lookahead

@@ -23,7 +23,7 @@ def search_of(
     language_model: ArpaFile | None = None,
 ) -> BeamSearch:
     """Returns the settings of a search: with a beam of 1 those of greedy decoding. Raises UsageError."""
-    search = BeamSearch(beam, final_enc_frames=round(FINAL_S / spec.frame_seconds) if spec.streaming else None)
+    search = BeamSearch(beam, final_enc_frames=_final_enc_frames(spec) if spec.streaming else None)
     if isinstance(hotwords, str):
         raise UsageError("Hotwords are a list.", expected="a list of phrases", found=repr(hotwords), todo="put it in brackets")
     if language_model:
@@ -45,3 +45,12 @@ def without_reset(spec: ModelSpec) -> ModelSpec:
         expected, todo = "a transducer that marks ends of utterances", "leave it out"
         raise UsageError("There is no reset to leave out.", expected=expected, found=spec.kind, todo=todo)
     return replace(spec, events=replace(spec.events, resets=False))
+
+
+def live_search(search: BeamSearch | None, spec: ModelSpec) -> BeamSearch | None:
+    """Returns a search whose text is final after FINAL_S, as a live stream of a buffered model needs it."""
+    return replace(search, final_enc_frames=_final_enc_frames(spec)) if search else None
+
+
+def _final_enc_frames(spec: ModelSpec) -> int:
+    return round(FINAL_S / spec.frame_seconds)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from nemoport.buffered import ChunkContext
 from nemoport.errors import ArtifactError, first_line
-from nemoport.spec import ModelSpec
+from nemoport.spec import Lookahead, ModelSpec
 from nemoport.text import clipped
 
 # Caches of streams, in a type of the session's own. It is opaque to the decoder and the chunk loop, which only pass it from one
@@ -55,6 +57,11 @@ class Session(Protocol):
         """Splits a batch into streams; the inverse of `stack`. A state may be continued once: to continue it twice, take a
         deep copy."""
         ...
+
+
+def looking(state: EncoderState, lookahead: Lookahead) -> EncoderState:
+    """Returns the state of a stream or a batch with a lookahead; only the window of buffered streaming is part of a state."""
+    return replace(state, context=lookahead) if isinstance(lookahead, ChunkContext) else state
 
 
 def failed_run(runtime: str, error: Exception) -> ArtifactError:

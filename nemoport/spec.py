@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal, TypeVar
 
+from nemoport.buffered import BufferedSpec, ChunkContext
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.events import EventSpec
 from nemoport.prompt import PromptSpec
@@ -131,6 +132,9 @@ class DecodingSpec:
         return (self.pred_layers, batch, self.pred_hidden)
 
 
+# How far the encoder of a stream looks ahead: the right context of a cache-aware one in encoder frames, the window of a buffered
+# one, or None for the whole recording.
+Lookahead = int | ChunkContext | None
 Part = TypeVar("Part")
 CTC = "ctc"  # the head without a prediction network
 MASKED_SCORE = -10000.0  # NeMo multi_head_attention.INF_VAL: finite in fp16, and exp(-10000) is 0 in fp32
@@ -145,6 +149,7 @@ class ModelSpec:
     decoding: DecodingSpec
     streaming: StreamingSpec | None = None  # of a cache-aware model; else
     offline: OfflineSpec | None = None  # of an offline one
+    buffered: BufferedSpec | None = None  # of an offline one that streams by windows of audio
     prompt: PromptSpec | None = None  # of a model that takes a language
     events: EventSpec | None = None  # of a model that marks ends of utterances
 
@@ -176,9 +181,10 @@ class ModelSpec:
         return _required(self.prompt, "a model with a language prompt", self.kind)
 
     @property
-    def lookaheads(self) -> tuple[int | None, ...]:
-        """The encoder's lookaheads in encoder frames; an offline one has a single one, None, which is the whole utterance."""
-        return self.streaming.lookaheads if self.streaming else (None,)
+    def lookaheads(self) -> tuple[Lookahead, ...]:
+        """The encoder's lookaheads in encoder frames; of an offline one None, the whole utterance; of a buffered one also the
+        windows that are judged."""
+        return self.streaming.lookaheads if self.streaming else (None, *(self.buffered.judged if self.buffered else ()))
 
     @property
     def frame_seconds(self) -> float:
@@ -204,8 +210,7 @@ class ModelSpec:
         """Returns the spec in JSON's types, with those parts that this kind of model has; the inverse of `from_dict`."""
         encoder = "streaming" if self.streaming else "offline"
         parts = {"frontend": self.frontend, encoder: self.encoder, "decoding": self.decoding}
-        parts |= {"prompt": self.prompt} if self.prompt else {}
-        parts |= {"events": self.events} if self.events else {}
+        parts |= {name: part for name in ("buffered", "prompt", "events") if (part := getattr(self, name))}
         return {"kind": self.kind} | {name: _plain(asdict(part)) for name, part in parts.items()}
 
     @staticmethod
@@ -226,7 +231,7 @@ def _cache_bytes(spec: ModelSpec) -> int:
 def _contradiction(spec: ModelSpec) -> str:
     """Returns what should hold between the fields of a spec and does not, "" where all does."""
     frontend, encoder, prompt = spec.frontend, spec.streaming or spec.offline, spec.prompt
-    if encoder is None or (spec.streaming and spec.offline):
+    if encoder is None or (spec.streaming and (spec.offline or spec.buffered)):
         return "either streaming or offline"
     decoding = spec.decoding
     sizes = (decoding.pred_layers, decoding.pred_hidden, decoding.joint_hidden)
@@ -237,6 +242,7 @@ def _contradiction(spec: ModelSpec) -> str:
         "a d_model that is a multiple of n_heads": encoder.d_model % encoder.n_heads == 0,
         f"caches of at most {MOST_CACHE_BYTES >> 30} GiB a stream": _cache_bytes(spec) <= MOST_CACHE_BYTES,
         "events that are tokens, each another": spec.events is None or spec.events.are_tokens(spec.decoding.vocab_size),
+        "chunks of at least a frame": spec.buffered is None or min(spec.buffered.chunks) >= 1,
         "a prompt's slots below their number": prompt is None or all(s < prompt.slots for s in prompt.languages.values()),
     }
     return next((rule for rule, holds in rules.items() if not holds), "")
@@ -249,8 +255,10 @@ def _required(part: Part | None, expected: str, kind: str) -> Part:
     return part
 
 
-def context_name(lookahead: int | None) -> str:
+def context_name(lookahead: Lookahead) -> str:
     """Returns the name of a lookahead in gates and progress lines."""
+    if isinstance(lookahead, ChunkContext):
+        return str(lookahead)
     return "full context" if lookahead is None else f"lookahead {lookahead}"
 
 

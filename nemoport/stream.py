@@ -17,7 +17,8 @@ from nemoport.errors import UsageError
 from nemoport.events import Event
 from nemoport.heads import DecodingState, head_of
 from nemoport.long_audio import Timed
-from nemoport.session import EncoderState, Session
+from nemoport.session import EncoderState, Session, looking
+from nemoport.spec import Lookahead
 
 
 class Stream:
@@ -29,17 +30,17 @@ class Stream:
         self,
         session: Session,
         filterbank: np.ndarray,
-        lookahead: int | None,
+        lookahead: Lookahead,
         flush: str = "full",
         prompt: int | None = None,
         search: BeamSearch | None = None,
         confidence: Confidence = DEFAULT_CONFIDENCE,
     ):
-        """filterbank: f32 [n_mels, n_fft // 2 + 1]; lookahead: in encoder frames, None for an offline model; flush: see
-        nemoport/chunker.py; prompt: the slot of the language, for a model that has `spec.prompt`; search: settings of a beam
-        search, greedy without; confidence: measure of that in each token. Raises UsageError."""
+        """filterbank: f32 [n_mels, n_fft // 2 + 1]; lookahead: in encoder frames, the window of buffered streaming, or None for
+        a whole recording; flush: see nemoport/chunker.py; prompt: the slot of the language, for a model that has `spec.prompt`;
+        search: settings of a beam search, greedy without; confidence: measure of that in each token. Raises UsageError."""
         spec = session.spec
-        self._session = session
+        self._session, self.lookahead = session, lookahead
         self._new_chunker = partial(make_chunker, spec, filterbank, lookahead, flush)
         self._new_decoded = partial(head_of(spec).start, spec.decoding, search, confidence)
         self._prompts = [] if prompt is None else [prompt]
@@ -175,7 +176,7 @@ class Stream:
 
     def _new_state(self) -> EncoderState:
         (state,) = self._session.unstack(self._session.initial_state(1, self._prompts))
-        return state
+        return looking(state, self.lookahead)
 
     def _cut_rest(self) -> None:
         """Cuts the last chunks of the utterance, once."""
@@ -206,14 +207,15 @@ def advance(session: Session, streams: list[Stream]) -> list[np.ndarray]:
     finite yields no token in this chunk and begins anew, see `Stream.restart`.
     """
     out = [np.zeros((0, session.spec.encoder.d_model), np.float32) for _ in streams]
-    # Whole utterances of any lengths share a batch.
-    sizes = {i: s.chunks[0].mel.shape[1] if session.spec.streaming else 0 for i, s in enumerate(streams) if s.chunks}
-    for size in sorted(set(sizes.values())):
-        members = [i for i in sizes if sizes[i] == size]
+    # Whole utterances of any lengths share a batch, and so do windows of buffered streaming with the same contexts.
+    alike = {i: s.chunks[0].mel.shape[1] if session.spec.streaming else s.lookahead for i, s in enumerate(streams) if s.chunks}
+    for shared in sorted(dict.fromkeys(alike.values()), key=lambda one: one if isinstance(one, int) else 0):
+        members = [i for i in alike if alike[i] == shared]
         batch = [streams[i] for i in members]
         chunks = [stream.chunks.pop(0) for stream in batch]
         state = session.stack([stream.encoder_state for stream in batch])
         frames, frame_lengths, state = session.encode(*stacked(chunks), state)
+        frames, frame_lengths = _kept(chunks, frames, frame_lengths)
         for stream, new_state in zip(batch, session.unstack(state), strict=True):
             stream.encoder_state = new_state
         for row, stream in enumerate(batch):
@@ -226,3 +228,12 @@ def advance(session: Session, streams: list[Stream]) -> list[np.ndarray]:
         for row, i in enumerate(members):
             out[i] = frames[row, : frame_lengths[row]]
     return out
+
+
+def _kept(chunks: list[Chunk], frames: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns those of the frames f32 [B, T', d_model], valid up to `lengths`, that are decoded, and how many of each stream."""
+    if all(chunk.kept == (0, None) for chunk in chunks):
+        return frames, lengths
+    rows = [frame[:length][slice(*chunk.kept)] for chunk, frame, length in zip(chunks, frames, lengths, strict=True)]
+    longest = max(map(len, rows))
+    return np.stack([np.pad(row, ((0, longest - len(row)), (0, 0))) for row in rows]), np.array([len(row) for row in rows])

@@ -9,18 +9,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nemoport.buffered import ChunkContext
 from nemoport.errors import AudioError, UsageError
 from nemoport.events import Event
 from nemoport.inputs import Samples, Source
 from nemoport.long_audio import Timed, merge
 from nemoport.session import Session
-from nemoport.spec import ModelSpec
+from nemoport.spec import Lookahead, ModelSpec
 from nemoport.stream import Stream, advance
 from nemoport.trimming import sounding
 from nemoport.words import Segment, Word
 
 PASS_S, OVERLAP_S = 390.0, 15.0  # the longest pass of an offline model, as published, and the overlap of two windows
 PACKET_S = 60  # read and fed at a time: the mel frames and windows of hours would be held at once
+BUFFERED_PACKET_S = 1  # of buffered streaming, whose windows overlap by most of their length
 
 
 @dataclass(frozen=True)
@@ -137,12 +139,13 @@ def overlap_samples(pass_samples: int, rate_hz: int) -> int:
     return overlap if pass_samples > 2 * overlap else pass_samples // 4
 
 
-def pass_seconds(spec: ModelSpec, seconds: float | None, longest_s: float | None = None) -> float:
-    """Returns the longest pass. longest_s: that of graphs of fixed shapes. Raises UsageError for one of a streaming model, for
-    one that windows cannot overlap in, and for one that the graphs cannot take."""
+def pass_seconds(spec: ModelSpec, seconds: float | None, longest_s: float | None = None, lookahead: Lookahead = None) -> float:
+    """Returns the longest pass, inf for buffered streaming. longest_s: that of graphs of fixed shapes. Raises UsageError for one
+    of a model that streams, for one that windows cannot overlap in, and for one that the graphs cannot take."""
+    by_window = isinstance(lookahead, ChunkContext)
     if seconds is None:
-        return min(PASS_S, longest_s or PASS_S)
-    if spec.streaming:
+        return math.inf if by_window else min(PASS_S, longest_s or PASS_S)
+    if spec.streaming or by_window:
         todo = "leave it out: its memory does not grow with the recording"
         raise UsageError("A streaming model has no passes.", expected="none", found=f"{seconds:g} s", todo=todo)
     if longest_s is not None and not 0 < seconds <= longest_s:
@@ -154,9 +157,9 @@ def pass_seconds(spec: ModelSpec, seconds: float | None, longest_s: float | None
     return seconds
 
 
-def trimming(spec: ModelSpec, trim: bool) -> bool:
+def trimming(spec: ModelSpec, trim: bool, lookahead: Lookahead = None) -> bool:
     """Returns whether silence around a recording is left out. Raises UsageError for that of a streaming model."""
-    if trim and spec.streaming:
+    if trim and (spec.streaming or isinstance(lookahead, ChunkContext)):
         todo = "leave --trim-silence out: a streaming model normalises nothing over the recording"
         raise UsageError("A streaming model has no silence trimmed.", expected="an offline model", found=spec.kind, todo=todo)
     return trim
@@ -195,7 +198,8 @@ def transcribe(
         started = time.perf_counter()
         for one in list(running):
             try:
-                one[0].feed_until_chunk(packet_samples or PACKET_S * rate_hz)
+                packet_s = BUFFERED_PACKET_S if isinstance(one[0].stream.lookahead, ChunkContext) else PACKET_S
+                one[0].feed_until_chunk(packet_samples or packet_s * rate_hz)
             except AudioError as error:
                 if not failed:
                     raise

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from nemoport.buffered import ChunkContext
 from nemoport.markdown import table
 from nemoport.package.card_data import NOT_MEASURED, Measured
 from nemoport.package.layout import CardFacts
-from nemoport.spec import context_name
+from nemoport.spec import Lookahead, context_name
 
 ABOUT_FIGURES = """
 
@@ -48,7 +49,7 @@ def accuracy(facts: CardFacts) -> str:
                 (
                     f"`{name}`",
                     "all" if lookahead is None else str(lookahead),
-                    "all" if lookahead is None else f"{_latency_ms(facts, lookahead):g} ms",
+                    _latency(facts, lookahead),
                     figures.show("wer", f"{case}: WER"),
                     figures.show("wer", f"{case}: NeMo's WER"),
                     figures.show_difference(f"{case}: difference"),
@@ -140,12 +141,19 @@ def limits(facts: CardFacts) -> str:
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
-def _latency_ms(facts: CardFacts, lookahead: int) -> float:
-    return facts.spec.require_streaming().chunk_ms(lookahead, facts.spec.frontend)
+def _latency(facts: CardFacts, lookahead: Lookahead) -> str:
+    if lookahead is None:
+        return "all"
+    if isinstance(lookahead, ChunkContext):
+        return f"{1000 * lookahead.latency_enc_frames * facts.spec.frame_seconds:g} ms"
+    return f"{facts.spec.require_streaming().chunk_ms(lookahead, facts.spec.frontend):g} ms"
 
 
 def _untrained(facts: CardFacts) -> list[str]:
-    streaming = facts.spec.streaming
+    streaming, buffered = facts.spec.streaming, facts.spec.buffered
+    if buffered:
+        menus = (" or ".join(map(str, sorted(menu))) for menu in (buffered.chunks, buffered.rights))
+        return [f"Windows of {' frames, '.join(menus)} behind them, were trained; do not use others."]
     if streaming is None:
         return ["It transcribes whole recordings, not live streams."]
     return [f"Lookaheads other than {', '.join(map(str, sorted(streaming.lookaheads)))} were not trained; do not use them."]

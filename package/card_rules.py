@@ -46,7 +46,8 @@ def chunks(facts: CardFacts) -> str:
     """Returns the section on the encoder's input: chunks and caches of a streaming model, recordings of an offline one."""
     encoder = facts.config["encoder"]
     if "input_rule" in encoder:
-        return f"## Encoder\n\n- Input: {encoder['input_rule']}.\n- {_frame(facts)}."
+        windows = f"\n- Streaming: {encoder['buffered']['rule']}." if "buffered" in encoder else ""
+        return f"## Encoder\n\n- Input: {encoder['input_rule']}.\n- {_frame(facts)}.{windows}"
     rows = []
     for lookahead in facts.lookaheads:
         chunk = encoder["chunks_by_lookahead"][str(lookahead)]

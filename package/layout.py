@@ -14,7 +14,7 @@ from nemoport.package.card_data import Figures
 from nemoport.package.terms import Terms
 from nemoport.runtime import Runtime
 from nemoport.runtimes import load_runtime
-from nemoport.spec import ModelSpec
+from nemoport.spec import Lookahead, ModelSpec
 from nemoport.tokens import BYTE_PIECE, WORD_START, Pieces
 
 
@@ -120,10 +120,11 @@ class CardFacts:
         return next(iter(self.artifacts.values())).spec
 
     @property
-    def lookaheads(self) -> list[int | None]:
-        """Lookaheads that the variants serve, in encoder frames, ascending; [None] for an offline model."""
+    def lookaheads(self) -> list[Lookahead]:
+        """Lookaheads that the variants serve: in encoder frames, ascending; None, and windows of a buffered one, of an offline
+        model."""
         served = next(iter(self.artifacts.values())).lookaheads
-        return sorted(served, key=lambda lookahead: -1 if lookahead is None else lookahead)
+        return sorted(served, key=lambda one: one if isinstance(one, int) else -1)
 
     @property
     def cache_layouts(self) -> set[str]:

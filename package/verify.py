@@ -20,7 +20,7 @@ from nemoport.runtimes import load_runtime, open_session, runtime_of
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.runtimes.onnxruntime.split import SplitSession
 from nemoport.session import Session
-from nemoport.spec import ModelSpec
+from nemoport.spec import Lookahead, ModelSpec
 from nemoport.text import clipped
 
 OFFLINE_ENC_FRAMES = 6  # of silence that an offline model encodes: half a second at 80 ms each
@@ -66,7 +66,7 @@ def _check_recorded(artifact: Artifact, manifest: PackageManifest, variant: str,
         )
 
 
-def _graphs(folder: Path, layout: Layout, variant: str) -> tuple[Path, Session, tuple[int | None, ...]]:
+def _graphs(folder: Path, layout: Layout, variant: str) -> tuple[Path, Session, tuple[Lookahead, ...]]:
     """Returns the variant's place for messages, a session of its graphs, and the lookaheads that it serves."""
     encoder, decoder, *joiner = layout.graphs(folder, variant)
     spec = ModelSpec.from_dict(read_config(folder, "download or make the package again")["spec"])
@@ -127,7 +127,7 @@ def _check_files(folder: Path, manifest: PackageManifest, wanted: Sequence[str])
     return f"{len(listed)} files, {sum(entry.bytes for entry in listed.values())} bytes: sizes and sha256 as recorded"
 
 
-def _run_silence(place: Path, session: Session, lookaheads: Sequence[int | None]) -> str:
+def _run_silence(place: Path, session: Session, lookaheads: Sequence[Lookahead]) -> str:
     """Runs digital silence through encoder and decoder: a first chunk, or half a second in an offline model.
 
     Returns a line for `verify`. Raises ArtifactError for graphs that fail, and for wrong shapes or values that are not finite.
@@ -135,7 +135,7 @@ def _run_silence(place: Path, session: Session, lookaheads: Sequence[int | None]
     spec = session.spec
     head_of(spec)  # refuses a kind that cannot be decoded
     if spec.streaming:
-        lookahead = max(one for one in lookaheads if one is not None)
+        lookahead = max(one for one in lookaheads if isinstance(one, int))
         count, size = lookahead + 1, spec.streaming.window_mel_frames(lookahead, first=True)
     else:
         count = OFFLINE_ENC_FRAMES

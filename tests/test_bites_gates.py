@@ -206,7 +206,7 @@ def judged(figure, checkpoint, monkeypatch, limit, threads=0):
     monkeypatch.setattr(structure, "products", lambda *where: products[where])
     monkeypatch.setattr(structure, "overflowing_pairs", lambda where: {encoder: {"a": 3, "b": 4}}[where])
     recording = long_recording(figure.own, figure.nemo)
-    monkeypatch.setattr(longform, "transcribe_segments", lambda given: recording if given is context else None)
+    monkeypatch.setattr(longform, "transcribe_segments", lambda given, _: recording if given is context else None)
     degrade(monkeypatch, figure.nemo)
     return gates.run_gate(figure.gate, context)
 
@@ -471,7 +471,7 @@ def test_long_recordings_are_run_alone_and_split(special):
     context = SimpleNamespace(lookaheads=(6, 0), runner=Runner(), reference_rule="nemo", spec=SimpleNamespace(frame_seconds=0.08))
     reference = replace(run, tokens=(0, 2), token_frames=(0, 40))
     context.longform = {6: [(form, reference), (form, run)]}.get
-    found = longform.transcribe_segments(context)
+    found = longform.transcribe_segments(context, context.lookaheads[0])
     assert asked == [(form.corpus, 6, 1)] * 2
     assert found.form == LongForm.joined([form, form])
     assert (found.tokens, found.nemo_tokens) == ([(0, 1), (2, 3)] * 2, [(0,), (2,), (0, 1), (2, 3)])
@@ -603,7 +603,7 @@ def test_wer_keeps_words_where_there_is_one_lookahead_or_none(reference_checkpoi
 def test_a_long_recording_keeps_its_minutes_and_how_far_frames_are(reference_checkpoint, monkeypatch):
     context = context_of(reference_checkpoint)
     recording = replace(long_recording({6: OTHER}, {}), drift=[{"seconds": 1.0, "ratio": 0.5}])
-    monkeypatch.setattr(longform, "transcribe_segments", lambda given: recording if given is context else None)
+    monkeypatch.setattr(longform, "transcribe_segments", lambda given, _: recording if given is context else None)
     gates.run_gate("longform", context)
     assert context.details["longform"] == {
         "lookahead": 6,
@@ -633,7 +633,7 @@ def test_drift_goes_on_from_the_minute_in_which_a_recording_begins():
     runner = SimpleNamespace(pieces=[], run=lambda *given: runs_of_both)
     context = SimpleNamespace(lookaheads=(None,), runner=runner, reference_rule="nemo", spec=SimpleNamespace(frame_seconds=0.5))
     context.longform = {None: [(form, run_of_frames(3, 4, 0, 0, 6, 4))] * 3}.get
-    found = longform.transcribe_segments(context).drift
+    found = longform.transcribe_segments(context, context.lookaheads[0]).drift
     assert [one["seconds"] for one in found] == [0.0, 1.0, 120.0, 121.0, 240.0, 241.0]
 
 
@@ -692,7 +692,7 @@ def test_the_gate_longform_keeps_minutes_and_the_drift_of_frames(reference_check
     assert longform.drift_of(run, replace(reference, sampled_frames=frames * 0), 6, 0.08, 0.0) == []
     assert longform.drift_of(replace(run, sampled_frames=frames * np.nan), reference, 6, 0.08, 0.0) == []
     scores = replace(long_recording({6: OTHER}, {}), drift=drift)
-    monkeypatch.setattr(longform, "transcribe_segments", lambda context: scores)
+    monkeypatch.setattr(longform, "transcribe_segments", lambda context, _: scores)
     kept = kept_by("longform", context_of(reference_checkpoint), tmp_path)
     assert kept["lookahead"] == 6 and kept["drift"] == drift
     assert [(m["number"], m["words"], m["nemo"]) for m in kept["minutes"]] == [(0, 60, 0.0), (1, 60, 0.0), (2, 60, 0.0)]

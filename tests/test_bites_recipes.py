@@ -261,6 +261,14 @@ OFFLINE = {
     },
     "preprocessor": {"normalize": ("per_feature", "NA", True)},
 }
+BUFFERED = {
+    "encoder": OFFLINE["encoder"]
+    | {
+        "att_context_style": ("chunked_limited_with_rc", "chunked_limited", False),
+        "att_chunk_context_size": ([[70], [1, 7], [0, 7]], [[10]], False),
+    },
+    "preprocessor": OFFLINE["preprocessor"],
+}
 KEYS = {
     name: {section: {**keys, **own.get(section, {})} for section, keys in COMMON.items()}
     for name, own in (
@@ -268,10 +276,12 @@ KEYS = {
         ("streaming-prompt-rnnt", STREAMING),
         ("offline-rnnt", OFFLINE),
         ("offline-tdt", OFFLINE),
+        ("buffered-rnnt", BUFFERED),
     )
 }
 KEYS["offline-tdt"]["joint"] = {"num_extra_outputs": (5, 0, False)}
 RULES = [(kind, section, key) for kind, sections in KEYS.items() for section, keys in sections.items() for key in keys]
+RULES.remove(("buffered-rnnt", "encoder", "att_context_style"))  # by which it is of that kind
 
 
 def config_of(kind):

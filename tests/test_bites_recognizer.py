@@ -16,6 +16,7 @@ from nemoport.caches import NemoCaches
 from nemoport.confidence import DEFAULT_CONFIDENCE, Confidence
 from nemoport.errors import AudioError, UsageError
 from nemoport.long_audio import Timed
+from nemoport.lookahead import chosen_lookahead
 from nemoport.prompt import PromptSpec
 from nemoport.recognizer import Recognizer
 from nemoport.stream import Stream
@@ -167,7 +168,7 @@ def test_an_offline_models_long_recordings_are_windows():
         lengths.append(len(samples))
         return Stream.push(self, samples)
 
-    made.stream = lambda language=None: type("Counted", (Stream,), {"push": push})(made.session, BANK, None)
+    made._stream = lambda lookahead, language: type("Counted", (Stream,), {"push": push})(made.session, BANK, None)
     next(made.transcribe(spoken(1, 40 * 1600)))
     assert lengths == [31 * 1600] * 2
 
@@ -301,12 +302,12 @@ def test_the_lookahead_is_the_default_of_config_json_or_one_that_the_graphs_serv
     """One that the model does not have is refused where chunks are cut."""
     config = {"encoder": {"chunks_by_lookahead": {}, "default_lookahead": 1}}
     artifact = SimpleNamespace(spec=session_of().spec, lookaheads=served, config=lambda: config, folder=Path("fp32"))
-    assert module._lookahead(artifact, asked) == found
+    assert chosen_lookahead(artifact, asked) == found
     if asked is None:
         with pytest.raises(UsageError, match="fp32 has fixed shapes, for one lookahead") as error:
-            module._lookahead(SimpleNamespace(**{**vars(artifact), "lookaheads": (3, 0)}), 1)
+            chosen_lookahead(SimpleNamespace(**{**vars(artifact), "lookaheads": (3, 0)}), 1)
         assert (error.value.expected, error.value.found) == ("3, 0", "1")
 
 
 def test_an_offline_model_has_no_lookahead_to_look_up():
-    assert module._lookahead(SimpleNamespace(spec=session_of(None).spec, lookaheads=(None,)), None) is None
+    assert chosen_lookahead(SimpleNamespace(spec=session_of(None).spec, lookaheads=(None,)), None) is None

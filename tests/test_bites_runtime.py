@@ -28,6 +28,7 @@ class Listener:
 
     def __init__(self):
         self.heard, self.chunks, self.tokens, self.token_seconds = [], [], [], []
+        self.lookahead = None
 
     def timed(self):
         n = len(self.tokens)

@@ -16,13 +16,14 @@ from nemoport.finite_weights import check_finite_weights
 from nemoport.progress import Progress, Step, silent
 from nemoport.prompt import AUTO
 from nemoport.runtimes import open_session
-from nemoport.spec import ModelSpec, context_name
+from nemoport.spec import Lookahead, ModelSpec, context_name
 from nemoport.speech.corpus import Corpus
 from nemoport.speech.longform import PAUSES_S, LongForm, make_longform
 from nemoport.validate.finite import FiniteSession
 from nemoport.validate.gate_result import GateResult, artifact_sha256, within
 from nemoport.validate.limits import Limits, limits_digest
-from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle, Record, record_runs
+from nemoport.validate.modes import mode_of
+from nemoport.validate.oracle import Oracle, Record, record_runs
 from nemoport.validate.runs import CorpusRunner, UtteranceRun
 from nemoport.validate.stamps import judge_digest
 
@@ -44,7 +45,7 @@ class Context:
     threads: int = 0
     progress: Progress = silent
     details: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  # gate -> what it keeps, see details.py
-    _runs: dict[tuple[int | None, int, int], dict[str, tuple[UtteranceRun, ...]]] = field(default_factory=dict, repr=False)
+    _runs: dict[tuple[Lookahead, int, int], dict[str, tuple[UtteranceRun, ...]]] = field(default_factory=dict, repr=False)
 
     @property
     def spec(self) -> ModelSpec:
@@ -52,9 +53,14 @@ class Context:
         return self.checkpoint.spec
 
     @property
-    def lookaheads(self) -> tuple[int | None, ...]:
+    def lookaheads(self) -> tuple[Lookahead, ...]:
         """Lookaheads of the checkpoint that the artifact serves, in the checkpoint's order."""
         return tuple(lookahead for lookahead in self.spec.lookaheads if lookahead in self.artifact.lookaheads)
+
+    @property
+    def long_lookaheads(self) -> tuple[Lookahead, ...]:
+        """Those that long recordings and degraded audio are judged at: the first, and of a buffered model its default window."""
+        return self.lookaheads[: 2 if self.spec.buffered else 1]
 
     @property
     def variant(self) -> str:
@@ -89,7 +95,7 @@ class Context:
             judge_digest=self.judge_digest,
         )
 
-    def run(self, lookahead: int | None, streams: int | None = None, every: int = 1) -> dict[str, tuple[UtteranceRun, ...]]:
+    def run(self, lookahead: Lookahead, streams: int | None = None, every: int = 1) -> dict[str, tuple[UtteranceRun, ...]]:
         """Runs the corpus at one lookahead, by every flush rule, or returns the run that was made before; see CorpusRunner.run.
 
         streams: utterances at once, default those of the limits. every: 1 for all utterances, n for each n-th of them. Raises
@@ -114,7 +120,7 @@ class Context:
             self._runs[key] = self.runner.run(part, lookahead, streams, show)
         return self._runs[key]
 
-    def compared(self) -> list[tuple[int | None, str, tuple[UtteranceRun, ...], tuple[Record, ...]]]:
+    def compared(self) -> list[tuple[Lookahead, str, tuple[UtteranceRun, ...], tuple[Record, ...]]]:
         """(lookahead, flush rule, the artifact's runs, NeMo's), for each of them that NeMo has a run of."""
         return [
             (lookahead, flush, self.run(lookahead)[flush], references)
@@ -123,7 +129,7 @@ class Context:
             if (references := self.oracle.expected(lookahead, flush)) is not None
         ]
 
-    def longform(self, lookahead: int | None) -> list[tuple[LongForm, Record]]:
+    def longform(self, lookahead: Lookahead) -> list[tuple[LongForm, Record]]:
         """Makes long recordings of the evaluation speech, each with NeMo's run of it.
 
         For a streaming model one recording of the limit `minutes`; for an offline model as many as make up that time, each no
@@ -146,9 +152,9 @@ class Context:
             return ""
         return AUTO if AUTO in self.spec.prompt.languages else self.corpus.utterances[0].prompt_language
 
-    def nemo_reference(self, corpus: Corpus, lookahead: int | None) -> tuple[Record, ...]:
+    def nemo_reference(self, corpus: Corpus, lookahead: Lookahead) -> tuple[Record, ...]:
         """NeMo's run over another corpus, streaming, or offline for an offline model: what `reference_rule` is compared with."""
-        mode = OFFLINE if lookahead is None else STREAMING
+        mode = mode_of(lookahead)
         return record_runs(self.checkpoint, corpus, [(mode, lookahead)], self.folder.parent, self.progress).runs[mode, lookahead]
 
     @property
@@ -156,7 +162,7 @@ class Context:
         """The flush rule that gives what `nemo_reference` gives: "nemo", or "full" for an offline model."""
         return flush_rules(self.spec)[-1]
 
-    def compared_by_default_rule(self) -> list[tuple[int | None, tuple[UtteranceRun, ...], tuple[Record, ...]]]:
+    def compared_by_default_rule(self) -> list[tuple[Lookahead, tuple[UtteranceRun, ...], tuple[Record, ...]]]:
         """(lookahead, the artifact's runs, NeMo's) by the flush rule that users get, "full"; by "nemo" at lookahead 0, where
         NeMo has no run that "full" can be compared with."""
         best = {lookahead: (runs, references) for lookahead, flush, runs, references in self.compared() if flush == "nemo"}

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import with_config
 from typing_extensions import TypedDict  # pydantic reads those of `typing` from Python 3.12 on
 
+from nemoport.buffered import ChunkContext
 from nemoport.files import read_json, write_json
 from nemoport.schema import CLOSED, check, most, real, whole
 from nemoport.validate.gate_result import STAMPS, GateResult
@@ -27,7 +28,7 @@ Spoken = Annotated[str, most(MOST_CHARACTERS)]
 Seconds = Annotated[float, real(0, 1e9)]
 Count = Annotated[int, whole(0, 10**9)]
 Counts = Annotated[list[Count], most(MOST_UTTERANCES)]
-Lookahead = Annotated[int, whole(0, 10_000)] | None  # None: full context
+Lookahead = Annotated[int, whole(0, 10_000)] | ChunkContext | None  # as nemoport/spec.py's, with bounds
 Stamps = Annotated[list[Annotated[str, most(1000)]], most(len(STAMPS), len(STAMPS))]  # the values of STAMPS
 
 

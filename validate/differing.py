@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from nemoport.score import units
+from nemoport.spec import Lookahead
 from nemoport.speech.corpus import Utterance
 from nemoport.validate.details import DIFFERENCES, DIFFERENCES_CHARACTERS, MOST_CHARACTERS, MOST_WORDS, Difference, Recording
 from nemoport.validate.oracle import Record
 from nemoport.validate.runs import UtteranceRun
 
-Compared = Sequence[tuple[int | None, Sequence[UtteranceRun], Sequence[Record]]]  # lookahead, the artifact's runs, NeMo's
+Compared = Sequence[tuple[Lookahead, Sequence[UtteranceRun], Sequence[Record]]]  # lookahead, the artifact's runs, NeMo's
 
 
 def differing(utterances: Sequence[Utterance], compared: Compared) -> dict[str, Any]:

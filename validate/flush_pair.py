@@ -13,6 +13,7 @@ import numpy as np
 from nemoport.chunker import flush_rules
 from nemoport.errors import ArtifactError
 from nemoport.session import Session
+from nemoport.spec import Lookahead
 from nemoport.speech.corpus import Utterance
 from nemoport.stream import Stream
 
@@ -47,7 +48,7 @@ class FlushPair:
         session: Session,
         filterbank: np.ndarray,
         utterance: Utterance,
-        lookahead: int | None,
+        lookahead: Lookahead,
         turn: int,
         prompt: int | None = None,
     ) -> FlushPair:

@@ -68,7 +68,7 @@ def nemo_config(checkpoint: Checkpoint, folder: Path) -> dict:
             "_target_": f"{_MODULES}.ConformerEncoder",
             "feat_in": frontend.n_mels,
             **{key: bool(read["encoder"].get(key, True)) for key in ("use_bias", "xscaling")},
-            **_attention(read["encoder"]),
+            **_attention(checkpoint),
         },
         **(_ctc(checkpoint) if spec.head == CTC else _transducer(checkpoint)),
     }
@@ -132,8 +132,11 @@ def _transducer(checkpoint: Checkpoint) -> dict:
     }
 
 
-def _attention(encoder: dict) -> dict:
-    pairs = contexts(encoder)
+def _attention(checkpoint: Checkpoint) -> dict:
+    if buffered := checkpoint.spec.buffered:
+        menus = [list(menu) for menu in (buffered.lefts, buffered.chunks, buffered.rights)]
+        return {"self_attention_model": "rel_pos", "att_context_size": [-1, -1], "att_chunk_context_size": menus}
+    pairs = contexts(encoder := checkpoint.config["encoder"])
     if is_local(encoder):  # NeMo's local attention takes one pair, not a list
         return {"self_attention_model": "rel_pos_local_attn", "att_context_size": pairs[0]}
     return {"self_attention_model": "rel_pos", "att_context_size": pairs}

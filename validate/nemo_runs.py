@@ -58,7 +58,7 @@ def stream(
             _step(model, members, step, last, drop if step else 0, events)
     if _is_ctc(model):
         return [_ctc_result(model, s.labels, s.frames, events) for s in streams]
-    return [_result(model, *s.decoded.found(), s.frames, events) for s in streams]
+    return [run_of(model, *s.decoded.found(), s.frames, events) for s in streams]
 
 
 def offline(
@@ -89,7 +89,7 @@ def offline(
         return _ctc_result(model, [_labels(model, encoded)[0, : len(frames)]], [frames], events)
     decoded = _Decoded()
     _decode(model, encoded, encoded_length, [decoded], events)
-    return _result(model, *decoded.found(), [frames], events)
+    return run_of(model, *decoded.found(), [frames], events)
 
 
 def _set_context(model: Any, lookahead: int, within: int | None) -> None:
@@ -217,15 +217,16 @@ def _ctc_result(model: Any, labels: list, frames: list, events: EventSpec | None
     import torch
 
     if not labels:
-        return _result(model, [], [], frames, events)
+        return run_of(model, [], [], frames, events)
     joined = torch.cat(labels)
     model.decoding.compute_timestamps = True
     found = model.decoding.decoding(decoder_output=joined[None], decoder_lengths=torch.tensor([len(joined)]))[0]
     tokens, steps, _ = model.decoding.decode_hypothesis(found, fold_consecutive=True)[0].text
-    return _result(model, [int(token) for token in tokens], np.cumsum(steps).tolist(), frames, events)
+    return run_of(model, [int(token) for token in tokens], np.cumsum(steps).tolist(), frames, events)
 
 
-def _result(model: Any, tokens: list[int], token_frames: list[int], frames: list, events: EventSpec | None) -> NemoRun:
+def run_of(model: Any, tokens: list[int], token_frames: list[int], frames: list, events: EventSpec | None = None) -> NemoRun:
+    """Returns the run of what NeMo decoded. frames: tensors [T', d_model], in order."""
     none = np.zeros((0, model.cfg.encoder.d_model), np.float32)  # of audio shorter than NeMo's buffer needs for one step
     every = np.concatenate([none, *(f.numpy() for f in frames)]).astype(np.float32)
     text = _text(model, tokens, set(events.kinds) if events else set())

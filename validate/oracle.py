@@ -14,17 +14,18 @@ from typing import Annotated, Any
 import numpy as np
 from typing_extensions import TypedDict  # pydantic reads those of `typing` from Python 3.12 on
 
+from nemoport.buffered import ChunkContext
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.files import digest_json, exclusive_lock, read_json, sha256_file, sweep_leftovers, write_bytes, write_json
 from nemoport.progress import Progress, Step, silent, step
 from nemoport.schema import Sha256, check, most, whole
-from nemoport.spec import ModelSpec, context_name
+from nemoport.spec import Lookahead, ModelSpec, context_name
 from nemoport.speech.corpus import Corpus, Utterance, prompts
-from nemoport.validate import nemo, nemo_config, nemo_runs
+from nemoport.validate import nemo, nemo_buffered, nemo_config, nemo_runs
+from nemoport.validate.modes import BUFFERED, OFFLINE, STREAMING, mode_of, run_name
 from nemoport.validate.nemo_process import corpus_rows, in_nemo
 
-STREAMING, OFFLINE = "streaming", "offline"
 BATCH_UTTERANCES = 16  # utterances that stream in one batch
 EVENLY_SPACED_SAMPLES = 32  # encoder frames kept of an utterance, besides those of its first and last chunk
 
@@ -67,24 +68,24 @@ class Oracle:
 
     digest: str
     folder: Path
-    runs: dict[tuple[str, int | None], tuple[Record, ...]]
+    runs: dict[tuple[str, Lookahead], tuple[Record, ...]]
 
-    def expected(self, lookahead: int | None, flush: str) -> tuple[Record, ...] | None:
+    def expected(self, lookahead: Lookahead, flush: str) -> tuple[Record, ...] | None:
         """Records that a run by a flush rule of nemoport.chunker is compared with; None where NeMo has no such run.
 
         "nemo" reproduces NeMo's streaming buffer; "full" encodes every frame, as NeMo's offline run does. At lookahead
         0 NeMo's streaming differs from its offline run by itself.
         """
-        return self.runs.get((STREAMING if flush == "nemo" else OFFLINE, lookahead))
+        return self.runs.get((STREAMING if flush == "nemo" else mode_of(lookahead, OFFLINE), lookahead))
 
 
-def sample_positions(enc_frames: int, lookahead: int | None) -> np.ndarray:
+def sample_positions(enc_frames: int, lookahead: Lookahead) -> np.ndarray:
     """Positions of the encoder frames that are kept of a run of `enc_frames`: i64 [k], ascending.
 
     Those of the first and of the last chunk (of an offline run the first and last 16), which a wrong edge or a wrong mask
     changes, and 32 evenly spaced ones.
     """
-    chunk = 16 if lookahead is None else lookahead + 1
+    chunk = lookahead + 1 if isinstance(lookahead, int) else 16
     even = np.linspace(0, max(enc_frames - 1, 0), EVENLY_SPACED_SAMPLES).astype(np.int64)
     positions = np.concatenate([np.arange(chunk), even, np.arange(enc_frames - chunk, enc_frames)])
     return np.unique(positions[(positions >= 0) & (positions < enc_frames)])
@@ -92,7 +93,8 @@ def sample_positions(enc_frames: int, lookahead: int | None) -> np.ndarray:
 
 def oracle_digest(checkpoint: Checkpoint, corpus: Corpus) -> str:
     """Digest of everything that the records depend on, the code that makes them included."""
-    code = [sha256_file(Path(module)) for module in (__file__, nemo.__file__, nemo_config.__file__, nemo_runs.__file__)]
+    modules = (__file__, nemo.__file__, nemo_buffered.__file__, nemo_config.__file__, nemo_runs.__file__)
+    code = [sha256_file(Path(module)) for module in modules]
     streaming = checkpoint.spec.streaming
     profile = [] if streaming is None or streaming.attention_lookahead is None else [streaming.attention_lookahead]
     head = [checkpoint.spec.head] if checkpoint.hybrid else []  # the file is the same for both
@@ -101,20 +103,20 @@ def oracle_digest(checkpoint: Checkpoint, corpus: Corpus) -> str:
 
 def record_oracle(checkpoint: Checkpoint, corpus: Corpus, build: Path, progress: Progress = silent) -> Oracle:
     """Runs NeMo over the corpus at every lookahead: streaming, and offline too where the lookahead is 1 or more. An offline
-    model is run offline only.
+    model is run offline only, a buffered one also by its windows.
 
     Raises as `record_runs`.
     """
     lookaheads = checkpoint.spec.lookaheads
-    wanted = [(STREAMING, r) for r in lookaheads if r is not None]
-    wanted += [(OFFLINE, r) for r in lookaheads if r is None or r >= 1]
+    wanted = [(mode_of(r), r) for r in lookaheads]
+    wanted += [(OFFLINE, r) for r in lookaheads if isinstance(r, int) and r >= 1]
     return record_runs(checkpoint, corpus, wanted, build, progress)
 
 
 def record_runs(
     checkpoint: Checkpoint,
     corpus: Corpus,
-    wanted: Sequence[tuple[str, int | None]],
+    wanted: Sequence[tuple[str, Lookahead]],
     build: Path,
     progress: Progress = silent,
 ) -> Oracle:
@@ -126,7 +128,7 @@ def record_runs(
     sweep_leftovers(build)
     digest = oracle_digest(checkpoint, corpus)
     folder = build / "oracle" / digest[:16]
-    names = {_name(mode, lookahead): (mode, lookahead) for mode, lookahead in wanted}
+    names = {run_name(mode, lookahead): (mode, lookahead) for mode, lookahead in wanted}
 
     def missing() -> list[str]:
         return [name for name in names if not (folder / f"{name}.json").is_file()]
@@ -140,16 +142,11 @@ def record_runs(
     return Oracle(digest, folder, runs)
 
 
-def _name(mode: str, lookahead: int | None) -> str:
-    """The name of a run's files."""
-    return mode if lookahead is None else f"{mode}-{lookahead}"
-
-
 def _record_all(
-    checkpoint: Checkpoint, corpus: Corpus, wanted: Sequence[tuple[str, int | None]], folder: Path, progress: Progress
+    checkpoint: Checkpoint, corpus: Corpus, wanted: Sequence[tuple[str, Lookahead]], folder: Path, progress: Progress
 ) -> None:
     """Lets NeMo record runs in a process of its own, and keeps each that is complete."""
-    names = {_name(*run) for run in wanted}
+    names = {run_name(*run) for run in wanted}
     task = {"task": "record", "wanted": list(wanted), "corpus": str(corpus.path), "utterances": corpus_rows(corpus)}
     with in_nemo(checkpoint, task, progress) as results:
         for name, place in results:
@@ -164,14 +161,13 @@ def record_in_nemo(checkpoint: Checkpoint, task: dict[str, Any], folder: Path, p
     corpus = Corpus(Path(task["corpus"]), tuple(rows))
     with step(f"oracle: restoring {checkpoint.path.name} in NeMo", progress):
         model = nemo.restore(checkpoint)
-    for mode, lookahead in task["wanted"]:
-        _record(model, checkpoint.spec, corpus, mode, lookahead, folder / f"{_name(mode, lookahead)}.json", progress)
-        yield _name(mode, lookahead)
+    for mode, read in task["wanted"]:
+        lookahead = ChunkContext(*read) if mode == BUFFERED else read
+        _record(model, checkpoint.spec, corpus, mode, lookahead, folder / f"{run_name(mode, lookahead)}.json", progress)
+        yield run_name(mode, lookahead)
 
 
-def _record(
-    model: Any, spec: ModelSpec, corpus: Corpus, mode: str, lookahead: int | None, path: Path, progress: Progress
-) -> None:
+def _record(model: Any, spec: ModelSpec, corpus: Corpus, mode: str, lookahead: Lookahead, path: Path, progress: Progress) -> None:
     results: list[nemo_runs.NemoRun] = []
     seconds, slots = 0.0, prompts(corpus, spec)
     name = f"oracle: {mode}, {context_name(lookahead)}"
@@ -202,9 +198,11 @@ def _record(
 
 
 def _run(
-    model: Any, spec: ModelSpec, group: Sequence[Utterance], slots: Sequence[int | None], mode: str, lookahead: int | None
+    model: Any, spec: ModelSpec, group: Sequence[Utterance], slots: Sequence[int | None], mode: str, lookahead: Lookahead
 ) -> list[nemo_runs.NemoRun]:
     audio = [utterance.samples() for utterance in group]
+    if isinstance(lookahead, ChunkContext):
+        return [nemo_buffered.stream(model, samples, lookahead) for samples in audio]
     within = spec.streaming.attention_lookahead if spec.streaming else None
     if mode == OFFLINE:
         pairs = zip(audio, slots, strict=True)
@@ -216,7 +214,7 @@ def _run(
     return nemo_runs.stream(model, audio, lookahead, languages, within, spec.events)
 
 
-def _read(path: Path, corpus: Corpus, lookahead: int | None, width: int) -> tuple[Record, ...]:
+def _read(path: Path, corpus: Corpus, lookahead: Lookahead, width: int) -> tuple[Record, ...]:
     """width: of an encoder frame."""
     todo = f"remove {path.parent} and record the oracle again"
     raw, packed = check(_Run, read_json(path, todo), str(path), todo), path.with_suffix(".npz")

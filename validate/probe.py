@@ -16,13 +16,14 @@ from pathlib import Path
 
 from nemoport.audio import read_audio
 from nemoport.recognizer import Recognizer
+from nemoport.spec import Lookahead
 
 
 @dataclass(frozen=True)
 class StreamCost:
     """Figures of streams over several utterances, one after another. work_seconds: wall-clock time in the recognizer."""
 
-    lookahead: int | None
+    lookahead: Lookahead
     utterances: int
     audio_seconds: float
     work_seconds: float
@@ -38,6 +39,7 @@ def main(folder: str, provider: str, threads: str, language: str, *audio: str) -
     rate_hz = recognizer.sample_rate_hz
     packet_samples = rate_hz // 10
     tokens, audio_samples, work_seconds = 0, 0, 0.0
+    lookahead = recognizer.stream().lookahead
     for path, offset_s, duration_s in segments:
         samples = read_audio(Path(path), rate_hz, offset_s=offset_s, duration_s=duration_s)
         stream = recognizer.stream()
@@ -48,7 +50,7 @@ def main(folder: str, provider: str, threads: str, language: str, *audio: str) -
         work_seconds += time.perf_counter() - started
         audio_samples += len(samples)
         tokens += len(stream.tokens)
-    cost = StreamCost(recognizer.lookahead, len(segments), audio_samples / rate_hz, work_seconds, tokens, peak_bytes())
+    cost = StreamCost(lookahead, len(segments), audio_samples / rate_hz, work_seconds, tokens, peak_bytes())
     print(json.dumps(asdict(cost)))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from nemoport.artifact import Artifact
 from nemoport.chunker import flush_rules
 from nemoport.session import Session
+from nemoport.spec import Lookahead
 from nemoport.speech.corpus import Corpus, Utterance, prompts
 from nemoport.stream import advance
 from nemoport.tokens import detokenize, read_tokens
@@ -47,7 +48,7 @@ class CorpusRunner:
         return CorpusRunner(session, artifact.filterbank(), read_tokens(artifact.shared / "tokens.txt"))
 
     def run(
-        self, corpus: Corpus, lookahead: int | None, streams: int, progress: Callable[[float], None] = lambda seconds: None
+        self, corpus: Corpus, lookahead: Lookahead, streams: int, progress: Callable[[float], None] = lambda seconds: None
     ) -> dict[str, tuple[UtteranceRun, ...]]:
         """Runs every utterance by every flush rule of the model: flush rule -> the runs, in the corpus's order.
 
@@ -81,7 +82,7 @@ class CorpusRunner:
                     progress(seconds)
         return {rule: tuple(runs[i][rule] for i in range(len(runs))) for rule in rules}
 
-    def _run_of(self, utterance: Utterance, member: Member, lookahead: int | None) -> UtteranceRun:
+    def _run_of(self, utterance: Utterance, member: Member, lookahead: Lookahead) -> UtteranceRun:
         none = np.zeros((0, self.session.spec.encoder.d_model), np.float32)
         decoded, frames = member.stream.decoded, np.concatenate([none, *member.frames])
         return UtteranceRun(

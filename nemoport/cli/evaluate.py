@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # Options that mean the same as of these commands.
 OF_TRANSCRIBE = (
-    "--channel --variant --lookahead --flush --provider --pass-seconds --language --beam --hotword --hotword-boost --script "
-    "--tokens --trim-silence"
+    "--channel --variant --lookahead --chunk-frames --right-frames --flush --provider --pass-seconds --language --beam --hotword "
+    "--hotword-boost --script --tokens --trim-silence"
 ).split()
 OF_VALIDATE = ("--languages", "--split", "--limit", "--dataset-revision")
 MOST_NAMED = 20
@@ -41,6 +41,8 @@ def run(options: argparse.Namespace) -> int | None:
     ]  # refuses now what is not installed
     settings = Settings(
         lookahead=options.lookahead,
+        chunk_frames=options.chunk_frames,
+        right_frames=options.right_frames,
         flush=options.flush,
         provider=options.provider,
         threads=options.threads,

@@ -67,7 +67,7 @@ def transcribe_live(recognizer: Recognizer, options: argparse.Namespace, *, as_j
     with end_of_input(end), audio_of(packets, recognizer.sample_rate_hz, *raw, options.channel) as audio:
         if options.pause is not None:
             _print_utterances(recognizer, audio, options.pause, as_json=as_json)
-        elif recognizer.session.spec.streaming:
+        elif recognizer.is_live:
             _print_stream(recognizer, audio, as_json=as_json)
         else:
             _print_whole(recognizer, audio, as_json=as_json)

@@ -78,6 +78,8 @@ def run(options: argparse.Namespace) -> int | None:
         trim_silence=options.trim_silence,
         confidence=options.confidence,
         reset=not options.no_reset,
+        chunk_frames=options.chunk_frames,
+        right_frames=options.right_frames,
     )
     if options.audio == [LIVE]:
         return transcribe_live(recognizer, options, as_json=chosen == "json")
@@ -204,6 +206,8 @@ INPUT = (
 MODEL = (
     option("--variant", metavar="NAME", help="of a package that holds several; default: one of INT8 that is near to fp32"),
     option("--lookahead", type=int, help="right context in encoder frames of 80 ms; see config.json"),
+    option("--chunk-frames", type=int, metavar="N", help="buffered models: frames of 80 ms that each window decodes; live: 7"),
+    option("--right-frames", type=int, metavar="N", help="and those behind them; latency: both together; files: full context"),
     option("--language", help="for a model with a language prompt: a name of its dictionary, such as de-DE or auto"),
     option("--flush", default="full", names=flush_rules, help="%(names)s: to the last frame, or as NeMo's streaming buffer"),
     option("--streams", type=int, help="files transcribed at once, in one batch; default: 1"),

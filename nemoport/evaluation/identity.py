@@ -38,6 +38,8 @@ class Settings:
     token_mask: str | None = None
     trim_silence: bool = False
     channel: int | None = None
+    chunk_frames: int | None = None
+    right_frames: int | None = None
 
     def open(self, folder: Path) -> Recognizer:
         """Opens a variant's folder. Raises ArtifactError, UsageError."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 from nemoport.artifact import Artifact
+from nemoport.buffered import ChunkContext
 from nemoport.errors import ArtifactError
 from nemoport.runtimes import runtime_version
 from nemoport.spec import context_name
@@ -57,4 +59,6 @@ def measure(context: Context) -> StreamCost:
             found=f"{done.returncode}: {done.stderr.strip()[-500:]}",
             todo=" ".join(command[:4]),
         )
-    return StreamCost(**json.loads(done.stdout.splitlines()[-1]))
+    figures = StreamCost(**json.loads(done.stdout.splitlines()[-1]))
+    window = figures.lookahead
+    return replace(figures, lookahead=ChunkContext(*window)) if isinstance(window, list) else figures

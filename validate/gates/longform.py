@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nemoport.score import count_all, units, wer_percent, without_special
-from nemoport.spec import context_name
+from nemoport.spec import Lookahead, context_name
 from nemoport.speech.longform import LongForm
 from nemoport.tokens import detokenize
 from nemoport.validate.context import Context
@@ -114,9 +114,8 @@ class SegmentScores:
         return sum(c.words for c in own), wer_percent(own), wer_percent(nemo)
 
 
-def transcribe_segments(context: Context) -> SegmentScores:
-    """Runs the artifact and NeMo over the long recordings, at the first of the artifact's lookaheads."""
-    lookahead = context.lookaheads[0]
+def transcribe_segments(context: Context, lookahead: Lookahead) -> SegmentScores:
+    """Runs the artifact and NeMo over the long recordings, at one lookahead."""
     runner = context.runner  # first: an artifact that does not load is found before NeMo runs for minutes
     tokens: list[tuple[int, ...]] = []  # of each segment
     nemo_tokens: list[tuple[int, ...]] = []
@@ -133,7 +132,7 @@ def transcribe_segments(context: Context) -> SegmentScores:
     return SegmentScores(LongForm.joined([form for form, _ in recordings]), tokens, nemo_tokens, texts, nemo_texts, drift)
 
 
-def drift_of(run: Record, reference: Record, lookahead: int | None, frame_s: float, begin_s: float) -> list[Drift]:
+def drift_of(run: Record, reference: Record, lookahead: Lookahead, frame_s: float, begin_s: float) -> list[Drift]:
     """Compares the encoder frames that are kept of two runs, one by one; none where the runs have not as many frames.
 
     frame_s: seconds of an encoder frame; begin_s: when the recording begins.
@@ -150,18 +149,26 @@ def drift_of(run: Record, reference: Record, lookahead: int | None, frame_s: flo
     ]
 
 
-def _by_time(scores: SegmentScores, lookahead: int | None) -> dict[str, Any]:
+def _by_time(scores: SegmentScores, lookahead: Lookahead) -> dict[str, Any]:
     """Returns `StreamByTime` of details.py."""
     minutes = [{"number": m.number, "words": m.words, "wer": m.wer, "nemo": m.nemo} for m in scores.minutes if m.words]
     return {"lookahead": lookahead, "minutes": minutes, "drift": list(scores.drift)}
 
 
 def run(context: Context) -> list[GateResult]:
-    scores = transcribe_segments(context)
-    context.details["longform"] = _by_time(scores, context.lookaheads[0])
+    results: list[GateResult] = []
+    for lookahead in context.long_lookaheads:
+        scores = transcribe_segments(context, lookahead)
+        context.details.setdefault("longform", _by_time(scores, lookahead))
+        results += _judged(context, scores, lookahead, f"{context_name(lookahead)}: " if results else "")
+    return results
+
+
+def _judged(context: Context, scores: SegmentScores, lookahead: Lookahead, prefix: str) -> list[GateResult]:
+    """prefix: of the cases."""
     whole, worst, n = scores.whole, scores.worst, len(scores.spoken)
     recordings = scores.form.corpus.utterances
-    where = f"{context_name(context.lookaheads[0])}, {scores.form.corpus.seconds / 60:.1f} min, one stream"
+    where = f"{context_name(lookahead)}, {scores.form.corpus.seconds / 60:.1f} min, one stream"
     where += f", in {len(recordings)} passes" if len(recordings) > 1 else ""
     late = f"minute {worst.number}, {worst.words} words: {worst.wer:.1f} %, NeMo {worst.nemo:.1f} %"
     segments = scores.form.segments
@@ -171,7 +178,9 @@ def run(context: Context) -> list[GateResult]:
     def judge(
         case: str, measured: float, limit: str | None, unit: str, evidence: str = where, *, at_least: bool = False
     ) -> GateResult:
-        return context.judge("longform", case, measured, limit=limit, unit=unit, n=n, at_least=at_least, evidence=evidence)
+        return context.judge(
+            "longform", prefix + case, measured, limit=limit, unit=unit, n=n, at_least=at_least, evidence=evidence
+        )
 
     return [
         judge("WER", whole.wer, None, "%"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nemoport.artifact import DECODER, ENCODER, Artifact
+from nemoport.buffered import ATT_CONTEXT
 from nemoport.cache_layout import KV, cache_layout_of
 from nemoport.caches import PROMPT, NemoCaches
 from nemoport.caches_kv import KvCaches
@@ -54,7 +55,7 @@ def encoder_interface(spec: ModelSpec, layout: str) -> Interface:
     inputs = dict(zip(ENCODER_INPUTS, (Tensor(F32, (None, spec.frontend.n_mels, None)), lengths), strict=True))
     outputs = dict(zip(ENCODER_OUTPUTS, (Tensor(F32, (None, spec.encoder.d_model, None)), lengths), strict=True))
     if spec.streaming is None:
-        return Interface(inputs, outputs)
+        return Interface(inputs | ({ATT_CONTEXT: Tensor(I64, (3,))} if spec.buffered else {}), outputs)
     if layout == KV:
         *caches, (length, _) = KvCaches.shapes(spec.streaming, 1).items()
         inputs |= {name: Tensor(F32, (shape[0], None, *shape[2:])) for name, shape in caches} | {length: lengths}

@@ -1,0 +1,258 @@
+"""Buffered streaming (parakeet-unified): windows of audio, each with a front end and an attention of its own. Held against NeMo's
+own loop on a small random checkpoint of NeMo's class, and each part of it shown to matter."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nemoport import chunker
+from nemoport.artifact import Artifact
+from nemoport.buffered import ATT_CONTEXT, BufferedSpec, ChunkContext
+from nemoport.chunker import BufferedChunker, make_chunker
+from nemoport.errors import UsageError
+from nemoport.export.build import export_checkpoint
+from nemoport.export.checkpoint import read_checkpoint
+from nemoport.export.unsupported import unsupported
+from nemoport.frontend import LogMel
+from nemoport.recognizer import Recognizer
+from nemoport.reference.random_checkpoint import pseudo_speech
+from nemoport.runtimes.onnxruntime.session import OnnxSession
+from nemoport.spec import ModelSpec, OfflineSpec
+from nemoport.stream import Stream, advance
+from nemoport.validate import nemo, nemo_buffered, nemo_runs
+
+DEFAULT, LONG, SHORT = ChunkContext(70, 7, 7), ChunkContext(70, 13, 13), ChunkContext(70, 1, 0)
+FRAME = 1280  # samples
+# Out of step with the chunks; ends with a window; a single window; ends with a chunk whose rest is less than a frame.
+LENGTHS = {"long": 9.37, "with a window": 112 * 0.08, "one window": 0.9, "with less than a frame": 3.613}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(random_checkpoint):
+    return read_checkpoint(str(random_checkpoint("tiny-unified")))
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return nemo.restore(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def build(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("build")
+    export_checkpoint(checkpoint, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def session(build):
+    return OnnxSession.open(Artifact.open(build / "fp32"), threads=1)
+
+
+@pytest.fixture(scope="module")
+def bank(build):
+    return Artifact.open(build / "fp32").filterbank()
+
+
+def run(session, bank, samples, context, packet=1601):
+    """A stream after all its audio, and its encoder frames."""
+    stream, frames = Stream(session, bank, context), [np.zeros((0, session.spec.encoder.d_model), np.float32)]
+    for at in range(0, len(samples), packet):
+        stream.push(samples[at : at + packet])
+        while stream.chunks:
+            frames += advance(session, [stream])
+    stream.close()
+    while stream.chunks:
+        frames += advance(session, [stream])
+    return stream, np.concatenate(frames)
+
+
+def same(run, stream):
+    return (list(run.tokens), list(run.token_frames)) == (stream.tokens, stream.decoded.token_frames)
+
+
+@pytest.mark.parametrize("context", [DEFAULT, LONG, ChunkContext(70, 2, 2), ChunkContext(70, 7, 0), SHORT], ids=str)
+@pytest.mark.parametrize("seconds", LENGTHS.values(), ids=LENGTHS)
+def test_windows_are_nemos(session, bank, model, context, seconds):
+    samples = pseudo_speech(2, seconds if context.chunk > 1 else min(seconds, 2.0))
+    with nemo.exact(model), nemo.quiet():
+        wanted = nemo_buffered.stream(model, samples, context)
+    stream, frames = run(session, bank, samples, context)
+    assert same(wanted, stream) and (wanted.tokens or seconds < 1)
+    np.testing.assert_allclose(frames, wanted.frames, atol=3e-4)
+
+
+def test_without_a_context_the_graph_is_nemos_offline_run(session, bank, model):
+    samples = pseudo_speech(3, 5.0)
+    with nemo.exact(model), nemo.quiet():
+        wanted = nemo_runs.offline(model, samples, None)
+    stream, frames = run(session, bank, samples, None)
+    assert same(wanted, stream)
+    np.testing.assert_allclose(frames, wanted.frames, atol=1e-4)
+    mel, length = LogMel(session.spec.frontend, bank).whole(samples)[None], np.array([len(samples) // 160])
+    state = session.initial_state(1)
+    full, _, _ = session.encode(mel, length, replace(state, context=ChunkContext(-1, -1, -1)))
+    plain, _, _ = session.encode(mel, length, state)
+    np.testing.assert_array_equal(full, plain)
+
+
+def test_as_it_is_nemos_script_repeats_the_first_chunk_without_right_context(model):
+    """Why nemo_buffered.py reads where a chunk begins from the buffer's other count."""
+    torch = pytest.importorskip("torch")
+    from nemo.collections.asr.parts.utils.streaming_utils import ContextSize, StreamingBatchedAudioBuffer
+
+    buffer = StreamingBatchedAudioBuffer(1, ContextSize(70 * FRAME, FRAME, 0), torch.float32, "cpu")
+    starts = []
+    for step in range(3):
+        is_last = step == 2
+        flags = torch.tensor([is_last])
+        buffer.add_audio_batch_(torch.zeros(1, FRAME), torch.tensor([FRAME]), is_last, flags)
+        starts.append((buffer.context_size.left // FRAME, int(buffer.context_size_batch.left) // FRAME))
+    assert starts == [(0, 0), (0, 1), (1, 2)]
+
+
+@pytest.mark.parametrize("packet", [1, 160, 1280, 17_000])
+def test_packets_do_not_change_the_windows(session, bank, packet):
+    samples = pseudo_speech(5, 1.0 if packet == 1 else 4.0)
+    cut = [BufferedChunker(session.spec, bank, ChunkContext(70, 2, 1), "full") for _ in range(2)]
+    whole = cut[0].feed(samples) + cut[0].finish()
+    packets = [chunk for at in range(0, len(samples), packet) for chunk in cut[1].feed(samples[at : at + packet])]
+    for one, other in zip(whole, packets + cut[1].finish(), strict=True):
+        assert (one.length, one.kept, one.first) == (other.length, other.kept, other.first)
+        np.testing.assert_array_equal(one.mel, other.mel)
+
+
+def test_a_window_is_cut_as_soon_as_its_audio_is_there_and_all_frames_are_decoded_once(session, bank):
+    cut, fed = BufferedChunker(session.spec, bank, DEFAULT, "full"), []
+    for step in range(1, 141):
+        fed += [(step, chunk.kept, chunk.length) for chunk in cut.feed(np.zeros(FRAME, np.float32))]
+    assert fed[:2] == [(14, (0, 7), 14 * 8), (21, (7, 14), 21 * 8)] and fed[-1] == (140, (70, 77), 84 * 8)
+    assert [step for step, *_ in fed] == list(range(14, 141, 7))
+    (last,) = cut.finish()
+    assert last.kept == (77, None) and last.length == 84 * 8
+
+
+def test_streams_of_a_batch_are_as_alone(session, bank):
+    audio = [pseudo_speech(seed, seconds) for seed, seconds in ((1, 3.0), (2, 7.3), (3, 1.0))]
+    alone = [run(session, bank, samples, context)[0] for samples in audio for context in (DEFAULT, ChunkContext(70, 2, 2), None)]
+    streams = [Stream(session, bank, context) for _ in audio for context in (DEFAULT, ChunkContext(70, 2, 2), None)]
+    for stream, samples in zip(streams, (samples for samples in audio for _ in range(3)), strict=True):
+        stream.push(samples)
+        stream.close()
+    while any(stream.chunks for stream in streams):
+        advance(session, streams)
+    assert [stream.tokens for stream in streams] == [stream.tokens for stream in alone]
+
+
+class Damaged:
+    """Ways in which a port of this loop is wrong; each must show in the tokens."""
+
+    @staticmethod
+    def mask_left_out(session, monkeypatch):
+        encode = session.encode
+        monkeypatch.setattr(session, "encode", lambda mel, n, state: encode(mel, n, replace(state, context=None)), raising=False)
+
+    @staticmethod
+    def grid_of_the_stream(session, monkeypatch):
+        """Chunks counted so that the decoded one is always whole, as one masked pass over the stream would have them."""
+        encode = session.encode
+
+        def shifted(mel, lengths, state):
+            frames, counts, after = encode(mel, lengths, replace(state, context=ChunkContext(70, 14, 6)))
+            return frames, counts, after
+
+        monkeypatch.setattr(session, "encode", shifted, raising=False)
+
+    @staticmethod
+    def whole_file_normalisation(session, monkeypatch):
+        class Unnormalised(LogMel):
+            def whole(self, samples):
+                return (super().whole(samples) + 0.3).astype(np.float32)
+
+        monkeypatch.setattr(chunker, "LogMel", Unnormalised)
+
+    @staticmethod
+    def state_not_carried(session, monkeypatch):
+        step = session.step
+        zeros = session.spec.decoding.state_shape(1)
+
+        def forgetful(frames, tokens, state):
+            return step(frames, np.full_like(tokens, session.spec.decoding.blank_id), (np.zeros(zeros, "f4"),) * 2)
+
+        monkeypatch.setattr(session, "step", forgetful, raising=False)
+
+
+@pytest.mark.parametrize("damage", [name for name in vars(Damaged) if not name.startswith("_")])
+def test_a_damaged_loop_is_rejected(session, bank, model, damage, monkeypatch):
+    samples, context = pseudo_speech(2, 9.0), LONG
+    with nemo.exact(model), nemo.quiet():
+        wanted = nemo_buffered.stream(model, samples, context)
+    stream, frames = run(session, bank, samples, context)
+    assert same(wanted, stream) and np.abs(frames - wanted.frames).max() < 3e-4
+    getattr(Damaged, damage)(session, monkeypatch)
+    stream, frames = run(session, bank, samples, context)
+    assert not same(wanted, stream) or np.abs(frames - wanted.frames).max() > 1e-2
+
+
+def test_the_recognizer_streams_live_by_default_and_transcribes_files_with_full_context(build, session, bank):
+    samples = pseudo_speech(4, 6.0)
+    recognizer = Recognizer.open(build / "fp32", threads=1)
+    assert (recognizer.lookahead, recognizer.window, recognizer.is_live) == (None, DEFAULT, True)
+    live = recognizer.stream()
+    early = [token for at in range(0, len(samples), 8000) for token in live.feed(samples[at : at + 8000])]
+    assert early and early + live.finish() == run(session, bank, samples, DEFAULT)[0].tokens
+    (whole,) = recognizer.transcribe([("", samples)])
+    assert list(whole.tokens) == run(session, bank, samples, None)[0].tokens
+    chosen = Recognizer.open(build / "fp32", threads=1, chunk_frames=2, right_frames=1)
+    found = {one.id: list(one.tokens) for one in chosen.transcribe([("a", samples), ("b", samples[:40_000])], streams=2)}
+    assert found["a"] == run(session, bank, samples, ChunkContext(70, 2, 1))[0].tokens
+    assert found["b"] == run(session, bank, samples[:40_000], ChunkContext(70, 2, 1))[0].tokens
+    ended = recognizer.utterances()
+    assert [*ended.feed(samples), *ended.finish()]
+
+
+def test_windows_that_cannot_be_are_refused(build, checkpoint):
+    with pytest.raises(UsageError, match="5 frames of chunk") as error:
+        Recognizer.open(build / "fp32", chunk_frames=5)
+    assert "1, 2, 7, 13" in error.value.expected
+    with pytest.raises(UsageError, match="5 frames of right context"):
+        Recognizer.open(build / "fp32", right_frames=5)
+    with pytest.raises(UsageError, match="no passes"):
+        Recognizer.open(build / "fp32", chunk_frames=7, pass_s=60)
+    with pytest.raises(UsageError, match="no silence"):
+        Recognizer.open(build / "fp32", chunk_frames=7, trim_silence=True)
+    with pytest.raises(UsageError, match="no caches"):
+        export_checkpoint(checkpoint, build, layout="kv")
+    offline = replace(checkpoint.spec, kind="offline-rnnt", buffered=None)
+    with pytest.raises(UsageError, match="no buffered streaming"):
+        make_chunker(offline, np.zeros((128, 257), np.float32), DEFAULT, "full")
+
+
+def test_the_spec_is_the_configs(checkpoint, build):
+    spec = checkpoint.spec
+    assert (spec.kind, spec.lookaheads) == ("buffered-rnnt", (None, DEFAULT, LONG, SHORT))
+    assert spec.buffered == BufferedSpec((70,), (1, 2, 7, 13), (0, 1, 2, 3, 4, 7, 13))
+    assert ModelSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    section = Artifact.open(build / "fp32").config()["encoder"]["buffered"]
+    assert (section["input"], section["default"], section["frame_samples"]) == (ATT_CONTEXT, [70, 7, 7], FRAME)
+    assert isinstance(spec.offline, OfflineSpec) and spec.streaming is None
+
+
+@pytest.mark.parametrize(
+    "section, key, value, reason",
+    [
+        ("encoder", "att_chunk_context_size", None, "att_chunk_context_size is None"),
+        ("encoder", "att_chunk_context_size", [[70], [0, 7], [7]], "att_chunk_context_size"),
+        ("encoder", "att_chunk_context_size", [[70], [7]], "att_chunk_context_size"),
+        ("encoder", "conv_context_size", "causal", "conv_context_size is 'causal'"),
+        ("encoder", "att_context_style", "regular", "att_chunk_context_size is"),
+        ("preprocessor", "window_stride", 0.0101, "window_stride is 161 samples"),
+        ("loss", "loss_name", "tdt", "a buffered TDT model"),
+    ],
+)
+def test_what_is_not_of_the_kind_is_refused_by_its_name(checkpoint, section, key, value, reason):
+    config = {**checkpoint.config, section: {**(checkpoint.config.get(section) or {}), key: value}}
+    assert not unsupported(checkpoint.config)
+    assert reason in "; ".join(unsupported(config))
