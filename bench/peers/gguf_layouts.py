@@ -130,7 +130,7 @@ def transcribe_cpp(checkpoint: Checkpoint, half: bool, ctc: bool = False) -> Lay
     types = {0: 1} | {i: kind for i, (_, kind) in enumerate(read_model(checkpoint.tokenizer).pieces)}
     metadata: dict[str, Value] = {
         "general.architecture": "parakeet",
-        "general.languages": ["en"],
+        "general.languages": list(checkpoint.spec.prompt.languages) if checkpoint.spec.prompt else ["en"],
         "stt.variant": "nemoport",
         "stt.parakeet.head_kind": head,
         "tokenizer.ggml.model": "bpe",

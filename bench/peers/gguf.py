@@ -1,0 +1,204 @@
+"""CrispASR and transcribe.cpp beside NeMo, on the committed checkpoints and speech: every text of theirs that differs
+from NeMo's, and why; the table of docs/kinds/second-implementations.md.
+
+    python bench/peers/gguf.py --work build/peers-gguf --install [--every 10] [--run multilingual]
+
+Both read GGUF files that are written here (gguf_layouts.py), and run in an environment of their own, WORK/environment, which
+--install makes (PyPI: crispasr, transcribe-cpp). A text is explained by the first experiment in NeMo that gives it:
+
+- frame: the encoder is told one mel frame more. NeMo's features end in a frame of zeros, which counts as valid in NeMo's
+  streaming buffer, and not in its whole recordings;
+- stream: NeMo's own streaming, where the peer streams;
+- start: of a long recording, which CrispASR cuts at pauses, the first seconds alone give NeMo's text;
+- tie: noise of a thousandth on NeMo's encoder frames gives it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf_file
+import gguf_layouts
+import numpy as np
+
+from nemoport.export.checkpoint import Checkpoint, read_checkpoint
+from nemoport.score import count_all, wer_percent
+from nemoport.speech.corpus import Utterance, read_corpus
+from nemoport.validate import nemo, nemo_runs
+
+PACKAGES = ("crispasr==0.8.45", "transcribe-cpp==0.4.1")
+WORKER = Path(__file__).with_name("gguf_worker.py")
+REFERENCE = Path(__file__).resolve().parents[2] / "reference"
+CUT_SECONDS, START_SECONDS = 25.0, 15.0  # what CrispASR does not cut; what is compared of what it cuts
+FEED_SAMPLES = 8000
+NOISE, SEEDS = 1e-3, 16
+CONTEXT_PRESET = "CRISPASR_NEMOTRON_CONTEXT_PRESET"  # 3 is the lookahead 13, and 56 frames to the left, whatever the file says
+SAME, REASONS, UNEXPLAINED = "same", ("frame", "stream", "start", "tie"), "unexplained"
+Clip = tuple[Utterance, np.ndarray]  # and its samples
+
+
+@dataclass(frozen=True)
+class Run:
+    """checkpoint and corpus: names below reference/. context: left context and lookahead, None for an offline model; streams: the
+    audio is fed in pieces."""
+
+    checkpoint: str
+    corpus: str
+    peer: str
+    half: bool = False
+    context: tuple[int, int] | None = None
+    streams: bool = False
+
+    def __str__(self) -> str:
+        context = f", lookahead {self.context[1]}" if self.context else ""
+        return f"{self.peer} {'f16' if self.half else 'f32'}{context}{', fed as a stream' if self.streams else ''}"
+
+
+RUNS = (
+    Run("streaming-en", "eval", "crispasr", context=(56, 13)),
+    Run("streaming-en", "eval", "crispasr", half=True, context=(56, 13)),
+    Run("streaming-en", "eval", "transcribe-cpp", context=(70, 13)),
+    *(Run("streaming-en", "eval", "transcribe-cpp", context=(70, right), streams=True) for right in (13, 6, 1, 0)),
+    Run("streaming-multilingual", "eval-multi", "crispasr", context=(56, 13)),
+    Run("streaming-multilingual", "eval-multi", "transcribe-cpp", context=(56, 13)),
+    Run("offline-tdt", "eval-tdt", "crispasr"),
+    Run("offline-tdt", "eval-tdt", "crispasr", half=True),
+    Run("offline-tdt", "eval-tdt", "transcribe-cpp"),
+)
+
+
+class Oracle:
+    """NeMo on one checkpoint, as it is and changed as an experiment wants."""
+
+    def __init__(self, checkpoint: Checkpoint, context: tuple[int, int] | None):
+        self.model: Any = nemo.restore(checkpoint)
+        self.prompt, self.context = checkpoint.spec.prompt, context
+
+    def text(self, clip: Clip, more_frames: int = 0, samples: int | None = None, seed: int | None = None) -> str:
+        """more_frames: mel frames behind the end that count as valid; samples: the first of the clip alone; seed: of noise on the
+        encoder's frames."""
+        import torch
+
+        audio, generator = clip[1][:samples], torch.Generator()
+        with nemo.exact(self.model):
+            if self.context:
+                self.model.encoder.set_default_att_context_size(list(self.context))
+            mel, length = self.model.preprocessor(input_signal=torch.from_numpy(audio)[None], length=torch.tensor([len(audio)]))
+            frames, n_frames = self.model.encoder(audio_signal=mel, length=length + more_frames)
+            if self.prompt:
+                frames = self._prompted(frames, clip[0].prompt_language)
+            if seed is not None:
+                generator.manual_seed(seed)
+                frames = frames + NOISE * frames.std() * torch.randn(frames.shape, generator=generator)
+            decoding = self.model.decoding
+            return decoding.rnnt_decoder_predictions_tensor(frames, n_frames, return_hypotheses=True)[0].text
+
+    def _prompted(self, frames: Any, language: str) -> Any:
+        import torch
+
+        slot = torch.tensor(self.prompt.languages[language])
+        one_hot = torch.nn.functional.one_hot(slot, self.prompt.slots).float().expand(frames.shape[2], -1)
+        return self.model.prompt_kernel(torch.cat([frames[0].T, one_hot], 1)).T[None]
+
+    def streamed(self, clip: Clip) -> str:
+        with nemo.exact(self.model):
+            return nemo_runs.stream(self.model, [clip[1]], self.context[1])[0].text
+
+
+def environment(work: Path, install: bool) -> Path | None:
+    """The Python of an environment that has both packages; None where there is none and it should not be made."""
+    python = work / "environment" / "bin" / "python"
+    if not python.exists() and install:
+        venv.create(work / "environment", with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "numpy", *PACKAGES], check=True)
+    return python if python.exists() else None
+
+
+def peer_texts(run: Run, clips: list[Clip], checkpoint: Checkpoint, work: Path, python: Path) -> list[str]:
+    """The peer's text of each clip."""
+    model, task = work / f"{run.checkpoint}-{run.peer}-{run.half}.gguf", work / "task.json"
+    gguf_file.write(model, *gguf_layouts.LAYOUTS[run.peer](checkpoint, run.half))
+    paths = [work / f"{i}.npy" for i in range(len(clips))]
+    for path, clip in zip(paths, clips, strict=True):
+        np.save(path, clip[1])
+    languages = [clip.prompt_language if checkpoint.spec.prompt else None for clip, _ in clips]
+    right = run.context[1] if run.context and run.streams else None
+    chunk = FEED_SAMPLES if run.streams else None
+    rows = [[str(path), language] for path, language in zip(paths, languages, strict=True)]
+    task.write_text(json.dumps({"peer": run.peer, "model": str(model), "clips": rows, "right": right, "chunk": chunk}))
+    done = subprocess.run([python, WORKER, task], env={**os.environ, CONTEXT_PRESET: "3"}, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{run}: {done.stderr[-2000:]}")
+    return [row["text"].strip() for row in json.loads(done.stdout)]
+
+
+def explanation(run: Run, oracle: Oracle, clip: Clip, text: str, started: Callable[[int], str]) -> str:
+    """Why a peer's text of a clip is what it is. started: the peer's text of the first so many samples of the clip."""
+    if oracle.text(clip) == text:
+        return SAME
+    if oracle.text(clip, more_frames=1) == text:
+        return "frame"
+    if run.streams and oracle.streamed(clip) == text:
+        return "stream"
+    start = int(START_SECONDS * clip[0].sample_rate_hz)
+    if run.peer == "crispasr" and clip[0].seconds > CUT_SECONDS and started(start) == oracle.text(clip, 1, start):
+        return "start"
+    if any(oracle.text(clip, more, seed=seed) == text for seed in range(SEEDS) for more in (1, 0)):
+        return "tie"
+    return UNEXPLAINED
+
+
+def compare(run: Run, python: Path, work: Path, every: int = 1) -> dict[str, list[tuple[str, str, str]]]:
+    """Reason -> (id, NeMo's text, the peer's) of one in so many clips. Prints a row of the table, and what is unexplained."""
+    work.mkdir(parents=True, exist_ok=True)
+    checkpoint = read_checkpoint(str(REFERENCE / "checkpoints" / f"{run.checkpoint}.nemo"))
+    corpus = read_corpus(REFERENCE / "audio" / f"{run.corpus}.jsonl", checkpoint.spec.frontend.sample_rate_hz)
+    clips = [(clip, clip.samples()) for clip in corpus.utterances[::every]]
+    oracle = Oracle(checkpoint, run.context)
+    texts = peer_texts(run, clips, checkpoint, work, python)
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    nemo_texts = [oracle.text(clip) for clip in clips]
+    for clip, text, wanted in zip(clips, texts, nemo_texts, strict=True):
+
+        def started(samples: int, clip: Clip = clip) -> str:
+            return peer_texts(run, [(clip[0], clip[1][:samples])], checkpoint, work, python)[0]
+
+        reason = SAME if text == wanted else explanation(run, oracle, clip, text, started)
+        found.setdefault(reason, []).append((clip[0].id, wanted, text))
+    references, languages = [clip.text for clip, _ in clips], [clip.language for clip, _ in clips]
+    rates = [f"{wer_percent(count_all(references, some, languages)):.2f}" for some in (nemo_texts, texts)]
+    counts = [str(len(found.get(reason, []))) for reason in (SAME, *REASONS, UNEXPLAINED)]
+    print(f"| {' | '.join([run.checkpoint, str(run), str(len(clips)), *rates, *counts])} |", flush=True)
+    for id, wanted, text in found.get(UNEXPLAINED, []):
+        print(f"{id}\n  NeMo: {wanted}\n  {run.peer}: {text}", file=sys.stderr)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--every", type=int, default=1, help="compare one in so many utterances")
+    parser.add_argument("--install", action="store_true", help=f"make the environment: {', '.join(PACKAGES)}")
+    parser.add_argument("--run", action="append", help="part of the names of runs; repeat for several")
+    options = parser.parse_args()
+    python = environment(options.work, options.install)
+    if python is None:
+        sys.exit(f"{options.work} has no environment with {' and '.join(PACKAGES)}: pass --install")
+    columns = ("checkpoint", "implementation", "utterances", "NeMo's WER", "its WER", SAME, *REASONS, UNEXPLAINED)
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    chosen = [run for run in RUNS if not options.run or any(part in f"{run.checkpoint} {run}" for part in options.run)]
+    unexplained = sum(len(compare(run, python, options.work, options.every).get(UNEXPLAINED, [])) for run in chosen)
+    sys.exit(unexplained > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Two implementations that share no code with NeMo read the committed checkpoints: a text of theirs is NeMo's, or has its reason.
+
+They live in an environment of their own: `python bench/peers/gguf.py --work build/peers-gguf --install` makes it.
+"""
+
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = ROOT / "bench" / "peers"
+WORK = ROOT / "build" / "peers-gguf"
+
+
+@pytest.fixture
+def peers(monkeypatch):
+    monkeypatch.syspath_prepend(str(PEERS))
+
+
+def read(path: Path) -> tuple[dict, dict]:
+    """Metadata and tensors of a GGUF file, by the format's own description."""
+    data, at = path.read_bytes(), 24
+    version, n_tensors, n_values = struct.unpack_from("<4xIQQ", data)
+    assert data[:4] == b"GGUF" and version == 3
+
+    def number(form):
+        nonlocal at
+        (value,) = struct.unpack_from(f"<{form}", data, at)
+        at += struct.calcsize(f"<{form}")
+        return value
+
+    def text():
+        nonlocal at
+        size = number("Q")
+        at += size
+        return data[at - size : at].decode()
+
+    def value(kind):
+        if kind == 9:
+            inner = number("I")
+            return [value(inner) for _ in range(number("Q"))]
+        return text() if kind == 8 else number({4: "I", 5: "i", 6: "f", 7: "?"}[kind])
+
+    metadata = {text(): value(number("I")) for _ in range(n_values)}
+    places = []
+    for _ in range(n_tensors):
+        name, rank = text(), number("I")
+        places.append((name, [number("Q") for _ in range(rank)][::-1], number("I"), number("Q")))
+    start = -(-at // 32) * 32
+    tensors = {}
+    for name, shape, kind, offset in places:
+        assert offset % 32 == 0
+        flat = np.frombuffer(data, {0: np.float32, 1: np.float16}[kind], int(np.prod(shape)), start + offset)
+        tensors[name] = flat.reshape(shape)
+    return metadata, tensors
+
+
+def test_a_file_holds_what_was_written(peers, tmp_path):
+    import gguf_file
+
+    metadata = {"a": "é", "b": 7, "c": gguf_file.Signed(-1), "d": 0.5, "e": True, "f": ["x", "yz"], "g": [1, -2], "h": []}
+    tensors = {"one": np.arange(6, dtype=np.float32).reshape(2, 3), "half": np.ones((1, 5), np.float16)}
+    gguf_file.write(tmp_path / "x.gguf", metadata, tensors)
+    found, read_tensors = read(tmp_path / "x.gguf")
+    assert found == metadata
+    for name, tensor in tensors.items():
+        assert read_tensors[name].dtype == tensor.dtype and np.array_equal(read_tensors[name], tensor)
+
+
+@pytest.mark.parametrize("name", ["streaming-en", "offline-tdt", "streaming-multilingual"])
+def test_every_weight_is_written_once(peers, name):
+    """So that no peer runs on a model with a part left out: but for the filterbank and window, which transcribe.cpp computes."""
+    import gguf_layouts
+
+    from nemoport.export.checkpoint import read_checkpoint
+
+    checkpoint = read_checkpoint(str(ROOT / "reference" / "checkpoints" / f"{name}.nemo"))
+    weights = {n: w for n, w in checkpoint.load_weights().items() if not n.endswith("num_batches_tracked")}
+    total = sum(weight.numel() for weight in weights.values())
+    spec = checkpoint.spec
+    front_end = sum(w.numel() for n, w in weights.items() if n.startswith("preprocessor."))
+    second_biases = spec.decoding.pred_layers * 4 * spec.decoding.pred_hidden  # of an LSTM; transcribe.cpp takes their sum
+    zeros = spec.encoder.n_layers * spec.encoder.d_model  # biases that CrispASR wants to find
+    for layout, expected in (("crispasr", total + zeros), ("transcribe-cpp", total - front_end - second_biases)):
+        _, tensors = gguf_layouts.LAYOUTS[layout](checkpoint, half=False)
+        assert sum(tensor.size for tensor in tensors.values()) == expected
+
+
+@pytest.mark.slow
+def test_every_other_text_has_its_reason():
+    if not (WORK / "environment").exists():
+        pytest.skip("no environment with crispasr and transcribe-cpp: bench/peers/gguf.py --install makes it")
+    command = [sys.executable, PEERS / "gguf.py", "--work", WORK, "--every", "7"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONSAFEPATH": ""})
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("| streaming-en |") == 7 and done.stdout.count("| offline-tdt |") == 3
