@@ -8,6 +8,7 @@ Both read GGUF files that are written here (gguf_layouts.py), and run in an envi
 
 - frame: the encoder is told one mel frame more. NeMo's features end in a frame of zeros, which counts as valid in NeMo's
   streaming buffer, and not in its whole recordings;
+- heard: as frame, and that frame is what sounds there;
 - stream: NeMo's own streaming, where the peer streams;
 - start: of a long recording, which CrispASR cuts at pauses, the first seconds alone give NeMo's text;
 - tie: noise of a thousandth on NeMo's encoder frames gives it.
@@ -31,8 +32,12 @@ import gguf_layouts
 import numpy as np
 
 from nemoport.export.checkpoint import Checkpoint, read_checkpoint
+from nemoport.reference import random_checkpoint
+from nemoport.reference.presets import PRESETS
 from nemoport.score import count_all, wer_percent
+from nemoport.spec import CTC
 from nemoport.speech.corpus import Utterance, read_corpus
+from nemoport.tokens import UNKNOWN_TEXT
 from nemoport.validate import nemo, nemo_runs
 
 PACKAGES = ("crispasr==0.8.45", "transcribe-cpp==0.4.1")
@@ -42,14 +47,14 @@ CUT_SECONDS, START_SECONDS = 25.0, 15.0  # what CrispASR does not cut; what is c
 FEED_SAMPLES = 8000
 NOISE, SEEDS = 1e-3, 16
 CONTEXT_PRESET = "CRISPASR_NEMOTRON_CONTEXT_PRESET"  # 3 is the lookahead 13, and 56 frames to the left, whatever the file says
-SAME, REASONS, UNEXPLAINED = "same", ("frame", "stream", "start", "tie"), "unexplained"
+SAME, REASONS, UNEXPLAINED = "same", ("frame", "heard", "stream", "start", "tie"), "unexplained"
 Clip = tuple[Utterance, np.ndarray]  # and its samples
 
 
 @dataclass(frozen=True)
 class Run:
-    """checkpoint and corpus: names below reference/. context: left context and lookahead, None for an offline model; streams: the
-    audio is fed in pieces."""
+    """checkpoint: a name below reference/, or a preset of nemoport.reference.presets; corpus: below reference/. context: left
+    context and lookahead, None for an offline model; streams: the audio is fed in pieces; head: of a hybrid, if not NeMo's."""
 
     checkpoint: str
     corpus: str
@@ -57,10 +62,12 @@ class Run:
     half: bool = False
     context: tuple[int, int] | None = None
     streams: bool = False
+    head: str = ""
 
     def __str__(self) -> str:
         context = f", lookahead {self.context[1]}" if self.context else ""
-        return f"{self.peer} {'f16' if self.half else 'f32'}{context}{', fed as a stream' if self.streams else ''}"
+        head = f", {self.head}" if self.head else ""
+        return f"{self.peer} {'f16' if self.half else 'f32'}{head}{context}{', fed as a stream' if self.streams else ''}"
 
 
 RUNS = (
@@ -73,6 +80,19 @@ RUNS = (
     Run("offline-tdt", "eval-tdt", "crispasr"),
     Run("offline-tdt", "eval-tdt", "crispasr", half=True),
     Run("offline-tdt", "eval-tdt", "transcribe-cpp"),
+    *(
+        Run(preset, "eval", peer, head=head)
+        for preset, head in (
+            ("tiny-rnnt", ""),
+            ("tiny-tdt_ctc", ""),
+            ("tiny-tdt_ctc", "ctc"),
+            ("tiny-tdt_ctc-local", ""),
+            ("tiny-ctc", ""),
+        )
+        for peer in gguf_layouts.LAYOUTS
+    ),
+    Run("tiny-streaming-hybrid", "eval", "transcribe-cpp", context=(70, 13)),
+    Run("tiny-streaming-hybrid", "eval", "transcribe-cpp", context=(70, 13), head="ctc"),
 )
 
 
@@ -81,13 +101,28 @@ class Oracle:
 
     def __init__(self, checkpoint: Checkpoint, context: tuple[int, int] | None):
         self.model: Any = nemo.restore(checkpoint)
-        self.prompt, self.context = checkpoint.spec.prompt, context
+        self.spec, self.prompt, self.context = checkpoint.spec, checkpoint.spec.prompt, context
 
-    def text(self, clip: Clip, more_frames: int = 0, samples: int | None = None, seed: int | None = None) -> str:
-        """more_frames: mel frames behind the end that count as valid; samples: the first of the clip alone; seed: of noise on the
-        encoder's frames."""
+    def text(
+        self,
+        clip: Clip,
+        more_frames: int = 0,
+        heard: bool = False,
+        samples: int | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """more_frames: mel frames behind the end that count as valid; heard: the last mel frame is as it sounds, not zeros;
+        samples: the first of the clip alone; seed: of noise on the encoder's frames."""
         import torch
 
+        if heard:
+            featurizer = self.model.preprocessor.featurizer
+            counted = type(featurizer).get_seq_len
+            featurizer.get_seq_len = lambda length: counted(featurizer, length) + 1
+            try:
+                return self.text(clip, samples=samples, seed=seed)
+            finally:
+                del featurizer.get_seq_len
         audio, generator = clip[1][:samples], torch.Generator()
         with nemo.exact(self.model):
             if self.context:
@@ -100,7 +135,10 @@ class Oracle:
                 generator.manual_seed(seed)
                 frames = frames + NOISE * frames.std() * torch.randn(frames.shape, generator=generator)
             decoding = self.model.decoding
-            return decoding.rnnt_decoder_predictions_tensor(frames, n_frames, return_hypotheses=True)[0].text
+            if self.spec.head == CTC:
+                scores = self.model.decoder(encoder_output=frames)
+                return plain(decoding.ctc_decoder_predictions_tensor(scores, n_frames, return_hypotheses=True)[0].text)
+            return plain(decoding.rnnt_decoder_predictions_tensor(frames, n_frames, return_hypotheses=True)[0].text)
 
     def _prompted(self, frames: Any, language: str) -> Any:
         import torch
@@ -111,7 +149,7 @@ class Oracle:
 
     def streamed(self, clip: Clip) -> str:
         with nemo.exact(self.model):
-            return nemo_runs.stream(self.model, [clip[1]], self.context[1])[0].text
+            return plain(nemo_runs.stream(self.model, [clip[1]], self.context[1])[0].text)
 
 
 def environment(work: Path, install: bool) -> Path | None:
@@ -138,7 +176,12 @@ def peer_texts(run: Run, clips: list[Clip], checkpoint: Checkpoint, work: Path, 
     done = subprocess.run([python, WORKER, task], env={**os.environ, CONTEXT_PRESET: "3"}, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{run}: {done.stderr[-2000:]}")
-    return [row["text"].strip() for row in json.loads(done.stdout)]
+    return [plain(row["text"]) for row in json.loads(done.stdout)]
+
+
+def plain(text: str) -> str:
+    """A text without what each writes in a way of its own: unknown tokens, and spaces that follow each other."""
+    return " ".join(text.replace(UNKNOWN_TEXT, "").split())
 
 
 def explanation(run: Run, oracle: Oracle, clip: Clip, text: str, started: Callable[[int], str]) -> str:
@@ -147,20 +190,33 @@ def explanation(run: Run, oracle: Oracle, clip: Clip, text: str, started: Callab
         return SAME
     if oracle.text(clip, more_frames=1) == text:
         return "frame"
+    if oracle.text(clip, heard=True) == text:
+        return "heard"
     if run.streams and oracle.streamed(clip) == text:
         return "stream"
     start = int(START_SECONDS * clip[0].sample_rate_hz)
-    if run.peer == "crispasr" and clip[0].seconds > CUT_SECONDS and started(start) == oracle.text(clip, 1, start):
+    if (
+        run.peer == "crispasr"
+        and clip[0].seconds > CUT_SECONDS
+        and started(start) == oracle.text(clip, more_frames=1, samples=start)
+    ):
         return "start"
-    if any(oracle.text(clip, more, seed=seed) == text for seed in range(SEEDS) for more in (1, 0)):
-        return "tie"
+    for seed in range(SEEDS):
+        noisy = (oracle.text(clip, seed=seed), oracle.text(clip, 1, seed=seed), oracle.text(clip, heard=True, seed=seed))
+        if text in noisy:
+            return "tie"
     return UNEXPLAINED
 
 
 def compare(run: Run, python: Path, work: Path, every: int = 1) -> dict[str, list[tuple[str, str, str]]]:
     """Reason -> (id, NeMo's text, the peer's) of one in so many clips. Prints a row of the table, and what is unexplained."""
     work.mkdir(parents=True, exist_ok=True)
-    checkpoint = read_checkpoint(str(REFERENCE / "checkpoints" / f"{run.checkpoint}.nemo"))
+    path = REFERENCE / "checkpoints" / f"{run.checkpoint}.nemo"
+    if run.checkpoint in PRESETS:
+        path = work / f"{run.checkpoint}.nemo"
+        if not path.exists():
+            random_checkpoint.write(run.checkpoint, path)
+    checkpoint = read_checkpoint(str(path), run.head)
     corpus = read_corpus(REFERENCE / "audio" / f"{run.corpus}.jsonl", checkpoint.spec.frontend.sample_rate_hz)
     clips = [(clip, clip.samples()) for clip in corpus.utterances[::every]]
     oracle = Oracle(checkpoint, run.context)
@@ -175,7 +231,9 @@ def compare(run: Run, python: Path, work: Path, every: int = 1) -> dict[str, lis
         reason = SAME if text == wanted else explanation(run, oracle, clip, text, started)
         found.setdefault(reason, []).append((clip[0].id, wanted, text))
     references, languages = [clip.text for clip, _ in clips], [clip.language for clip, _ in clips]
-    rates = [f"{wer_percent(count_all(references, some, languages)):.2f}" for some in (nemo_texts, texts)]
+    rates = ["-", "-"]  # a random model's texts mean nothing
+    if run.checkpoint not in PRESETS:
+        rates = [f"{wer_percent(count_all(references, some, languages)):.2f}" for some in (nemo_texts, texts)]
     counts = [str(len(found.get(reason, []))) for reason in (SAME, *REASONS, UNEXPLAINED)]
     print(f"| {' | '.join([run.checkpoint, str(run), str(len(clips)), *rates, *counts])} |", flush=True)
     for id, wanted, text in found.get(UNEXPLAINED, []):

@@ -13,8 +13,8 @@ from gguf_file import Signed, Tensors, Value
 
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.hyperparameters import number
-from nemoport.export.kinds import contexts
 from nemoport.export.sentencepiece_model import read_model
+from nemoport.spec import CTC
 
 Layout = tuple[dict[str, Value], Tensors]
 # A layer's modules, in NeMo's names and in those of (CrispASR, transcribe.cpp).
@@ -37,14 +37,16 @@ _LAYER = {
     "feed_forward2": ("ff2", "ff2"),
     "norm_out": ("norm_out", "norm_out"),
 }
-_CTC_HEAD = ("decoder.decoder_layers.0.", "ctc_decoder.decoder_layers.0.")
+_CTC_HEAD = "decoder.decoder_layers.0."
 _LSTM = "decoder.prediction.dec_rnn.lstm."
 
 
-def crispasr(checkpoint: Checkpoint, half: bool, ctc: bool = False) -> Layout:
-    """half: matrices in f16, as its own converters write them; ctc: of a hybrid, the CTC decoder alone."""
+def crispasr(checkpoint: Checkpoint, half: bool) -> Layout:
+    """half: matrices in f16, as its own converters write them. Raises ValueError for a kind that it does not read."""
+    ctc = checkpoint.spec.head == CTC
     streaming, frontend, encoder = checkpoint.spec.streaming, checkpoint.spec.frontend, checkpoint.spec.encoder
-    layer_norm = streaming is not None
+    if ctc and streaming:
+        raise ValueError("CrispASR has no causal subsampling before a CTC decoder")
     arch = "canary-ctc" if ctc else "nemotron" if streaming else "parakeet"
     key, vocabulary = arch.replace("-", "_"), len(checkpoint.tokens)
     metadata: dict[str, Value] = {
@@ -64,7 +66,7 @@ def crispasr(checkpoint: Checkpoint, half: bool, ctc: bool = False) -> Layout:
     }
     scaled = _scaled(checkpoint)
     if ctc:
-        metadata |= {f"{key}.xscaling": int(scaled), f"{key}.conv_norm_layer": int(layer_norm)}
+        metadata |= {f"{key}.xscaling": int(scaled), f"{key}.conv_norm_layer": 0}
     else:
         decoding = checkpoint.spec.decoding
         metadata |= {
@@ -75,13 +77,15 @@ def crispasr(checkpoint: Checkpoint, half: bool, ctc: bool = False) -> Layout:
             f"{key}.n_tdt_durations": len(decoding.durations),
             f"{key}.tdt_durations": list(decoding.durations),
         }
-    if streaming and not ctc:
+    if streaming:
         metadata |= {
             f"{key}.causal_downsampling": True,
             f"{key}.n_att_context_presets": len(streaming.lookaheads),
             f"{key}.att_context_left": [streaming.left_context_enc_frames] * len(streaming.lookaheads),
             f"{key}.att_context_right": list(streaming.lookaheads),
         }
+    elif window := checkpoint.spec.require_offline().attention_enc_frames:
+        metadata |= {f"{key}.att_context_left": Signed(window), f"{key}.att_context_right": Signed(window)}
     prompt, weights = checkpoint.spec.prompt, _weights(checkpoint)
     if prompt:
         middle, into = weights["prompt_kernel.0.weight"].shape
@@ -97,7 +101,7 @@ def crispasr(checkpoint: Checkpoint, half: bool, ctc: bool = False) -> Layout:
     }
     if ctc:
         own = {name: new for name, new in own.items() if not name.startswith(("decoder", "joint"))}
-        own |= dict.fromkeys(_CTC_HEAD, "ctc.")
+        own[_CTC_HEAD] = "ctc."
     tensors = _renamed(weights, own, "encoder.layers", 0)
     for name, weight in {} if ctc else weights.items():
         if name.startswith(_LSTM):  # weight_ih_l0 -> decoder.lstm.0.w_ih
@@ -105,11 +109,14 @@ def crispasr(checkpoint: Checkpoint, half: bool, ctc: bool = False) -> Layout:
             tensors[f"decoder.lstm.{layer[1:]}.{kind[0]}_{gates}"] = weight
     for i in range(encoder.n_layers):
         tensors.setdefault(f"encoder.layers.{i}.conv.dw.bias", np.zeros(encoder.d_model, np.float32))
-    if layer_norm and not ctc:
+    if streaming:
+        # Its streaming model does not scale the encoder's input.
+        factor = np.float32(np.sqrt(encoder.d_model)) if scaled else np.float32(1)
+        tensors |= {name: tensors[name] * factor for name in ("encoder.pre.out.weight", "encoder.pre.out.bias")}
         tensors = {name.replace(".conv.bn.", ".conv.ln."): tensor for name, tensor in tensors.items()}
     if ctc:
         tensors["ctc.weight"] = tensors["ctc.weight"][:, :, 0]
-    keep = ("preprocessor.", "encoder.pre.") if layer_norm else ("preprocessor.",)
+    keep = ("preprocessor.", "encoder.pre.") if streaming else ("preprocessor.",)
 
     def is_matrix(name: str, tensor: np.ndarray) -> bool:
         plain = name.startswith(keep) or "norm" in name or ".pos_bias_" in name or name.endswith("bias")
@@ -120,8 +127,9 @@ def crispasr(checkpoint: Checkpoint, half: bool, ctc: bool = False) -> Layout:
     return metadata, {name: np.squeeze(t, 0) if name == "preprocessor.fb" else t for name, t in tensors.items()}
 
 
-def transcribe_cpp(checkpoint: Checkpoint, half: bool, ctc: bool = False) -> Layout:
-    """Everything in f32, as its own converter writes it. half: refused."""
+def transcribe_cpp(checkpoint: Checkpoint, half: bool) -> Layout:
+    """Everything in f32, as its own converter writes it. half: refused, by ValueError."""
+    ctc = checkpoint.spec.head == CTC
     if half:
         raise ValueError("transcribe.cpp's converter writes f32 alone")
     streaming, frontend, encoder = checkpoint.spec.streaming, checkpoint.spec.frontend, checkpoint.spec.encoder
@@ -162,12 +170,12 @@ def transcribe_cpp(checkpoint: Checkpoint, half: bool, ctc: bool = False) -> Lay
             "streaming.drop_extra_pre_encoded": Signed(streaming.drop_enc_frames),
             "streaming.sampling_frames_first": Signed(1),
         }
-    elif (local := contexts(config["encoder"])[0]) != [-1, -1]:
-        geometry |= {"att_context_left": Signed(local[0]), "att_context_right": Signed(local[1])}
+    elif window := checkpoint.spec.require_offline().attention_enc_frames:
+        geometry |= {"att_context_left": Signed(window), "att_context_right": Signed(window)}
     metadata |= {f"stt.parakeet.encoder.{name}": value for name, value in geometry.items()}
     own = {"encoder.pre_encode.": "enc.pre_encode."}
     if ctc:
-        own |= dict.fromkeys(_CTC_HEAD, "head.ctc.")
+        own[_CTC_HEAD] = "head.ctc."
     else:
         decoding = checkpoint.spec.decoding
         metadata |= {
