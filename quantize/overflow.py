@@ -14,8 +14,8 @@ import numpy as np
 from nemoport.artifact import Artifact
 from nemoport.calibration.probe import Probe, ProbedSession
 from nemoport.calibration.stream import CalibrationStreams, StreamPlan
-from nemoport.decode import GreedyState, greedy
 from nemoport.errors import ArtifactError
+from nemoport.heads import greedy_state
 from nemoport.progress import Progress, Step
 from nemoport.quantize.graph import float_tensors, load_structure
 
@@ -46,10 +46,10 @@ def scan_activations(
     plans = list(one_of_each(streams.plans))
     for i, plan in enumerate(plans):
         progress(Step("fp16: overflow scan", i, len(plans), "streams"))
-        state, decoded = streams.initial_state(session, plan), GreedyState.initial(parent.spec.decoding)
+        state, decoded = streams.initial_state(session, plan), greedy_state(parent.spec)
         for chunk in streams.chunks(plan):
             frames, lengths, state = session.encode(chunk.mel[None], np.array([chunk.length], np.int64), state)
-            greedy(session, frames, lengths, [decoded])
+            decoded.decode(session, frames, lengths, [decoded])
     progress(Step("fp16: overflow scan", len(plans), len(plans), "streams"))
     return Scan(session.maxima["encoder"], session.maxima["decoder"])
 

@@ -21,9 +21,9 @@ from nemoport.artifact import Artifact
 from nemoport.calibration.probe import threads_for
 from nemoport.calibration.stream import CalibrationStreams, StreamPlan
 from nemoport.chunker import stacked
-from nemoport.decode import GreedyState, greedy
 from nemoport.errors import ArtifactError
 from nemoport.files import digest_json, read_json, write_json
+from nemoport.heads import greedy_state
 from nemoport.markdown import table
 from nemoport.progress import Progress, Step
 from nemoport.runtimes.onnxruntime.session import OnnxSession
@@ -72,11 +72,11 @@ class SensitivityProbe:
         session = OnnxSession(parent.spec, parent.encoder, parent.decoder, threads=threads, encoder_weights=weights)
         streams = len(self._batches[0][1])
         state = session.initial_state(streams, self._prompts)
-        valid, decoded = [], [GreedyState.initial(session.spec.decoding) for _ in range(streams)]
+        valid, decoded = [], [greedy_state(session.spec) for _ in range(streams)]
         for mel, mel_lengths in self._batches:
             frames, lengths, state = session.encode(mel, mel_lengths, state)
             valid += [row[:length] for row, length in zip(frames, lengths, strict=True)]
-            greedy(session, frames, lengths, decoded)
+            decoded[0].decode(session, frames, lengths, decoded)
         return valid, [stream.tokens for stream in decoded]
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nemoport.beam import BeamSearch
-from nemoport.confidence import Confidence
+from nemoport.confidence import DEFAULT_CONFIDENCE, Confidence
 from nemoport.errors import ArtifactError
 from nemoport.interface import Interface
 from nemoport.session import Session
@@ -82,3 +82,8 @@ def head_of(spec: ModelSpec) -> Head:
             todo="install a newer nemoport, or export the checkpoint again",
         )
     return import_module(f"{__name__}.{spec.head}").HEAD
+
+
+def greedy_state(spec: ModelSpec) -> DecodingState:
+    """Returns the state of a new stream that is decoded greedily. Raises as `head_of`."""
+    return head_of(spec).start(spec.decoding, None, DEFAULT_CONFIDENCE)
