@@ -18,7 +18,7 @@ SHARED_FILES = {path: what for path, what in native.FILES.items() if path.starts
 def fixed_shapes_layout(
     name: str,
     files: dict[str, str],
-    graphs: Callable[[Path, str], tuple[Path, ...]],
+    graphs: Callable[[Path, str, str], tuple[Path, ...]],
     usage: Callable[[CardFacts], str],
     limits: tuple[str, ...],
 ) -> Layout:

@@ -59,7 +59,7 @@ class Layout:
     name: by which the layout is chosen. files: path -> what the file holds, for the card.
     lay_out(build, variants, folder): fills the empty `folder`; card, licence and manifest are added afterwards. Raises
     UsageError for a model or a variant that the consumer cannot run.
-    graphs(folder, variant): graphs of a variant in such a package, encoder first.
+    graphs(folder, variant, head): graphs of a variant in such a package, encoder first; a single one holds encoder and decoder.
     usage(facts): the card's section on how to run the graphs.
     config_for(config): the package's config.json, made of the build's.
     runtime: name of the runtime whose variants the layout takes. cache_layouts: those of the variants that are packed where
@@ -75,7 +75,7 @@ class Layout:
     name: str
     files: Mapping[str, str]
     lay_out: Callable[[Path, Sequence[str], Path], None]
-    graphs: Callable[[Path, str], tuple[Path, ...]]
+    graphs: Callable[[Path, str, str], tuple[Path, ...]]
     usage: Callable[[CardFacts], str]
     config_for: Callable[[RuntimeConfig], RuntimeConfig] = _unchanged
     runtime: str = ONNXRUNTIME

@@ -17,6 +17,7 @@ from nemoport.package.layout import Layout
 from nemoport.package.layouts import load_layout
 from nemoport.package.manifest import NAME, PackageManifest, check_sums, is_plain, list_files
 from nemoport.runtimes import load_runtime, open_session, runtime_of
+from nemoport.runtimes.onnxruntime.merged import MergedSession
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.runtimes.onnxruntime.split import SplitSession
 from nemoport.session import Session
@@ -68,8 +69,11 @@ def _check_recorded(artifact: Artifact, manifest: PackageManifest, variant: str,
 
 def _graphs(folder: Path, layout: Layout, variant: str) -> tuple[Path, Session, tuple[Lookahead, ...]]:
     """Returns the variant's place for messages, a session of its graphs, and the lookaheads that it serves."""
-    encoder, decoder, *joiner = layout.graphs(folder, variant)
     spec = ModelSpec.from_dict(read_config(folder, "download or make the package again")["spec"])
+    encoder, *others = layout.graphs(folder, variant, spec.head)
+    if not others:
+        return encoder, MergedSession(spec, encoder, threads=1), spec.lookaheads
+    decoder, *joiner = others
     if joiner:
         return encoder, SplitSession(spec, encoder, decoder, joiner[0], threads=1), spec.lookaheads
     return encoder, OnnxSession(spec, encoder, decoder, threads=1), spec.lookaheads
@@ -149,10 +153,11 @@ def _run_silence(place: Path, session: Session, lookaheads: Sequence[Lookahead])
         logits, states = session.step(frames, np.array([spec.decoding.blank_id], np.int32), (zeros, zeros))
     except Exception as error:  # onnxruntime's own exception classes share no public base
         raise _broken(place, first_line(error)) from error
-    shapes = (frames.shape, logits.shape)
-    wanted = ((1, count, spec.encoder.d_model), (1, count, spec.decoding.n_scores))
-    if shapes != wanted or int(lengths[0]) != count:
-        raise _broken(place, f"frames and logits of shapes {shapes}, {int(lengths[0])} frames valid, not {wanted}")
+    wanted = (1, count, spec.decoding.n_scores)  # the session has checked the width of frames
+    if frames.shape[:2] != wanted[:2] or logits.shape != wanted or int(lengths[0]) != count:
+        raise _broken(
+            place, f"{int(lengths[0])} of {frames.shape[1]} frames valid, scores of the shape {logits.shape}, not {wanted}"
+        )
     if not all(np.isfinite(values).all() for values in (frames, logits, *states)):
         raise _broken(place, "values that are not finite")
     return f"{count} finite frames of silence"

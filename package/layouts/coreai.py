@@ -29,7 +29,7 @@ FILES = {
 }
 
 
-def graphs(folder: Path, variant: str) -> tuple[Path, ...]:
+def graphs(folder: Path, variant: str, head: str = "") -> tuple[Path, ...]:
     """Returns the graphs of a variant in a package of this layout."""
     names = (PRE_FIRST, PRE, *conformer_parts(HALVES), PREDICT, JOINT)
     return tuple(folder / variant / f"{name}{SUFFIX}" for name in names)

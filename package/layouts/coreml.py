@@ -28,7 +28,7 @@ FILES = {
 }
 
 
-def graphs(folder: Path, variant: str) -> tuple[Path, ...]:
+def graphs(folder: Path, variant: str, head: str = "") -> tuple[Path, ...]:
     """Returns the graphs of a variant in a package of this layout."""
     return tuple(folder / variant / f"{name}{PACKAGE_SUFFIX}" for name in NAMES.values())
 

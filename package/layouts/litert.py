@@ -66,7 +66,7 @@ OFFLINE_RULES: OfflineEncoderSection = {
 }
 
 
-def graphs(folder: Path, variant: str) -> tuple[Path, Path]:
+def graphs(folder: Path, variant: str, head: str = "") -> tuple[Path, Path]:
     """Returns encoder and decoder of a variant in a package of this layout."""
     return folder / variant / ENCODER, folder / variant / DECODER
 

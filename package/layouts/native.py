@@ -41,7 +41,7 @@ def artifact_folder(folder: Path, variant: str) -> Path:
     return folder / variant
 
 
-def graphs(folder: Path, variant: str) -> tuple[Path, Path]:
+def graphs(folder: Path, variant: str, head: str = "") -> tuple[Path, Path]:
     """Returns encoder and decoder of a variant in a package of this layout."""
     return folder / variant / ENCODER, folder / variant / DECODER
 

@@ -2,6 +2,7 @@
 
 encoder-model[.SUFFIX].onnx         encoder; fp32 with its weights in encoder-model.onnx.data
 decoder_joint-model[.SUFFIX].onnx   prediction network and joint
+model[.SUFFIX].onnx                 of a CTC model in place of both: encoder and CTC decoder
 nemo128.onnx                        audio to log-mel
 vocab.txt                           a token and its id a line, <blk> last
 config.json                         the keys that onnx-asr reads, and all of nemoport's
@@ -17,12 +18,14 @@ from typing import Any
 from nemoport.artifact import ENCODER, Artifact
 from nemoport.config import RuntimeConfig, read_config
 from nemoport.errors import UsageError
+from nemoport.export.merged import merged
+from nemoport.external_data import check_external_data
 from nemoport.files import write_json
-from nemoport.graph_file import external_tensors
+from nemoport.graph_file import external_tensors, save_model
 from nemoport.package.copying import copy_file
 from nemoport.package.layout import CardFacts, FrontEnds, Layout, front_end_problems, piece_problems
 from nemoport.package.shards import write_shards
-from nemoport.spec import ModelSpec
+from nemoport.spec import CTC, ModelSpec
 from nemoport.tokens import read_tokens
 from nemoport.variant import FP32
 
@@ -49,6 +52,7 @@ FILES = {
     "config.json": "what onnx-asr reads, and every parameter and rule below, machine-readable",
     "encoder-model[.<quantization>].onnx": "encoder; fp32 with its weights in `encoder-model.onnx.data`",
     "decoder_joint-model[.<quantization>].onnx": "prediction network and joint, fused",
+    "model[.<quantization>].onnx": "of a CTC model in place of both: encoder and CTC decoder",
     "nemo<bands>.onnx": "front end: audio to normalised log-mel",
     "vocab.txt": "tokens by id, blank last",
     "manifest.json": "gate results; size and sha256 of every file",
@@ -61,9 +65,11 @@ def suffix_of(variant: str) -> str:
     return f".{suffix}" if suffix else ""
 
 
-def graphs(folder: Path, variant: str) -> tuple[Path, Path]:
-    """Returns encoder and decoder of a variant in a package of this layout."""
+def graphs(folder: Path, variant: str, head: str = "") -> tuple[Path, ...]:
+    """Returns encoder and decoder of a variant in a package of this layout; of a CTC model the graph that holds both."""
     suffix = suffix_of(variant)
+    if head == CTC:
+        return (folder / f"model{suffix}.onnx",)
     return folder / f"encoder-model{suffix}.onnx", folder / f"decoder_joint-model{suffix}.onnx"
 
 
@@ -92,6 +98,9 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
     _check(spec, variants, piece_problems(read_tokens(build / "shared" / "tokens.txt"), BLANK, spaces_inside=True))
     for variant in variants:
         artifact = Artifact.open(build / variant)
+        if spec.head == CTC:
+            save_merged(artifact, graphs(folder, variant, CTC)[0], {}, beside=variant == FP32)
+            continue
         for source, target in zip((artifact.encoder, artifact.decoder), graphs(folder, variant), strict=True):
             _copy_graph(source, target, beside=variant == FP32 and source.name == ENCODER)
     frontend = onnx.load(build / "shared" / "frontend.onnx")
@@ -111,7 +120,7 @@ def shard(folder: Path, variants: Sequence[str], limit_bytes: int) -> None:
     """Writes fp32's encoder again, in files of at most `limit_bytes`. Raises UsageError where fp32 is not packed."""
     if FP32 not in variants:
         raise UsageError("There is nothing to shard.", expected=f"{FP32} among the variants", found=", ".join(variants))
-    encoder = graphs(folder, FP32)[0]
+    encoder = graphs(folder, FP32, ModelSpec.from_dict(read_config(folder)["spec"]).head)[0]
     (folder / "sharded").mkdir()
     write_shards(encoder, folder / "sharded", limit_bytes, encoder.name)
 
@@ -129,7 +138,7 @@ def config_for(config: RuntimeConfig) -> RuntimeConfig:
 
 
 def _model_type(spec: ModelSpec) -> str:
-    return f"nemo-conformer-{'tdt' if spec.decoding.durations else 'rnnt'}"
+    return f"nemo-conformer-{spec.head}"
 
 
 def _check(spec: ModelSpec, variants: Sequence[str], problems: Sequence[str] = ()) -> None:
@@ -149,6 +158,21 @@ def _check(spec: ModelSpec, variants: Sequence[str], problems: Sequence[str] = (
             found="; ".join(problems),
             todo="name other variants (--variants), or take the layout native",
         )
+
+
+def save_merged(artifact: Artifact, target: Path, metadata: dict[str, str], beside: bool) -> None:
+    """Writes encoder and CTC decoder of a variant as one graph. metadata: to add; beside: as of `_copy_graph`."""
+    import onnx
+
+    for source in (artifact.encoder, artifact.decoder):
+        check_external_data(source)
+    whole = merged(onnx.load(artifact.encoder), onnx.load(artifact.decoder))
+    metadata = {entry.key: entry.value for entry in whole.metadata_props} | metadata
+    if beside or sum(i.ByteSize() for i in whole.graph.initializer) > SINGLE_FILE_BYTES:
+        save_model(whole, target, metadata)
+    else:
+        onnx.helper.set_model_props(whole, metadata)
+        onnx.save(whole, target)
 
 
 def _copy_graph(source: Path, target: Path, beside: bool) -> None:

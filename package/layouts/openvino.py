@@ -54,7 +54,7 @@ def artifact_folder(folder: Path, variant: str) -> Path:
     return folder / variant.removeprefix(f"{NAME}-")
 
 
-def graphs(folder: Path, variant: str) -> tuple[Path, ...]:
+def graphs(folder: Path, variant: str, head: str = "") -> tuple[Path, ...]:
     """Returns front end, encoder, prediction network and joint of a variant in a package of this layout."""
     return tuple(artifact_folder(folder, variant) / f"{name}.xml" for name in GRAPHS)
 

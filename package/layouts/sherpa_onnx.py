@@ -3,6 +3,7 @@
 encoder[.SUFFIX].onnx     with the metadata that sherpa-onnx reads
 decoder[.SUFFIX].onnx     prediction network
 joiner[.SUFFIX].onnx      joint
+model[.SUFFIX].onnx       of a CTC model in place of these three: encoder and CTC decoder
 tokens.txt                a token and its id a line, <blk> last
 config.json               nemoport's own, and the silence that a stream needs before and after its audio
 
@@ -28,9 +29,9 @@ from nemoport.files import write_json
 from nemoport.graph_file import save_model
 from nemoport.package.examples import example_text
 from nemoport.package.layout import CardFacts, FrontEnds, Layout, front_end_problems, piece_problems
-from nemoport.package.layouts.onnx_asr import BLANK, GPU_ONLY, SINGLE_FILE_BYTES, suffix_of, write_tokens
+from nemoport.package.layouts.onnx_asr import BLANK, GPU_ONLY, SINGLE_FILE_BYTES, save_merged, suffix_of, write_tokens
 from nemoport.prompt import AUTO
-from nemoport.spec import FrontendSpec, ModelSpec, StreamingSpec
+from nemoport.spec import CTC, FrontendSpec, ModelSpec, StreamingSpec
 from nemoport.tokens import read_tokens
 
 CACHE_LAYOUTS = (NEMO,)  # those that sherpa-onnx keeps from window to window
@@ -55,14 +56,17 @@ FILES = {
     "config.json": "every parameter and rule below, machine-readable",
     "encoder[.<suffix>].onnx": "encoder, with sherpa-onnx's metadata",
     "decoder[.<suffix>].onnx`, `joiner[.<suffix>].onnx": "prediction network, joint",
+    "model[.<suffix>].onnx": "of a CTC model in place of these three: encoder and CTC decoder",
     "tokens.txt": "tokens by id, blank last",
     "manifest.json": "gate results; size and sha256 of every file",
 }
 
 
-def graphs(folder: Path, variant: str) -> tuple[Path, Path, Path]:
-    """Returns encoder, decoder and joiner of a variant in a package of this layout."""
+def graphs(folder: Path, variant: str, head: str = "") -> tuple[Path, ...]:
+    """Returns encoder, decoder and joiner of a variant in a package of this layout; of a CTC model the graph that holds all."""
     suffix = suffix_of(variant)
+    if head == CTC:
+        return (folder / f"model{suffix}.onnx",)
     return folder / f"encoder{suffix}.onnx", folder / f"decoder{suffix}.onnx", folder / f"joiner{suffix}.onnx"
 
 
@@ -104,6 +108,9 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
     metadata = encoder_metadata(spec, config)
     for variant in variants:
         artifact = Artifact.open(build / variant)
+        if spec.head == CTC:
+            save_merged(artifact, graphs(folder, variant, CTC)[0], metadata, beside=False)
+            continue
         encoder, decoder, joiner = graphs(folder, variant)
         split = split_decoder(onnx.load(artifact.decoder))
         _save(onnx.load(artifact.encoder), encoder, metadata)
@@ -162,15 +169,15 @@ def _offline(frontend: FrontendSpec) -> SherpaOnnxSection:
 def encoder_metadata(spec: ModelSpec, config: RuntimeConfig) -> dict[str, str]:
     """Returns the metadata_props that sherpa-onnx reads of an encoder; of decoder and joiner it reads none."""
     values = {
-        "model_type": "EncDecRNNTBPEModel",
+        "model_type": "EncDecCTCModelBPE" if spec.head == CTC else "EncDecRNNTBPEModel",
         "url": spec.kind,  # a model is a TDT to sherpa-onnx if this holds "tdt"
         "vocab_size": spec.decoding.vocab_size,
         "normalize_type": "" if spec.frontend.normalize == "NA" else spec.frontend.normalize,
         "feat_dim": spec.frontend.n_mels,
         "subsampling_factor": spec.encoder.subsampling_factor,
-        "pred_rnn_layers": spec.decoding.pred_layers,
-        "pred_hidden": spec.decoding.pred_hidden,
     }
+    if spec.head != CTC:
+        values |= {"pred_rnn_layers": spec.decoding.pred_layers, "pred_hidden": spec.decoding.pred_hidden}
     streaming = spec.streaming
     if streaming:
         lookahead = streaming_encoder(config)["default_lookahead"]
