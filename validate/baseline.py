@@ -19,9 +19,10 @@ from nemoport.export.config import default_lookahead
 from nemoport.files import digest_json, read_json, sha256_file, write_json
 from nemoport.frontend import LogMel, mel_filterbank
 from nemoport.progress import Progress, Step, silent, step
+from nemoport.runtimes.onnxruntime.merged import MergedSession
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.score import count_all, wer_percent
-from nemoport.spec import StreamingSpec
+from nemoport.spec import CTC, StreamingSpec
 from nemoport.speech.corpus import Corpus
 from nemoport.stream import Stream, advance
 from nemoport.tokens import detokenize
@@ -31,6 +32,7 @@ from nemoport.validate.oracle import OFFLINE, STREAMING, Oracle
 
 BATCH_UTTERANCES = 8
 ENCODER, DECODER = "encoder-x.onnx", "decoder_joint-x.onnx"  # as NeMo names them
+MERGED = "x.onnx"  # of a CTC model
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,10 @@ def _measure(
     offline = oracle.runs.get((OFFLINE, lookahead), streaming)
     # NeMo exports the encoder of a model with a prompt without the prompt, and does not warn of it.
     spec = replace(checkpoint.spec, prompt=None)
-    session = OnnxSession(spec, folder / ENCODER, folder / DECODER, threads=threads)
+    if spec.head == CTC:
+        session: OnnxSession = MergedSession(spec, folder / MERGED, threads=threads)
+    else:
+        session = OnnxSession(spec, folder / ENCODER, folder / DECODER, threads=threads)
     tokens = _transcribe(session, corpus, lookahead, progress)
     texts = [detokenize(checkpoint.pieces, one) for one in tokens]
     references, languages = ([getattr(u, name) for u in corpus.utterances] for name in ("text", "language"))
@@ -117,7 +122,7 @@ def _export(checkpoint: Checkpoint, lookahead: int, folder: Path) -> None:
     with nemo.quiet():
         model.encoder.set_default_att_context_size([left, lookahead])
         model.set_export_config({"cache_support": "True"})
-        model.export(str(folder / "x.onnx"), verbose=False)
+        model.export(str(folder / MERGED), verbose=False)
 
 
 def _transcribe(session: OnnxSession, corpus: Corpus, lookahead: int, progress: Progress) -> list[list[int]]:
