@@ -8,12 +8,14 @@ from nemoport.events import END_OF_BACKCHANNEL, END_OF_UTTERANCE, PIECES
 from nemoport.markdown import table
 from nemoport.package.layout import CardFacts
 from nemoport.package.manifest import SBOM, SUMS
+from nemoport.spec import CTC
 
 
 def files(facts: CardFacts) -> str:
     """Returns the section that lists the package's files."""
     prompted = facts.spec.prompt is not None
-    rows = [(f"`{path}`", what) for path, what in facts.layout.files.items() if prompted or "languages.json" not in path]
+    listed = (facts.layout.ctc_files if facts.spec.head == CTC else None) or facts.layout.files
+    rows = [(f"`{path}`", what) for path, what in listed.items() if prompted or "languages.json" not in path]
     rows += [
         (f"`{SUMS}`", "the same hashes, for `sha256sum -c`"),
         (f"`{SBOM}`", "bill of materials (CycloneDX): files, checkpoint, tools"),

@@ -56,7 +56,8 @@ def _listed(values: Sequence[object]) -> str:
 class Layout:
     """A consumer's arrangement of files.
 
-    name: by which the layout is chosen. files: path -> what the file holds, for the card.
+    name: by which the layout is chosen. files: path -> what the file holds, for the card; ctc_files: those of CTC models, where
+    the layout takes them.
     lay_out(build, variants, folder): fills the empty `folder`; card, licence and manifest are added afterwards. Raises
     UsageError for a model or a variant that the consumer cannot run.
     graphs(folder, variant, head): graphs of a variant in such a package, encoder first; a single one holds encoder and decoder.
@@ -80,6 +81,7 @@ class Layout:
     config_for: Callable[[RuntimeConfig], RuntimeConfig] = _unchanged
     runtime: str = ONNXRUNTIME
     cache_layouts: tuple[str, ...] = (NEMO, KV)
+    ctc_files: Mapping[str, str] | None = None
     artifact_folder: Callable[[Path, str], Path] | None = None
     shard: Callable[[Path, Sequence[str], int], None] | None = None
     front_ends: Callable[[ModelSpec], FrontEnds] | None = None

@@ -148,7 +148,7 @@ def refused(layout, spec, *variants):
 
 
 def tdt(*durations):
-    return replace(OFFLINE, decoding=replace(OFFLINE.decoding, durations=durations))
+    return replace(OFFLINE, kind="offline-tdt", decoding=replace(OFFLINE.decoding, durations=durations))
 
 
 def test_what_sherpa_onnx_cannot_run_is_named_all_at_once():

@@ -34,6 +34,7 @@ FILES = {
     "shared/frontend.onnx": "front end for whole recordings: audio to log-mel",
     "manifest.json": "gate results; size and sha256 of every file",
 }
+CTC_FILES = {**FILES, "<variant>/decoder_model.onnx`, `.onnx.data": "CTC decoder: graph, weights"}
 
 
 def artifact_folder(folder: Path, variant: str) -> Path:
@@ -79,4 +80,4 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
         copy_artifact(Artifact.open(build / variant), artifact_folder(folder, variant))
 
 
-LAYOUT = Layout("native", FILES, lay_out, graphs, usage, artifact_folder=artifact_folder)
+LAYOUT = Layout("native", FILES, lay_out, graphs, usage, ctc_files=CTC_FILES, artifact_folder=artifact_folder)

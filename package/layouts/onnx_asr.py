@@ -52,10 +52,15 @@ FILES = {
     "config.json": "what onnx-asr reads, and every parameter and rule below, machine-readable",
     "encoder-model[.<quantization>].onnx": "encoder; fp32 with its weights in `encoder-model.onnx.data`",
     "decoder_joint-model[.<quantization>].onnx": "prediction network and joint, fused",
-    "model[.<quantization>].onnx": "of a CTC model in place of both: encoder and CTC decoder",
     "nemo<bands>.onnx": "front end: audio to normalised log-mel",
     "vocab.txt": "tokens by id, blank last",
     "manifest.json": "gate results; size and sha256 of every file",
+}
+WHOLE = "encoder and CTC decoder: log-mel to `logprobs` and their count"
+CTC_FILES = {
+    "config.json": FILES["config.json"],
+    "model[.<quantization>].onnx": f"{WHOLE}; fp32 with its weights in `model.onnx.data`",
+    **{path: FILES[path] for path in ("nemo<bands>.onnx", "vocab.txt", "manifest.json")},
 }
 
 
@@ -202,4 +207,14 @@ def _rename(graph: Any, names: dict[str, str]) -> None:
         node.output[:] = [names.get(name, name) for name in node.output]
 
 
-LAYOUT = Layout("onnx-asr", FILES, lay_out, graphs, usage, config_for=config_for, shard=shard, front_ends=lambda spec: FRONT_ENDS)
+LAYOUT = Layout(
+    "onnx-asr",
+    FILES,
+    lay_out,
+    graphs,
+    usage,
+    config_for=config_for,
+    ctc_files=CTC_FILES,
+    shard=shard,
+    front_ends=lambda spec: FRONT_ENDS,
+)

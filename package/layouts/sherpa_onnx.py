@@ -29,7 +29,7 @@ from nemoport.files import write_json
 from nemoport.graph_file import save_model
 from nemoport.package.examples import example_text
 from nemoport.package.layout import CardFacts, FrontEnds, Layout, front_end_problems, piece_problems
-from nemoport.package.layouts.onnx_asr import BLANK, GPU_ONLY, SINGLE_FILE_BYTES, save_merged, suffix_of, write_tokens
+from nemoport.package.layouts.onnx_asr import BLANK, GPU_ONLY, SINGLE_FILE_BYTES, WHOLE, save_merged, suffix_of, write_tokens
 from nemoport.prompt import AUTO
 from nemoport.spec import CTC, FrontendSpec, ModelSpec, StreamingSpec
 from nemoport.tokens import read_tokens
@@ -56,9 +56,13 @@ FILES = {
     "config.json": "every parameter and rule below, machine-readable",
     "encoder[.<suffix>].onnx": "encoder, with sherpa-onnx's metadata",
     "decoder[.<suffix>].onnx`, `joiner[.<suffix>].onnx": "prediction network, joint",
-    "model[.<suffix>].onnx": "of a CTC model in place of these three: encoder and CTC decoder",
     "tokens.txt": "tokens by id, blank last",
     "manifest.json": "gate results; size and sha256 of every file",
+}
+CTC_FILES = {
+    "config.json": FILES["config.json"],
+    "model[.<suffix>].onnx": f"{WHOLE}, with sherpa-onnx's metadata",
+    **{path: FILES[path] for path in ("tokens.txt", "manifest.json")},
 }
 
 
@@ -231,5 +235,13 @@ def _save(model: Any, path: Path, metadata: dict[str, str]) -> None:
 
 
 LAYOUT = Layout(
-    "sherpa-onnx", FILES, lay_out, graphs, usage, config_for=config_for, cache_layouts=CACHE_LAYOUTS, front_ends=front_ends
+    "sherpa-onnx",
+    FILES,
+    lay_out,
+    graphs,
+    usage,
+    config_for=config_for,
+    ctc_files=CTC_FILES,
+    cache_layouts=CACHE_LAYOUTS,
+    front_ends=front_ends,
 )
