@@ -203,9 +203,8 @@ def read_config(folder: Path, todo: str = "run `nemoport export` first, or check
     check(StreamingConfig if streaming else OfflineConfig, raw, str(path), again)
     section = "ctc" if ModelSpec.from_dict(raw["spec"]).head == CTC else "decoder"
     if section not in raw:
-        raise ArtifactError(
-            f"{path} does not describe the decoder.", expected=f"a section {section!r}", found=f"no {section}", todo=again
-        )
+        what = f"{path} does not describe the decoder."
+        raise ArtifactError(what, expected=f"a section {section!r}", found=f"no {section}", todo=again)
     return cast(RuntimeConfig, raw)
 
 
