@@ -54,6 +54,8 @@ def _intro(facts: CardFacts) -> str:
         encoder = f"{family}, {size}. {facts.layout.intro(facts)}."
     else:
         encoder = f"{family}, {size}. {STREAMING}" if spec.streaming else f"{family}, {size}, {OFFLINE}"
+    if spec.buffered:
+        title, encoder = "offline and streaming", f"{encoder} It also streams by windows of audio."
     layers = f", {decoding.pred_layers} LSTM layers of width {decoding.pred_hidden}"
     model = "token-and-duration transducer (TDT)" if decoding.durations else "transducer"
     if spec.head == CTC:

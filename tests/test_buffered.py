@@ -3,9 +3,11 @@ own loop on a small random checkpoint of NeMo's class, and each part of it shown
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from nemoport import chunker
 from nemoport.artifact import Artifact
@@ -15,13 +17,22 @@ from nemoport.errors import UsageError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
 from nemoport.export.unsupported import unsupported
-from nemoport.frontend import LogMel
+from nemoport.frontend import LogMel, mel_filterbank
 from nemoport.recognizer import Recognizer
 from nemoport.reference.random_checkpoint import pseudo_speech
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.spec import ModelSpec, OfflineSpec
+from nemoport.speech.corpus import read_corpus
 from nemoport.stream import Stream, advance
+from nemoport.tokens import read_tokens
 from nemoport.validate import nemo, nemo_buffered, nemo_runs
+from nemoport.validate.context import Context
+from nemoport.validate.finite import FiniteSession
+from nemoport.validate.gates import run_gate
+from nemoport.validate.limits import limits_of
+from nemoport.validate.modes import mode_of
+from nemoport.validate.oracle import Oracle, Record, sample_positions
+from nemoport.validate.runs import CorpusRunner
 
 DEFAULT, LONG, SHORT = ChunkContext(70, 7, 7), ChunkContext(70, 13, 13), ChunkContext(70, 1, 0)
 FRAME = 1280  # samples
@@ -147,53 +158,99 @@ def test_streams_of_a_batch_are_as_alone(session, bank):
 
 
 class Damaged:
-    """Ways in which a port of this loop is wrong; each must show in the tokens."""
+    """Ways in which a port of this loop is wrong."""
 
     @staticmethod
-    def mask_left_out(session, monkeypatch):
-        encode = session.encode
-        monkeypatch.setattr(session, "encode", lambda mel, n, state: encode(mel, n, replace(state, context=None)), raising=False)
-
-    @staticmethod
-    def grid_of_the_stream(session, monkeypatch):
-        """Chunks counted so that the decoded one is always whole, as one masked pass over the stream would have them."""
+    def _attention(session, monkeypatch, changed):
         encode = session.encode
 
-        def shifted(mel, lengths, state):
-            frames, counts, after = encode(mel, lengths, replace(state, context=ChunkContext(70, 14, 6)))
-            return frames, counts, after
+        def damaged(mel, lengths, state):
+            return encode(mel, lengths, replace(state, context=state.context and changed(state.context)))
 
-        monkeypatch.setattr(session, "encode", shifted, raising=False)
+        monkeypatch.setattr(session, "encode", damaged, raising=False)
+
+    @classmethod
+    def mask_left_out(cls, session, monkeypatch):
+        cls._attention(session, monkeypatch, lambda context: None)
+
+    @classmethod
+    def another_grid(cls, session, monkeypatch):
+        cls._attention(session, monkeypatch, lambda context: ChunkContext(70, context.chunk + 1, context.right - 1))
 
     @staticmethod
-    def whole_file_normalisation(session, monkeypatch):
-        class Unnormalised(LogMel):
+    def normalisation_of_the_stream(session, monkeypatch):
+        """Each window by the mean and the deviation of the first."""
+
+        class Once(LogMel):
             def whole(self, samples):
-                return (super().whole(samples) + 0.3).astype(np.float32)
+                mel = LogMel(replace(self.spec, normalize="NA"), bank_of(session)).whole(samples)
+                self.first = getattr(self, "first", mel)
+                return ((mel - self.first.mean(1, keepdims=True)) / self.first.std(1, keepdims=True, ddof=1)).astype(np.float32)
 
-        monkeypatch.setattr(chunker, "LogMel", Unnormalised)
+        monkeypatch.setattr(chunker, "LogMel", Once)
 
     @staticmethod
     def state_not_carried(session, monkeypatch):
-        step = session.step
-        zeros = session.spec.decoding.state_shape(1)
+        step, shape = session.step, session.spec.decoding.state_shape(1)
 
         def forgetful(frames, tokens, state):
-            return step(frames, np.full_like(tokens, session.spec.decoding.blank_id), (np.zeros(zeros, "f4"),) * 2)
+            blank = np.full_like(tokens, session.spec.decoding.blank_id)
+            return step(frames, blank, (np.zeros((shape[0], len(tokens), shape[2]), np.float32),) * 2)
 
         monkeypatch.setattr(session, "step", forgetful, raising=False)
 
 
-@pytest.mark.parametrize("damage", [name for name in vars(Damaged) if not name.startswith("_")])
-def test_a_damaged_loop_is_rejected(session, bank, model, damage, monkeypatch):
-    samples, context = pseudo_speech(2, 9.0), LONG
+def bank_of(session):
+    return mel_filterbank(session.spec.frontend)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder, rows = tmp_path_factory.mktemp("speech"), []
+    for seed, seconds in ((2, 9.0), (3, 3.3)):
+        path = folder / f"{seed}.wav"
+        soundfile.write(path, pseudo_speech(seed, seconds), 16_000)
+        rows.append({"audio_filepath": str(path), "text": "any words", "duration": seconds})
+    (folder / "corpus.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return read_corpus(folder / "corpus.jsonl", 16_000)
+
+
+@pytest.fixture(scope="module")
+def oracle(corpus, model, checkpoint):
+    runs = {}
     with nemo.exact(model), nemo.quiet():
-        wanted = nemo_buffered.stream(model, samples, context)
-    stream, frames = run(session, bank, samples, context)
-    assert same(wanted, stream) and np.abs(frames - wanted.frames).max() < 3e-4
-    getattr(Damaged, damage)(session, monkeypatch)
-    stream, frames = run(session, bank, samples, context)
-    assert not same(wanted, stream) or np.abs(frames - wanted.frames).max() > 1e-2
+        for lookahead in (None, DEFAULT, LONG):
+            found = [nemo_runs.offline(model, u.samples(), None) for u in corpus.utterances]
+            if lookahead:
+                found = [nemo_buffered.stream(model, u.samples(), lookahead) for u in corpus.utterances]
+            kept = [run.frames[sample_positions(len(run.frames), lookahead)] for run in found]
+            runs[mode_of(lookahead), lookahead] = tuple(
+                Record(run.tokens, run.token_frames, run.text, len(run.frames), frames)
+                for run, frames in zip(found, kept, strict=True)
+            )
+    return Oracle("", Path(), runs)
+
+
+def failing(build, checkpoint, corpus, oracle, session, bank):
+    """The gates, of those that look at the windows, that a session fails; at the default window and the longest."""
+    menus = replace(checkpoint.spec.buffered, chunks=(7, 13), rights=(7, 13))
+    limits = limits_of("fp32").override(
+        "numeric", max_abs=1e-3, max_rms_ratio=1e-4
+    )  # random weights round more than trained ones
+    context = Context(build / "fp32", limits, replace(checkpoint, spec=replace(checkpoint.spec, buffered=menus)), corpus, oracle)
+    assert context.lookaheads == (None, DEFAULT, LONG)
+    context.runner = CorpusRunner(FiniteSession(session), bank, read_tokens(context.artifact.shared / "tokens.txt"))
+    results = [result for gate in ("tokens", "numeric", "words") for result in run_gate(gate, context)]
+    return {(result.gate, result.case.rpartition(", ")[0]) for result in results if result.status == "fail"}
+
+
+@pytest.mark.parametrize("damage", [None, *(name for name in vars(Damaged) if not name.startswith("_"))])
+def test_the_gates_reject_a_damaged_loop(build, checkpoint, corpus, oracle, bank, damage, monkeypatch):
+    session = OnnxSession.open(Artifact.open(build / "fp32"), threads=1)
+    if damage:
+        getattr(Damaged, damage)(session, monkeypatch)
+    found = failing(build, checkpoint, corpus, oracle, session, bank)
+    assert any(where in (str(DEFAULT), str(LONG)) for _, where in found) if damage else not found
 
 
 def test_the_recognizer_streams_live_by_default_and_transcribes_files_with_full_context(build, session, bank):
