@@ -117,3 +117,29 @@ def docs_package(shared_folder):
 
     folder_once(shared_folder / "package-docs", fill)
     return shared_folder / "package-docs" / "dist"
+
+
+@pytest.fixture(scope="session")
+def eou_checkpoint(shared_folder):
+    """The trained checkpoint that marks ends of utterances, written by NeMo."""
+    pytest.importorskip("nemo")
+    from nemoport.export.checkpoint import read_checkpoint
+    from nemoport.files import folder_once
+    from nemoport.reference import eou
+
+    folder_once(shared_folder / "eou", lambda folder: eou.write(folder / "streaming-eou.nemo"))
+    return read_checkpoint(str(shared_folder / "eou" / "streaming-eou.nemo"))
+
+
+@pytest.fixture(scope="session")
+def eou_build(eou_checkpoint, shared_folder):
+    """A build folder of it with the variants fp32 and kv-fp32. Tests must not change it: copy it."""
+    from nemoport.export.build import export_checkpoint
+    from nemoport.files import folder_once
+
+    def fill(folder: Path) -> None:
+        for layout in ("nemo", "kv"):
+            export_checkpoint(eou_checkpoint, folder, layout)
+
+    folder_once(shared_folder / "eou-build", fill)
+    return shared_folder / "eou-build"
