@@ -32,7 +32,7 @@ from nemoport.tokens import Spelling, detokenize, read_tokens, split_tags
 from nemoport.transcription import Hypothesis, Request, pass_seconds, transcribe, trimming
 from nemoport.utterances import EndRule, Utterances
 from nemoport.vad import SpokenUtterances, silero_vad
-from nemoport.words import Segment, WordTimes, punctuation_of, segments_of, words_of
+from nemoport.words import Segment, WordTimes, punctuation_of, words_of
 
 
 class Recognizer:
@@ -244,17 +244,5 @@ class Recognizer:
     def _hypothesis(self, id: str, timed: Timed, samples: int, work_seconds: float) -> Hypothesis:
         text, languages = self._decode_text(timed.tokens)
         words = words_of(timed, self._pieces, self._punctuation, self.session.spec)
-        return Hypothesis(
-            id=id,
-            text=text,
-            languages=languages,
-            tokens=timed.tokens,
-            token_seconds=timed.seconds,
-            token_duration_seconds=timed.durations,
-            token_confidences=timed.confidences,
-            words=words,
-            segments=segments_of(words),
-            audio_seconds=samples / self.sample_rate_hz,
-            work_seconds=work_seconds,
-            events=timed.events(self.session.spec.events),
-        )
+        events = timed.events(self.session.spec.events)
+        return Hypothesis.of(id, timed, text, languages, words, samples / self.sample_rate_hz, work_seconds, events)

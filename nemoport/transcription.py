@@ -18,7 +18,7 @@ from nemoport.session import Session
 from nemoport.spec import Lookahead, ModelSpec
 from nemoport.stream import Stream, advance
 from nemoport.trimming import sounding
-from nemoport.words import Segment, Word
+from nemoport.words import Segment, Word, segments_of
 
 PASS_S, OVERLAP_S = 390.0, 15.0  # the longest pass of an offline model, as published, and the overlap of two windows
 PACKET_S = 60  # read and fed at a time: the mel frames and windows of hours would be held at once
@@ -48,6 +48,33 @@ class Hypothesis:
     audio_seconds: float
     work_seconds: float
     events: tuple[Event, ...] = ()
+
+    @staticmethod
+    def of(
+        id: str,
+        timed: Timed,
+        text: str,
+        languages: tuple[str, ...],
+        words: tuple[Word, ...],
+        audio_seconds: float,
+        work_seconds: float,
+        events: tuple[Event, ...],
+    ) -> Hypothesis:
+        """Returns the transcript of tokens, with the segments of their words."""
+        return Hypothesis(
+            id=id,
+            text=text,
+            languages=languages,
+            tokens=timed.tokens,
+            token_seconds=timed.seconds,
+            token_duration_seconds=timed.durations,
+            token_confidences=timed.confidences,
+            words=words,
+            segments=segments_of(words),
+            audio_seconds=audio_seconds,
+            work_seconds=work_seconds,
+            events=events,
+        )
 
 
 @dataclass
