@@ -25,14 +25,15 @@ from nemoport.package.layout import CardFacts, Layout
 from nemoport.package.layouts import native
 from nemoport.package.usage import nemoport_commands, prompt_arguments
 from nemoport.runtimes.litert.graphs import DECODER, ENCODER, INTERFACE, cache_tensors
-from nemoport.spec import ModelSpec
+from nemoport.spec import CTC, ModelSpec
 
 RULES_FILE = "rules.json"
 FILES = {
     "config.json": "parameters of the model, machine-readable; its rules on the encoder's input are those of the ONNX graphs",
     f"{RULES_FILE}": "the rules below, machine-readable",
     f"<variant>/{ENCODER}": "encoder: `first_<lookahead>` and `later_<lookahead>`; of an offline model `recording_<seconds>s`",
-    f"<variant>/{DECODER}": "`predict` (prediction network, one token), `joint_<frames>` (joint, so many encoder frames)",
+    f"<variant>/{DECODER}": "`predict` (prediction network, one token), `joint_<frames>` (joint, so many encoder frames); of a "
+    "CTC model `ctc_<frames>`",
     f"<variant>/{INTERFACE}": "names, types and shapes of every signature",
     "<variant>/manifest.json": "what the variant was made from, by which recipe and tools",
     **{path: what for path, what in native.FILES.items() if path.startswith(("shared/", "manifest"))},
@@ -105,6 +106,13 @@ def usage(facts: CardFacts) -> str:
         signatures = f"`first_{default}`, then `later_{default}` (or those of another lookahead)"
     else:
         signatures = "the shortest `recording_<seconds>s` that holds the recording"
+    if facts.spec.head == CTC:
+        head = f"`{DECODER}` by `ctc_<frames>` on its frames: the best token of each"
+        return f"""With nemoport (`pip install 'nemoport[litert]'`):
+
+{nemoport_commands(facts, variant)}
+
+In an app: `{ENCODER}` by {signatures}, {head}."""
     example = example_text("litert" if facts.spec.streaming else "litert_offline")
     return f"""With nemoport (`pip install 'nemoport[litert]'`):
 

@@ -23,7 +23,6 @@ from nemoport.config import (
     RuntimeConfig,
     StreamingEncoderSection,
     read_config,
-    transducer_decoder,
 )
 from nemoport.export.shared import FILTERBANK, LANGUAGES, SPELLING, TOKENS
 from nemoport.files import write_json
@@ -31,15 +30,16 @@ from nemoport.package.copying import copy_artifact, copy_present
 from nemoport.package.examples import example_text
 from nemoport.package.layout import CardFacts, Layout
 from nemoport.package.usage import nemoport_commands, prompt_arguments
-from nemoport.runtimes.openvino.graphs import DECODER, ENCODER, GRAPHS, METADATA, RENAMED, STATEFUL, VOCABULARY
+from nemoport.runtimes.openvino.graphs import CTC_HEAD, DECODER, ENCODER, GRAPHS, METADATA, RENAMED, STATEFUL, VOCABULARY
 from nemoport.runtimes.openvino.metadata import STATE_RULE
+from nemoport.spec import CTC
 
 NAME = "openvino"
 SHARED = (FILTERBANK, TOKENS, SPELLING, LANGUAGES)  # what nemoport itself reads; the graphs need none of it
 
 FILES = {
     "<precision>/nemotron_encoder.xml`, `.bin": "encoder: graph, weights",
-    "<precision>/nemotron_decoder.xml`, `nemotron_joint.xml`, `.bin": "prediction network, joint",
+    "<precision>/nemotron_decoder.xml`, `nemotron_joint.xml`, `.bin": "prediction network, joint; of a CTC model `nemotron_ctc`",
     "<precision>/nemotron_preprocessor.xml`, `.bin": "front end for whole recordings: audio to log-mel",
     f"<precision>/{VOCABULARY}": "tokens by id",
     f"<precision>/{METADATA}": "sizes, shapes, rules, languages, and what OpenVINO is to compile the graphs with",
@@ -55,8 +55,9 @@ def artifact_folder(folder: Path, variant: str) -> Path:
 
 
 def graphs(folder: Path, variant: str, head: str = "") -> tuple[Path, ...]:
-    """Returns front end, encoder, prediction network and joint of a variant in a package of this layout."""
-    return tuple(artifact_folder(folder, variant) / f"{name}.xml" for name in GRAPHS)
+    """Returns the graphs of a variant in a package of this layout: front end, encoder, and those of the head."""
+    place = artifact_folder(folder, variant)
+    return tuple(path for name in (*GRAPHS, CTC_HEAD) if (path := place / f"{name}.xml").is_file())
 
 
 def config_for(config: RuntimeConfig) -> RuntimeConfig:
@@ -64,9 +65,11 @@ def config_for(config: RuntimeConfig) -> RuntimeConfig:
     encoder: StreamingEncoderSection | OfflineEncoderSection = _renamed(config["encoder"], RENAMED[ENCODER])
     if "cache_rule" in encoder:
         encoder["cache_rule"] = encoder["cache_rule"].replace("*_next", "*_out")
-    decoder: DecoderSection = _renamed(transducer_decoder(config), RENAMED[DECODER])
-    decoder["state_names"] = ["h_in", "c_in"]
-    renamed: RuntimeConfig = {**config, "encoder": encoder, "decoder": decoder}
+    renamed: RuntimeConfig = {**config, "encoder": encoder}
+    if "decoder" in config:
+        decoder: DecoderSection = _renamed(config["decoder"], RENAMED[DECODER])
+        decoder["state_names"] = ["h_in", "c_in"]
+        renamed["decoder"] = decoder
     renamed.pop("onnxruntime", None)
     if "prompt" in config:
         renamed["prompt"] = _renamed(config["prompt"], RENAMED[ENCODER])
@@ -91,7 +94,6 @@ def usage(facts: CardFacts) -> str:
     """Returns the card's section on how to run the graphs."""
     name = artifact_folder(Path(), next(iter(facts.artifacts))).name
     command = f"python example.py {name} recording.wav{prompt_arguments(facts)}"
-    example = example_text("openvino" if facts.spec.streaming else "openvino_offline")
     fast = "" if KV not in facts.cache_layouts else "\nThe example is for the folders without `kv-`.\n"
     kept = f"\n`{STATEFUL}-*`: {STATE_RULE}.\n" if STATEFUL in facts.cache_layouts else ""
     return f"""With nemoport (`pip install 'nemoport[openvino]'`):
@@ -101,7 +103,14 @@ def usage(facts: CardFacts) -> str:
 OpenVINO computes in bf16 by default, where a processor has it. The gates ran these graphs in f32, so compile them with the
 options that `metadata.json` has under `runtime`.
 {kept}{fast}
-With OpenVINO alone (`pip install numpy openvino soundfile`), as `{command}`:
+{_alone(facts, command)}"""
+
+
+def _alone(facts: CardFacts, command: str) -> str:
+    if facts.spec.head == CTC:
+        return "An app runs `nemotron_ctc` on the frames `encoded` of `nemotron_encoder`, and takes the best token of each frame."
+    example = example_text("openvino" if facts.spec.streaming else "openvino_offline")
+    return f"""With OpenVINO alone (`pip install numpy openvino soundfile`), as `{command}`:
 
 ```python
 {example}

@@ -16,14 +16,24 @@ import torch
 from nemoport.export.checkpoint import Checkpoint
 from nemoport.export.decoder import DecoderJoint
 from nemoport.export.encoder_fixed import FixedEncoder
+from nemoport.export.heads.ctc import CtcDecoder
 from nemoport.export.shared import graph_weights
-from nemoport.export.targets.litert.decoder import Joint, Predict
+from nemoport.export.targets.litert.decoder import Ctc, Joint, Predict
 from nemoport.export.targets.litert.encoder import LitertEncoder, Recording, Window, use_linear
 from nemoport.export.weight_errors import explain_weight_errors, refuse_unused
 from nemoport.interface import Tensor
 from nemoport.progress import Progress, step
-from nemoport.runtimes.litert.graphs import DECODER, ENCODER, joint_frames, joint_name, recording_name, signatures, window_name
-from nemoport.spec import ModelSpec
+from nemoport.runtimes.litert.graphs import (
+    DECODER,
+    ENCODER,
+    ctc_name,
+    joint_frames,
+    joint_name,
+    recording_name,
+    signatures,
+    window_name,
+)
+from nemoport.spec import CTC, ModelSpec
 
 LAYERS = ".*ConformerLayer.*"  # matches the names of tensors that the encoder's layers compute
 
@@ -33,19 +43,30 @@ def convert_graphs(checkpoint: Checkpoint, folder: Path, windows_s: Sequence[int
     CheckpointError."""
     weights, spec = graph_weights(checkpoint), checkpoint.spec
     with explain_weight_errors(checkpoint), torch.no_grad():
-        fused = DecoderJoint(weights, spec.decoding)
-        decoder = {"predict": Predict(fused)} | {joint_name(n): Joint(fused) for n in joint_frames(spec)}
+        head, decoder = _heads(weights, spec, windows_s)
         encoder, windows = _windows(weights, spec, windows_s)
         every = signatures(spec, windows_s)
         examples = {file: {name: _example(one.inputs) for name, one in named.items()} for file, named in every.items()}
         for modules, file in ((windows, ENCODER), (decoder, DECODER)):
             for name, module in modules.items():
                 module.eval()(**examples[file][name])
-    refuse_unused(checkpoint, encoder.unused + fused.unused)
+    refuse_unused(checkpoint, encoder.unused + head.unused)
     del weights
     for modules, file in ((windows, ENCODER), (decoder, DECODER)):
         with step(f"litert: {file}, {len(modules)} signatures", progress):
             _convert({name: (module, examples[file][name]) for name, module in modules.items()}, folder / file)
+
+
+def _heads(
+    weights: dict[str, torch.Tensor], spec: ModelSpec, windows_s: Sequence[int]
+) -> tuple[DecoderJoint | CtcDecoder, dict[str, torch.nn.Module]]:
+    """Makes the decoder, and signature -> module of it."""
+    counts = joint_frames(spec, windows_s)
+    if spec.head == CTC:
+        ctc = CtcDecoder(weights, spec.decoding)
+        return ctc, {ctc_name(frames): Ctc(ctc) for frames in counts}
+    fused = DecoderJoint(weights, spec.decoding)
+    return fused, {"predict": Predict(fused)} | {joint_name(frames): Joint(fused) for frames in counts}
 
 
 def _windows(

@@ -1,6 +1,8 @@
-"""Prediction network and joint for runtimes without dynamic shapes: one stream, one token, a fixed number of frames.
+"""Prediction network and joint, or a CTC decoder, for runtimes without dynamic shapes: one stream, one token, a fixed number of
+frames.
 
-They are two modules, so that the prediction is computed once for a token that several frames are joined with.
+Prediction network and joint are two modules, so that the prediction is computed once for a token that several frames are joined
+with.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nemoport.export.decoder import DecoderJoint
+from nemoport.export.heads.ctc import CtcDecoder
 from nemoport.export.lstm_step import lstm_step
 from nemoport.export.targets.litert.encoder import use_linear
 
@@ -39,3 +42,16 @@ class Joint(nn.Module):
     def forward(self, encoder_outputs, prediction):
         """encoder_outputs f32 [1, T, d], prediction f32 [1, joint_hidden] -> scores f32 [1, T, n_scores]."""
         return {"scores": self.head(F.relu(self.enc(encoder_outputs) + prediction))}
+
+
+class Ctc(nn.Module):
+    """The CTC decoder: log-probabilities of encoder frames."""
+
+    def __init__(self, decoder: CtcDecoder):
+        super().__init__()
+        use_linear(decoder)
+        self.linear = decoder.linear
+
+    def forward(self, encoder_outputs):
+        """encoder_outputs f32 [1, T, d] -> scores f32 [1, T, n_scores]."""
+        return {"scores": F.log_softmax(self.linear(encoder_outputs), -1)}

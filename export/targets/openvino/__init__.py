@@ -16,7 +16,7 @@ from nemoport.export.config import runtime_config
 from nemoport.export.target import NO_CACHES, Source, Target
 from nemoport.progress import Progress, step
 from nemoport.resources import Needs
-from nemoport.runtimes.openvino.graphs import ENCODER, GRAPHS, METADATA, PREPROCESSOR, STATEFUL, VOCABULARY
+from nemoport.runtimes.openvino.graphs import ENCODER, METADATA, PREPROCESSOR, STATEFUL, VOCABULARY, graphs_of
 from nemoport.runtimes.openvino.metadata import GROUP, metadata, runtime_properties, write_sidecars
 from nemoport.spec import ModelSpec
 
@@ -69,12 +69,12 @@ def convert(source: Source, folder: Path, parameters: Parameters, progress: Prog
     properties = runtime_properties(parameters.group)
     values = metadata(runtime_config(checkpoint), checkpoint.tokens, parameters.layout, parameters.weights, properties)
     write_sidecars(folder, checkpoint.tokens, values)
-    return roles()
+    return roles(checkpoint.spec)
 
 
-def roles() -> dict[str, str]:
+def roles(spec: ModelSpec) -> dict[str, str]:
     """Role -> file name of an artifact's files."""
-    graphs = {name.removeprefix("nemotron_"): name for name in GRAPHS}
+    graphs = {name.removeprefix("nemotron_"): name for name in graphs_of(spec)}
     files = {role: f"{name}.xml" for role, name in graphs.items()}
     files |= {f"{role}_data": f"{name}.bin" for role, name in graphs.items()}
     return files | {"vocabulary": VOCABULARY, "metadata": METADATA}

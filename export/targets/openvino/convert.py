@@ -9,7 +9,8 @@ from nemoport.artifact import Artifact
 from nemoport.export.shared import FRONTEND
 from nemoport.export.split import split_decoder
 from nemoport.files import scratch_folder
-from nemoport.runtimes.openvino.graphs import DECODER, ENCODER, JOINT, PREPROCESSOR, RENAMED
+from nemoport.runtimes.openvino.graphs import CTC_HEAD, DECODER, ENCODER, JOINT, PREPROCESSOR, RENAMED
+from nemoport.spec import CTC
 
 UNUSED = "prednet_lengths"  # an output that only copies an input
 
@@ -20,11 +21,14 @@ def converted(source: Artifact) -> dict[str, Any]:
     import openvino
 
     with scratch_folder() as scratch:
-        decoder = split_decoder(onnx.load(source.decoder))
         places = {ENCODER: source.encoder, PREPROCESSOR: source.shared / FRONTEND}
-        for name, part in ((DECODER, decoder.predictor), (JOINT, decoder.joiner)):
-            places[name] = scratch / f"{name}.onnx"
-            onnx.save(part, places[name])
+        if source.spec.head == CTC:
+            places[CTC_HEAD] = source.decoder
+        else:
+            decoder = split_decoder(onnx.load(source.decoder))
+            for name, part in ((DECODER, decoder.predictor), (JOINT, decoder.joiner)):
+                places[name] = scratch / f"{name}.onnx"
+                onnx.save(part, places[name])
         # Converted within the block: OpenVINO maps the files of weights, and on some systems a mapped one cannot be removed.
         return {name: _named(openvino.convert_model(str(path)), RENAMED[name]) for name, path in places.items()}
 

@@ -11,7 +11,7 @@ from nemoport.caches import PROMPT
 from nemoport.decode import AHEAD_FRAMES
 from nemoport.files import read_json
 from nemoport.interface import F32, I32, Interface, Tensor, difference
-from nemoport.spec import ModelSpec, StreamingSpec
+from nemoport.spec import CTC, ModelSpec, StreamingSpec
 
 ENCODER, DECODER, INTERFACE = "encoder.tflite", "decoder.tflite", "litert.json"
 
@@ -31,12 +31,19 @@ def recording_name(seconds: int) -> str:
     return f"recording_{seconds}s"
 
 
-def joint_frames(spec: ModelSpec) -> list[int]:
-    """Returns the numbers of frames that signatures of the joint score, ascending: one, and the chunk of each lookahead, or as
-    many as the decoder asks for at once."""
-    if spec.streaming is None:
-        return [1, AHEAD_FRAMES]
-    return sorted({1, *(lookahead + 1 for lookahead in spec.streaming.lookaheads)})
+def ctc_name(frames: int) -> str:
+    """Returns the name of the signature of a CTC model that scores so many frames."""
+    return f"ctc_{frames}"
+
+
+def joint_frames(spec: ModelSpec, windows_s: Sequence[int] = ()) -> list[int]:
+    """Returns the numbers of frames that signatures of the head score, ascending: one, and the chunk of each lookahead, or as
+    many as the decoder asks for at once: all of a window, of a CTC model. windows_s: as of `signatures`."""
+    if spec.streaming:
+        return sorted({1, *(lookahead + 1 for lookahead in spec.streaming.lookaheads)})
+    if spec.head == CTC:
+        return [spec.require_offline().enc_frames(spec.frontend.mel_frames(seconds)) for seconds in windows_s]
+    return [1, AHEAD_FRAMES]
 
 
 def signatures(spec: ModelSpec, windows_s: Sequence[int] = ()) -> dict[str, dict[str, Interface]]:
@@ -48,19 +55,20 @@ def signatures(spec: ModelSpec, windows_s: Sequence[int] = ()) -> dict[str, dict
         {"target": Tensor(I32, (1,)), **states},
         prediction | {name.replace("input", "output"): tensor for name, tensor in states.items()},
     )
-    joints = {
-        joint_name(frames): Interface(
-            {"encoder_outputs": Tensor(F32, (1, frames, spec.encoder.d_model)), **prediction},
+    ctc = spec.head == CTC
+    heads = {
+        ctc_name(frames) if ctc else joint_name(frames): Interface(
+            {"encoder_outputs": Tensor(F32, (1, frames, spec.encoder.d_model)), **({} if ctc else prediction)},
             {"scores": Tensor(F32, (1, frames, decoding.n_scores))},
         )
-        for frames in joint_frames(spec)
+        for frames in joint_frames(spec, windows_s)
     }
     if streaming := spec.streaming:
         windows = [(lookahead, first) for lookahead in streaming.lookaheads for first in (True, False)]
         encoder = {window_name(*window): _window(spec, streaming, *window) for window in windows}
     else:
         encoder = {recording_name(seconds): _recording(spec, seconds) for seconds in windows_s}
-    return {ENCODER: encoder, DECODER: {"predict": predict, **joints}}
+    return {ENCODER: encoder, DECODER: heads if ctc else {"predict": predict, **heads}}
 
 
 def cache_tensors(spec: StreamingSpec) -> dict[str, Tensor]:

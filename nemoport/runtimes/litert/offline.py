@@ -22,7 +22,7 @@ class OfflineLitertSession(LitertSession):
     def __init__(self, spec: ModelSpec, encoder: Path, decoder: Path, windows_s: Sequence[int], threads: int = 0):
         """windows_s: seconds of the windows; threads: 0 for the runtime's choice. Raises ArtifactError for files that cannot be
         loaded."""
-        self.spec, self._joints = spec, joint_frames(spec)
+        self.spec, self._joints = spec, joint_frames(spec, windows_s)
         self._sizes = {spec.frontend.mel_frames(seconds): recording_name(seconds) for seconds in windows_s}
         self._encoder, self._decoder = Graph(encoder, threads, [[n] for n in self._sizes.values()]), Graph(decoder, threads)
 

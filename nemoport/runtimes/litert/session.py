@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,9 +14,9 @@ import numpy as np
 from nemoport.caches import PROMPT, PromptedState
 from nemoport.caches_kv import KvCaches
 from nemoport.errors import ArtifactError, UsageError, first_line
-from nemoport.runtimes.litert.graphs import joint_frames, joint_name, window_name
+from nemoport.runtimes.litert.graphs import ctc_name, joint_frames, joint_name, window_name
 from nemoport.session import EncoderState
-from nemoport.spec import ModelSpec
+from nemoport.spec import CTC, ModelSpec
 
 PACKAGE = "ai-edge-litert"
 OPERATORS = 10  # the field of a SubGraph in LiteRT's schema
@@ -63,11 +63,13 @@ class LitertSession:
         return frames, frame_lengths.astype(np.int64), state.advance(self._added(outputs))
 
     def step(self, frames: np.ndarray, tokens: np.ndarray, state: tuple[np.ndarray, np.ndarray]):
+        if self.spec.head == CTC:
+            return np.stack([self._join(row, ctc_name, {}) for row in frames]), state
         scores, states = [], []
         for row, token in enumerate(tokens):
             feeds = {f"input_states_{i}": part[:, row : row + 1] for i, part in enumerate(state, 1)}
             one = self._decoder.run("predict", {"target": np.array([token], np.int32), **feeds})
-            scores.append(self._join(frames[row], one["prediction"]))
+            scores.append(self._join(frames[row], joint_name, {"prediction": one["prediction"]}))
             states.append((one["output_states_1"], one["output_states_2"]))
         hidden, cell = (np.concatenate(parts, 1) for parts in zip(*states, strict=True))
         return np.stack(scores), (hidden, cell)
@@ -96,14 +98,15 @@ class LitertSession:
         parts[:2] = (part.reshape(*part.shape[:3], *heads) for part in parts[:2])
         return [part[layer] for layer in range(self._streaming.n_layers) for part in parts]
 
-    def _join(self, frames: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-        """Scores frames, f32 [T, d] of any T: f32 [T, n_scores]."""
+    def _join(self, frames: np.ndarray, name: Callable[[int], str], feeds: dict[str, np.ndarray]) -> np.ndarray:
+        """Scores frames, f32 [T, d] of any T: f32 [T, n_scores]. name: of the signature for a number of frames; feeds: its other
+        inputs."""
         longest, scores = self._joints[-1], []
         for at in range(0, len(frames), longest):
             part = frames[at : at + longest]
             size = next(size for size in self._joints if size >= len(part))
             padded = np.pad(part, ((0, size - len(part)), (0, 0)))[None]
-            one = self._decoder.run(joint_name(size), {"encoder_outputs": padded, "prediction": prediction})
+            one = self._decoder.run(name(size), {"encoder_outputs": padded, **feeds})
             scores.append(one["scores"][0, : len(part)])
         return np.concatenate(scores)
 

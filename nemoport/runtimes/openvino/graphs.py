@@ -3,7 +3,8 @@ as far as that package has them.
 
 Integers are i32, as the consumers of that package feed and read them. Batch and time are dynamic, so that one encoder serves
 every lookahead and the exact first chunk; a consumer that always feeds one stream and one window length needs no change. An
-encoder that keeps its caches as state runs one stream; one of an offline model has no caches.
+encoder that keeps its caches as state runs one stream; one of an offline model has no caches. A CTC model has one graph in place
+of the decoder and the joint.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from nemoport.cache_layout import KV
 from nemoport.caches import PROMPT, NemoCaches
 from nemoport.caches_kv import KvCaches
 from nemoport.interface import F32, I32, Interface, Tensor
-from nemoport.spec import ModelSpec, StreamingSpec
+from nemoport.spec import CTC, ModelSpec, StreamingSpec
 
 PREPROCESSOR, ENCODER, DECODER, JOINT = (f"nemotron_{part}" for part in ("preprocessor", "encoder", "decoder", "joint"))
-GRAPHS = (PREPROCESSOR, ENCODER, DECODER, JOINT)
+CTC_HEAD = "nemotron_ctc"
+GRAPHS = (PREPROCESSOR, ENCODER, DECODER, JOINT)  # of a transducer
 VOCABULARY, METADATA = "nemotron_vocab.json", "metadata.json"
 RUNTIME = "runtime"  # key of METADATA: the properties that the graphs are compiled with
 STATEFUL = "stateful"  # a cache layout beside those of the ONNX graphs: kv's caches, kept by OpenVINO
@@ -50,15 +52,22 @@ RENAMED = {
         "output_states_2": "c_out",
     },
     JOINT: {"encoder_outputs": "encoder", "decoder_outputs": "decoder", "outputs": "logits"},
+    CTC_HEAD: {"encoder_outputs": "encoder"},
 }
+
+
+def graphs_of(spec: ModelSpec) -> tuple[str, ...]:
+    """Returns the names of a model's graphs."""
+    return (PREPROCESSOR, ENCODER, CTC_HEAD) if spec.head == CTC else GRAPHS
 
 
 def interfaces(spec: ModelSpec, layout: str) -> dict[str, Interface]:
     """Returns each graph's interface by its name, with the states that the encoder keeps. layout: NEMO, KV or STATEFUL."""
     decoding, mels, width = spec.decoding, spec.frontend.n_mels, spec.encoder.d_model
+    frames = {"encoder": Tensor(F32, (None, width, None))}
     state = Tensor(F32, (decoding.pred_layers, None, decoding.pred_hidden))
     prediction, lengths = Tensor(F32, (None, decoding.joint_hidden, None)), Tensor(I32, (None,))
-    return {
+    graphs = {
         PREPROCESSOR: Interface(
             {"audio": Tensor(F32, (None, None)), "audio_length": lengths},
             {"mel": Tensor(F32, (None, mels, None)), "mel_length": lengths},
@@ -69,10 +78,12 @@ def interfaces(spec: ModelSpec, layout: str) -> dict[str, Interface]:
             {"decoder_out": prediction, "h_out": state, "c_out": state},
         ),
         JOINT: Interface(
-            {"encoder": Tensor(F32, (None, width, None)), "decoder": prediction},
+            frames | {"decoder": prediction},
             {"logits": Tensor(F32, (None, None, None, decoding.n_scores))},
         ),
+        CTC_HEAD: Interface(frames, {"logprobs": Tensor(F32, (None, None, decoding.n_scores))}),
     }
+    return {name: graphs[name] for name in graphs_of(spec)}
 
 
 def _encoder(spec: ModelSpec, layout: str) -> Interface:
@@ -123,7 +134,7 @@ def found(artifact: Artifact) -> dict[str, Interface]:
     import openvino
 
     core = openvino.Core()
-    models = {name: core.read_model(artifact.folder / f"{name}.xml") for name in GRAPHS}
+    models = {name: core.read_model(artifact.folder / f"{name}.xml") for name in graphs_of(artifact.spec)}
     return {
         name: Interface(_tensors(model.inputs), _tensors(model.outputs), {key: _tensor(port) for key, port in _states(model)})
         for name, model in models.items()

@@ -15,12 +15,13 @@ from nemoport.files import read_json, write_bytes, write_json
 from nemoport.prompt import AUTO
 from nemoport.runtimes.openvino.graphs import METADATA, RUNTIME, STATEFUL, VOCABULARY
 from nemoport.schema import CLOSED, check, whole
-from nemoport.spec import ModelSpec, StreamingSpec
+from nemoport.spec import CTC, ModelSpec, StreamingSpec
 from nemoport.tokens import tag_tokens
 
 # NeMo's classes of the models that the graphs serve: the value of `model_class`, as in that package.
 TRANSDUCER_CLASS = "nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel"
 PROMPT_CLASS = "nemo.collections.asr.models.rnnt_bpe_models_prompt.EncDecRNNTBPEModelWithPrompt"
+CTC_CLASS = "nemo.collections.asr.models.ctc_bpe_models.EncDecCTCModelBPE"
 STATE_RULE = (
     "the encoder runs one stream and keeps its caches as the state of the infer request: create a request of the compiled model "
     "for each stream, and call its reset_state() before the next one"
@@ -65,10 +66,9 @@ def metadata(config: Mapping, tokens: Sequence[str], layout: str, precision: str
     """
     spec = ModelSpec.from_dict(config["spec"])
     decoding = spec.decoding
-    rules = {key: config["decoder"][key] for key in ("durations", "duration_rule") if key in config["decoder"]}
     return {
         "model": config["base_model"] or config["checkpoint"]["name"],
-        "model_class": PROMPT_CLASS if spec.prompt else TRANSDUCER_CLASS,
+        "model_class": PROMPT_CLASS if spec.prompt else CTC_CLASS if spec.head == CTC else TRANSDUCER_CLASS,
         "precision": precision.upper(),
         "sample_rate": spec.frontend.sample_rate_hz,
         "mel_features": spec.frontend.n_mels,
@@ -76,15 +76,13 @@ def metadata(config: Mapping, tokens: Sequence[str], layout: str, precision: str
         "vocab_size": decoding.vocab_size,
         "blank_idx": decoding.blank_id,
         **(_caches(config["encoder"], layout) if spec.streaming else {}),
-        "decoder_hidden": decoding.pred_hidden,
-        "decoder_layers": decoding.pred_layers,
+        **({} if spec.head == CTC else {"decoder_hidden": decoding.pred_hidden, "decoder_layers": decoding.pred_layers}),
         "encoder_dim": spec.encoder.d_model,
         **(_prompt(spec, tokens) if spec.prompt else {}),
         "contract": layout,
         **_rules(config, spec),
-        "max_symbols_per_frame": decoding.max_symbols_per_frame,
+        **_decoding(config, spec),
         **({"events": config["events"]} if "events" in config else {}),
-        **rules,
         RUNTIME: dict(runtime),
     }
 
@@ -107,6 +105,13 @@ def _caches(encoder: Mapping, layout: str) -> dict:
         shapes = encoder["cache_shapes"]
         return {"cache_channel_shape": shapes["cache_last_channel"], "cache_time_shape": shapes["cache_last_time"]}
     return {"kv_cache_shapes": encoder["kv_cache_shapes"], "kv_cache_rule": encoder["kv_cache_rule"]}
+
+
+def _decoding(config: Mapping, spec: ModelSpec) -> dict:
+    if spec.head == CTC:
+        return {"ctc_rule": config["ctc"]["rule"]}
+    durations = {key: config["decoder"][key] for key in ("durations", "duration_rule") if key in config["decoder"]}
+    return {"max_symbols_per_frame": spec.decoding.max_symbols_per_frame, **durations}
 
 
 def _rules(config: Mapping, spec: ModelSpec) -> dict:

@@ -12,19 +12,19 @@ from nemoport.artifact import Artifact
 from nemoport.caches import CacheFactory, NemoCaches, NoCaches, PromptedState
 from nemoport.caches_kv import KvCaches
 from nemoport.errors import ArtifactError, UsageError
-from nemoport.runtimes.openvino.graphs import DECODER, ENCODER, JOINT, RENAMED
+from nemoport.runtimes.openvino.graphs import CTC_HEAD, DECODER, ENCODER, JOINT, PREPROCESSOR, RENAMED, graphs_of
 from nemoport.runtimes.openvino.metadata import read_properties
 from nemoport.runtimes.openvino.state import StateCaches
 from nemoport.session import EncoderState, check_frames, failed_run
-from nemoport.spec import ModelSpec
+from nemoport.spec import CTC, ModelSpec
 
 PACKAGE = "openvino"
 NAMES = RENAMED[ENCODER]  # NeMo's name of a tensor -> its name in the encoder
 
 
 class OpenVinoSession:
-    """`nemoport.session.Session` over encoder, decoder and joint. An encoder that keeps its caches as state runs one stream at a
-    time: those of a batch are run one after another."""
+    """`nemoport.session.Session` over encoder, decoder and joint, or encoder and CTC head. An encoder that keeps its caches as
+    state runs one stream at a time: those of a batch are run one after another."""
 
     def __init__(self, spec: ModelSpec, folder: Path, provider: str = "cpu", threads: int = 0):
         """folder: of the graphs and metadata.json, see `read_properties`. provider: as in
@@ -34,8 +34,8 @@ class OpenVinoSession:
         settings = {"PERFORMANCE_HINT": "LATENCY", **read_properties(folder)}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
-        graphs = (Graph(folder / f"{name}.xml", provider, settings) for name in (ENCODER, DECODER, JOINT))
-        self._encoder, self._decoder, self._joint = graphs
+        graphs = {name: Graph(folder / f"{name}.xml", provider, settings) for name in graphs_of(spec) if name != PREPROCESSOR}
+        self._encoder, self._heads = graphs.pop(ENCODER), graphs
         self._caches = _caches_of(spec, self._encoder.inputs)
         self._outputs = [NAMES.get(name, name) for name in self._caches.outputs(spec.streaming)]
 
@@ -69,10 +69,13 @@ class OpenVinoSession:
         return frames, counts, state.advance([found[name] for name in self._outputs])
 
     def step(self, frames: np.ndarray, tokens: np.ndarray, state: tuple[np.ndarray, np.ndarray]):
-        ones = np.ones(len(tokens), np.int32)
-        predicted = self._decoder.run({"token": tokens[:, None], "token_length": ones, "h_in": state[0], "c_in": state[1]})
-        feeds = {"encoder": np.ascontiguousarray(frames.transpose(0, 2, 1)), "decoder": predicted["decoder_out"]}
-        return self._joint.run(feeds)["logits"][:, :, 0], (predicted["h_out"], predicted["c_out"])
+        encoded = {"encoder": np.ascontiguousarray(frames.transpose(0, 2, 1))}
+        if self.spec.head == CTC:
+            return self._heads[CTC_HEAD].run(encoded)["logprobs"], state
+        feeds = {"token": tokens[:, None], "token_length": np.ones(len(tokens), np.int32), "h_in": state[0], "c_in": state[1]}
+        predicted = self._heads[DECODER].run(feeds)
+        logits = self._heads[JOINT].run({**encoded, "decoder": predicted["decoder_out"]})["logits"]
+        return logits[:, :, 0], (predicted["h_out"], predicted["c_out"])
 
     def stack(self, states: list[EncoderState]) -> EncoderState:
         return PromptedState.stack(states, self._caches) if self.spec.prompt else self._caches.stack(states)
