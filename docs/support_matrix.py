@@ -54,8 +54,9 @@ def variants(target: str) -> list[str]:
 
 def verdict(kind: str, target: str, variant: str) -> str:
     """What is known of a variant: one of the five words."""
-    streaming = next(one.streaming for one in KINDS if one.name == kind)
-    if not streaming and (variant in targets()[target].streaming_only or (target == "onnx" and variant.startswith(KV_PREFIX))):
+    streaming, head = next((one.streaming, one.head) for one in KINDS if one.name == kind)
+    quantized_caches = target == "onnx" and variant.startswith(KV_PREFIX) and not streaming
+    if quantized_caches or targets()[target].reason_against(variant, streaming, head):
         return NO
     judged = JUDGED.get((kind, target), {})
     return next((word for word, names in judged.items() if variant in names.split()), CONVERTED)

@@ -44,8 +44,9 @@ class SelfAttention(CachedAttentionWeights):
         # All windows share one table, so that a file holds it once, and slice the columns that they need from the product.
         table = torch.matmul((query + self.pos_bias_v).transpose(1, 2), self.positions)
         width, first = 2 * frames - 1, (n_positions + 1) // 2 - frames
+        table = table[:, :, :, first : first + width] if first else table  # coremltools refuses a slice of all
         # Row i needs columns T - 1 - i onward: with one more column, that is a plain offset into the flat rows.
-        flat = F.pad(table[:, :, :, first : first + width], (0, 1)).reshape(1, n_heads, frames * (width + 1))
+        flat = F.pad(table, (0, 1)).reshape(1, n_heads, frames * (width + 1))
         position = flat[:, :, frames - 1 : frames - 1 + frames * width].reshape(1, n_heads, frames, width)[:, :, :, :frames]
         context = torch.matmul(torch.softmax(content + position + mask, -1), value.transpose(1, 2))
         return (self.linear_out(context.transpose(1, 2).reshape(1, frames, n_heads * d_k)),)

@@ -52,7 +52,10 @@ def _files(graphs: dict[str, str]) -> dict[str, str]:
 
 
 def intro(facts: CardFacts) -> str:
-    """Returns the card's sentence on the one stream and the one lookahead that the graphs are made for."""
+    """Returns the card's sentence on the one stream and the one lookahead that the graphs are made for, or on the windows of an
+    offline model."""
+    if windows_s := next(iter(facts.artifacts.values())).manifest.recipe.windows_s:
+        return f"Fixed shapes:\n  one recording of up to {' or '.join(map(str, windows_s))} s, zero-padded to that"
     lookahead = fixed_lookahead(next(iter(facts.artifacts.values())))
     chunk_ms = facts.spec.require_streaming().chunk_ms(lookahead, facts.spec.frontend)
     return f"Fixed shapes:\n  one stream, lookahead {lookahead}, chunks of {chunk_ms:g} ms"
@@ -71,8 +74,11 @@ def rules(facts: CardFacts) -> str:
     if prompt and prompt["languages"]:
         lines += [f"- Slots of {prompt['slots']}: {json.dumps(prompt['languages'], ensure_ascii=False)}"]
         lines += [f"- Tags: {prompt['tag_rule']}."]
-    decoder = transducer_decoder(facts.config)
-    lines += [f"- Blank is {decoder['blank_id']}; at most {decoder['max_symbols_per_frame']} tokens on one encoder frame."]
+    if ctc := facts.config.get("ctc"):
+        lines += [f"- Blank is {ctc['blank_id']}."]
+    else:
+        decoder = transducer_decoder(facts.config)
+        lines += [f"- Blank is {decoder['blank_id']}; at most {decoder['max_symbols_per_frame']} tokens on one encoder frame."]
     head = ("graph", "inputs", "outputs")
     return f"## Graphs\n\nAs in `{variant}`:\n\n{table(head, rows)}\n\n" + "\n".join(lines)
 

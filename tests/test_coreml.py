@@ -53,7 +53,7 @@ def failing(context, *names):
 
 def edit_program(build, variant, graph, edit):
     """Changes the weights of one program; `edit` gets its state_dict."""
-    path = build / variant / f"{coreml.NAMES[graph]}{coreml.PROGRAM_SUFFIX}"
+    path = build / variant / f"{coreml.package_name(graph)}{coreml.PROGRAM_SUFFIX}"
     program = torch.export.load(path)
     edit(program.state_dict)
     torch.export.save(program, path)

@@ -154,11 +154,11 @@ def test_the_package_and_its_example(made, corpus, tmp_path):
 
 def test_what_has_no_caches_is_refused_by_name(checkpoint, tmp_path):
     """Where it is named; where all of a target's are wanted it is left out."""
-    with pytest.raises(UsageError, match="openvino-stateful-int8 cannot be made of an offline model") as refused:
+    with pytest.raises(UsageError, match="openvino-stateful-int8 cannot be made of this model") as refused:
         export_target(checkpoint, tmp_path, "openvino", "stateful-int8", None, progress=print)
     assert "offline-tdt: it keeps no caches" in str(refused.value) and not list(tmp_path.iterdir())
     planned = [one.name for one in planned_variants(checkpoint.spec, ["openvino"])]
     assert planned == ["openvino-fp32", "openvino-fp16", "openvino-int8"]
-    with pytest.raises(UsageError, match="openvino-kv-int8 cannot be made of an offline model"):
+    with pytest.raises(UsageError, match="openvino-kv-int8 cannot be made of this model"):
         planned_variants(checkpoint.spec, ["openvino"], ["kv-int8"])
     assert targets()["onnx"].precisions_of(checkpoint.spec) == ["fp32"]

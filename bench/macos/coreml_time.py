@@ -36,6 +36,10 @@ def main() -> None:
         seconds, worst = one(options.folder / graph["file"], graph, options)
         medians[name] = 1000 * statistics.median(seconds)
         print(f"{graph['file']:28} {medians[name]:8.2f} ms; from torch: {worst:.1e} of the largest value", flush=True)
+    if "chunk_ms" not in metadata:  # of an offline model, whose longest window comes last
+        seconds, encoder = metadata["windows_s"][-1], f"encoder_{metadata['windows_s'][-1]}s"
+        print(f"the encoder on {seconds} s: {1000 * seconds / medians[encoder]:.1f} times real time")
+        return
     chunk = sum(ms for name, ms in medians.items() if name == "stream_pre" or name.startswith("stream_conformer"))
     chunk += medians["predict"] + metadata["frames_per_chunk"] * medians["joint"]
     print(f"a chunk of {metadata['chunk_ms']:g} ms: {chunk:.1f} ms, {metadata['chunk_ms'] / chunk:.1f} times real time")

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from nemoport.apple.graphs import METADATA, check_served, graph_interfaces
+from nemoport.apple.offline import offline_interfaces, offline_rules
 from nemoport.errors import UsageError
 from nemoport.export.config import default_lookahead
 from nemoport.files import write_json
 from nemoport.interface import Interface, Tensor
-from nemoport.spec import ModelSpec
+from nemoport.spec import ModelSpec, StreamingSpec
 
 if TYPE_CHECKING:
     import torch
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class AppleParameters:
     """Parameters of graphs of fixed shapes. dtype: of the encoder's floats; parts: number of graphs that its layers are divided
-    among; lookahead: None until `resolved` chooses one for a checkpoint."""
+    among; lookahead: None until `resolved` chooses one for a checkpoint; windows_s: those of an offline model, see
+    `Target.windowed`."""
 
     dtype: str
     parts: int
     lookahead: int | None = None
+    windows_s: tuple[int, ...] = ()
 
     @property
     def chosen_lookahead(self) -> int:
@@ -37,12 +40,15 @@ class AppleParameters:
         return self.lookahead
 
 
+NO_STREAMING_CTC = "the graphs of chunks end in the joint's projection"
 Parameters = TypeVar("Parameters", bound="AppleParameters")
 
 
 def resolved(parameters: Parameters, spec: ModelSpec, target: str) -> Parameters:
     """Completes the parameters with the checkpoint's default lookahead, or the only one of its profile. Raises UsageError as
-    `check_served`. target: its name, for the error."""
+    `check_served`. target: its name, for the error. An offline model has windows instead."""
+    if parameters.windows_s:
+        return parameters
     check_served(spec, None if spec.streaming is None else default_lookahead(spec), target)
     return replace(parameters, lookahead=default_lookahead(spec))
 
@@ -68,13 +74,24 @@ def trace(
     import torch
 
     from nemoport.export.apple.modules import graph_modules
+    from nemoport.export.apple.offline import offline_modules
 
     dtype = getattr(torch, parameters.dtype)
-    modules, channels = graph_modules(checkpoint, parameters.chosen_lookahead, parameters.parts, dtype)
-    graphs = graph_interfaces(checkpoint.spec, parameters.chosen_lookahead, channels, parameters.parts, parameters.dtype)
+    if parameters.windows_s:
+        modules, channels = offline_modules(checkpoint, parameters.windows_s, dtype)
+    else:
+        modules, channels = graph_modules(checkpoint, parameters.chosen_lookahead, parameters.parts, dtype)
+    graphs = interfaces(checkpoint.spec, parameters, channels)
     for name, module in modules.items():
         change(name, module)
     return {name: trace_one(modules.pop(name), graph) for name, graph in graphs.items()}, channels
+
+
+def interfaces(spec: ModelSpec, parameters: AppleParameters, channels: int) -> dict[str, Interface]:
+    """Returns each graph's interface by its name. channels: of the subsampling."""
+    if parameters.windows_s:
+        return offline_interfaces(spec, parameters.windows_s, parameters.dtype)
+    return graph_interfaces(spec, parameters.chosen_lookahead, channels, parameters.parts, parameters.dtype)
 
 
 def trace_one(module: torch.nn.Module, graph: Interface) -> Traced:
@@ -93,19 +110,15 @@ def write_metadata(
 
     channels: of the subsampling; files: graph name -> path within `folder`.
     """
-    spec, lookahead = checkpoint.spec, parameters.chosen_lookahead
-    streaming, decoding = spec.require_streaming(), spec.decoding
-    graphs = graph_interfaces(spec, lookahead, channels, parameters.parts, parameters.dtype)
+    spec, decoding = checkpoint.spec, checkpoint.spec.decoding
+    graphs = interfaces(spec, parameters, channels)
+    windows = {"windows_s": list(parameters.windows_s)}
     write_json(
         folder / METADATA,
         {
             "target": target,
             "checkpoint_sha256": checkpoint.sha256,
-            "lookahead": lookahead,
-            "chunk_ms": streaming.chunk_ms(lookahead, spec.frontend),
-            "frames_per_chunk": lookahead + 1,
-            "left_context": streaming.left_context_enc_frames,
-            **({"attention_lookahead": streaming.attention_lookahead} if streaming.attention_lookahead is not None else {}),
+            **(_chunks(spec, spec.streaming, parameters.chosen_lookahead) if spec.streaming else windows),
             "parts": parameters.parts,
             "subsampling_channels": channels,
             "sample_rate": spec.frontend.sample_rate_hz,
@@ -113,9 +126,20 @@ def write_metadata(
             "vocab": decoding.n_scores,
             "max_symbols_per_frame": decoding.max_symbols_per_frame,
             "graphs": {name: {"file": files[name], **_described(graph)} for name, graph in graphs.items()},
-            "rules": _rules(spec, lookahead),
+            "rules": _rules(spec, parameters.chosen_lookahead) if spec.streaming else dict(offline_rules(spec)),
         },
     )
+
+
+def _chunks(spec: ModelSpec, streaming: StreamingSpec, lookahead: int) -> dict:
+    within = streaming.attention_lookahead
+    return {
+        "lookahead": lookahead,
+        "chunk_ms": streaming.chunk_ms(lookahead, spec.frontend),
+        "frames_per_chunk": lookahead + 1,
+        "left_context": streaming.left_context_enc_frames,
+        **({} if within is None else {"attention_lookahead": within}),
+    }
 
 
 def file_roles(folder: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nemoport.export.apple.steady import steady_asset, steady_functions
-from nemoport.export.apple.trace import AppleParameters, Traced, file_roles, resolved, trace, write_metadata
+from nemoport.export.apple.trace import NO_STREAMING_CTC, AppleParameters, Traced, file_roles, resolved, trace, write_metadata
 from nemoport.export.target import Source, Target
 from nemoport.progress import Progress, step
 from nemoport.resources import Needs
@@ -57,10 +57,13 @@ def _dateless(metadata) -> None:
     metadata.creation_date = 0.0
 
 
+PRECISIONS = {"fp32": AppleParameters("float32", HALVES), "fp16": AppleParameters("float16", HALVES)}
 TARGET = Target(
     name=NAME,
-    precisions={"fp32": AppleParameters("float32", HALVES), "fp16": AppleParameters("float16", HALVES)},
+    precisions=PRECISIONS,
     convert=convert,
+    streaming_only=dict.fromkeys(PRECISIONS, "its encoder is cut in halves for devices, which is made for chunks only"),
+    no_streaming_ctc=NO_STREAMING_CTC,
     needs=Needs(memory=2.7, held=1.0, disk=0.5),
     resolve=resolve,
     extra="coreai",

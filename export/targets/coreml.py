@@ -3,7 +3,8 @@
 Core ML predicts on macOS only. The gates run the .pt2, the very ExportedProgram that was converted, by torch in float32; in the
 compressed precisions its weights are rounded already, to the grid that the package stores.
 
-One lookahead an artifact: the checkpoint's default, or that of a profile (`--profile 1120ms/13`).
+One lookahead an artifact: the checkpoint's default, or that of a profile (`--profile 1120ms/13`). Of an offline model a package
+for each window, by default one of 20 s.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemoport.apple.graphs import CONFORMER, JOINT
+from nemoport.apple.offline import PREFIX
 from nemoport.export.apple.steady import steady_package, steady_program
-from nemoport.export.apple.trace import AppleParameters, file_roles, resolved, trace, write_metadata
+from nemoport.export.apple.trace import NO_STREAMING_CTC, AppleParameters, file_roles, resolved, trace, write_metadata
 from nemoport.export.target import Source, Target
 from nemoport.interface import Interface, Tensor
 from nemoport.progress import Progress, step
 from nemoport.resources import Needs
-from nemoport.runtimes.coreml import NAMES, PACKAGE_SUFFIX, PROGRAM_SUFFIX
+from nemoport.runtimes.coreml import PACKAGE_SUFFIX, PROGRAM_SUFFIX, package_name
 from nemoport.runtimes.coreml import TARGET as NAME
 from nemoport.spec import ModelSpec
 
@@ -38,14 +40,16 @@ class CoreMLParameters(AppleParameters):
     block: int = 0
 
 
-COMPRESSED = (CONFORMER, JOINT)  # the others hold small weights, and the table of embeddings, which is gathered from
+# Beginnings of names; the others hold small weights, and the table of embeddings, which is gathered from.
+COMPRESSED = (CONFORMER, JOINT, PREFIX)
 LEAST_WEIGHTS = 2048  # of a tensor that is compressed: norms, biases and depthwise kernels are not worth it
 
 
 def resolve(parameters: CoreMLParameters, spec: ModelSpec) -> CoreMLParameters:
     """As `Target.resolve`; a block that does not divide the model's sizes is halved until it does."""
     parameters, block = resolved(parameters, spec, NAME), parameters.block
-    while block and (spec.encoder.d_model % block or spec.decoding.joint_hidden % block):
+    sizes = (spec.encoder.d_model, spec.decoding.joint_hidden)  # of a CTC model no joint
+    while block and any(size % block for size in sizes):
         block //= 2
     return replace(parameters, block=block)
 
@@ -57,19 +61,20 @@ def convert(source: Source, folder: Path, parameters: CoreMLParameters, progress
     from nemoport.export.apple.rounding import round_weights
 
     def change(name: str, module: torch.nn.Module) -> None:
-        if parameters.weight_bits is not None and name in COMPRESSED:
+        if parameters.weight_bits is not None and name.startswith(COMPRESSED):
             round_weights(module, parameters.weight_bits, parameters.block, LEAST_WEIGHTS)
 
     traced, channels = trace(source.checkpoint, parameters, change)
+    files = {name: f"{package_name(name)}{PACKAGE_SUFFIX}" for name in traced}
     for name in list(traced):
-        with step(f"{NAME}: {NAMES[name]}", progress):
+        file = package_name(name)
+        with step(f"{NAME}: {file}", progress):
             one = traced.pop(name)
             program = one.program.run_decompositions({})
             steady_program(program)
-            torch.export.save(program, folder / f"{NAMES[name]}{PROGRAM_SUFFIX}")
-            package(name, program, one.graph, parameters).save(str(folder / f"{NAMES[name]}{PACKAGE_SUFFIX}"))
-            steady_package(folder / f"{NAMES[name]}{PACKAGE_SUFFIX}")
-    files = {name: f"{NAMES[name]}{PACKAGE_SUFFIX}" for name in NAMES}
+            torch.export.save(program, folder / f"{file}{PROGRAM_SUFFIX}")
+            package(name, program, one.graph, parameters).save(str(folder / f"{file}{PACKAGE_SUFFIX}"))
+            steady_package(folder / f"{file}{PACKAGE_SUFFIX}")
     write_metadata(folder, source.checkpoint, NAME, parameters, channels, files)
     return file_roles(folder)
 
@@ -87,7 +92,7 @@ def package(name: str, program: torch.export.ExportedProgram, graph: Interface, 
         compute_precision=getattr(ct.precision, parameters.compute.upper()),
         skip_model_load=True,
     )
-    if parameters.weight_bits is None or name not in COMPRESSED:
+    if parameters.weight_bits is None or not name.startswith(COMPRESSED):
         return model
     granularity = {"granularity": "per_block", "block_size": parameters.block} if parameters.block else {}
     config = optimize.OpLinearQuantizerConfig(
@@ -115,6 +120,8 @@ TARGET = Target(
     },
     convert=convert,
     needs=Needs(memory=2.3, held=1.0, disk=1.2),
+    no_streaming_ctc=NO_STREAMING_CTC,
+    windows_s=(20,),  # weights stand in each package; published ones take 15 s
     resolve=resolve,
     extra="coreml",
     modules=("coremltools",),

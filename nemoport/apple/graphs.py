@@ -28,7 +28,7 @@ from nemoport.errors import ArtifactError, UsageError
 from nemoport.files import read_json
 from nemoport.interface import F32, I32, Interface, Tensor
 from nemoport.schema import Name, RelativePath, Shape, Text, check, most, whole
-from nemoport.spec import MASKED_SCORE, ModelSpec, StreamingSpec
+from nemoport.spec import MASKED_SCORE, DecodingSpec, ModelSpec, StreamingSpec
 
 PRE_FIRST, PRE, CONFORMER, PREDICT, JOINT = "stream_pre_first", "stream_pre", "stream_conformer", "predict", "joint"
 PRE_CACHES = ("pre_cache_0", "pre_cache_1", "pre_cache_2")
@@ -78,12 +78,18 @@ def graph_interfaces(spec: ModelSpec, lookahead: int, channels: int, parts: int,
             outputs = {"encoded": x, "enc_proj": Tensor(dtype, (1, frames, decoding.joint_hidden))}
             inputs |= {"one_hot": Tensor(dtype, (1, spec.prompt.slots))} if spec.prompt else {}
         graphs[name] = Interface(inputs, outputs | _next(caches))
+    return graphs | decoder_interfaces(decoding)
+
+
+def decoder_interfaces(decoding: DecodingSpec) -> dict[str, Interface]:
+    """Returns the interfaces of prediction network and joint, which are in f32."""
     state = {name: Tensor(F32, decoding.state_shape(1)) for name in ("h", "c")}
     joined = {"dec_out": Tensor(F32, (1, decoding.joint_hidden))}
-    graphs[PREDICT] = Interface({"token": Tensor(I32, (1, 1))} | state, joined | _next(state))
     frame = {"enc_frame": Tensor(F32, (1, decoding.joint_hidden))}
-    graphs[JOINT] = Interface(joined | frame, {"token_logits": Tensor(F32, (1, decoding.n_scores))})
-    return graphs
+    return {
+        PREDICT: Interface({"token": Tensor(I32, (1, 1))} | state, joined | _next(state)),
+        JOINT: Interface(joined | frame, {"token_logits": Tensor(F32, (1, decoding.n_scores))}),
+    }
 
 
 def negative_mask(streaming: StreamingSpec, frames: int, cached: int, valid: int) -> np.ndarray:

@@ -46,7 +46,8 @@ class AppleState:
 
 @dataclass
 class AppleSession:
-    """`nemoport.session.Session` over graphs of one lookahead. graphs: graph name -> its interface; run: runs a graph.
+    """`nemoport.session.Session` over graphs of one lookahead, which is not used of an offline model. graphs: graph name -> its
+    interface; run: runs a graph.
 
     _projected: the joint's projection of each frame that the last call of `encode` returned, by the frame's bytes.
     """

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nemoport.apple.graphs import CONFORMER, JOINT, PRE, PRE_FIRST, PREDICT, expected_interfaces, fixed_lookahead, read_interfaces
+from nemoport.apple.offline import OfflineAppleSession, offline_interfaces
 from nemoport.apple.session import AppleSession
 from nemoport.artifact import Artifact
 from nemoport.errors import ArtifactError, first_line
@@ -23,7 +24,13 @@ from nemoport.spec import ModelSpec
 
 TARGET, PACKAGE = "coreml", "torch"
 PACKAGE_SUFFIX, PROGRAM_SUFFIX = ".mlpackage", ".pt2"
+# Of a graph that is not here, an offline model's encoder, the name with a capital: Encoder_20s.
 NAMES = {PRE_FIRST: "Preencoder_first", PRE: "Preencoder", CONFORMER: "Encoder", PREDICT: "Decoder", JOINT: "Joint"}
+
+
+def package_name(graph: str) -> str:
+    """Returns the name of a graph's package and program, without their suffixes."""
+    return NAMES.get(graph, graph.capitalize())
 
 
 class Programs:
@@ -52,7 +59,7 @@ def _load(artifact: Artifact, name: str) -> Any:
     """Returns a graph's torch module. Raises ArtifactError."""
     import torch
 
-    path = artifact.folder / f"{NAMES[name]}{PROGRAM_SUFFIX}"
+    path = artifact.folder / f"{package_name(name)}{PROGRAM_SUFFIX}"
     try:
         return torch.export.load(path).module()
     except Exception as error:  # torch raises many kinds for a damaged file
@@ -68,12 +75,22 @@ def open_artifact(artifact: Artifact, provider: str = "cpu", threads: int = 0) -
     """Opens an artifact. threads: torch's, in the whole process; 0 leaves them. Raises ArtifactError."""
     graphs = read_interfaces(artifact)
     outputs = {name: list(graph.outputs) for name, graph in graphs.items()}
-    return AppleSession(artifact.spec, fixed_lookahead(artifact), graphs, Programs(artifact, outputs, threads).run)
+    programs = Programs(artifact, outputs, threads)
+    if artifact.spec.streaming is None:
+        return OfflineAppleSession(artifact.spec, 0, graphs, programs.run)
+    return AppleSession(artifact.spec, fixed_lookahead(artifact), graphs, programs.run)
 
 
 def expected(artifact: Artifact, spec: ModelSpec) -> dict[str, Interface]:
     """Returns the interface that each graph must have, as `Runtime.expected`."""
-    return {f"{NAMES[name]}{PACKAGE_SUFFIX}": graph for name, graph in expected_interfaces(artifact, spec).items()}
+    return {f"{package_name(name)}{PACKAGE_SUFFIX}": graph for name, graph in _graphs(artifact, spec).items()}
+
+
+def _graphs(artifact: Artifact, spec: ModelSpec) -> dict[str, Interface]:
+    if spec.streaming:
+        return expected_interfaces(artifact, spec)
+    recipe = artifact.manifest.recipe
+    return offline_interfaces(spec, recipe.windows_s, recipe.parameters["dtype"])
 
 
 def found(artifact: Artifact) -> dict[str, Interface]:
@@ -90,8 +107,8 @@ def found(artifact: Artifact) -> dict[str, Interface]:
 
 def problems(artifact: Artifact, spec: ModelSpec) -> Iterator[str]:
     """Checks that each package's program is beside it. See `Runtime.problems`."""
-    for name in NAMES.values():
-        path = artifact.folder / f"{name}{PROGRAM_SUFFIX}"
+    for name in _graphs(artifact, spec):
+        path = artifact.folder / f"{package_name(name)}{PROGRAM_SUFFIX}"
         yield "" if path.is_file() else f"{path.name} is absent"
 
 

@@ -23,6 +23,7 @@ LIMITS = (
 FILES = {
     f"{NAMES[PRE_FIRST]}{PACKAGE_SUFFIX}`, `{NAMES[PRE]}{PACKAGE_SUFFIX}": "subsampling, of the first and of later chunks",
     f"{NAMES[CONFORMER]}{PACKAGE_SUFFIX}": "the encoder's layers, and the joint's projection of the frames",
+    f"Encoder_<seconds>s{PACKAGE_SUFFIX}": "of an offline model: the encoder of a window, and the projection or the CTC scores",
     f"{NAMES[PREDICT]}{PACKAGE_SUFFIX}`, `{NAMES[JOINT]}{PACKAGE_SUFFIX}": "prediction network; joint",
     f"<Graph>{PROGRAM_SUFFIX}": "the torch program that each package was made from",
 }
@@ -30,12 +31,13 @@ FILES = {
 
 def graphs(folder: Path, variant: str, head: str = "") -> tuple[Path, ...]:
     """Returns the graphs of a variant in a package of this layout."""
-    return tuple(folder / variant / f"{name}{PACKAGE_SUFFIX}" for name in NAMES.values())
+    return tuple(sorted((folder / variant).glob(f"*{PACKAGE_SUFFIX}")))
 
 
 def usage(facts: CardFacts) -> str:
     """Returns the card's section on how to run the graphs."""
-    return """In an app: load each `.mlpackage`, call it by the names below, carry the caches along. The files are checked by
+    return """In an app: load each `.mlpackage`, call it by the names below, carry the caches along where there are any. The
+files are checked by
 
 ```sh
 nemoport verify .

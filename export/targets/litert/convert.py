@@ -59,7 +59,7 @@ def convert_graphs(checkpoint: Checkpoint, folder: Path, windows_s: Sequence[int
 
 def _heads(
     weights: dict[str, torch.Tensor], spec: ModelSpec, windows_s: Sequence[int]
-) -> tuple[DecoderJoint | CtcDecoder, dict[str, torch.nn.Module]]:
+) -> tuple[DecoderJoint | CtcDecoder, Mapping[str, torch.nn.Module]]:
     """Makes the decoder, and signature -> module of it."""
     counts = joint_frames(spec, windows_s)
     if spec.head == CTC:
