@@ -54,9 +54,11 @@ def variants(target: str) -> list[str]:
 
 def verdict(kind: str, target: str, variant: str) -> str:
     """What is known of a variant: one of the five words."""
-    streaming, head = next((one.streaming, one.head) for one in KINDS if one.name == kind)
-    quantized_caches = target == "onnx" and variant.startswith(KV_PREFIX) and not streaming
-    if quantized_caches or targets()[target].reason_against(variant, streaming, head):
+    one = next(one for one in KINDS if one.name == kind)
+    caches = target == "onnx" and variant.startswith(KV_PREFIX)
+    if (caches and not one.streaming) or targets()[target].reason_against(
+        variant, streaming=one.streaming, buffered=one.buffered, head=one.head
+    ):
         return NO
     judged = JUDGED.get((kind, target), {})
     return next((word for word, names in judged.items() if variant in names.split()), CONVERTED)

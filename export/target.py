@@ -51,10 +51,10 @@ class Target:
     resolve(parameters, spec): the parameters completed with what depends on the checkpoint, such as the one lookahead of graphs
     of fixed shapes; the artifact is run and validated at a parameter `lookahead`. Raises UsageError.
     calibrated: names of the precisions that need calibration audio; streaming_only: of those that only a cache-aware model has,
-    and why an offline one has them not; no_streaming_ctc: why a cache-aware CTC model has none, "" where it has. windows_s:
-    seconds of the windows of an offline model, where the graphs have fixed shapes: the parameters then have a field of this name,
-    and the recipe of an offline model has it. needs: memory and disk that `convert` takes at the least, beside the ONNX graphs
-    that it is made from.
+    and why an offline one has them not; no_streaming_ctc: why a cache-aware CTC model has none, "" where it has; buffered:
+    whether a model of buffered streaming has any. windows_s: seconds of the windows of an offline model, where the graphs have
+    fixed shapes: the parameters then have a field of this name, and the recipe of an offline model has it. needs: memory and disk
+    that `convert` takes at the least, beside the ONNX graphs that it is made from.
     """
 
     name: str
@@ -66,18 +66,26 @@ class Target:
     calibrated: frozenset[str] = frozenset()
     streaming_only: Mapping[str, str] = field(default_factory=dict)
     no_streaming_ctc: str = ""
+    buffered: bool = False
     windows_s: tuple[int, ...] = ()
     needs: Needs = Needs()
 
-    def reason_against(self, precision: str, streaming: bool, head: str) -> str:
-        """Returns why models of a kind do not have a precision, "" where they do. head: of nemoport/heads/."""
+    def reason_against(self, precision: str, *, streaming: bool, buffered: bool, head: str) -> str:
+        """Returns why models of a kind do not have a precision, "" where they do. streaming, buffered, head: as of
+        `nemoport.export.kinds.Kind`."""
+        if buffered and not self.buffered:
+            return "the window of its attention is an input that the ONNX graphs alone have"
         if not streaming:
             return self.streaming_only.get(precision, "")
         return self.no_streaming_ctc if head == CTC else ""
 
     def precisions_of(self, spec: ModelSpec) -> list[str]:
         """Names of the precisions that a model can have."""
-        return [name for name in self.precisions if not self.reason_against(name, spec.streaming is not None, spec.head)]
+        return [name for name in self.precisions if not self._reason_against(name, spec)]
+
+    def _reason_against(self, precision: str, spec: ModelSpec) -> str:
+        streaming, buffered = spec.streaming is not None, spec.buffered is not None
+        return self.reason_against(precision, streaming=streaming, buffered=buffered, head=spec.head)
 
     def check_precision(self, name: str, spec: ModelSpec) -> None:
         """Raises UsageError for a precision that the target, or this model in it, does not have."""
@@ -88,8 +96,8 @@ class Target:
             raise UsageError(
                 f"{self.name}-{name} cannot be made of this model.",
                 expected=f"one of {', '.join(found)}" if found else f"a model of another kind than {spec.kind}",
-                found=f"{spec.kind}: {self.reason_against(name, spec.streaming is not None, spec.head)}",
-                todo="choose one of these" if found else "export it to onnx, openvino or litert, which take every kind",
+                found=f"{spec.kind}: {self._reason_against(name, spec)}",
+                todo="choose one of these" if found else "export it to onnx, which takes every kind",
             )
         raise UsageError(
             f"The target {self.name} has no precision {name!r}.",

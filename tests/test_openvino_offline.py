@@ -162,3 +162,11 @@ def test_what_has_no_caches_is_refused_by_name(checkpoint, tmp_path):
     with pytest.raises(UsageError, match="openvino-kv-int8 cannot be made of this model"):
         planned_variants(checkpoint.spec, ["openvino"], ["kv-int8"])
     assert targets()["onnx"].precisions_of(checkpoint.spec) == ["fp32"]
+
+
+def test_buffered_streaming_is_refused_by_name(random_checkpoint):
+    spec = read_checkpoint(str(random_checkpoint("tiny-unified"))).spec
+    found = {name: target.precisions_of(spec) for name, target in targets().items()}
+    assert found.pop("onnx") == ["fp32"] and not any(found.values())
+    with pytest.raises(UsageError, match="the window of its attention"):
+        targets()["openvino"].check_precision("fp32", spec)

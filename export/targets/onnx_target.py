@@ -37,6 +37,7 @@ TARGET = OnnxTarget(
     "onnx",
     {variant_of(layout, FP32): Parameters(layout) for layout in (NEMO, KV)},
     convert,
+    buffered=True,
     streaming_only={variant_of(KV, FP32): NO_CACHES},
     needs=build.NEEDS,
 )

@@ -16,6 +16,7 @@ from nemoport.apple.graphs import decoder_interfaces
 from nemoport.apple.session import AppleSession
 from nemoport.caches import NoCaches
 from nemoport.interface import I32, Interface, Tensor
+from nemoport.session import EncoderState
 from nemoport.spec import CTC, ModelSpec
 from nemoport.windows import padded_window
 
@@ -46,11 +47,11 @@ def offline_interfaces(spec: ModelSpec, windows_s: Sequence[int], dtype: str) ->
 class OfflineAppleSession(AppleSession):
     """`nemoport.session.Session` over the graphs of an offline model: a recording goes to the shortest window that holds it."""
 
-    def initial_state(self, batch: int, prompts: Sequence[int] = ()) -> NoCaches:
+    def initial_state(self, batch: int, prompts: Sequence[int] = ()) -> EncoderState:
         self.spec.check_prompts(batch, prompts)
         return NoCaches.initial(None, batch)
 
-    def encode(self, mel: np.ndarray, lengths: np.ndarray, state: NoCaches):
+    def encode(self, mel: np.ndarray, lengths: np.ndarray, state: EncoderState):
         """Encodes as `Session.encode` does. Raises UsageError for a recording that is longer than every window."""
         offline = self.spec.require_offline()
         sizes = {graph.inputs["mel"].of()[1]: name for name, graph in self.graphs.items() if name.startswith(PREFIX)}
@@ -74,10 +75,10 @@ class OfflineAppleSession(AppleSession):
                 scores[row, at] = self._projection(frame.tobytes())
         return scores, state
 
-    def stack(self, states: list[NoCaches]) -> NoCaches:
+    def stack(self, states: list[EncoderState]) -> EncoderState:
         return NoCaches.stack(states)
 
-    def unstack(self, state: NoCaches) -> list[NoCaches]:
+    def unstack(self, state: EncoderState) -> list[EncoderState]:
         return state.rows()
 
 
