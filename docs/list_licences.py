@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 LIST = Path(__file__).with_name("licences.md")
 NOT_LISTED = ("dev", "docs", "examples", "litert")  # not for users; what a user's own program chooses; not in `make setup`
-STATED_IN_FILES = {"sigstore-models": "MIT"}  # of packages whose metadata state none
+STATED_IN_FILES = {"camel-kenlm": "LGPL-2.1-or-later", "sigstore-models": "MIT"}  # of packages whose metadata state none
 HEAD = """# Licences of the dependencies
 
 nemoport's wheel holds no code of others. pip installs these packages beside it: `nemoport` needs them always, the other names are

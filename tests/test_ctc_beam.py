@@ -2,14 +2,22 @@
 
 import itertools
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from nemoport.beam import BeamSearch
 from nemoport.confidence import log_softmax
+from nemoport.ctc import CtcState
 from nemoport.ctc_beam import CtcBeam
+from nemoport.errors import UsageError
+from nemoport.heads import head_of
 from nemoport.hotwords import Hotwords
+from nemoport.language_model import ArpaFile
+from nemoport.search import search_of
+from nemoport.spec import DecodingSpec
 
 PIECES = ["<unk>", "▁", "a", "b"]
 BLANK = len(PIECES)
@@ -22,8 +30,8 @@ def random_rows(seed, n_frames, sharpness=1.0):
 
 def searched(rows, step=None, **settings):
     beam = CtcBeam.initial(BeamSearch(**{"width": 2000} | settings), BLANK)
-    for start in range(0, len(rows), step or len(rows)):
-        beam.run(rows[start : start + (step or len(rows))])
+    for start in range(0, len(rows), step := step or len(rows) or 1):
+        beam.run(rows[start : start + step])
     return beam
 
 
@@ -57,6 +65,24 @@ def test_times_are_those_of_the_likeliest_alignment():
     beam = searched(rows, width=8)
     assert (beam.tokens, beam.token_frames, beam.token_durations) == ([2, 3, 3], [1, 5, 7], [2, 1, 3])
     assert min(beam.token_confidences) > 0.99 and beam.frame == len(alignment)
+
+
+def test_a_likelier_alignment_of_the_same_text_has_its_own_times():
+    late = certain((BLANK, 2, 2.0), BLANK, BLANK, 2, 2, BLANK)
+    late[0] = np.log([0.001, 0.001, 0.1, 0.001, 0.897])  # "a" may come on the first frame
+    beam = searched(late[:, :], width=8)
+    assert (beam.tokens, beam.token_frames, beam.token_durations) == ([2], [3], [2])
+    beam = searched(certain(2, (BLANK, 2, 3.0), 2), width=8)  # "aa", or one "a" on the first frames
+    assert {path.tokens: path.durations for path in beam.paths}[2,] == (1,)
+
+
+def test_a_run_that_may_go_on_is_not_final():
+    rows, beam = certain(2, 2, BLANK, 3, BLANK), CtcBeam.initial(BeamSearch(4), BLANK)
+    found = []
+    for row in rows:
+        beam.run(row[None])
+        found.append((beam.tokens, beam.n_final))
+    assert found == [([2], 0), ([2], 0), ([2], 1), ([2, 3], 1), ([2, 3], 2)]
 
 
 @pytest.mark.parametrize("final", [None, 6])
@@ -94,6 +120,9 @@ def test_a_hotword_wins_where_it_is_nearly_as_likely_and_is_taken_back_where_it_
     assert searched(far, width=4, hotwords=Hotwords(PIECES, ["ab"], boost=1000.0)).tokens == [1, 2, 2]
     only_begun = certain(1, BLANK, (3, 2, 3.0), BLANK, 3, BLANK)  # "bb": "ab" at 3 less
     assert searched(only_begun, width=4, hotwords=Hotwords(PIECES, ["aba"], boost=2.0)).tokens == [1, 3, 3]
+    third = certain(1, BLANK, 2, BLANK, (2, 3, 3.0), BLANK)
+    third[4, 1] = third[4, 2] - 1.0  # more tokens are near than a path is extended by
+    assert searched(third, width=2, beta=0, hotwords=hotwords).tokens == [1, 2, 3]
     best, score = searched(near, width=4, hotwords=hotwords).nbest()[0]
     plain = dict((tuple(tokens), value) for tokens, value in searched(near, width=4).nbest())
     assert score == pytest.approx(plain[tuple(best)] + 3 * 2.0, abs=1e-6)  # a boost for each of its three tokens
@@ -102,3 +131,65 @@ def test_a_hotword_wins_where_it_is_nearly_as_likely_and_is_taken_back_where_it_
 def test_silence_with_any_boost_is_silent():
     rows = certain(*[BLANK] * 50)
     assert searched(rows, width=4, hotwords=Hotwords(PIECES, ["ab"], boost=1000.0)).tokens == []
+
+
+class Scores:
+    """A session whose frames, f32 [B, T, 1], are the numbers of rows."""
+
+    def __init__(self, rows):
+        self.rows, self.spec = rows.astype(np.float32), SimpleNamespace(decoding=DecodingSpec(BLANK), kind="offline-ctc")
+
+    def step(self, frames, tokens, state):
+        return self.rows[frames[..., 0].astype(int)], state
+
+
+def started(search):
+    return head_of(SimpleNamespace(head="ctc")).start(DecodingSpec(BLANK), search, CtcState().confidence)
+
+
+def decoded(rows, search=None):
+    state = started(search)
+    state.decode(Scores(rows), np.arange(len(rows))[None, :, None].astype(np.float32), np.array([len(rows)]), [state])
+    return state
+
+
+def test_a_head_searches_with_a_beam_of_two_or_more_and_only_valid_frames():
+    assert type(started(None)) is type(started(BeamSearch(1))) is CtcState
+    rows, states = random_rows(3, 20, 3.0), [started(BeamSearch(4)) for _ in range(3)]
+    assert type(states[0]) is CtcBeam
+    frames = np.tile(np.arange(20), (3, 1))[..., None].astype(np.float32)
+    CtcBeam.decode(Scores(rows), frames, np.array([20, 7, 0]), states)
+    for state, length in zip(states, (20, 7, 0), strict=True):
+        assert state.frame == length and state.tokens == searched(rows[:length].astype(np.float32), width=4).tokens
+
+
+def test_greedy_hotwords_take_what_is_near_and_make_no_token_of_a_blank():
+    search = BeamSearch(1, hotwords=Hotwords(PIECES, ["ab"], boost=4.0))
+    assert decoded(certain(1, BLANK, 2, BLANK, (2, 3, 3.0), BLANK)).tokens == [1, 2, 2]
+    assert decoded(certain(1, BLANK, 2, BLANK, (2, 3, 3.0), BLANK), search).tokens == [1, 2, 3]
+    assert decoded(certain(1, BLANK, 2, BLANK, (BLANK, 3, 1.0), BLANK), search).tokens == [1, 2]
+    assert decoded(
+        certain(1, BLANK, 2, BLANK, (2, 3, 7.0), BLANK), BeamSearch(1, hotwords=Hotwords(PIECES, ["ab"], 1e3))
+    ).tokens == [1, 2, 2]
+
+
+def test_the_run_of_a_hotword_that_was_taken_for_another_token_is_one_token():
+    search = BeamSearch(1, hotwords=Hotwords(PIECES, ["ab"], boost=4.0))
+    for rest in ([(2, 3, 3.0)], [3], [(2, 3, 3.0), 3]):
+        state = decoded(certain(1, BLANK, 2, BLANK, (2, 3, 3.0), *rest, BLANK), search)
+        assert (state.tokens, state.token_frames, state.token_durations[-1]) == ([1, 2, 3], [0, 2, 4], 1 + len(rest))
+    # "b" cannot follow itself without a blank, whatever it is worth.
+    again = decoded(certain(1, 2, 3, (1, 3, 1.0), BLANK), BeamSearch(1, hotwords=Hotwords(PIECES, ["abb"], boost=4.0)))
+    assert again.tokens == [1, 2, 3, 1]
+
+
+def test_what_a_language_model_goes_with():
+    spec, arpa = SimpleNamespace(streaming=None, head="ctc", kind="offline-ctc"), ArpaFile(Path("none.arpa"))
+    with pytest.raises(UsageError, match="needs a beam"):
+        search_of(spec, PIECES, 1, [], None, arpa)
+    spec.head = "rnnt"
+    with pytest.raises(UsageError, match="CTC head only"):
+        search_of(spec, PIECES, 4, [], None, arpa)
+    spec.head = "ctc"
+    search = search_of(spec, PIECES, 3, ["ab"], 2.0)
+    assert search.width == 3 and search.hotwords and search.language_model is None

@@ -71,27 +71,29 @@ def test_case_punctuation_and_bytes(arpa):
 def test_words_run_together_are_charged_at_once(arpa):
     pytest.importorskip("kenlm")
     model = LanguageModel(ArpaFile(arpa, 1.0, 0.0), PIECES)
-    split, joined, begun = model.start, model.start, model.start
+    split, joined, begun, capital = (model.start,) * 4
     for token in spelled("▁the", "▁red"):
         split = model.advance(split, token)
     for token in spelled("▁the", "or"):
         joined = model.advance(joined, token)
     for token in spelled("▁the", "▁do"):
         begun = model.advance(begun, token)
-    assert joined.score < split.score and begun.score == split.score
+    for token in spelled("▁the", "▁R"):
+        capital = model.advance(capital, token)
+    assert joined.score < split.score and begun.score == capital.score == split.score
 
 
 def test_a_language_model_decides_between_words_that_sound_alike(arpa):
     pytest.importorskip("kenlm")
-    wanted, rival = spelled("▁the", "▁red", "▁door"), spelled("▁the", "▁do", "▁door")
+    wanted, rival = spelled("▁the", "▁red", "▁door"), spelled("▁R", "▁do", "▁red")
     rows = np.full((2 * len(wanted), len(PIECES) + 1), -15.0)
     for i, (token, other) in enumerate(zip(wanted, rival, strict=True)):
         rows[2 * i, token] = 0.0
-        rows[2 * i, other] = 0.5 if other != token else 0.0
+        rows[2 * i, other] = 0.5
         rows[2 * i + 1, -1] = 0.0
 
     def text(model):
-        beam = CtcBeam.initial(BeamSearch(4, language_model=model), len(PIECES))
+        beam = CtcBeam.initial(BeamSearch(2, language_model=model), len(PIECES))
         beam.run(log_softmax(rows))
         return beam.tokens
 
@@ -127,6 +129,18 @@ def test_a_damaged_file_is_refused(arpa, tmp_path, damage):
     path.write_bytes(DAMAGE[damage](arpa.read_bytes()))
     with pytest.raises(ArtifactError, match="cannot be used as a language model"):
         LanguageModel(ArpaFile(path), PIECES)
+
+
+def test_a_file_is_bounded_before_kenlm_opens_it(arpa, tmp_path, monkeypatch):
+    lying = tmp_path / "lm.arpa"
+    lying.write_bytes(arpa.read_bytes().replace(b"ngram 3=", b"ngram 3=9999999", 1))
+    with pytest.raises(ArtifactError, match="a head that counts 9999999"):
+        read_words(lying)
+    assert read_words(arpa) == sorted(read_words(arpa)) and b"door" in read_words(arpa)
+    for bound in ("MOST_WORDS", "MOST_BYTES"):
+        with monkeypatch.context() as patch, pytest.raises(ArtifactError, match="more than 3"):
+            patch.setattr(f"nemoport.language_model.{bound}", 3)
+            read_words(arpa)
 
 
 def test_a_score_that_is_no_number_is_refused(arpa, tmp_path):
