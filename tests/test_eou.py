@@ -1,12 +1,14 @@
 """The trained checkpoint that marks ends of utterances: what it says, its gates in every variant, and what they reject."""
 
 import json
+from dataclasses import replace
 
 import damage
 import numpy as np
 import pytest
 
 from nemoport.artifact import DECODER
+from nemoport.events import EventSpec, events_in
 from nemoport.recognizer import Recognizer
 from nemoport.reference import eou
 from nemoport.speech.corpus import read_corpus
@@ -111,3 +113,47 @@ def test_a_decoder_that_drops_the_event_is_rejected(context_of, eou_build, tmp_p
     damage.edit_weight(copy, DECODER, lambda name: name == "head.bias", silence)
     found = failed(context_of(copy), "tokens", "words")
     assert found["tokens"] and "events that NeMo has" in found["words"]
+
+
+@pytest.fixture(scope="session")
+def recording(dialogue):
+    return dialogue.utterances[0].path
+
+
+@pytest.mark.parametrize("variant", ["fp32", "kv-fp32"])
+def test_the_example_on_the_card_has_the_tokens_and_the_text(eou_build, recording, variant, tmp_path):
+    from nemoport.package.examples import native as example
+    from nemoport.package.layouts import native
+
+    native.lay_out(eou_build, [variant], tmp_path)
+    (expected,) = Recognizer.open(eou_build / variant, threads=1).transcribe(recording)
+    assert example.transcribe(tmp_path, variant, recording) == ([*expected.tokens], expected.text) and expected.events
+
+
+def test_the_example_for_sherpa_onnx_hears_every_utterance(eou_build, recording, tmp_path):
+    """sherpa-onnx has NeMo's tokens but for the first window and the tail, and no other token here."""
+    pytest.importorskip("sherpa_onnx")
+    from nemoport.package.examples import sherpa_onnx_streaming as example
+    from nemoport.package.layouts import sherpa_onnx
+
+    sherpa_onnx.lay_out(eou_build, ["fp32"], tmp_path)
+    (expected,) = Recognizer.open(eou_build / "fp32", threads=1).transcribe(recording)
+    found = example.transcribe(tmp_path, "", recording)
+    assert "<" not in found and found.split()[1:] == expected.text.split()[-len(found.split()) + 1 :]
+    assert len(found.split()) >= len(expected.text.split())
+
+
+def test_pieces_of_either_type_are_events(eou_checkpoint, reference_checkpoint):
+    """NeMo's script makes control symbols, which SentencePiece never spells, or user-defined ones, which it does."""
+    from nemoport.export.sentencepiece_model import read_model
+    from nemoport.reference import model
+    from nemoport.tokens import Pieces, detokenize
+
+    tokens, texts = [7, 68, 90, EOU, 89, 7, EOB, 24], []
+    for control in (False, True):
+        content = model.with_pieces(reference_checkpoint.tokenizer, eou.EVENTS, control=control)
+        read = read_model(content)
+        pieces = [piece for piece, _ in read.pieces]
+        assert read.rule().silent == ((EOU, EOB) if control else ()) and events_in(pieces) == EventSpec(EOU, EOB)
+        texts.append(detokenize(Pieces(pieces, replace(read.rule(), events=(EOU, EOB))), tokens))
+    assert texts[0] == texts[1] == detokenize(eou_checkpoint.pieces, tokens) and "<" not in texts[0]

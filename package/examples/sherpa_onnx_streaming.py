@@ -24,12 +24,22 @@ def transcribe(package, suffix, audio, language=None):
         stream.set_option("language", language)
     silence = config["sherpa_onnx"]  # without it the first 160 ms and the last words are lost
     lead, tail = (np.zeros(silence[name], np.float32) for name in ("lead_samples", "tail_samples"))
+    events = config.get("events", {"tokens": {}})["tokens"].values()  # ends of utterances, of a model that marks them
+    lines = (package / "tokens.txt").read_text("utf-8").splitlines()
+    ends, texts = [lines[token].rpartition(" ")[0] for token in events], []
     for part in (lead, samples, tail):
         stream.accept_waveform(rate, part)
         while recognizer.is_ready(stream):
             recognizer.decode_stream(stream)
+            text = recognizer.get_result(stream)
+            if any(end in text for end in ends):
+                texts.append(text)
+                recognizer.reset(stream)  # the decoder; the encoder's caches go on
     stream.input_finished()
-    return recognizer.get_result(stream).strip()
+    text = " ".join([*texts, recognizer.get_result(stream)])
+    for end in ends:
+        text = text.replace(end, " ")
+    return " ".join(text.split()) if ends else text.strip()
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ FRONT_ENDS: FrontEnds = {
 
 EVENTS = (
     "sherpa-onnx takes ends of utterances for text: `<EOU>` stands in the result. `recognizer.reset(stream)` there sets the "
-    "decoder back and keeps the encoder's caches; without it the model may stay silent for the rest of the stream."
+    "decoder back and keeps the encoder's caches, as the example does; without it the model may stay silent from then on."
 )
 FILES = {
     "config.json": "every parameter and rule below, machine-readable",
