@@ -32,7 +32,7 @@ import gguf_layouts
 import numpy as np
 
 from nemoport.export.checkpoint import Checkpoint, read_checkpoint
-from nemoport.reference import random_checkpoint
+from nemoport.reference import ctc, random_checkpoint
 from nemoport.reference.presets import PRESETS
 from nemoport.score import count_all, wer_percent
 from nemoport.spec import CTC
@@ -53,8 +53,9 @@ Clip = tuple[Utterance, np.ndarray]  # and its samples
 
 @dataclass(frozen=True)
 class Run:
-    """checkpoint: a name below reference/, or a preset of nemoport.reference.presets; corpus: below reference/. context: left
-    context and lookahead, None for an offline model; streams: the audio is fed in pieces; head: of a hybrid, if not NeMo's."""
+    """checkpoint: a committed one, a preset of nemoport.reference.presets, or a variant of nemoport.reference.ctc; corpus: of the
+    committed speech. context: left context and lookahead, None for an offline model; streams: the audio is fed in pieces; head:
+    of a hybrid, if not NeMo's."""
 
     checkpoint: str
     corpus: str
@@ -80,6 +81,14 @@ RUNS = (
     Run("offline-tdt", "eval-tdt", "crispasr"),
     Run("offline-tdt", "eval-tdt", "crispasr", half=True),
     Run("offline-tdt", "eval-tdt", "transcribe-cpp"),
+    Run("hybrid-streaming", "eval", "transcribe-cpp", context=(70, 13)),
+    Run("hybrid-streaming", "eval", "transcribe-cpp", context=(70, 13), head="ctc"),
+    Run("ctc-streaming", "eval", "transcribe-cpp", context=(70, 13)),
+    *(
+        Run(name, "eval-tdt", peer, head=head)
+        for name, head in (("hybrid-tdt", ""), ("hybrid-tdt", "ctc"), ("ctc-offline", ""))
+        for peer in gguf_layouts.LAYOUTS
+    ),
     *(
         Run(preset, "eval", peer, head=head)
         for preset, head in (
@@ -88,9 +97,11 @@ RUNS = (
             ("tiny-tdt_ctc", "ctc"),
             ("tiny-tdt_ctc-local", ""),
             ("tiny-ctc", ""),
+            ("tiny-unified", ""),
         )
         for peer in gguf_layouts.LAYOUTS
     ),
+    Run("tiny-eou", "eval", "transcribe-cpp", context=(70, 1), streams=True),
     Run("tiny-streaming-hybrid", "eval", "transcribe-cpp", context=(70, 13)),
     Run("tiny-streaming-hybrid", "eval", "transcribe-cpp", context=(70, 13), head="ctc"),
 )
@@ -208,15 +219,20 @@ def explanation(run: Run, oracle: Oracle, clip: Clip, text: str, started: Callab
     return UNEXPLAINED
 
 
+def checkpoint_at(name: str, work: Path) -> Path:
+    """The committed checkpoint, or the one that is made of a preset or of a trained CTC head."""
+    committed, made = REFERENCE / "checkpoints" / f"{name}.nemo", work / f"{name}.nemo"
+    if committed.exists():
+        return committed
+    if not made.exists():
+        random_checkpoint.write(name, made) if name in PRESETS else ctc.write(name, made)
+    return made
+
+
 def compare(run: Run, python: Path, work: Path, every: int = 1) -> dict[str, list[tuple[str, str, str]]]:
     """Reason -> (id, NeMo's text, the peer's) of one in so many clips. Prints a row of the table, and what is unexplained."""
     work.mkdir(parents=True, exist_ok=True)
-    path = REFERENCE / "checkpoints" / f"{run.checkpoint}.nemo"
-    if run.checkpoint in PRESETS:
-        path = work / f"{run.checkpoint}.nemo"
-        if not path.exists():
-            random_checkpoint.write(run.checkpoint, path)
-    checkpoint = read_checkpoint(str(path), run.head)
+    checkpoint = read_checkpoint(str(checkpoint_at(run.checkpoint, work)), run.head)
     corpus = read_corpus(REFERENCE / "audio" / f"{run.corpus}.jsonl", checkpoint.spec.frontend.sample_rate_hz)
     clips = [(clip, clip.samples()) for clip in corpus.utterances[::every]]
     oracle = Oracle(checkpoint, run.context)
