@@ -1,5 +1,5 @@
 """Exports at the published sizes: seconds, peak memory and file sizes of each step, and whether the tokens are NeMo's; a table of
-docs/kinds/full-size.md.
+docs/kinds/table.md.
 
 python bench/full_size.py parakeet-rnnt-1.1b parakeet-tdt-1.1b --work /tmp/big
 

@@ -1,5 +1,5 @@
 """CrispASR and transcribe.cpp beside NeMo, on the committed checkpoints and speech: every text of theirs that differs
-from NeMo's, and why; the table of docs/kinds/second-implementations.md.
+from NeMo's, and why; the table of docs/kinds/table.md.
 
     python bench/peers/gguf.py --work build/peers-gguf --install [--every 10] [--run multilingual]
 

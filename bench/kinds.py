@@ -1,0 +1,151 @@
+"""What each kind of checkpoint can be made into, found by making it: the table of docs/kinds/table.md.
+
+    python bench/kinds.py [--only tdt_ctc]
+
+Of each published structure there is a tiny random checkpoint (nemoport.reference.presets), which NeMo's class wrote and which
+hears. It is exported; its tokens are compared with NeMo's own on pseudo-speech at every lookahead; every precision, target and
+layout is tried. A refusal is the product's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemoport.cache_layout import KV, NEMO
+from nemoport.errors import NemoportError
+from nemoport.export.build import export_checkpoint
+from nemoport.export.checkpoint import Checkpoint, read_checkpoint
+from nemoport.export.targets import export_target, targets
+from nemoport.package.layouts import onnx_asr, sherpa_onnx
+from nemoport.progress import silent
+from nemoport.quantize import build_variant, precisions
+from nemoport.recognizer import Recognizer
+from nemoport.reference.random_checkpoint import pseudo_speech, write
+from nemoport.validate import nemo, nemo_runs
+from nemoport.variant import FP32
+
+CALIBRATION = Path(__file__).resolve().parent.parent / "reference" / "audio"
+LAYOUTS = {"onnx-asr": onnx_asr, "sherpa-onnx": sherpa_onnx}
+
+
+@dataclass(frozen=True)
+class Model:
+    """names: published models; preset: the tiny one of their structure; head: of a hybrid, if not NeMo's choice."""
+
+    names: str
+    preset: str
+    head: str = ""
+
+
+MODELS = (
+    Model("nemotron-speech-streaming-en-0.6b", "tiny"),
+    Model("nemotron-3.5-asr-streaming-0.6b", "tiny-multilingual"),
+    Model("parakeet_realtime_eou_120m-v1", "tiny-eou"),
+    Model("stt_en_fastconformer_hybrid_large_streaming_multi", "tiny-streaming-hybrid"),
+    Model("the same, CTC", "tiny-streaming-hybrid", "ctc"),
+    Model("parakeet-tdt-0.6b-v2, -v3", "tiny-tdt"),
+    Model("parakeet-tdt-1.1b, parakeet-tdt_ctc-110m, -0.6b-ja", "tiny-tdt_ctc"),
+    Model("the same hybrids, CTC", "tiny-tdt_ctc", "ctc"),
+    Model("parakeet-tdt_ctc-1.1b", "tiny-tdt_ctc-local"),
+    Model("parakeet-rnnt-0.6b, -1.1b", "tiny-rnnt"),
+    Model("parakeet-ctc-0.6b, -1.1b", "tiny-ctc"),
+    Model("parakeet-unified-en-0.6b", "tiny-unified"),
+)
+COLUMNS = ("models", "kind", "tokens as NeMo's", "ONNX precisions", *(t for t in targets() if t != "onnx"), *LAYOUTS)
+
+
+def exactness(checkpoint: Checkpoint, artifacts: list[Path]) -> str:
+    """Compares tokens with NeMo's on three clips at every lookahead, by NeMo's flush in streams."""
+    model, spec = nemo.restore(checkpoint), checkpoint.spec
+    clips = [pseudo_speech(seed, 4.0) for seed in (77, 78, 79)]
+    language = "en-US" if spec.prompt else None
+    same, total, spoken = 0, 0, 0
+    with nemo.exact(model):
+        for lookahead in spec.lookaheads:
+            if spec.streaming:
+                runs = nemo_runs.stream(model, clips, lookahead, [language] * len(clips), events=spec.events)
+            else:
+                runs = [nemo_runs.offline(model, clip, None) for clip in clips]
+            options = {"lookahead": lookahead, "flush": "nemo"} if spec.streaming else {}
+            for artifact in artifacts:
+                recognizer = Recognizer.open(artifact, language=language, threads=1, **options)
+                for clip, run in zip(clips, runs, strict=True):
+                    found = next(recognizer.transcribe([("", clip)]))
+                    same, total, spoken = same + (found.tokens == run.tokens), total + 1, spoken + len(run.tokens)
+    return f"{same} of {total} ({spoken} tokens)"
+
+
+def tried(make: Callable[[], object]) -> str:
+    """ "" where it can be made, else why not."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            make()
+    except NemoportError as error:
+        return str(error.found)
+    return ""
+
+
+def made(names: dict[str, Callable[[], object]]) -> str:
+    """Those that can be made, and why the others cannot."""
+    reasons = {name: tried(make) for name, make in names.items()}
+    can = [name for name, reason in reasons.items() if not reason]
+    refused = {reason: [name for name, other in reasons.items() if other == reason] for reason in reasons.values() if reason}
+    cells = [", ".join(can)] * bool(can)
+    if len(refused) == 1 and not can:
+        return f"refused: {next(iter(refused))}"
+    return "; ".join([*cells, *(f"{', '.join(names)} refused: {reason}" for reason, names in refused.items())])
+
+
+def row(model: Model, work: Path) -> list[str]:
+    path, build = work / f"{model.preset}.nemo", work / f"build-{model.preset}-{model.head}"
+    if not path.exists():
+        write(model.preset, path)
+    reason = tried(lambda: read_checkpoint(str(path), model.head))
+    if reason:
+        return [model.names, f"refused: {reason}", *[""] * (len(COLUMNS) - 2)]
+    checkpoint = read_checkpoint(str(path), model.head)
+    spec = checkpoint.spec
+    layouts = (NEMO, KV) if spec.streaming else (NEMO,)
+    artifacts = [export_checkpoint(checkpoint, build, layout).folder for layout in layouts]
+    manifest = CALIBRATION / ("calibration-multi.jsonl" if spec.prompt else "calibration.jsonl")
+
+    def quantized(name: str) -> Callable[[], object]:
+        return lambda: build_variant(build, name, manifest, progress=silent)
+
+    def converted(target: str, name: str) -> Callable[[], object]:
+        return lambda: export_target(checkpoint, build, target, name, manifest, progress=silent)
+
+    def laid_out(layout: str) -> Callable[[], object]:
+        folder = work / f"{model.preset}-{layout}"
+        folder.mkdir(exist_ok=True)
+        return lambda: LAYOUTS[layout].lay_out(build, [FP32], folder)
+
+    names = [name if layout == NEMO else f"{KV}-{name}" for layout in layouts for name in precisions()]
+    cells = [made({"fp32": lambda: None, **{name: quantized(name) for name in names}})]
+    for target, one in targets().items():
+        if target != "onnx":
+            cells.append(made({name: converted(target, name) for name in one.precisions}))
+    cells += [tried(laid_out(layout)) for layout in LAYOUTS]
+    cells = [cell if i < len(cells) - len(LAYOUTS) else (f"refused: {cell}" if cell else "yes") for i, cell in enumerate(cells)]
+    return [model.names, f"`{spec.kind}`", exactness(checkpoint, artifacts), *cells]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", help="part of the names of presets")
+    options = parser.parse_args()
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    with tempfile.TemporaryDirectory() as work:
+        for model in MODELS:
+            if not options.only or options.only in f"{model.preset} {model.head}":
+                print(f"| {' | '.join(cell.replace('|', '/') for cell in row(model, Path(work)))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
