@@ -84,14 +84,15 @@ def row(preset: str, work: Path, precision: str, head: str | None) -> list[str]:
     corpus.write_text(json.dumps({"audio_filepath": str(clip), "duration": 8.0, "text": "none"}) + "\n")
     of = ["--checkpoint", checkpoint, "--build", build, *(["--head", head] if head else [])]
     export = measured("nemoport.cli", "export", *of)
-    quantize = measured("nemoport.cli", "quantize", precision, "--build", build)
+    quantize = measured("nemoport.cli", "quantize", precision, "--build", build) if precision else None
     oracle = measured("nemoport.cli", "oracle", *of, "--corpus", corpus)
     streams = sorted(build.glob("oracle/*/streaming-*.json"))
     run = json.loads((streams or sorted(build.glob("oracle/*/offline*.json")))[-1].read_text())
     wanted = run["utterances"][0]["tokens"]
     options = ["--lookahead", run["lookahead"], "--flush", "nemo"] if streams else []
-    texts = [measured("nemoport.cli", "transcribe", build / v, clip, "--json", *options) for v in ("fp32", precision)]
-    fp32, int8 = (json.loads(step.output)["tokens"] for step in texts)
+    variants = ["fp32", precision] if precision else ["fp32"]
+    texts = [measured("nemoport.cli", "transcribe", build / v, clip, "--json", *options) for v in variants]
+    fp32, *int8 = (json.loads(step.output)["tokens"] for step in texts)
     kind = json.loads((build / "config.json").read_text())["spec"]["kind"]
     return [
         preset,
@@ -99,13 +100,13 @@ def row(preset: str, work: Path, precision: str, head: str | None) -> list[str]:
         made.output.split(": ")[1].split(" M ")[0],
         str(export),
         megabytes(build / "fp32"),
-        str(quantize),
-        megabytes(build / precision),
+        str(quantize or "-"),
+        megabytes(build / precision) if precision else "-",
         str(texts[0]),
         str(oracle),
         str(len(wanted)),
         "yes" if fp32 == wanted else f"no: {differing(fp32, wanted)} others",
-        str(differing(int8, wanted)),
+        str(differing(int8[0], wanted)) if precision else "-",
     ]
 
 
@@ -113,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("presets", nargs="+", help="of nemoport.reference.presets")
     parser.add_argument("--work", type=Path, required=True, help="a folder, which must not exist yet")
-    parser.add_argument("--precision", default="int8-weight")
+    parser.add_argument("--precision", default="int8-weight", help='beside fp32; "" for none')
     parser.add_argument("--head", help="of a hybrid, or of a CTC model")
     options = parser.parse_args()
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
