@@ -1,6 +1,6 @@
 """What each kind of checkpoint can be made into, found by making it: the table of docs/kinds/table.md.
 
-    python bench/kinds.py [--only tdt_ctc]
+    python bench/kinds.py [--only 'tiny-tdt_ctc ctc']
 
 Of each published structure there is a tiny random checkpoint (nemoport.reference.presets), which NeMo's class wrote and which
 hears. It is exported; its tokens are compared with NeMo's own on pseudo-speech at every lookahead; every precision, target and
@@ -138,12 +138,12 @@ def row(model: Model, work: Path) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", help="part of the names of presets")
+    parser.add_argument("--only", help="one preset, and a head that is not NeMo's choice: 'tiny-tdt_ctc ctc'")
     options = parser.parse_args()
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
     with tempfile.TemporaryDirectory() as work:
         for model in MODELS:
-            if not options.only or options.only in f"{model.preset} {model.head}":
+            if not options.only or options.only == f"{model.preset} {model.head}".strip():
                 print(f"| {' | '.join(cell.replace('|', '/') for cell in row(model, Path(work)))} |", flush=True)
 
 
