@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -193,7 +194,7 @@ def peer_texts(run: Run, clips: list[Clip], checkpoint: Checkpoint, work: Path, 
 
 def plain(text: str) -> str:
     """A text without what each writes in a way of its own: unknown tokens, and spaces that follow each other."""
-    return " ".join(text.replace(UNKNOWN_TEXT, "").split())
+    return " ".join(re.sub(f" ?{UNKNOWN_TEXT.strip()} ?", "", text).split())
 
 
 def explanation(run: Run, oracle: Oracle, clip: Clip, text: str, started: Callable[[int], str]) -> str:
