@@ -11,12 +11,13 @@ Both read GGUF files that are written here (gguf_layouts.py), and run in an envi
 - heard: as frame, and that frame is what sounds there;
 - stream: NeMo's own streaming, where the peer streams;
 - start: of a long recording, which CrispASR cuts at pauses, the first seconds alone give NeMo's text;
-- tie: noise of a thousandth on NeMo's encoder frames gives it.
+- tie: noise of one to three thousandths on NeMo's encoder frames gives it.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -47,7 +48,7 @@ REFERENCE = Path(__file__).resolve().parents[2] / "reference"
 CUT_SECONDS, START_SECONDS = 25.0, 15.0  # what CrispASR does not cut; what is compared of what it cuts
 RANDOM_SECONDS = 20.0
 FEED_SAMPLES = 8000
-NOISE, SEEDS = 1e-3, 16
+NOISES, SEEDS = (1e-3, 3e-3), 16  # of the frames' deviation; products in f16 alone are off by up to 5e-4, layer after layer
 CONTEXT_PRESET = "CRISPASR_NEMOTRON_CONTEXT_PRESET"  # 3 is the lookahead 13, and 56 frames to the left, whatever the file says
 SAME, REASONS, UNEXPLAINED = "same", ("frame", "heard", "stream", "start", "tie"), "unexplained"
 Clip = tuple[Utterance, np.ndarray]  # and its samples
@@ -122,10 +123,10 @@ class Oracle:
         more_frames: int = 0,
         heard: bool = False,
         samples: int | None = None,
-        seed: int | None = None,
+        noise: tuple[float, int] | None = None,
     ) -> str:
         """more_frames: mel frames behind the end that count as valid; heard: the last mel frame is as it sounds, not zeros;
-        samples: the first of the clip alone; seed: of noise on the encoder's frames."""
+        samples: the first of the clip alone; noise: on the encoder's frames, and its seed."""
         import torch
 
         if heard:
@@ -133,7 +134,7 @@ class Oracle:
             counted = type(featurizer).get_seq_len
             featurizer.get_seq_len = lambda length: counted(featurizer, length) + 1
             try:
-                return self.text(clip, samples=samples, seed=seed)
+                return self.text(clip, samples=samples, noise=noise)
             finally:
                 del featurizer.get_seq_len
         audio, generator = clip[1][:samples], torch.Generator()
@@ -144,9 +145,9 @@ class Oracle:
             frames, n_frames = self.model.encoder(audio_signal=mel, length=length + more_frames)
             if self.prompt:
                 frames = self._prompted(frames, clip[0].prompt_language)
-            if seed is not None:
-                generator.manual_seed(seed)
-                frames = frames + NOISE * frames.std() * torch.randn(frames.shape, generator=generator)
+            if noise:
+                generator.manual_seed(noise[1])
+                frames = frames + noise[0] * frames.std() * torch.randn(frames.shape, generator=generator)
             decoding = self.model.decoding
             if self.spec.head == CTC:
                 scores = self.model.decoder(encoder_output=frames)
@@ -214,9 +215,9 @@ def explanation(run: Run, oracle: Oracle, clip: Clip, text: str, started: Callab
         and started(start) == oracle.text(clip, more_frames=1, samples=start)
     ):
         return "start"
-    for seed in range(SEEDS):
-        noisy = (oracle.text(clip, seed=seed), oracle.text(clip, 1, seed=seed), oracle.text(clip, heard=True, seed=seed))
-        if text in noisy:
+    for noise in itertools.product(NOISES, range(SEEDS)):
+        ends: tuple[dict[str, Any], ...] = ({}, {"more_frames": 1}, {"heard": True})
+        if any(oracle.text(clip, noise=noise, **end) == text for end in ends):
             return "tie"
     return UNEXPLAINED
 
