@@ -194,8 +194,9 @@ def peer_texts(run: Run, clips: list[Clip], checkpoint: Checkpoint, work: Path, 
 
 
 def plain(text: str) -> str:
-    """A text without what each writes in a way of its own: unknown tokens, and spaces that follow each other."""
-    return " ".join(re.sub(f" ?{UNKNOWN_TEXT.strip()} ?", "", text).split())
+    """A text without what each writes in a way of its own: unknown tokens, spaces in a row, and before punctuation."""
+    known = re.sub(f" ?{UNKNOWN_TEXT.strip()} ?", "", text)
+    return re.sub(r" (?=[^\w\s<])", "", " ".join(known.split()))
 
 
 def explanation(run: Run, oracle: Oracle, clip: Clip, text: str, started: Callable[[int], str]) -> str:
