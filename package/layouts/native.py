@@ -16,6 +16,7 @@ from nemoport.package.copying import copy_artifact, copy_file, copy_present
 from nemoport.package.examples import example_text
 from nemoport.package.layout import CardFacts, Layout
 from nemoport.package.usage import nemoport_commands, prompt_arguments
+from nemoport.spec import CTC
 
 SHARED = ("filterbank.bin", "filterbank.meta", "tokens.txt", "preprocessor.config", "frontend.onnx")
 # A checkpoint without SentencePiece has no tokenizer.model, and one without a prompt no languages.
@@ -51,7 +52,8 @@ def usage(facts: CardFacts) -> str:
     """Returns the card's section on how to run the graphs."""
     variant = next(iter(facts.artifacts))
     command = f"python example.py . {variant} recording.wav{prompt_arguments(facts)}"
-    example = example_text("native" if facts.spec.streaming else "native_offline")
+    kind = ("native" if facts.spec.streaming else "native_offline") + ("_ctc" if facts.spec.head == CTC else "")
+    example = example_text(kind)
     return f"""With nemoport:
 
 {nemoport_commands(facts, variant)}

@@ -77,7 +77,7 @@ def graphs(folder: Path, variant: str, head: str = "") -> tuple[Path, ...]:
 def usage(facts: CardFacts) -> str:
     """Returns the card's section on how to run the graphs."""
     kind = "streaming" if facts.spec.streaming else "offline"
-    example = example_text(f"sherpa_onnx_{kind}")
+    example = example_text(f"sherpa_onnx_{kind}{'_ctc' if facts.spec.head == CTC else ''}")
     suffixes = {name: suffix_of(name) for name in facts.artifacts}
     chosen = ".int8" if ".int8" in suffixes.values() else next(iter(suffixes.values()))
     command = f'python example.py . "{chosen}" recording.wav{" auto" if facts.spec.prompt else ""}'
@@ -132,7 +132,7 @@ def config_for(config: RuntimeConfig) -> RuntimeConfig:
 def _section(config: RuntimeConfig) -> SherpaOnnxSection:
     spec = ModelSpec.from_dict(config["spec"])
     if spec.streaming is None:
-        return _offline(spec.frontend)
+        return _offline_ctc(spec) if spec.head == CTC else _offline(spec.frontend)
     return _streaming(spec.streaming, spec.frontend, streaming_encoder(config)["default_lookahead"])
 
 
@@ -167,6 +167,18 @@ def _offline(frontend: FrontendSpec) -> SherpaOnnxSection:
             "has a Hann window and bands up to half the rate; its transcripts differ from NeMo's by that, and no option "
             "of its Python API changes the window"
         ),
+    }
+
+
+def _offline_ctc(spec: ModelSpec) -> SherpaOnnxSection:
+    factor, hop = spec.encoder.subsampling_factor, spec.frontend.hop_samples
+    return {
+        "version": VERSION,
+        "lead_samples": hop // 2,
+        "lead_rule": "sherpa-onnx centres its frames half a hop behind NeMo's; with it they stand where NeMo has them",
+        "tail_samples": factor * hop,
+        "tail_rule": f"sherpa-onnx decodes one encoder frame for {factor} whole mel frames, so without it the last is lost",
+        "front_end_rule": "sherpa-onnx gives models of NeMo a front end of its own, whose mel values differ from NeMo's",
     }
 
 

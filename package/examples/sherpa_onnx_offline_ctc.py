@@ -1,0 +1,34 @@
+"""Transcribes one recording with sherpa-onnx: python example.py PACKAGE SUFFIX AUDIO, SUFFIX such as .int8 or ''"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import sherpa_onnx
+import soundfile
+
+
+def transcribe(package, suffix, audio):
+    """audio: mono, at the model's rate."""
+    package = Path(package)
+    config = json.loads((package / "config.json").read_text())
+    samples, rate = soundfile.read(audio, dtype="float32")
+    if samples.ndim != 1 or rate != config["sample_rate"]:
+        raise SystemExit(f"{audio}: needs one channel at {config['sample_rate']} Hz")
+    recognizer = sherpa_onnx.OfflineRecognizer.from_nemo_ctc(
+        model=str(package / f"model{suffix}.onnx"),
+        tokens=str(package / "tokens.txt"),
+        feature_dim=config["spec"]["frontend"]["n_mels"],
+    )
+
+    stream = recognizer.create_stream()
+    silence = config["sherpa_onnx"]  # puts its frames where NeMo has them, and its last one in
+    lead, tail = (np.zeros(silence[name], np.float32) for name in ("lead_samples", "tail_samples"))
+    stream.accept_waveform(rate, np.concatenate([lead, samples, tail]))
+    recognizer.decode_stream(stream)
+    return stream.result.text.strip()
+
+
+if __name__ == "__main__":
+    print(transcribe(*sys.argv[1:]))
