@@ -8,9 +8,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nemoport.progress import Progress, Step, silent
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nemoport.audio import Audio
 
 LINE_SECONDS = 10.0  # between two lines of the same step
 SHORT_SECONDS = 2.0  # a step of unknown length that took less gets no line of its end
@@ -133,3 +138,20 @@ def _bars() -> Any:
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
+
+
+class WatchedAudio:
+    """A source of samples that reports how far it is read."""
+
+    def __init__(self, audio: Audio, rate_hz: int, name: str, progress: Progress):
+        self._audio, self._rate_hz, self._name, self._progress, self._read = audio, rate_hz, name, progress, 0
+
+    def read(self, n: int) -> np.ndarray:
+        samples, seconds = self._audio.read(n), self._audio.seconds
+        self._read += len(samples)
+        ended = len(samples) < n
+        if seconds is None:
+            self._progress(Step(self._name, 1.0 if ended else 0.0))
+        else:
+            self._progress(Step(self._name, seconds if ended else self._read / self._rate_hz, seconds, "s of audio"))
+        return samples

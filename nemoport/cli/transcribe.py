@@ -12,17 +12,14 @@ from typing import TYPE_CHECKING
 from nemoport.cli.command import Command, grouped, option
 from nemoport.cli.live import LIVE, check_live, transcribe_live
 from nemoport.cli.output import print_text
-from nemoport.cli.progress import is_terminal
+from nemoport.cli.progress import WatchedAudio, is_terminal
 from nemoport.cli.registries import flush_rules, measures
 from nemoport.errors import AudioError, UsageError
 from nemoport.files import write_bytes
-from nemoport.progress import Progress, Step, silent
+from nemoport.progress import Progress, silent
 from nemoport.text import printable
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from nemoport.audio import Audio
     from nemoport.inputs import Source
     from nemoport.language_model import ArpaFile
     from nemoport.recognizer import Recognizer
@@ -158,23 +155,6 @@ def _watched(options: argparse.Namespace) -> Progress:
     return options.progress if is_terminal() and not several else silent
 
 
-class _Watched:
-    """A source of samples that reports how far it is read."""
-
-    def __init__(self, audio: Audio, rate_hz: int, name: str, progress: Progress):
-        self._audio, self._rate_hz, self._name, self._progress, self._read = audio, rate_hz, name, progress, 0
-
-    def read(self, n: int) -> np.ndarray:
-        samples, seconds = self._audio.read(n), self._audio.seconds
-        self._read += len(samples)
-        ended = len(samples) < n
-        if seconds is None:
-            self._progress(Step(self._name, 1.0 if ended else 0.0))
-        else:
-            self._progress(Step(self._name, seconds if ended else self._read / self._rate_hz, seconds, "s of audio"))
-        return samples
-
-
 def _opened(
     files: Sequence[Segment],
     recognizer: Recognizer,
@@ -190,7 +170,7 @@ def _opened(
         rate_hz = recognizer.sample_rate_hz
         try:
             audio = open_audio(file.path, rate_hz, channel=channel, offset_s=file.offset_s, duration_s=file.duration_s)
-            yield file.name, _Watched(audio, rate_hz, file.name, progress), language
+            yield file.name, WatchedAudio(audio, rate_hz, file.name, progress), language
         except AudioError as error:
             failed(file.name, error)
 
