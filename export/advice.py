@@ -25,6 +25,7 @@ ADVICE = {
     "target is EncDecMultiTalkerRNNTBPEModel": "it takes the speakers as a further input: use a model of one speaker",
     "target is EncDecClassificationModel": "it names classes, and writes no text: use a speech recogniser",
     "target is SALM": "a language model with speech input: use a transducer",
+    "model_type is": "use a Parakeet or Nemotron model of these types, or its .nemo",
     "encoder._target_": "use a model with a FastConformer encoder",
     "encoder.adapters is": "take the adapters out of the model in NeMo, or merge them into it, and save it again",
     "joint.num_extra_outputs": "a multi-blank transducer, or a TDT without loss.tdt_kwargs.durations: use RNNT or a TDT",

@@ -11,6 +11,7 @@ from nemoport.errors import ArtifactError, CheckpointError
 from nemoport.events import EventSpec, events_in
 from nemoport.export.advice import advice
 from nemoport.export.containers import Container, container_at
+from nemoport.export.containers.container import Contents
 from nemoport.export.hybrid import of_head, weights_of
 from nemoport.export.hyperparameters import malformed, number, wrong_sections
 from nemoport.export.kinds import (
@@ -34,7 +35,7 @@ from nemoport.text import clipped
 from nemoport.tokens import Pieces, SpellingRule
 
 # What reading a config raises that is not of the form that NeMo writes.
-_OTHER_FORM = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+OTHER_FORM = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -90,17 +91,24 @@ def read_checkpoint(checkpoint: str, head: str = "") -> Checkpoint:
     head: of a hybrid, ctc or that of its transducer; "" for NeMo's choice, the transducer. Raises CheckpointError if the file is
     damaged, or naming every reason for which the model is not exported; UsageError for a head that the model does not have.
     """
-    read = _read(checkpoint, head)
+    read = without_hash(checkpoint, head)
     return replace(read, sha256=read.container.sha256())
 
 
 def checkpoint_kind(checkpoint: str, head: str = "") -> str:
     """Returns the name of a checkpoint's kind, without reading its weights. Raises as `read_checkpoint`."""
-    return _read(checkpoint, head).spec.kind
+    return without_hash(checkpoint, head).spec.kind
 
 
-def _read(checkpoint: str, head: str) -> Checkpoint:
-    """Reads a checkpoint but for its hash."""
+def reasons_of(contents: Contents, config: dict) -> list[str]:
+    """Every reason for which a model is not exported. config: of the contents, in one form or as it is written. Raises one of
+    OTHER_FORM for what is no config of such a model."""
+    known = config or not contents.problems  # of another model than transformers' of the same kinds there is no config
+    return [*contents.problems, *(unsupported(config) if known else ())]
+
+
+def without_hash(checkpoint: str, head: str = "") -> Checkpoint:
+    """Reads a checkpoint as `read_checkpoint`, with an empty sha256, which takes as long as its file is read."""
     path, base_model = resolve(str(checkpoint))
     container = container_at(path)
     if not container.name.isprintable() or set(container.name) & set("<>|`"):
@@ -116,12 +124,12 @@ def _read(checkpoint: str, head: str) -> Checkpoint:
         _refuse(container, wrong_sections(config))
         hybrid = is_hybrid(config)
         config = in_one_form(of_head(config, head))
-        problems = [*contents.problems, *(() if contents.problems and not config else unsupported(config))]
+        problems = reasons_of(contents, config)
         if not problems:
             _refuse(container, malformed(config))
         # What a build's config.json could not hold is refused here.
         spec = None if problems else ModelSpec.from_dict(_spec(config).to_dict())
-    except _OTHER_FORM as error:
+    except OTHER_FORM as error:
         raise container.unreadable(f"{container.config_name}: {type(error).__name__}: {clipped(error)}") from error
     except ArtifactError as error:
         raise container.unreadable(f"{container.config_name}: {error.found}, not {error.expected}") from error

@@ -48,6 +48,12 @@ def piece_problems(pieces: Pieces, blank: str, *, spaces_inside: bool) -> list[s
     return [f"pieces {what}: {', '.join(map(repr, some[:3]))}" for what, some in found.items() if some]
 
 
+def duration_problems(spec: ModelSpec) -> list[str]:
+    """The durations of a TDT model, if a consumer that takes their places for them would go on by other ones."""
+    found = list(spec.decoding.durations)
+    return [] if found == [*range(len(found))] else [f"durations {found}, which it takes to be 0, 1, 2, ..."]
+
+
 def _listed(values: Sequence[object]) -> str:
     return f"{values[0]} to {values[-1]}" if isinstance(values, range) else " or ".join(map(str, values))
 
@@ -70,6 +76,7 @@ class Layout:
     shards.
     front_ends(spec): the front ends that the consumer computes by itself, a field of FrontendSpec -> its values; None where the
     package carries the front end, or nemoport computes it from config.json.
+    problems(spec, pieces): each thing of a model that the consumer cannot run, whatever the variant.
     intro(facts), rules(facts): how the graphs stream, and the card's section on how to run them; only where these differ from
     those of the ONNX graphs. limits: lines of the card's section on limits."""
 
@@ -85,6 +92,7 @@ class Layout:
     artifact_folder: Callable[[Path, str], Path] | None = None
     shard: Callable[[Path, Sequence[str], int], None] | None = None
     front_ends: Callable[[ModelSpec], FrontEnds] | None = None
+    problems: Callable[[ModelSpec, Pieces], Sequence[str]] = lambda spec, pieces: ()
     intro: Callable[[CardFacts], str] | None = None
     rules: Callable[[CardFacts], str] | None = None
     limits: tuple[str, ...] = ()

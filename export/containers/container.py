@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -19,13 +20,28 @@ NEMO, SAFETENSORS = "nemo", "safetensors"
 class Contents:
     """What a container holds but for the weights.
 
-    config: in the form of NeMo's model_config.yaml; tokenizer: bytes of the SentencePiece model, empty where there is none;
+    model: NeMo's class or transformers' model type; config: in the form of NeMo's model_config.yaml; tokenizer: bytes of the
+    SentencePiece model, empty where there is none;
     problems: reasons, found by the container alone, for which its model is not exported.
     """
 
+    model: str
     config: dict = field(repr=False)
     tokenizer: bytes = field(repr=False)
     problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """A tensor of a checkpoint. dtype: as safetensors name it, F32, F16, BF16, ..."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
 
 
 class Container(Protocol):
@@ -52,12 +68,21 @@ class Container(Protocol):
         """Bytes of the weights' files."""
         ...
 
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of all files that are read."""
+        ...
+
     def sha256(self) -> str:
         """Hash of all that is read of it, in hexadecimal. Raises CheckpointError."""
         ...
 
     def read(self) -> Contents:
         """Reads all but the weights. Raises CheckpointError."""
+        ...
+
+    def headers(self) -> dict[str, TensorHeader]:
+        """Reads types and shapes of the tensors by NeMo's names, and no weights. Raises CheckpointError."""
         ...
 
     def load_weights(self) -> dict[str, Tensor]:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from nemoport.errors import CheckpointError, first_line
 from nemoport.export import bounded_yaml
 from nemoport.export.archive import CONFIG, WEIGHTS, opened, unreadable
-from nemoport.export.containers.container import NEMO, Contents
+from nemoport.export.containers.container import NEMO, Contents, TensorHeader
+from nemoport.export.containers.torch_header import read_header
+from nemoport.export.kinds import nemo_class_of
 from nemoport.files import sha256_file
 from nemoport.text import clipped
 
@@ -40,6 +42,10 @@ class NemoFile:
 
     @property
     def weights_bytes(self) -> int:
+        return self.file_bytes
+
+    @property
+    def file_bytes(self) -> int:
         return self.path.stat().st_size
 
     def sha256(self) -> str:
@@ -60,7 +66,14 @@ class NemoFile:
             model = str(section.get("model_path", "")) if isinstance(section, dict) else ""
             tokenizer = archive.read(model.removeprefix("nemo:"), MOST_TOKENIZER_BYTES) if model.startswith("nemo:") else b""
             archive.member(WEIGHTS)
-        return Contents(config, tokenizer)
+        return Contents(nemo_class_of(config), config, tokenizer)
+
+    def headers(self) -> dict[str, TensorHeader]:
+        with opened(self.path) as archive:
+            try:
+                return read_header(archive.member(WEIGHTS))
+            except ValueError as error:
+                raise self.unreadable(f"{WEIGHTS}: {clipped(error)}") from error
 
     def load_weights(self) -> dict[str, Tensor]:
         import torch

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemoport.errors import ArtifactError, CheckpointError
-from nemoport.export.containers.container import SAFETENSORS, Contents
+from nemoport.export.containers.container import SAFETENSORS, Contents, TensorHeader
 from nemoport.export.containers.safetensors_file import StoredTensor, read_header
 from nemoport.export.containers.tokenizer_json import read_tokenizer
 from nemoport.export.containers.transformers_config import nemo_form, vocab_size
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_SHARDS = 1000
+SPEECH_LLM = "SALM"  # NeMo's class of a folder with a config.json of its own
 _COUNTER = ".num_batches_tracked"  # of batch normalisation in training
 
 
@@ -49,6 +50,10 @@ class TransformersFolder:
     def weights_bytes(self) -> int:
         return 4 * sum(tensor.size for tensor in self.tensors().values())
 
+    @property
+    def file_bytes(self) -> int:
+        return sum(self._file(name).stat().st_size for name in self._names() if self._has(name))
+
     def sha256(self) -> str:
         """That of a line for each file that is read, in the order of their names: its own sha256, two spaces and its name, as
         `sha256sum` prints them."""
@@ -67,7 +72,8 @@ class TransformersFolder:
     def read(self) -> Contents:
         raw = self._json(CONFIG)
         if not isinstance(model := raw.get("model_type"), str) or model not in FAMILIES:
-            return Contents({}, b"", (f"model_type is {clipped(repr(model))}, not {', '.join(FAMILIES)}",))
+            name = SPEECH_LLM if "pretrained_llm" in raw else clipped(model) if isinstance(model, str) else ""
+            return Contents(name, {}, b"", (f"model_type is {clipped(repr(model))}, not {', '.join(FAMILIES)}",))
         try:
             pieces, tokenizer = read_tokenizer(self._json(TOKENIZER), vocab_size(raw))
         except ValueError as error:
@@ -77,7 +83,10 @@ class TransformersFolder:
         except ValueError as error:
             raise self.unreadable(str(error), "save it again with transformers") from error
         self.tensors()
-        return Contents(config, tokenizer, tuple(problems))
+        return Contents(model, config, tokenizer, tuple(problems))
+
+    def headers(self) -> dict[str, TensorHeader]:
+        return {nemo_name(name): TensorHeader(tensor.dtype, tensor.shape) for name, tensor in self.tensors().items()}
 
     def load_weights(self) -> dict[str, Tensor]:
         import torch

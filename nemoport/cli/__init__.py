@@ -11,6 +11,7 @@ from nemoport.cli import (
     completion,
     evaluate,
     export,
+    inspect,
     kind,
     merge,
     oracle,
@@ -38,6 +39,7 @@ FAULT = 3  # Python's own exit code for a traceback is 1, which is the verdict o
 COMMANDS = (  # in the order of `nemoport --help`
     run.COMMAND,
     transcribe.COMMAND,
+    inspect.COMMAND,
     kind.COMMAND,
     oracle.COMMAND,
     export.COMMAND,

@@ -23,7 +23,7 @@ from nemoport.external_data import check_external_data
 from nemoport.files import write_json
 from nemoport.graph_file import external_tensors, save_model
 from nemoport.package.copying import copy_file
-from nemoport.package.layout import CardFacts, FrontEnds, Layout, front_end_problems, piece_problems
+from nemoport.package.layout import CardFacts, FrontEnds, Layout, duration_problems, front_end_problems, piece_problems
 from nemoport.package.shards import write_shards
 from nemoport.spec import CTC, ModelSpec
 from nemoport.tokens import read_tokens
@@ -146,15 +146,16 @@ def _model_type(spec: ModelSpec) -> str:
     return f"nemo-conformer-{spec.head}"
 
 
-def _check(spec: ModelSpec, variants: Sequence[str], problems: Sequence[str] = ()) -> None:
-    problems = [*problems]
-    problems += [f"{name}, which {GPU_ONLY[name]}" for name in variants if name in GPU_ONLY]
+def _spec_problems(spec: ModelSpec) -> list[str]:
     if spec.streaming is not None:
-        problems.append("a cache-aware streaming model, whose caches onnx-asr does not carry")
+        found = ["a cache-aware streaming model, whose caches onnx-asr does not carry"]
     else:
-        problems += front_end_problems(spec, FRONT_ENDS)
-    if spec.decoding.durations and spec.decoding.durations != tuple(range(len(spec.decoding.durations))):
-        problems.append(f"durations {list(spec.decoding.durations)}, which it takes to be 0, 1, 2, ...")
+        found = front_end_problems(spec, FRONT_ENDS)
+    return found + duration_problems(spec)
+
+
+def _check(spec: ModelSpec, variants: Sequence[str], problems: Sequence[str] = ()) -> None:
+    problems = [*problems, *(f"{name}, which {GPU_ONLY[name]}" for name in variants if name in GPU_ONLY), *_spec_problems(spec)]
     if problems:
         raise UsageError(
             "onnx-asr cannot run this model.",
@@ -217,4 +218,5 @@ LAYOUT = Layout(
     ctc_files=CTC_FILES,
     shard=shard,
     front_ends=lambda spec: FRONT_ENDS,
+    problems=lambda spec, pieces: [*piece_problems(pieces, BLANK, spaces_inside=True), *_spec_problems(spec)],
 )

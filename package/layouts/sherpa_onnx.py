@@ -28,7 +28,7 @@ from nemoport.export.split import split_decoder
 from nemoport.files import write_json
 from nemoport.graph_file import save_model
 from nemoport.package.examples import example_text
-from nemoport.package.layout import CardFacts, FrontEnds, Layout, front_end_problems, piece_problems
+from nemoport.package.layout import CardFacts, FrontEnds, Layout, duration_problems, front_end_problems, piece_problems
 from nemoport.package.layouts.onnx_asr import BLANK, GPU_ONLY, SINGLE_FILE_BYTES, WHOLE, save_merged, suffix_of, write_tokens
 from nemoport.prompt import AUTO
 from nemoport.spec import CTC, FrontendSpec, ModelSpec, StreamingSpec
@@ -213,17 +213,19 @@ def front_ends(spec: ModelSpec) -> FrontEnds:
     return {**FRONT_ENDS, "normalize": ("NA",) if spec.streaming else ("per_feature",)}
 
 
+def _spec_problems(spec: ModelSpec) -> list[str]:
+    found = front_end_problems(spec, front_ends(spec)) + duration_problems(spec)
+    if spec.prompt and AUTO not in spec.prompt.languages:
+        found.append(f"a prompt without {AUTO}, which is what it feeds where no language was named")
+    return found
+
+
 def _check(spec: ModelSpec, variants: Sequence[str], problems: Sequence[str] = ()) -> None:
-    durations = spec.decoding.durations
     problems = [*problems]
     problems += [f"{name}, which {GPU_ONLY[name]}" for name in variants if name in GPU_ONLY]
     if others := [name for name in variants if cache_layout_of(name) not in CACHE_LAYOUTS]:
         problems.append(f"{', '.join(others)}, whose caches it does not keep")
-    problems += front_end_problems(spec, front_ends(spec))
-    if durations != tuple(range(len(durations))):
-        problems.append(f"durations {list(durations)}, which it takes to be 0, 1, 2, ...")
-    if spec.prompt and AUTO not in spec.prompt.languages:
-        problems.append(f"a prompt without {AUTO}, which is what it feeds where no language was named")
+    problems += _spec_problems(spec)
     if problems:
         raise UsageError(
             "sherpa-onnx cannot run this.",
@@ -256,4 +258,5 @@ LAYOUT = Layout(
     ctc_files=CTC_FILES,
     cache_layouts=CACHE_LAYOUTS,
     front_ends=front_ends,
+    problems=lambda spec, pieces: [*piece_problems(pieces, BLANK, spaces_inside=False), *_spec_problems(spec)],
 )

@@ -24,6 +24,7 @@ from nemoport.errors import ArtifactError, CheckpointError
 from nemoport.export import archive, bounded_yaml, checkpoint
 from nemoport.export.containers.container import Contents
 from nemoport.export.containers.nemo import NemoFile
+from nemoport.export.containers.torch_header import read_header
 from nemoport.spec import ModelSpec
 from nemoport.text import has_controls
 from nemoport.validate.nemo_config import nemo_config
@@ -114,7 +115,7 @@ def read_config(config: Any, folder: Path) -> None:
         model = sentencepiece_model(config["joint"]["vocabulary"])
     except Exception:
         model = sentencepiece_model(configs()[0]["joint"]["vocabulary"])
-    with mock.patch.object(NemoFile, "read", lambda self: Contents(config, model)):
+    with mock.patch.object(NemoFile, "read", lambda self: Contents("", config, model)):
         if isinstance(config, dict):  # what bounded_yaml.load gives is checked in NemoFile.read
             check_accepted(checkpoint.read_checkpoint(str(path)), folder)
 
@@ -287,6 +288,14 @@ def read_weights(data: bytes, folder: Path) -> None:
     assert sum(tensor.numel() for tensor in found.values()) <= 4 * len(data)
 
 
+def read_weight_header(data: bytes, folder: Path) -> None:
+    try:
+        found = read_header(io.BytesIO(data))
+    except ValueError as error:  # as its description says
+        raise CheckpointError(str(error)) from error
+    assert all(isinstance(name, str) and type(tensor.size) is int and tensor.size >= 0 for name, tensor in found.items())
+
+
 def mutate_weights(rng: Random, seeds: Any) -> bytes:
     """Mutates the whole, or the pickle in it with its checksum mended."""
     if rng.random() < 0.3:
@@ -321,4 +330,5 @@ TARGETS = (
     Target("yaml", texts, mutate_yaml, read_yaml, 150),
     Target("config", configs, mutate_config, read_config, 120),
     Target("weights", weights, mutate_weights, read_weights, 20),
+    Target("weight-header", weights, mutate_weights, read_weight_header, 20),
 )
