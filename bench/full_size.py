@@ -18,6 +18,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+SECONDS = 24.0  # 300 encoder frames: more than twice the window of parakeet-tdt_ctc-1.1b
 COLUMNS = (
     "checkpoint",
     "kind",
@@ -80,8 +81,8 @@ def row(preset: str, work: Path, precision: str, head: str | None) -> list[str]:
 
     checkpoint, build, clip, corpus = work / f"{preset}.nemo", work / "build", work / "clip.wav", work / "clip.jsonl"
     made = measured("nemoport.reference.random_checkpoint", "--preset", preset, "--out", checkpoint)
-    soundfile.write(clip, pseudo_speech(77, 8.0), 16000)
-    corpus.write_text(json.dumps({"audio_filepath": str(clip), "duration": 8.0, "text": "none"}) + "\n")
+    soundfile.write(clip, pseudo_speech(77, SECONDS), 16000)
+    corpus.write_text(json.dumps({"audio_filepath": str(clip), "duration": SECONDS, "text": "none"}) + "\n")
     of = ["--checkpoint", checkpoint, "--build", build, *(["--head", head] if head else [])]
     export = measured("nemoport.cli", "export", *of)
     quantize = measured("nemoport.cli", "quantize", precision, "--build", build) if precision else None
