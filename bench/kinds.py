@@ -98,7 +98,8 @@ def made(names: dict[str, Callable[[], object]]) -> str:
     refused = {reason: [name for name, other in reasons.items() if other == reason] for reason in reasons.values() if reason}
     cells = [", ".join(can)] * bool(can)
     if len(refused) == 1 and not can:
-        return f"refused: {next(iter(refused))}"
+        (reason,) = refused
+        return f"not tried: {reason} here" if reason.startswith("no ") else f"refused: {reason}"
     return "; ".join([*cells, *(f"{', '.join(names)} refused: {reason}" for reason, names in refused.items())])
 
 
