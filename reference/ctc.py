@@ -46,6 +46,7 @@ def build(name: str, tokenizer_folder: Path) -> Any:
 
     Raises KeyError on another name.
     """
+    from omegaconf import open_dict
     from safetensors.torch import load_file
 
     source, preset, hybrid = VARIANTS[name]
@@ -53,6 +54,8 @@ def build(name: str, tokenizer_folder: Path) -> Any:
     asr = model.restore(path)
     size = replace(presets.PRESETS[preset], decoders="hybrid" if hybrid else "ctc")
     made = model.build(size, unpack_tokenizer(path, tokenizer_folder)).eval()
+    with open_dict(made.cfg):
+        made.cfg.validation_ds = dict(use_start_end_token=False)  # NeMo's `transcribe` of these classes reads it
     for part in ("encoder", "decoder", "joint") if hybrid else ("encoder",):
         getattr(made, part).load_state_dict(getattr(asr, part).state_dict())
     trained = {key.removeprefix(f"{source}."): tensor.float() for key, tensor in load_file(HEADS).items()}
