@@ -14,6 +14,7 @@ from nemoport.beam import Beam, BeamSearch, beam_search
 from nemoport.confidence import log_softmax
 from nemoport.decode import GreedyState
 from nemoport.errors import UsageError
+from nemoport.events import EventSpec
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
 from nemoport.recognizer import Recognizer
@@ -30,11 +31,11 @@ class Lattice:
     """A session with random scores that depend on the frame and on all tokens so far, in a vocabulary of two and blank.
     The state is the history as a number. `sharp` makes some paths much likelier than others."""
 
-    def __init__(self, durations=(), sharp=1.0, seed=0):
+    def __init__(self, durations=(), sharp=1.0, seed=0, events=None):
         self.decoding = DecodingSpec(2, 1, 1, 1, 10, durations)
         front_end = FrontendSpec(16000, 2, 4, 4, 2, 0.0, 1.0, "per_feature")
         kind = "offline-tdt" if durations else "offline-rnnt"
-        self.spec = ModelSpec(kind, front_end, self.decoding, offline=OfflineSpec(1, 1, 1, 8))
+        self.spec = ModelSpec(kind, front_end, self.decoding, offline=OfflineSpec(1, 1, 1, 8), events=events)
         self.sharp, self.seed = sharp, seed
 
     def scores(self, frame, history):
@@ -82,6 +83,8 @@ def all_paths(session, n_frames, steps):
             p = probability * token_p[token] * hop_p[hop]
             if token == blank:
                 walk(frame + (hops[hop] or shortest), 0, tokens, history, p)
+            elif token in session.spec.resetting:
+                walk(frame + 1, 0, (*tokens, token), 0, p)
             else:
                 on = frame + hops[hop]
                 walk(on, 0 if hops[hop] else said + 1, (*tokens, token), history * 3 + token + 1, p)
@@ -114,6 +117,11 @@ def test_wide_enough_is_exhaustive(durations, steps):
     assert_all_paths(Lattice(durations, seed=steps), 3, steps)
 
 
+@pytest.mark.parametrize("durations", [(), (0, 1, 2)])
+def test_a_token_that_resets_ends_its_frame_and_the_history(durations):
+    assert_all_paths(Lattice(durations, seed=7, events=EventSpec(1)), 4, 2)
+
+
 def test_a_search_that_does_not_merge_is_noticed(monkeypatch):
     monkeypatch.setattr(beam_module, "merged", lambda paths: sorted(paths, key=lambda p: p.score, reverse=True))
     with pytest.raises(AssertionError):
@@ -132,16 +140,20 @@ def test_a_search_that_ignores_durations_is_noticed():
     assert max(found, key=found.get) != max(wanted, key=wanted.get)
 
 
+@pytest.mark.parametrize("events", [None, EventSpec(1)], ids=["", "events"])
 @pytest.mark.parametrize("durations", [(), (0, 1, 2)])
-def test_prefixes_count_a_path_once(durations):
+def test_prefixes_count_a_path_once(durations, events):
     """What the prefix search adds is never more than all paths have. NeMo's for TDT, which expands as well, is."""
 
     def excess(beam, wanted):
         return max(p / wanted[tokens] for tokens, p in by_tokens(beam).items() if tokens in wanted)
 
-    session, options = Lattice(durations), WIDE | dict(prefixes=True)
+    session, options = Lattice(durations, events=events), WIDE | dict(prefixes=True)
     wanted = all_paths(session, 3, 3)  # a prefix's token, and two more
-    assert excess(search(session, 3, **options), wanted) < 1 + 1e-5
+    once = search(session, 3, **options)
+    assert excess(once, wanted) < 1 + 1e-5
+    if events:  # nor less, of a token that no prefix search adds
+        assert by_tokens(once)[1,] == pytest.approx(wanted[1,], rel=1e-5)
     twice = Beam.initial(BeamSearch(**options), session.decoding)
     twice._counted = lambda paths: set()
     beam_search(session, frames_of(3), np.array([3]), [twice])
