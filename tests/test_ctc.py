@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nemoport.ctc import CtcState
+from nemoport.ctc_times import with_nemo_times
 from nemoport.errors import CheckpointError, OutputError, UsageError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
 from nemoport.recognizer import Recognizer
 from nemoport.reference import random_checkpoint as made_up
 from nemoport.spec import CTC, DecodingSpec
+from nemoport.speech.corpus import read_corpus
 from nemoport.validate import nemo, nemo_runs
 
 # Preset -> the head to choose, and the cache layouts.
@@ -147,6 +150,31 @@ def test_words_last_as_long_as_their_runs(model):
     assert set(one.token_duration_seconds) >= {checkpoint.spec.frame_seconds} and min(one.token_duration_seconds) > 0
     assert all(word.end > word.start and 0 <= word.confidence <= 1 for word in one.words)
     assert all(a.start <= b.start for a, b in zip(one.words, one.words[1:], strict=False))
+
+
+def test_nemos_own_times_by_option(ctc_checkpoint, tmp_path):
+    """Words of NeMo's `timestamps=True`, on speech: to the frame."""
+    from nemo.collections.asr.models import ASRModel
+
+    path = ctc_checkpoint("ctc-offline")
+    checkpoint = read_checkpoint(str(path))
+    recognizer = Recognizer.open(export_checkpoint(checkpoint, tmp_path).folder, threads=1)
+    speech = read_corpus(Path(__file__).parent.parent / "reference/audio/eval-tdt.jsonl", 16000).utterances[:6]
+    with nemo.quiet():
+        theirs = ASRModel.restore_from(str(path), map_location="cpu").eval()
+        theirs.preprocessor.featurizer.dither = 0.0
+        audio = [utterance.samples() for utterance in speech]
+        wanted = theirs.transcribe(audio, batch_size=1, timestamps=True, verbose=False)
+    for samples, one in zip(audio, wanted, strict=True):
+        found = next(recognizer.transcribe([("", samples)]))
+        nemos = with_nemo_times(found, recognizer.word_times(), checkpoint.spec)
+        frame = checkpoint.spec.frame_seconds
+        times = [(word.text, round(word.start / frame), round(word.end / frame)) for word in nemos.words]
+        assert times == [(word["word"], word["start_offset"], word["end_offset"]) for word in one.timestamp["word"]]
+        assert nemos.text == found.text and nemos.tokens == found.tokens
+        assert all(a.start <= b.start for a, b in zip(nemos.words, found.words, strict=True))
+    with pytest.raises(UsageError, match="of a CTC model"):
+        with_nemo_times(found, recognizer.word_times(), replace(checkpoint.spec, kind="offline-tdt"))
 
 
 def test_config_json_has_the_rule_and_no_prediction_network(model):

@@ -42,6 +42,7 @@ class Segment:
 
 
 def run(options: argparse.Namespace) -> int | None:
+    from nemoport.ctc_times import with_nemo_times
     from nemoport.hub_package import variant_folder
     from nemoport.recognizer import Recognizer
 
@@ -83,6 +84,8 @@ def run(options: argparse.Namespace) -> int | None:
     watched = _watched(options)
     opened = _opened(files, recognizer, options.channel, failed, watched)
     for hypothesis in recognizer.transcribe(opened, streams=1 if options.streams is None else options.streams, failed=failed):
+        if options.nemo_times:
+            hypothesis = with_nemo_times(hypothesis, recognizer.word_times(), recognizer.session.spec)
         text = _formatted(hypothesis, chosen, with_id=options.output is None)
         if options.output:
             write_bytes(options.output / f"{Path(hypothesis.id).stem}.{SUFFIXES.get(chosen, chosen)}", text.encode())
@@ -211,6 +214,7 @@ OUTPUT = (
     option("--format", choices=(TEXT, "json", *TIMED_TEXT), default=TEXT, help="subtitles are srt and vtt; tsv is a table"),
     option("--json", action="store_true", help="--format json: an object a line, with words, tokens, times and confidence"),
     option("--output", type=Path, metavar="FOLDER", help="write a file for each recording there, in place of printing"),
+    option("--nemo-times", action="store_true", help="of a CTC model: times of tokens and words as NeMo's, not of their sound"),
     option("--pause", type=float, metavar="SECONDS", help="from -: a line for each utterance, which a pause this long ends"),
 )
 COMMAND = Command(
