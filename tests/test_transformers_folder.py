@@ -484,11 +484,33 @@ def test_a_header_of_100_mb_is_not_read(tmp_path):
 
 
 def test_what_the_library_writes_is_read(tmp_path):
-    tensors = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.ones(4, dtype=torch.bfloat16), "none": torch.zeros(0, 5)}
+    kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
+    tensors = {name: torch.arange(6).reshape(2, 3).to(kind) for name, kind in kinds.items()} | {"none": torch.zeros(0, 5)}
     save_file(tensors, path := tmp_path / "x.safetensors", {"format": "pt"})
     found = read_header(path)
     assert found.keys() == tensors.keys()
-    assert all(np.array_equal(found[name].load(), tensor.float().numpy()) for name, tensor in tensors.items())
+    for name, tensor in tensors.items():
+        values = found[name].load()
+        assert np.array_equal(values, tensor.float().numpy()) and values.dtype == np.float32
+    assert {name: found[name].dtype for name in kinds} == dict(zip(kinds, kinds, strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["I8", "U8", "F8_E4M3", "F8_E5M2", "F4", "I4", "U4"])
+def test_a_header_of_quantized_weights_is_named_so(dtype, tmp_path):
+    (path := tmp_path / "x.safetensors").write_bytes(header({"a": entry(dtype=dtype)}))
+    with pytest.raises(ValueError, match="quantized weights"):
+        read_header(path)
+
+
+def test_the_bounds_of_a_header_are_those_that_are_stated(tmp_path):
+    def read(name: str = "a", dimensions: int = 1) -> int:
+        (path := tmp_path / "x.safetensors").write_bytes(header({name: entry(shape=[1] * (dimensions - 1) + [2])}))
+        return len(read_header(path))
+
+    assert read("a" * 512) == read(dimensions=8) == 1
+    for over in ({"name": "a" * 513}, {"dimensions": 9}):
+        with pytest.raises(ValueError):
+            read(**over)
 
 
 def test_a_damaged_file_is_refused_by_its_name(copied):

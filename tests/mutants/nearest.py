@@ -10,6 +10,7 @@ EVALUATION = "tests/test_evaluation.py"
 CALIBRATION = "tests/test_calibration.py"
 COLLECTED = "tests/test_bites_calibration.py"
 CORPORA = "tests/test_bites_corpus.py"
+FOLDERS = "tests/test_transformers_folder.py"
 FRONT_ENDS = "tests/test_front_ends.py"
 LAYOUTS = "tests/test_bites_layouts.py"
 LAWS = "tests/test_properties.py"
@@ -140,6 +141,9 @@ NEAREST = DECISIVE | {
     "package/layouts/sherpa_onnx": (LAYOUTS, RECIPES, FRONT_ENDS, "-k", "sherpa_onnx or layouts or front_end or consumer"),
     "package/layouts/onnx_asr": (LAYOUTS, RECIPES, FRONT_ENDS, "-k", "onnx_asr or layouts or front_end or consumer"),
     "package/layouts/native": (LAYOUTS, "tests/test_layouts.py"),
+    "export/containers/safetensors_file": (FOLDERS, "-k", "header or library_writes"),
+    "export/containers/tokenizer_json": (FOLDERS, "-k", "pieces_have or splits_and_joins"),
+    "export/containers/torch_header": ("tests/test_inspect.py", "-k", "pickle or torchs_files"),
 }
 TORCH = {  # those whose tests import torch, as a build does, which forks then share
     *(
@@ -147,4 +151,5 @@ TORCH = {  # those whose tests import torch, as a build does, which forks then s
         for name in ("beam", "beam_hypotheses", "decode", "hotwords", "token_mask", "trimming", "config", "schema")
     ),
     *(f"package/layouts/{name}" for name in ("native", "onnx_asr", "sherpa_onnx")),
+    *(f"export/containers/{name}" for name in ("safetensors_file", "tokenizer_json", "torch_header")),
 }
