@@ -39,6 +39,13 @@ def test_the_licence_notice_names_the_layouts_own_format(name):
     assert f"Changes: exported to {FORMATS[name]} and converted to these variants: one, two." in notice
 
 
+def test_the_licence_notice_says_of_what_the_hash_is():
+    terms, section = resolve_terms("", licence="apache-2.0"), {"name": "x", "sha256": "f" * 64}
+    assert f"Checkpoint: a .nemo file with sha256 {'f' * 64}" in terms.notice(section, "ONNX", ["one"])
+    folder = terms.notice({**section, "format": "safetensors"}, "ONNX", ["one"])
+    assert ".nemo" not in folder and "a folder of Hugging Face transformers" in folder and f"sha256 {'f' * 64}" in folder
+
+
 def read(folder, config):
     (folder / "config.json").write_text(json.dumps(config))
     return read_config(folder)
