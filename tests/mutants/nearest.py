@@ -82,6 +82,7 @@ NEAREST = DECISIVE | {
     "nemoport/events": ("tests/test_events.py",),
     "nemoport/token_mask": ("tests/test_token_mask.py", *NO_NEMO),
     "nemoport/trimming": ("tests/test_trimming.py", *NO_NEMO),
+    "nemoport/windows": ("tests/test_litert_offline.py", "-k", "shortest_window"),
     "nemoport/vad": ("tests/test_vad.py", "-k", "not offline_model and not real"),
     "validate/calibration_error": (CHECKS, GATES, "-k", "confidence or word_is_right"),
     "validate/details": (PAGE, "-k", "gate_kept or damaged or encoding"),
