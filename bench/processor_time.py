@@ -71,9 +71,8 @@ def main() -> None:
         for variant, runs in found.items():
             command = [sys.executable, __file__, str(options.build), variant, "--corpus", str(options.corpus), "--one", *settings]
             runs.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]))
-    print(
-        f"{instruction_set()}, threads {options.threads}, lookahead {next(iter(found.values()))[0]['lookahead']}, {options.rounds} rounds"
-    )
+    lookahead = next(iter(found.values()))[0]["lookahead"]
+    print(f"{instruction_set()}, threads {options.threads}, lookahead {lookahead}, {options.rounds} rounds")
     for variant, runs in found.items():
         speeds = sorted(one["speed"] for one in runs)
         peak_mb = max(one["peak_bytes"] for one in runs) / 1e6

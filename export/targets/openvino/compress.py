@@ -36,6 +36,7 @@ def compress(model: Any, onnx_graph: Path) -> Any:
         apart = openvino.Model([alone], [frames])  # pyright: ignore[reportGeneralTypeIssues]  # stubs of the C++ class
         (one,) = apart.get_results()
         nncf.compress_weights(apart, mode=nncf.CompressWeightsMode.INT8_SYM)
+        model.set_rt_info(apart.get_rt_info(["nncf"]), ["nncf"])
         product.input(1).replace_source_output(one.input_value(0).get_node().input_value(1))
     check_quantized(compressed(model), wanted)
     return model
