@@ -17,7 +17,7 @@ from nemoport.package.layouts import load_layout
 from nemoport.package.manifest import PackagedVariant, PackageManifest, hash_files
 from nemoport.package.sbom import write_sbom
 from nemoport.package.terms import resolve_terms
-from nemoport.progress import Progress, silent
+from nemoport.progress import Progress, silent, step
 from nemoport.resources import Needs, check_free, shares_blocks
 from nemoport.validate.gate_result import artifact_sha256
 from nemoport.validate.limits import read_limits
@@ -71,9 +71,10 @@ def package(
         size = sum(entry.bytes for artifact in artifacts.values() for entry in artifact.manifest.files.values())
         check_free("package", size, Needs(memory=0.0, disk=1.0), dist.parent, progress)
     with scratch_folder(dist.parent) if dist.is_dir() else new_folder(dist, or_existing=True) as folder:
-        arranged.lay_out(build, list(artifacts), folder)
-        if arranged.shard and shard_bytes is not None:
-            arranged.shard(folder, list(artifacts), shard_bytes)
+        with step(f"package: {layout}, {len(artifacts)} variants", progress):
+            arranged.lay_out(build, list(artifacts), folder)
+            if arranged.shard and shard_bytes is not None:
+                arranged.shard(folder, list(artifacts), shard_bytes)
         facts = CardFacts(
             checkpoint["name"], checkpoint["sha256"], terms, arranged.config_for(config), artifacts, figures, arranged
         )

@@ -10,6 +10,7 @@ from nemoport.errors import OutputError, UsageError, first_line
 from nemoport.hub_id import split_hub_id
 from nemoport.package.manifest import BESIDE, NAME, SIGNATURE, PackageManifest
 from nemoport.package.verify import verify
+from nemoport.progress import Progress, silent, step
 
 
 def publish(
@@ -21,6 +22,7 @@ def publish(
     private: bool = False,
     revision: str | None = None,
     api: Any = None,
+    progress: Progress = silent,
 ) -> list[str]:
     """Verifies the package, uploads it and returns a line for each thing done, or planned in a dry run.
 
@@ -38,14 +40,15 @@ def publish(
             found=repr(repo_id),
             todo="name it with --repo",
         )
-    checked = verify(folder)
+    checked = verify(folder, progress=progress)
     manifest = PackageManifest.read(folder)
     token = token or (None if dry_run else _stored_token())
     plan = _plan(folder, manifest, repo_id, private, revision)
     if dry_run or not token:
         reason = "dry run" if dry_run else "dry run, since there is no token (set HF_TOKEN, or run `hf auth login`)"
         return [*checked, *plan, f"Nothing was uploaded: {reason}."]
-    url = _upload(folder, manifest, repo_id, token, private, revision, api or _hub_api())
+    with step(f"publish: uploading {manifest.name}", progress):
+        url = _upload(folder, manifest, repo_id, token, private, revision, api or _hub_api())
     return [*checked, *plan, f"Uploaded: {url}"]
 
 

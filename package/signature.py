@@ -18,6 +18,7 @@ from nemoport.errors import ArtifactError, OutputError, UsageError, first_line
 from nemoport.files import sha256_file, write_bytes
 from nemoport.package.manifest import ATTRIBUTES, NAME, SIGNATURE, SUMS, PackageManifest
 from nemoport.package.verify import verify
+from nemoport.progress import Progress, silent
 from nemoport.text import clipped
 
 PASSWORD = "NEMOPORT_KEY_PASSWORD"  # of an encrypted private key; not an option, which other users of the machine can read
@@ -74,7 +75,7 @@ def sign(folder: Path, key: Path | None = None) -> list[str]:
     return [*checked, f"{SIGNATURE}: signed {'keyless' if key is None else f'with {key}'}"]
 
 
-def verify_signed(folder: Path, signer: Signer, variants: Sequence[str] | None = None) -> list[str]:
+def verify_signed(folder: Path, signer: Signer, variants: Sequence[str] | None = None, progress: Progress = silent) -> list[str]:
     """Checks that `signer` signed the package, then what `verify` checks; returns a line for each.
 
     Raises ArtifactError where there is no signature, or it is not of this package or not by `signer`; OutputError where Sigstore
@@ -112,7 +113,7 @@ def verify_signed(folder: Path, signer: Signer, variants: Sequence[str] | None =
             found=clipped(f"{type(error).__name__}: {error}".strip(": "), 4000),
             todo="do not use the package; download it again, or ask its publisher",
         ) from error
-    return [f"{SIGNATURE}: signed {by}", *verify(folder, variants)]
+    return [f"{SIGNATURE}: signed {by}", *verify(folder, variants, progress)]
 
 
 class _Hashes:

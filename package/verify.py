@@ -16,6 +16,7 @@ from nemoport.heads import head_of
 from nemoport.package.layout import Layout
 from nemoport.package.layouts import load_layout
 from nemoport.package.manifest import NAME, PackageManifest, check_sums, is_plain, list_files
+from nemoport.progress import Progress, Step, silent, step
 from nemoport.runtimes import load_runtime, open_session, runtime_of
 from nemoport.runtimes.onnxruntime.merged import MergedSession
 from nemoport.runtimes.onnxruntime.session import OnnxSession
@@ -27,7 +28,7 @@ from nemoport.text import clipped
 OFFLINE_ENC_FRAMES = 6  # of silence that an offline model encodes: half a second at 80 ms each
 
 
-def verify(folder: Path, variants: Sequence[str] | None = None) -> list[str]:
+def verify(folder: Path, variants: Sequence[str] | None = None, progress: Progress = silent) -> list[str]:
     """Checks files, manifests and graphs and returns a line for each check.
 
     variants: those to check, by default all; the folders of the others may be absent or hold anything, as after a download
@@ -37,9 +38,13 @@ def verify(folder: Path, variants: Sequence[str] | None = None) -> list[str]:
     folder = Path(folder)
     manifest = PackageManifest.read(folder)
     wanted = _wanted(folder, manifest, variants)
-    files = _check_files(folder, manifest, wanted)
-    ran = [f"{variant}: {_check_variant(folder, manifest, variant)}" for variant in wanted]
-    weights = _check_weights(folder, manifest, wanted)
+    files = _check_files(folder, manifest, wanted, progress)
+    ran = []
+    for variant in wanted:
+        with step(f"{variant}: running", progress):
+            ran.append(f"{variant}: {_check_variant(folder, manifest, variant)}")
+    with step("verify: weights", progress):
+        weights = _check_weights(folder, manifest, wanted)
     return [f"{NAME}: schema {manifest.schema}, digest {manifest.digest[:12]}", files + weights, *ran]
 
 
@@ -106,13 +111,17 @@ def _skipped(folder: Path, manifest: PackageManifest, wanted: Sequence[str]) -> 
     return {place(folder, variant).name for variant in set(manifest.variants) - set(wanted)}
 
 
-def _check_files(folder: Path, manifest: PackageManifest, wanted: Sequence[str]) -> str:
+def _check_files(folder: Path, manifest: PackageManifest, wanted: Sequence[str], progress: Progress) -> str:
     skipped = _skipped(folder, manifest, wanted)
     listed = {entry.path: entry for entry in manifest.files if entry.path.partition("/")[0] not in skipped}
     present = [path for path in list_files(folder) if path.partition("/")[0] not in skipped]
     problems = [f"{path}: missing" for path in sorted(set(listed) - set(present))]
     problems += [f"{path}: not in the manifest" for path in sorted(set(present) - set(listed))]
+    total = sum(entry.bytes for entry in listed.values())
+    done = 0
     for path in sorted(set(present) & set(listed)):
+        progress(Step("verify: hashing", done / 1e6, total / 1e6, "MB"))
+        done += listed[path].bytes
         entry, size = listed[path], (folder / path).lstat().st_size
         if not is_plain(folder / path):
             problems.append(f"{path}: a link, or no file")
@@ -120,6 +129,7 @@ def _check_files(folder: Path, manifest: PackageManifest, wanted: Sequence[str])
             problems.append(f"{path}: {size} bytes, expected {entry.bytes}")
         elif sha256_file(folder / path) != entry.sha256:
             problems.append(f"{path}: content differs from its sha256")
+    progress(Step("verify: hashing", total / 1e6, total / 1e6, "MB"))
     problems += check_sums(folder, manifest)
     if problems:
         raise ArtifactError(
@@ -128,7 +138,7 @@ def _check_files(folder: Path, manifest: PackageManifest, wanted: Sequence[str])
             found=clipped("; ".join(problems), 4000),
             todo="download it into an empty folder (`hf download --local-dir`), or make it again with `nemoport package`",
         )
-    return f"{len(listed)} files, {sum(entry.bytes for entry in listed.values())} bytes: sizes and sha256 as recorded"
+    return f"{len(listed)} files, {total} bytes: sizes and sha256 as recorded"
 
 
 def _run_silence(place: Path, session: Session, lookaheads: Sequence[Lookahead]) -> str:

@@ -749,3 +749,12 @@ def test_damaged_package_is_not_published(damaged):
 def test_bad_repository(packed, repo):
     with pytest.raises(UsageError, match="not the id of a Hub repository"):
         publish(packed, repo, token="hf_x", api=FakeApi())
+
+
+def test_verify_shows_how_far_it_is(packed):
+    seen = []
+    verify(packed, progress=seen.append)
+    hashed = [one for one in seen if one.name == "verify: hashing"]
+    assert hashed[-1].ended and not hashed[0].ended
+    assert hashed[-1].total == sum(entry.bytes for entry in PackageManifest.read(packed).files) / 1e6
+    assert {"fp32: running", "verify: weights"} <= {one.name for one in seen if one.ended}

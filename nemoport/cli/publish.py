@@ -17,6 +17,7 @@ def run(options: argparse.Namespace) -> None:
         dry_run=options.dry_run,
         private=options.private,
         revision=options.revision,
+        progress=options.progress,
     ):
         print(line)
 

@@ -15,11 +15,11 @@ def run(options: argparse.Namespace) -> None:
     if options.signature or signer != (None, None, None):
         from nemoport.package.signature import Signer, verify_signed
 
-        lines = verify_signed(options.folder, Signer(*signer), options.variants)
+        lines = verify_signed(options.folder, Signer(*signer), options.variants, options.progress)
     else:
         from nemoport.package.verify import verify
 
-        lines = verify(options.folder, options.variants)
+        lines = verify(options.folder, options.variants, options.progress)
     print(json.dumps({"folder": str(options.folder), "passed": lines}) if options.json else "\n".join(lines))
 
 

@@ -63,7 +63,7 @@ def run_plan(plan: Plan, progress: Progress) -> Outcome:
         try:
             with step(f"package: {layout}", progress), _replaced(folder, plan.checkpoint.sha256):
                 package(plan.build, folder, layout=layout, progress=progress, **plan.card)
-                verify(folder)
+                verify(folder, progress=progress)
             packages[layout] = folder
         except ArtifactError as error:  # no variant of this layout passed
             unpackaged[layout] = error.found or error.what
