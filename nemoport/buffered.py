@@ -31,6 +31,11 @@ class ChunkContext(NamedTuple):
         """Encoder frames from the beginning of a chunk until it can be encoded: the algorithmic latency."""
         return self.chunk + self.right
 
+    @property
+    def encoded_ratio(self) -> float:
+        """Audio that is encoded, of windows as long as they get, by that which is decoded."""
+        return sum(self) / self.chunk
+
     def __str__(self) -> str:
         return f"chunk {self.chunk}, right {self.right}"
 

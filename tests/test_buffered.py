@@ -14,6 +14,7 @@ from nemoport.artifact import Artifact
 from nemoport.buffered import ATT_CONTEXT, BufferedSpec, ChunkContext
 from nemoport.chunker import BufferedChunker, make_chunker
 from nemoport.errors import UsageError
+from nemoport.evaluation.identity import Settings
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
 from nemoport.export.unsupported import unsupported
@@ -21,6 +22,7 @@ from nemoport.frontend import LogMel, mel_filterbank
 from nemoport.recognizer import Recognizer
 from nemoport.reference.random_checkpoint import pseudo_speech
 from nemoport.runtimes.onnxruntime.session import OnnxSession
+from nemoport.score import count_all
 from nemoport.spec import ModelSpec, OfflineSpec
 from nemoport.speech.corpus import read_corpus
 from nemoport.stream import Stream, advance
@@ -36,6 +38,7 @@ from nemoport.validate.runs import CorpusRunner
 
 DEFAULT, LONG, SHORT = ChunkContext(70, 7, 7), ChunkContext(70, 13, 13), ChunkContext(70, 1, 0)
 FRAME = 1280  # samples
+AUDIO = Path(__file__).parent.parent / "reference" / "audio"
 # Out of step with the chunks; ends with a window; a single window; ends with a chunk whose rest is less than a frame.
 LENGTHS = {"long": 9.37, "with a window": 112 * 0.08, "one window": 0.9, "with less than a frame": 3.613}
 
@@ -290,6 +293,7 @@ def test_windows_that_cannot_be_are_refused(build, checkpoint):
 def test_the_spec_is_the_configs(checkpoint, build):
     spec = checkpoint.spec
     assert (spec.kind, spec.lookaheads) == ("buffered-rnnt", (None, DEFAULT, LONG, SHORT))
+    assert (DEFAULT.latency_enc_frames, DEFAULT.encoded_ratio, SHORT.encoded_ratio) == (14, 12.0, 71.0)
     assert spec.buffered == BufferedSpec((70,), (1, 2, 7, 13), (0, 1, 2, 3, 4, 7, 13))
     assert ModelSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
     section = Artifact.open(build / "fp32").config()["encoder"]["buffered"]
@@ -313,3 +317,33 @@ def test_what_is_not_of_the_kind_is_refused_by_its_name(checkpoint, section, key
     config = {**checkpoint.config, section: {**(checkpoint.config.get(section) or {}), key: value}}
     assert not unsupported(checkpoint.config)
     assert reason in "; ".join(unsupported(config))
+
+
+def test_the_checkpoint_of_real_speech_is_transcribed_as_nemo_does(tmp_path):
+    from nemoport.reference import unified
+
+    unified.write(path := tmp_path / "unified.nemo")
+    checkpoint = read_checkpoint(str(path))
+    folder = export_checkpoint(checkpoint, tmp_path / "build").folder
+    asr, errors, words = nemo.restore(checkpoint), 0, 0
+    for utterance in read_corpus(AUDIO / "eval-tdt.jsonl", 16_000).utterances[5:45:10]:
+        for chunk, right in ((None, None), (7, 7), (2, 2)):
+            recognizer = Recognizer.open(folder, threads=1, chunk_frames=chunk, right_frames=right)
+            (found,) = recognizer.transcribe([("", utterance.samples())])
+            with nemo.exact(asr), nemo.quiet():
+                if recognizer.lookahead is None:
+                    wanted = nemo_runs.offline(asr, utterance.samples(), None)
+                else:
+                    wanted = nemo_buffered.stream(asr, utterance.samples(), recognizer.lookahead)
+            assert (found.tokens, found.text) == (wanted.tokens, wanted.text)
+            (count,) = count_all([utterance.text], [found.text], [utterance.language])
+            errors, words = errors + count.errors, words + count.words
+    assert words > 60 and errors < 0.6 * words  # 48 of 93 were measured
+
+
+def test_an_evaluation_by_windows_says_by_which(build):
+    settings = Settings(chunk_frames=2, right_frames=1)
+    found = settings.described(settings.open(build / "fp32"))
+    assert (found["lookahead"], found["pass_s"]) == ([70, 2, 1], None)
+    whole = Settings().described(Settings().open(build / "fp32"))
+    assert (whole["lookahead"], whole["pass_s"]) == (None, 390.0)

@@ -48,10 +48,9 @@ class Settings:
     def described(self, recognizer: Recognizer) -> dict[str, Any]:
         """What of it is stored: the values that it stands for."""
         mask = sha256_file(Path(self.token_mask)) if self.token_mask else None
-        spec = recognizer.session.spec
         resolved = {
             "lookahead": recognizer.lookahead,
-            "pass_s": None if spec.streaming else recognizer.pass_s,
+            "pass_s": recognizer.pass_s if recognizer.lookahead is None else None,
             "token_mask": mask,
         }
         return {key: [*value] if isinstance(value, tuple) else value for key, value in (asdict(self) | resolved).items()}

@@ -12,8 +12,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nemoport.buffered import ChunkContext
 from nemoport.pipeline.variants import PlannedVariant
-from nemoport.spec import ModelSpec
+from nemoport.spec import Lookahead, ModelSpec
 from nemoport.speech.corpus import Corpus
 from nemoport.validate import nemo_process
 from nemoport.validate.limits import Limits, limits_of
@@ -46,7 +47,7 @@ def estimates(
     """
     evaluation, calibration = speech
     gigabytes, cores = weights / 1e9, min(os.cpu_count() or 1, MOST_CORES)
-    recorded = evaluation.seconds * sum(1 if r is None or r == 0 else 2 for r in spec.lookaheads)
+    recorded = evaluation.seconds * sum(_encoded(r) * (2 if isinstance(r, int) and r else 1) for r in spec.lookaheads)
     needs = nemo_process.NEEDS["record"]
     nemo = NEMO_START_S + recorded * (NEMO_S + NEMO_S_GB * gigabytes)
     found = {"oracle": Estimate(nemo / cores, needs.memory * weights, 0.0)}
@@ -75,6 +76,11 @@ def total(stages: dict[str, Estimate]) -> Estimate:
 
 def _judged_audio_s(limits: Limits, spec: ModelSpec, evaluation: Corpus) -> float:
     """Seconds of audio that the gates of a variant run: each lookahead by both flush rules, and a part of it in three batches."""
-    passes = len(spec.lookaheads) * (1 if spec.streaming is None else 2)
+    passes = sum(map(_encoded, spec.lookaheads)) * (1 if spec.streaming is None else 2)
     batched = min(1.0, limits.get("batch", "max_utterances") / len(evaluation.utterances)) if "batch" in limits.required else 0.0
     return evaluation.seconds * passes * (1 + 3 * batched) + EXTRA_AUDIO_S
+
+
+def _encoded(lookahead: Lookahead) -> float:
+    """How often each second of audio is encoded: windows overlap."""
+    return lookahead.encoded_ratio if isinstance(lookahead, ChunkContext) else 1.0
