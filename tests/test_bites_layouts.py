@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from nemoport.errors import ArtifactError, UsageError
 from nemoport.package.examples import example_text
 from nemoport.package.layouts import load_layout, native, onnx_asr, sherpa_onnx
+from nemoport.package.sherpa_onnx_silence import VERSION
 from nemoport.package.usage import nemoport_commands, prompt_arguments
 from nemoport.prompt import PromptSpec
 from nemoport.spec import ModelSpec
@@ -117,7 +118,7 @@ def test_sherpa_onnx_is_given_silence_before_and_after():
     assert {key: found[key] for key in samples.CONFIG} == samples.CONFIG
     numbers = {key: value for key, value in found["sherpa_onnx"].items() if not key.endswith("_rule")}
     assert numbers == {
-        "version": sherpa_onnx.VERSION,
+        "version": VERSION,
         "lookahead": 6,
         "chunk_ms": 560.0,
         "lead_samples": 2640,

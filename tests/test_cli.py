@@ -99,8 +99,9 @@ def test_caches_that_do_not_exist_are_refused(capsys):
 def test_export_hands_every_target_its_options(capsys, monkeypatch, reference_checkpoint, target, precision):
     calls = []
 
-    def export_target(*arguments, caches, progress):
+    def export_target(*arguments, caches, windows_s, progress):
         calls.append((*arguments, caches))
+        assert not windows_s
         return SimpleNamespace(folder=Path("made"))
 
     monkeypatch.setattr("nemoport.export.targets.export_target", export_target)

@@ -9,7 +9,7 @@ config.json               nemoport's own, and the silence that a stream needs be
 
 sherpa-onnx feeds tensors by their order, which is that of the build. A streaming package has one lookahead, and all windows
 have its length. The graph therefore takes the first window of a stream for a later one and drops the frames that a cache would
-hold, and the rest of a stream that fills no window is never decoded. Silence makes up for both, see `_streaming`.
+hold, and the rest of a stream that fills no window is never decoded. Silence makes up for both (sherpa_onnx_silence.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from nemoport.artifact import Artifact
 from nemoport.cache_layout import NEMO, cache_layout_of
 from nemoport.caches import NemoCaches
-from nemoport.config import RuntimeConfig, SherpaOnnxSection, read_config, streaming_encoder
+from nemoport.config import RuntimeConfig, read_config, streaming_encoder
 from nemoport.errors import UsageError
 from nemoport.export.split import split_decoder
 from nemoport.files import write_json
@@ -30,12 +30,12 @@ from nemoport.graph_file import save_model
 from nemoport.package.examples import example_text
 from nemoport.package.layout import CardFacts, FrontEnds, Layout, duration_problems, front_end_problems, piece_problems
 from nemoport.package.layouts.onnx_asr import BLANK, GPU_ONLY, SINGLE_FILE_BYTES, WHOLE, save_merged, suffix_of, write_tokens
+from nemoport.package.sherpa_onnx_silence import sherpa_onnx_section
 from nemoport.prompt import AUTO
-from nemoport.spec import CTC, FrontendSpec, ModelSpec, StreamingSpec
+from nemoport.spec import CTC, ModelSpec
 from nemoport.tokens import read_tokens
 
 CACHE_LAYOUTS = (NEMO,)  # those that sherpa-onnx keeps from window to window
-VERSION = "2.0.1"  # of sherpa-onnx, the one that the tests run
 # Of sherpa-onnx/csrc/features.cc and the recognizers' defaults: features of 25 ms every 10 ms at 16 kHz, of as many bands as the
 # metadata states.
 FRONT_ENDS: FrontEnds = {
@@ -81,7 +81,7 @@ def usage(facts: CardFacts) -> str:
     suffixes = {name: suffix_of(name) for name in facts.artifacts}
     chosen = ".int8" if ".int8" in suffixes.values() else next(iter(suffixes.values()))
     command = f'python example.py . "{chosen}" recording.wav{" auto" if facts.spec.prompt else ""}'
-    ours = _section(facts.config)
+    ours = sherpa_onnx_section(facts.config)
     notes = [f"Suffixes: {', '.join(f'`{s}`: {name}' if s else f'none: {name}' for name, s in suffixes.items())}."]
     if "lookahead" in ours and "chunk_ms" in ours:
         notes.append(
@@ -126,60 +126,7 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
 
 def config_for(config: RuntimeConfig) -> RuntimeConfig:
     """Returns config.json of a package of this layout: the build's, with a section on the silence that a stream needs."""
-    return {**config, "sherpa_onnx": _section(config)}
-
-
-def _section(config: RuntimeConfig) -> SherpaOnnxSection:
-    spec = ModelSpec.from_dict(config["spec"])
-    if spec.streaming is None:
-        return _offline_ctc(spec) if spec.head == CTC else _offline(spec.frontend)
-    return _streaming(spec.streaming, spec.frontend, streaming_encoder(config)["default_lookahead"])
-
-
-def _streaming(streaming: StreamingSpec, frontend: FrontendSpec, lookahead: int) -> SherpaOnnxSection:
-    """Silence for a stream before and after its audio. sherpa-onnx centres frame i at hop * (i + 1/2), NeMo at hop * i."""
-    hop = frontend.hop_samples
-    dropped = streaming.drop_enc_frames * streaming.subsampling_factor
-    return {
-        "version": VERSION,
-        "lookahead": lookahead,
-        "chunk_ms": streaming.chunk_ms(lookahead, frontend),
-        "lead_samples": dropped * hop + hop // 2,
-        "lead_rule": (
-            f"sherpa-onnx drops the first {dropped} mel frames of a stream, words and all, and centres its frames half a hop "
-            "behind NeMo's; with it chunks and frames stand where NeMo has them"
-        ),
-        "tail_samples": (2 * streaming.chunk_mel_frames(lookahead, first=False) + 1) * hop,
-        "tail_rule": (
-            "sherpa-onnx runs full windows only, so without it the last words are lost. Two chunks and a frame: what is left, "
-            "and a chunk for what the model says late"
-        ),
-    }
-
-
-def _offline(frontend: FrontendSpec) -> SherpaOnnxSection:
-    return {
-        "version": VERSION,
-        "lead_samples": frontend.hop_samples // 2,
-        "lead_rule": "sherpa-onnx centres its frames half a hop behind NeMo's; with it they stand where NeMo has them",
-        "front_end_rule": (
-            "sherpa-onnx gives offline NeMo transducers a Povey window and mel bands that end 400 Hz below NeMo's, where NeMo "
-            "has a Hann window and bands up to half the rate; its transcripts differ from NeMo's by that, and no option "
-            "of its Python API changes the window"
-        ),
-    }
-
-
-def _offline_ctc(spec: ModelSpec) -> SherpaOnnxSection:
-    factor, hop = spec.encoder.subsampling_factor, spec.frontend.hop_samples
-    return {
-        "version": VERSION,
-        "lead_samples": hop // 2,
-        "lead_rule": "sherpa-onnx centres its frames half a hop behind NeMo's; with it they stand where NeMo has them",
-        "tail_samples": factor * hop,
-        "tail_rule": f"sherpa-onnx decodes one encoder frame for {factor} whole mel frames, so without it the last is lost",
-        "front_end_rule": "sherpa-onnx gives models of NeMo a front end of its own, whose mel values differ from NeMo's",
-    }
+    return {**config, "sherpa_onnx": sherpa_onnx_section(config)}
 
 
 def encoder_metadata(spec: ModelSpec, config: RuntimeConfig) -> dict[str, str]:
