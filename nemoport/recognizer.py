@@ -123,6 +123,7 @@ class Recognizer:
         artifact = artifact if reset else replace(artifact, spec=without_reset(artifact.spec))
         window = chosen_window(artifact, chunk_frames, right_frames)
         by_window = chunk_frames is not None or right_frames is not None
+        looks = window if by_window else chosen_lookahead(artifact, lookahead)
         pieces = read_tokens(artifact.shared / "tokens.txt")
         allowed = allowed_tokens(pieces, scripts, token_mask)
         search = search_of(artifact.spec, kept_pieces(pieces, allowed), beam, hotwords, hotword_boost, language_model)
@@ -130,7 +131,7 @@ class Recognizer:
             restricted(open_session(artifact, provider, threads, built_here=built_here), allowed),
             artifact.filterbank(),
             pieces,
-            window if by_window else chosen_lookahead(artifact, lookahead),
+            looks,
             flush,
             pass_s,
             language,

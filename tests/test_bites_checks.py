@@ -19,6 +19,7 @@ from nemoport.interface import differences as interface_differences
 from nemoport.prompt import PromptSpec
 from nemoport.quantize.graph import KEPT
 from nemoport.speech.corpus import Corpus, Utterance
+from nemoport.tokens import SpellingRule
 from nemoport.validate import gates
 from nemoport.validate.calibration_error import Bin, expected_calibration_error, judged_words, reliability
 from nemoport.validate.gate_result import GateResult
@@ -72,7 +73,8 @@ def checked(checkpoint, *, config=None, spec=None, shared=None, manifest=None, t
         filterbank=settings.get("filterbank", lambda: None),
     )
     of_checkpoint = replace(checkpoint.spec, decoding=replace(checkpoint.spec.decoding, vocab_size=3))
-    context = SimpleNamespace(artifact=artifact, spec=of_checkpoint, variant="fp32", checkpoint=SimpleNamespace(sha256="0" * 64))
+    read = SimpleNamespace(sha256="0" * 64, spelling=SpellingRule())
+    context = SimpleNamespace(artifact=artifact, spec=of_checkpoint, variant="fp32", checkpoint=read)
     return replace_of(context, settings.get("context", {}))
 
 
@@ -93,7 +95,7 @@ def replace_of(namespace, changes):
 def test_files_are_those_of_the_checkpoint(reference_checkpoint, tmp_path, manifest, count, found):
     (tmp_path / "tokens.txt").write_text("".join(f"t{i} {i}\n" for i in range(count)))
     checks = list(contract._files(checked(reference_checkpoint, shared=tmp_path, manifest=manifest)))
-    assert len(checks) == 5 and [check for check in checks if check] == found
+    assert len(checks) == 6 and [check for check in checks if check] == found
 
 
 @pytest.mark.parametrize("broken", ["verify", "filterbank"])

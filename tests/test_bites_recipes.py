@@ -277,8 +277,13 @@ KEYS = {
         ("offline-rnnt", OFFLINE),
         ("offline-tdt", OFFLINE),
         ("buffered-rnnt", BUFFERED),
+        ("streaming-ctc", STREAMING),
+        ("offline-ctc", OFFLINE),
     )
 }
+for ctc in ("streaming-ctc", "offline-ctc"):
+    KEYS[ctc] = {section: KEYS[ctc][section] for section in ("encoder", "preprocessor")}
+    KEYS[ctc]["decoder"] = {"add_blank": (True, False, True)}
 KEYS["offline-tdt"]["joint"] = {"num_extra_outputs": (5, 0, False)}
 RULES = [(kind, section, key) for kind, sections in KEYS.items() for section, keys in sections.items() for key in keys]
 RULES.remove(("buffered-rnnt", "encoder", "att_context_style"))  # by which it is of that kind
@@ -289,10 +294,14 @@ def config_of(kind):
     sections = {section: {key: values[0] for key, values in keys.items()} for section, keys in KEYS[kind].items()}
     config = copy.deepcopy(sections)
     prompt = "WithPrompt" if "prompt" in kind else ""
-    config["target"] = f"nemo.collections.asr.models.EncDecRNNTBPEModel{prompt}"
+    ctc = kind.endswith("-ctc")
+    config["target"] = f"nemo.collections.asr.models.{'EncDecCTCModelBPE' if ctc else f'EncDecRNNTBPEModel{prompt}'}"
     contexts = [[70, 13], [70, 0]] if kind.startswith("streaming") else [-1, -1]
     config["encoder"] |= dict(att_context_size=contexts, n_layers=2, d_model=16, n_heads=2, conv_kernel_size=9)
     config["preprocessor"] |= dict(sample_rate=16000, features=80, n_fft=512, window_size=0.025, window_stride=0.01)
+    if ctc:
+        config["decoder"]["vocabulary"] = ["a", "b"]
+        return config
     config["decoder"]["prednet"] = dict(pred_hidden=16, pred_rnn_layers=1)
     config["joint"] |= dict(jointnet=dict(joint_hidden=16, activation="relu"), vocabulary=["a", "b"])
     if prompt:
@@ -307,7 +316,8 @@ def test_every_key_that_is_judged_has_a_rule_here(kind):
     config = config_of(kind)
     assert kind_of(config).name == kind and not unsupported(config) and not malformed(config)
     read = {section: set(settings) for section, settings in kind_of(config).sections.items()}
-    assert read | {"joint": {"num_extra_outputs"}} == {section: set(keys) for section, keys in KEYS[kind].items()}
+    read |= {} if kind.endswith("-ctc") else {"joint": {"num_extra_outputs"}}
+    assert read == {section: set(keys) for section, keys in KEYS[kind].items()}
     assert {k.name for k in KINDS} == set(KEYS)
 
 
@@ -380,5 +390,5 @@ def test_onnx_asr_is_told_how_many_tokens_a_frame_may_have(most):
     made = onnx_asr.config_for({"spec": spec})
     assert (made["max_tokens_per_step"], made["features_size"], made["subsampling_factor"]) == (most, 80, 4)
     assert made["model_type"] == "nemo-conformer-rnnt"
-    spec["decoding"]["durations"] = [0, 1, 2]
+    spec["kind"], spec["decoding"]["durations"] = "offline-tdt", [0, 1, 2]
     assert onnx_asr.config_for({"spec": spec})["model_type"] == "nemo-conformer-tdt"

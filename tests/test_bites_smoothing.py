@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nemoport.calibration.probe import ProbedSession
 from nemoport.calibration.stream import Segment, StreamPlan
+from nemoport.decode import GreedyState
 from nemoport.errors import ArtifactError
 from nemoport.quantize import overflow, row_ranges
 from nemoport.quantize.graph import Weights
@@ -333,7 +334,7 @@ def test_the_scan_decodes_one_stream_of_each_kind(monkeypatch, reference_checkpo
     fed = []
     session.encode = lambda mel, lengths, state: fed.append(state) or (mel, lengths, f"{state}+")
     monkeypatch.setattr(overflow, "_ScanningSession", lambda *given: asked.append(given) or session)
-    monkeypatch.setattr(overflow, "greedy", lambda *given: decoded.append(given))
+    monkeypatch.setattr(GreedyState, "decode", lambda _, *given: decoded.append(given))
     chunks = {id(plan): [SimpleNamespace(mel=np.full((2, 3), i), length=i) for i in range(1, 3)] for plan in plans}
     streams = SimpleNamespace(
         plans=plans, initial_state=lambda s, plan: f"{plan.lookahead}:", chunks=lambda plan: chunks[id(plan)]

@@ -170,7 +170,8 @@ def test_nemos_own_times_by_option(ctc_checkpoint, tmp_path):
         nemos = with_nemo_times(found, recognizer.word_times(), checkpoint.spec)
         frame = checkpoint.spec.frame_seconds
         times = [(word.text, round(word.start / frame), round(word.end / frame)) for word in nemos.words]
-        assert times == [(word["word"], word["start_offset"], word["end_offset"]) for word in one.timestamp["word"]]
+        wanted_times = [(word["word"], word["start_offset"], word["end_offset"]) for word in one.timestamp["word"]]
+        assert times == [word for word in wanted_times if word[0]]  # a space alone is an empty word to NeMo
         assert nemos.text == found.text and nemos.tokens == found.tokens
         assert all(a.start <= b.start for a, b in zip(nemos.words, found.words, strict=True))
     with pytest.raises(UsageError, match="of a CTC model"):

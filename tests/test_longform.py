@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,7 +108,8 @@ def test_an_offline_model_hears_ten_minutes_in_two_passes(eval_corpus, monkeypat
     limit = limits.Limits("fp32", (), 1, {"longform": limits.GateLimits({"minutes": 10}, "as in fp32")})
     context = Context(tmp_path / "fp32", limit, None, eval_corpus, None)
     monkeypatch.setattr(Context, "prompt_language", "")
-    monkeypatch.setattr(Context, "nemo_reference", lambda self, corpus, lookahead: [corpus.seconds])
+    monkeypatch.setattr(Context, "artifact", SimpleNamespace(longest_s=None))
+    monkeypatch.setattr(Context, "nemo_reference", lambda self, corpus, lookahead: [u.seconds for u in corpus.utterances])
     assert [390 <= seconds <= 400 for _, seconds in context.longform(None)] == [True, True]
     assert [600 <= seconds < 620 for _, seconds in context.longform(13)] == [True]
 

@@ -298,7 +298,7 @@ def test_the_cost_is_measured_on_the_segments_alone(spoken, monkeypatch):
     cost.measure(context)
     assert commands[0][-6:] == [str(spoken / "a.wav"), "0.5", "1.25", str(spoken / "a.wav"), "0.0", "0.0"]
     streamed = []
-    stream = SimpleNamespace(feed=streamed.append, finish=lambda: None, tokens=[])
+    stream = SimpleNamespace(feed=streamed.append, finish=lambda: None, tokens=[], lookahead=0)
     recognizer = SimpleNamespace(sample_rate_hz=RATE, lookahead=0, stream=lambda: stream)
     monkeypatch.setattr(probe.Recognizer, "open", lambda *_, **__: recognizer)
     probe.main("x", "cpu", "1", "", *commands[0][-6:])

@@ -73,7 +73,7 @@ def test_what_a_variant_is_made_of_and_needs():
         (STREAMING, {"caches": ["both"]}, "no cache layout 'both'"),
         (OFFLINE, {"caches": ["kv"]}, "no cache layout 'kv'"),
         (STREAMING, {"targets": ["tensorflow"]}, "Unknown target"),
-        (STREAMING, {"targets": ["coreai"], "wanted": ["int4-weight"]}, "coreai has none of these"),
+        (STREAMING, {"targets": ["coreai"], "wanted": ["int4-weight"]}, "no precision 'int4-weight'"),
     ],
 )
 def test_names_that_do_not_exist(spec, wanted, message):
@@ -232,7 +232,7 @@ class World:
         monkeypatch.setattr(runs, "record_oracle", lambda checkpoint, corpus, build, progress: self.did.append("oracle"))
         monkeypatch.setattr(runs, "validate", self.validate)
         monkeypatch.setattr(runs, "package", self.package)
-        monkeypatch.setattr(runs, "verify", lambda folder: self.did.append(f"verify {folder.name}"))
+        monkeypatch.setattr(runs, "verify", lambda folder, progress: self.did.append(f"verify {folder.name}"))
         monkeypatch.setattr(
             "nemoport.pipeline.variants.PlannedVariant.build",
             lambda variant, checkpoint, build, calibration, progress: self.did.append(variant.name),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MAGIC = b"ML\xefR"
 STRINGS, RESOURCES, RESOURCE_OFFSETS = 0, 5, 6  # sections of MLIR's bytecode, https://mlir.llvm.org/docs/BytecodeFormat
 ALIGNED, PADDING = 0x80, 0xCB
+DATE = "com.github.apple.coremltools.conversion_date"
 WEIGHT = re.compile(rb"resource_\d+")  # a hash of the weights with a seed of the process
 
 
@@ -148,13 +149,14 @@ def _number(value: int) -> bytes:
 
 
 def steady_package(path: Path) -> None:
-    """Writes the program of an .mlpackage with its mappings in the order of their keys, and names the package's items by their
-    paths."""
+    """Writes the program of an .mlpackage with its mappings in the order of their keys and without the day on which it was made,
+    and names the package's items by their paths."""
     import coremltools
 
     manifest = path / "Manifest.json"
     program = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
     spec: Any = coremltools.utils.load_spec(str(program))
+    spec.description.metadata.userDefined.pop(DATE, None)
     program.write_bytes(spec.SerializeToString(deterministic=True))
     text = manifest.read_text()
     for name, entry in json.loads(text)["itemInfoEntries"].items():
