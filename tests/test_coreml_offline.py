@@ -84,11 +84,13 @@ def edit_program(folder, variant, graph, edit):
     damage.seal(folder / variant)
 
 
+@pytest.mark.slow
 def test_the_programs_pass_their_gates(made, context_of):
     assert failing(context_of(made), "contract", "numeric", "tokens", "batch", "wer", "words") == []
     assert failing(context_of(made, INT8), "contract", "numeric", "wer", "cost") == []
 
 
+@pytest.mark.slow
 def test_damage_is_rejected(copy, context_of, checkpoint):
     def durations(weights):
         weights["head.bias"].data[-5:] += torch.tensor([9.0, 0, 0, 0, -9])
@@ -108,6 +110,7 @@ def test_damage_is_rejected(copy, context_of, checkpoint):
     assert failing(context_of(copy), "contract") == ["contract"]
 
 
+@pytest.mark.slow
 def test_a_recording_goes_to_the_shortest_window(made):
     session = open_session(Artifact.open(made / FP32), threads=1, built_here=True)
     opened, run = [], session.run
@@ -145,6 +148,7 @@ def test_what_is_not_made_is_refused_by_name(checkpoint, random_checkpoint, tmp_
         export_target(checkpoint, tmp_path, "coreai", "fp32", None, progress=print)
 
 
+@pytest.mark.slow
 def test_the_package(made, tmp_path):
     build = shutil.copytree(made, tmp_path / "build")
     result = GateResult("wer", FP32, artifact_sha256(build / FP32), PASS, "difference", 0.0, 0.3, "WER points", 9)

@@ -68,7 +68,7 @@ def test_lookaheads_have_their_latencies(capsys):
     assert found["latency_ms_by_lookahead"] == {"13": 1120.0, "6": 560.0, "1": 160.0, "0": 80.0}
     assert main(["inspect", str(EN)]) == 0
     text = capsys.readouterr().out
-    assert "13 (1120 ms), 6 (560 ms), 1 (160 ms), 0 (80 ms); the first is the default" in text
+    assert "13 (1120 ms), 6 (560 ms), 1 (160 ms), 0 (80 ms); default 6" in text
     assert "16000 Hz, 128 mel bands" in text and f"{EN}: streaming-rnnt" in text
 
 

@@ -61,6 +61,8 @@ def _json(found: Inspection, made: list[Exports]) -> dict[str, Any]:
 
 def _facts(checkpoint: Checkpoint) -> dict[str, Any]:
     """What follows from a spec."""
+    from nemoport.export.config import default_lookahead
+
     spec, streaming = checkpoint.spec, checkpoint.spec.streaming
     latencies = {str(r): streaming.chunk_ms(r, spec.frontend) for r in streaming.lookaheads} if streaming else {}
     return {
@@ -68,6 +70,7 @@ def _facts(checkpoint: Checkpoint) -> dict[str, Any]:
         "tokenizer": "SentencePiece" if checkpoint.tokenizer else "",
         "languages": list(spec.prompt.languages) if spec.prompt else [],
         "latency_ms_by_lookahead": latencies,
+        "default_lookahead": default_lookahead(spec) if streaming else None,
     }
 
 
@@ -101,6 +104,8 @@ def _model_rows(found: Inspection) -> Iterator[tuple[str, str]]:
 
 
 def _spec_rows(found: Inspection, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    from nemoport.export.config import default_lookahead
+
     spec = checkpoint.spec
     encoder, frontend, streaming = spec.encoder, spec.frontend, spec.streaming
     heads = f"{found.heads[0]} (default), {', '.join(found.heads[1:])} (--head)" if found.heads[1:] else found.heads[0]
@@ -111,10 +116,17 @@ def _spec_rows(found: Inspection, checkpoint: Checkpoint) -> Iterator[tuple[str,
         rights = (f"{r} ({streaming.chunk_ms(r, frontend):g} ms)" for r in streaming.lookaheads)
         yield (
             "lookahead",
-            f"{', '.join(rights)}; the first is the default; left context {streaming.left_context_enc_frames} frames",
+            f"{', '.join(rights)}; default {default_lookahead(spec)}; left context {streaming.left_context_enc_frames} frames",
         )
     else:
         yield "context", "the whole recording"
+    if buffered := spec.buffered:
+        menus = (("left", buffered.lefts), ("chunk", buffered.chunks), ("right", buffered.rights))
+        frames = "; ".join(f"{name} {', '.join(map(str, menu))}" for name, menu in menus)
+        default = buffered.context()
+        yield "windows", f"{frames} frames; default {default}: {1000 * default.latency_enc_frames * spec.frame_seconds:g} ms"
+    if spec.events:
+        yield "events", ", ".join(spec.events.kinds.values())
     if spec.prompt:
         names = list(spec.prompt.languages)
         yield "languages", f"{len(names)} names: {', '.join(names[:12])}{', ...' if names[12:] else ''}"
