@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nemoport.beam_hypotheses import BeamHypothesis, Prediction, common, expansions, merged, with_prefixes
+from nemoport.beam_hypotheses import BeamHypothesis, Prediction, RankedPaths, common, expansions, merged, with_prefixes
 from nemoport.confidence import DEFAULT_CONFIDENCE, Confidence, log_softmax
 from nemoport.decode import score
 from nemoport.errors import UsageError
@@ -75,7 +75,7 @@ ScoreSteps = Generator[Requests, None, tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass
-class Beam:
+class Beam(RankedPaths):
     """Decoding state of one stream. `tokens` and their frames, durations and confidences are the best path's, as if the
     stream ended now. Audio to come can change them, but for the first `n_final` ones, which all paths have in common."""
 
@@ -104,28 +104,6 @@ class Beam:
     def n_final(self) -> int:
         """Number of tokens that audio to come cannot change."""
         return len(self.shared[0]) + common([path.tokens for path in self.paths])
-
-    @property
-    def tokens(self) -> list[int]:
-        return [*self.shared[0], *self._ranked()[0].tokens]
-
-    @property
-    def token_frames(self) -> list[int]:
-        return [*self.shared[1], *self._ranked()[0].frames]
-
-    @property
-    def token_durations(self) -> list[int]:
-        return [*self.shared[2], *self._ranked()[0].durations]
-
-    @property
-    def token_confidences(self) -> list[float]:
-        return [*self.shared[3], *self._ranked()[0].confidences]
-
-    @property
-    def n_best(self) -> list[tuple[list[int], float]]:
-        """Tokens and score of each path that is kept, the best first. A score is a natural logarithm, with the boost of hotwords,
-        not divided by the length."""
-        return [([*self.shared[0], *path.tokens], self._final(path)) for path in self._ranked()]
 
     def _final(self, path: BeamHypothesis) -> float:
         return path.score + (self.search.hotwords.end(path.match) if self.search.hotwords else 0.0)

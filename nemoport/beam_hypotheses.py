@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,45 @@ class Prediction:
     def covers(self, frame: int) -> bool:
         """Whether the frame is scored."""
         return self.first <= frame < self.first + len(self.scores)
+
+
+class RankedPaths:
+    """What a search gives: the tokens of its best path, with their frames, durations and confidences, and the other paths.
+
+    shared: tokens, frames, durations and confidences that all paths begin with.
+    """
+
+    shared: tuple[list, list, list, list]
+
+    def _ranked(self) -> list[Any]:
+        """Returns the paths, best first."""
+        raise NotImplementedError
+
+    def _final(self, path: Any) -> float:
+        """Returns the score of a path if the audio ended now."""
+        raise NotImplementedError
+
+    @property
+    def tokens(self) -> list[int]:
+        return [*self.shared[0], *self._ranked()[0].tokens]
+
+    @property
+    def token_frames(self) -> list[int]:
+        return [*self.shared[1], *self._ranked()[0].frames]
+
+    @property
+    def token_durations(self) -> list[int]:
+        return [*self.shared[2], *self._ranked()[0].durations]
+
+    @property
+    def token_confidences(self) -> list[float]:
+        return [*self.shared[3], *self._ranked()[0].confidences]
+
+    @property
+    def n_best(self) -> list[tuple[list[int], float]]:
+        """Tokens and score of each path that is kept, the best first. A score is a natural logarithm, with the boost of hotwords
+        and the language model's part, not divided by the length."""
+        return [([*self.shared[0], *path.tokens], self._final(path)) for path in self._ranked()]
 
 
 @dataclass(frozen=True)

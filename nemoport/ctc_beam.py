@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from nemoport.beam import BeamSearch
-from nemoport.beam_hypotheses import common
+from nemoport.beam_hypotheses import RankedPaths, common
 from nemoport.confidence import DEFAULT_CONFIDENCE, Confidence, log_softmax
 from nemoport.ctc import score_frames
 from nemoport.hotwords import REACH, Match
@@ -61,7 +61,7 @@ def _added(a: float, b: float) -> float:
 
 
 @dataclass
-class CtcBeam:
+class CtcBeam(RankedPaths):
     """Decoding state of one stream. `tokens` and their frames, durations and confidences are the best path's, as if the stream
     ended now. Audio to come can change them, but for the first `n_final` ones, which all paths share and which have ended.
     """
@@ -88,27 +88,6 @@ class CtcBeam:
         match = search.hotwords.start if search.hotwords else ()
         first = CtcPath(match=match, context=search.language_model.start if search.language_model else None)
         return CtcBeam(search, blank_id, [first], confidence=confidence)
-
-    @property
-    def tokens(self) -> list[int]:
-        return [*self.shared[0], *self._ranked()[0].tokens]
-
-    @property
-    def token_frames(self) -> list[int]:
-        return [*self.shared[1], *self._ranked()[0].frames]
-
-    @property
-    def token_durations(self) -> list[int]:
-        return [*self.shared[2], *self._ranked()[0].durations]
-
-    @property
-    def token_confidences(self) -> list[float]:
-        return [*self.shared[3], *self._ranked()[0].confidences]
-
-    def nbest(self) -> list[tuple[list[int], float]]:
-        """Returns the tokens and the score of each path, best first. A score is a natural logarithm, with hotwords and language
-        model."""
-        return [([*self.shared[0], *path.tokens], self._final(path)) for path in self._ranked()]
 
     def _final(self, path: CtcPath) -> float:
         total, search = _added(path.blank, path.label) + path.boost, self.search

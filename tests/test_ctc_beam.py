@@ -52,7 +52,7 @@ def all_texts(rows):
 def test_a_wide_beam_sums_every_alignment(seed):
     rows = random_rows(seed, 5)
     exact = all_texts(rows)
-    found = {tuple(tokens): math.exp(score) for tokens, score in searched(rows).nbest()}
+    found = {tuple(tokens): math.exp(score) for tokens, score in searched(rows).n_best}
     assert sum(found.values()) == pytest.approx(1.0, abs=1e-3) and len(found) > 500
     for text, probability in found.items():
         assert probability == pytest.approx(exact[text], rel=1e-9)
@@ -98,7 +98,7 @@ def test_text_does_not_depend_on_the_chunks_and_what_is_final_stays(final):
             kept = beam.tokens[: beam.n_final]
             if final:
                 assert all(frame > beam.frame - 1 - final for frame in beam.token_frames[beam.n_final :])
-        assert beam.nbest() == whole.nbest() and beam.token_frames == whole.token_frames
+        assert beam.n_best == whole.n_best and beam.token_frames == whole.token_frames
         assert beam.token_durations == whole.token_durations
 
 
@@ -123,8 +123,8 @@ def test_a_hotword_wins_where_it_is_nearly_as_likely_and_is_taken_back_where_it_
     third = certain(1, BLANK, 2, BLANK, (2, 3, 3.0), BLANK)
     third[4, 1] = third[4, 2] - 1.0  # more tokens are near than a path is extended by
     assert searched(third, width=2, beta=0, hotwords=hotwords).tokens == [1, 2, 3]
-    best, score = searched(near, width=4, hotwords=hotwords).nbest()[0]
-    plain = dict((tuple(tokens), value) for tokens, value in searched(near, width=4).nbest())
+    best, score = searched(near, width=4, hotwords=hotwords).n_best[0]
+    plain = dict((tuple(tokens), value) for tokens, value in searched(near, width=4).n_best)
     assert score == pytest.approx(plain[tuple(best)] + 3 * 2.0, abs=1e-6)  # a boost for each of its three tokens
 
 
