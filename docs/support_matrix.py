@@ -34,6 +34,11 @@ JUDGED: dict[tuple[str, str], dict[str, str]] = {
         FAILED: "int8-weight",
     },
     ("offline-tdt", "onnx"): {GATED: "fp32 fp16 int8-dynamic int8-static int8-smoothquant int8-weight"},
+    ("streaming-ctc", "onnx"): {
+        GATED: "fp32 int8-dynamic kv-fp32 kv-int8-dynamic kv-int8-static",
+        FAILED: "fp16 int8-static int8-weight kv-fp16 kv-int8-weight",
+    },
+    ("offline-ctc", "onnx"): {GATED: "fp32 fp16", FAILED: "int8-dynamic int8-static int8-weight"},
     ("offline-tdt", "openvino"): {GATED: "fp32 fp16 int8"},
     ("offline-tdt", "litert"): {GATED: "fp32 int8", PARTLY: "fp16"},
     ("offline-tdt", "coreml"): {PARTLY: "fp32 int8"},
