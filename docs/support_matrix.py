@@ -38,6 +38,7 @@ JUDGED: dict[tuple[str, str], dict[str, str]] = {
         GATED: "fp32 int8-dynamic kv-fp32 kv-int8-dynamic kv-int8-static",
         FAILED: "fp16 int8-static int8-weight kv-fp16 kv-int8-weight",
     },
+    ("buffered-rnnt", "onnx"): {FAILED: "fp32 int8-weight"},
     ("offline-ctc", "onnx"): {GATED: "fp32 fp16", FAILED: "int8-dynamic int8-static int8-weight"},
     ("offline-tdt", "openvino"): {GATED: "fp32 fp16 int8"},
     ("offline-tdt", "litert"): {GATED: "fp32 int8", PARTLY: "fp16"},
