@@ -7,13 +7,15 @@ inference is a factor and a sum for each channel, is folded into the depthwise c
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nemoport.export.blocked_attention import LimitedAttention, RelativeAttention
 from nemoport.export.blocked_subsampling import CentredSubsampling
-from nemoport.export.layers import ConformerLayer, MatMul, SelfAttentionWeights, Weights, rates
+from nemoport.export.layers import CachedAttentionWeights, ConformerLayer, MatMul, SelfAttentionWeights, Weights, rates, sinusoids
 from nemoport.export.local_attention import LocalAttention
 from nemoport.spec import MASKED_SCORE, OfflineSpec
 
@@ -43,11 +45,10 @@ class Subsampling(nn.Module):
 
 
 class SelfAttention(SelfAttentionWeights):
-    """Attention over all frames of an utterance, over those of a window around each, or over those that each sees."""
+    """Attention over all frames of an utterance, or over those that each sees."""
 
-    def __init__(self, weights: Weights, name: str, n_heads: int, local: bool):
+    def __init__(self, weights: Weights, name: str, n_heads: int):
         super().__init__(weights, name, n_heads)
-        self.attention = LocalAttention if local else RelativeAttention
         self.linear_pos = MatMul(weights, f"{name}.linear_pos")
         # `positions` holds all sines, then all cosines; in NeMo's they alternate.
         self.linear_pos.weight.data = torch.cat([self.linear_pos.weight[0::2], self.linear_pos.weight[1::2]]).detach()
@@ -57,7 +58,7 @@ class SelfAttention(SelfAttentionWeights):
         """x: [B, T, d]; positions: [P, d], from the furthest past; mask: [B, 1, 1, T], added to the scores; limits: none, or what
         LimitedAttention takes -> [B, T, d]."""
         query, key, value = (self.split(linear(x)) for linear in (self.linear_q, self.linear_k, self.linear_v))
-        context = (LimitedAttention if limits else self.attention).apply(
+        context = (LimitedAttention if limits else RelativeAttention).apply(
             (query + self.pos_bias_u).transpose(1, 2),
             (query + self.pos_bias_v).transpose(1, 2),
             key.permute(0, 2, 3, 1),
@@ -65,6 +66,23 @@ class SelfAttention(SelfAttentionWeights):
             self.split(self.linear_pos(positions).unsqueeze(0)).permute(0, 2, 3, 1),
             mask,
             *limits,
+        )
+        return (self.linear_out(context.transpose(1, 2).flatten(2)),)
+
+
+class LocalSelfAttention(CachedAttentionWeights):
+    """Attention over the frames of a window around each, whose positions are the same at any length."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor]:
+        """x: [B, T, d]; mask: [B, 1, 1, T], added to the scores -> [B, T, d]."""
+        query, key, value = (self.split(linear(x)) for linear in (self.linear_q, self.linear_k, self.linear_v))
+        context = LocalAttention.apply(
+            (query + self.pos_bias_u).transpose(1, 2),
+            (query + self.pos_bias_v).transpose(1, 2),
+            key.permute(0, 2, 3, 1),
+            value.transpose(1, 2),
+            self.positions,
+            mask,
         )
         return (self.linear_out(context.transpose(1, 2).flatten(2)),)
 
@@ -111,17 +129,20 @@ class OfflineEncoder(nn.Module):
         super().__init__()
         weights = Weights(tensors, "encoder.")
         self.pre_encode = Subsampling(weights, "pre_encode")
+        attention, window = SelfAttention, spec.attention_enc_frames
+        if window is not None:
+            attention = partial(LocalSelfAttention, positions=sinusoids(range(window, -window - 1, -1), spec.d_model))
         self.layers = nn.ModuleList(
             ConformerLayer(
                 weights,
                 name := f"layers.{i}",
-                SelfAttention(weights, f"{name}.self_attn", spec.n_heads, local=spec.attention_enc_frames is not None),
+                attention(weights, f"{name}.self_attn", spec.n_heads),
                 Convolution(weights, f"{name}.conv"),
             )
             for i in range(spec.n_layers)
         )
         self.register_buffer("rates", rates(spec.d_model), persistent=False)
-        self.window = spec.attention_enc_frames
+        self.window = window
         self.unused = weights.unused
         self.eval()
 
@@ -138,13 +159,17 @@ class OfflineEncoder(nn.Module):
         filled = torch.arange(frames, device=x.device).unsqueeze(0) < length.unsqueeze(1)
         mask = torch.where(filled, 0.0, MASKED_SCORE)[:, None, None, :]
         valid = filled.to(x.dtype).unsqueeze(2)
-        furthest: int = frames - 1 if self.window is None else self.window
-        distance = torch.arange(2 * furthest + 1, device=x.device) * -1 + furthest  # from the past down to the future
-        angles = distance.to(x.dtype).unsqueeze(1) * self.rates
-        positions = torch.cat([torch.sin(angles), torch.cos(angles)], 1)
+        seen = (mask,) if self.window is not None else (self._positions(frames), mask, *limits)
         for layer in self.layers:
-            (x,) = layer(x, (positions, mask, *limits), (valid,))
+            (x,) = layer(x, seen, (valid,))
         return x.transpose(1, 2), length
+
+    def _positions(self, frames: int) -> Tensor:
+        """All sines, then all cosines, of the positions of so many frames: [2 frames - 1, d], from the furthest past."""
+        furthest = frames - 1
+        distance = torch.arange(2 * furthest + 1, device=self.rates.device) * -1 + furthest
+        angles = distance.to(self.rates.dtype).unsqueeze(1) * self.rates
+        return torch.cat([torch.sin(angles), torch.cos(angles)], 1)
 
 
 def _limits(frames: int, att_context_size: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -123,3 +123,15 @@ def test_tokens_are_nemos(variant, built, theirs):
         if variant == "fp32":
             assert list(found.tokens) == list(wanted.tokens) and found.text == wanted.text
     assert spoken > 5
+
+
+def test_the_positions_of_a_window_are_a_constant(random_checkpoint, tmp_path):
+    """Projected once, not in each run; and no product of weights alone is left, which OpenVINO folds and nncf then misses."""
+    import onnx
+
+    from nemoport.export.build import export_checkpoint
+    from nemoport.quantize.graph import layer_matmuls
+
+    artifact = export_checkpoint(read_checkpoint(str(random_checkpoint("tiny-tdt_ctc-local"))), tmp_path)
+    products = [node.name for node in layer_matmuls(onnx.load(artifact.encoder, load_external_data=False))]
+    assert products and not [name for name in products if "linear_pos" in name]
