@@ -54,7 +54,7 @@ def stream_of(clips: list[np.ndarray], pause_s: float, rate_hz: int, seed: int) 
     return samples + NOISE * np.random.default_rng(seed).standard_normal(len(samples), dtype=np.float32), places
 
 
-def heard(recognizer: Recognizer, samples: np.ndarray) -> list[float]:
+def event_times(recognizer: Recognizer, samples: np.ndarray) -> list[float]:
     """Returns the seconds of audio that were fed when each event came."""
     stream, packet, came, known = recognizer.stream(), int(PACKET_S * recognizer.sample_rate_hz), [], 0
     kinds = recognizer.session.spec.events.kinds if recognizer.session.spec.events else {}
@@ -97,7 +97,7 @@ def main() -> None:
         total = Found()
         for seed in range(args.rounds):
             samples, places = stream_of(clips, pause_s, recognizer.sample_rate_hz, seed)
-            found = judged(heard(recognizer, samples), places)
+            found = judged(event_times(recognizer, samples), places)
             total.latencies += found.latencies
             total.within, total.again, total.missed = (
                 total.within + found.within,

@@ -3,7 +3,8 @@ docs/kinds/table.md.
 
 python bench/full_size.py parakeet-rnnt-1.1b parakeet-tdt-1.1b --work /tmp/big
 
-Checkpoints are random (nemoport.reference.random_checkpoint) and hear. Each takes about 3.5 times its own bytes of disk, and is
+Checkpoints are random (nemoport.reference.random_checkpoint) and emit tokens that follow the audio.
+Each takes about 3.5 times its own bytes of disk, and is
 deleted before the next.
 """
 

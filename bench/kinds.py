@@ -3,7 +3,8 @@
     python bench/kinds.py [--only 'tiny-tdt_ctc ctc']
 
 Of each published structure there is a tiny random checkpoint (nemoport.reference.presets), which NeMo's class wrote and which
-hears. It is exported; its tokens are compared with NeMo's own on pseudo-speech at every lookahead; every precision, target and
+emits tokens that follow the audio. It is exported;
+its tokens are compared with NeMo's own on pseudo-speech at every lookahead; every precision, target and
 layout is tried. A refusal is the product's own.
 """
 
