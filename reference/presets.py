@@ -43,6 +43,8 @@ END_OF_UTTERANCE = ("<EOU>", "<EOB>")  # of a turn, and of a backchannel; NeMo a
 _LARGE = Dimensions(24, 1024, 8, 256, 640, 640, 1024)
 _REFERENCE = Dimensions(6, 176, 4, 64, 160, 160, 96, dropout=0.05)
 _TINY = Dimensions(2, 64, 4, 32, 32, 32, 64)
+# A tiny encoder before the 2 x 640 decoder states and 1024 tokens that some consumers have built in (see also widen.py).
+_WIDE = replace(_TINY, predictor_hidden=640, joint_hidden=640, vocabulary=1024)
 _MEDIUM = replace(_LARGE, n_layers=17, d_model=512, predictor_layers=1)
 # With 80 mel bands and biases: the models of 2023 and 2024, and the hybrids.
 _LARGE_80, _TINY_80, _MEDIUM_80 = (replace(size, n_mels=80, use_bias=True) for size in (_LARGE, _TINY, _MEDIUM))
@@ -57,6 +59,8 @@ PRESETS = {
     "parakeet-tdt-0.6b-v3": replace(_LARGE, vocabulary=8192, kind="tdt"),
     "reference-tdt": replace(_REFERENCE, vocabulary=128, kind="tdt"),
     "tiny-tdt": replace(_TINY, vocabulary=96, kind="tdt"),
+    "wide-streaming": _WIDE,
+    "wide-tdt": replace(_WIDE, kind="tdt"),
     "parakeet-ctc-0.6b": replace(_LARGE_80, kind="rnnt", decoders="ctc", xscaling=True),
     "parakeet-ctc-1.1b": replace(_XXL_80, kind="rnnt", decoders="ctc", xscaling=True),
     "tiny-ctc": replace(_TINY_80, kind="rnnt", decoders="ctc", xscaling=True),
