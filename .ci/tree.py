@@ -9,15 +9,39 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+LEFT_OUT = ("__pycache__", "audio", "checkpoints")
 
 
 def link_tree(tree: Path = ROOT / "build" / "tree") -> None:
-    shutil.rmtree(tree, ignore_errors=True)
+    """Makes `tree` of links to files. What is there already stays: processes that import from it meanwhile, or make it too,
+    miss no file."""
     folders = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
-    for package, folder in sorted(folders.items()):
-        source, target = ROOT / folder, tree.joinpath(*package.split("."))
-        ignored = shutil.ignore_patterns("__pycache__", "audio", "checkpoints", "*.md")
-        shutil.copytree(source, target, ignore=ignored, copy_function=os.symlink, dirs_exist_ok=True)
+    wanted = {}
+    for package, folder in folders.items():
+        target = tree.joinpath(*package.split("."))
+        for place, below, names in os.walk(ROOT / folder):
+            below[:] = [name for name in below if name not in LEFT_OUT]
+            files = [Path(place, name) for name in names if not name.endswith(".md")]
+            wanted |= {target / file.relative_to(ROOT / folder): file for file in files}
+    for link, file in wanted.items():
+        if not link.is_symlink() or link.readlink() != file:
+            link.parent.mkdir(parents=True, exist_ok=True)
+            fresh = tree.with_name(f"{tree.name}-{os.getpid()}")
+            fresh.symlink_to(file)
+            fresh.replace(link)
+    _remove_others(tree, wanted.keys())
+
+
+def _remove_others(tree: Path, wanted) -> None:
+    folders = {folder for link in wanted for folder in link.parents}
+    for place, below, names in os.walk(tree):
+        for name in set(below) - {"__pycache__"}:
+            if Path(place, name) not in folders:
+                shutil.rmtree(Path(place, name), ignore_errors=True)  # also of bytecode alone: it would be a namespace
+        below[:] = [name for name in below if Path(place, name) in folders]
+        for name in names:
+            if Path(place, name) not in wanted:
+                Path(place, name).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The errors that nemoport raises for input that it cannot use. The command line prints them and exits with 2."""
 
+from collections.abc import Iterable
+
 from nemoport.text import printable
 
 LONGEST_PART = 4000  # characters of one of an error's sentences, which may quote a file
@@ -43,6 +45,16 @@ class ResourceError(NemoportError):
 
 class UsageError(NemoportError):
     """An option has a value that does not exist."""
+
+
+def not_installed(what: str, expected: str, absent: Iterable[str], todo: str) -> UsageError:
+    """Returns the error of something that lacks packages. absent: the names of their modules."""
+    return UsageError(
+        f"{what} needs packages that are not installed.",
+        expected=expected,
+        found=f"no {', no '.join(absent)}",
+        todo=todo,
+    )
 
 
 def first_line(error: BaseException) -> str:

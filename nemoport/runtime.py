@@ -8,7 +8,7 @@ from importlib.metadata import version as distribution_version
 from importlib.util import find_spec
 
 from nemoport.artifact import Artifact
-from nemoport.errors import UsageError
+from nemoport.errors import UsageError, not_installed
 from nemoport.interface import Interface
 from nemoport.session import Session
 from nemoport.spec import ModelSpec
@@ -91,12 +91,7 @@ def check_installed(what: str, modules: tuple[str, ...], extra: str) -> None:
     what: the thing that needs them, for the message; extra: the extra of pyproject.toml that installs them.
     """
     if absent := list(_absent(modules)):
-        raise UsageError(
-            f"{what} needs packages that are not installed.",
-            expected=", ".join(modules),
-            found=f"no {', no '.join(absent)}",
-            todo=f"pip install 'nemoport[{extra}]'",
-        )
+        raise not_installed(what, ", ".join(modules), absent, f"pip install 'nemoport[{extra}]'")
 
 
 def _absent(modules: tuple[str, ...]) -> Iterator[str]:

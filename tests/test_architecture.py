@@ -17,6 +17,8 @@ from nemoport.validate.limits import read_limits
 
 ROOT = Path(__file__).resolve().parent.parent
 DRAWING = runpy.run_path(str(ROOT / "docs" / "draw_layers.py"))
+LINKS = ROOT / ".ci" / "tree.py"
+LINKING = runpy.run_path(str(LINKS))
 FOLDERS = {"nemoport": ROOT / "nemoport", "nemoport.export": ROOT / "export"}
 MOST_LINES = 250
 
@@ -45,8 +47,35 @@ def test_modules_are_short():
 @pytest.fixture
 def tree(tmp_path):
     """A copy of the linked tree that import-linter looks at, whose files may be changed."""
-    runpy.run_path(str(ROOT / ".ci" / "tree.py"))["link_tree"](tmp_path / "tree")
+    LINKING["link_tree"](tmp_path / "tree")
     return tmp_path / "tree"
+
+
+def test_the_tree_is_made_anew_in_place(tree):
+    """Links that are wrong and files that are not of the project go; so does what a removed package leaves of bytecode, which
+    would be a namespace."""
+    fresh = sorted(tree.rglob("*"))
+    moved, bytecode = tree / "nemoport" / "tokens.py", tree / "nemoport" / "export" / "__pycache__" / "build.pyc"
+    moved.unlink()
+    moved.symlink_to(ROOT / "elsewhere" / "tokens.py")
+    for stray in (tree / "nemoport" / "stray.py", tree / "nemoport" / "removed" / "__pycache__" / "x.pyc", bytecode):
+        stray.parent.mkdir(parents=True, exist_ok=True)
+        stray.write_text("")
+    LINKING["link_tree"](tree)
+    assert moved.resolve() == ROOT / "nemoport" / "tokens.py"
+    assert sorted({*tree.rglob("*")} - {bytecode, bytecode.parent}) == fresh and bytecode.is_file()
+
+
+def test_a_tree_that_is_made_by_several_processes_never_lacks_a_file(tree):
+    (tree / "nemoport" / "tokens.py").unlink()
+    code = "import pathlib, runpy, sys\nfor _ in range(9): runpy.run_path(sys.argv[1])['link_tree'](pathlib.Path(sys.argv[2]))"
+    makers = [subprocess.Popen([sys.executable, "-c", code, LINKS, tree]) for _ in range(2)]
+    while not (tree / "nemoport" / "tokens.py").is_file():
+        assert None in [maker.poll() for maker in makers]
+    missed = 0
+    while None in [maker.poll() for maker in makers]:
+        missed += not (tree / "nemoport" / "tokens.py").is_file()
+    assert [maker.wait() for maker in makers] == [0, 0] and missed == 0
 
 
 def broken_layers(tree: Path) -> str:

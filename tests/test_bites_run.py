@@ -121,6 +121,15 @@ def test_what_validate_does_where_nothing_is_said(world, monkeypatch):
     assert any(line.startswith("writing report.html") for line in world.lines) and run.Verdict({}).extras == ()
 
 
+def test_corpora_that_are_read_already_are_not_read_again(world, monkeypatch):
+    world.add("fp32")
+    monkeypatch.setattr(run, "read_corpus", lambda *asked: pytest.fail("read"))
+    evaluation, calibration = world.corpora[CORPUS], world.corpora[CALIBRATION]
+    assert validate(world.checkpoint, world.build, evaluation, calibration=calibration, baseline=False)
+    with pytest.raises(CorpusError, match="overlap"):
+        validate(world.checkpoint, world.build, evaluation, calibration=replace(evaluation, path=CALIBRATION), baseline=False)
+
+
 def test_the_memory_is_that_of_the_largest_file_for_each_variant_at_once(world, monkeypatch):
     world.add("fp32", "fp16", "int8-dynamic")
     (world.build / "fp16" / "deeper").mkdir()

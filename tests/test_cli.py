@@ -17,6 +17,7 @@ import pytest
 from nemoport import cli
 from nemoport.cli import COMMANDS, main, parser
 from nemoport.cli.command import Names
+from nemoport.text import columns
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "reference" / "checkpoints"
@@ -259,3 +260,10 @@ def test_errors_have_no_words_of_the_makefile():
                 text = ast.unparse(node.value)
                 found += [f"{path.name}: {text}" for word in words if word in text and "clone" not in text]
     assert found == []
+
+
+def test_columns_of_a_table():
+    rows = [("a", "", "bb", "c"), ("aaa", "", "b", "")]
+    assert columns(rows) == ["a    bb  c", "aaa  b"]
+    assert columns(rows, right=True) == ["a    bb  c", "aaa   b"]
+    assert columns([("a", "b", "c"), ("a", "b", "cc")], right=True)[0] == "a  b   c"

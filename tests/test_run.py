@@ -1,7 +1,9 @@
 """`nemoport run`: what is chosen, planned, done in order, kept and replaced. `make demo` runs it on the committed checkpoint."""
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +24,7 @@ from nemoport.pipeline.speech import choose_speech
 from nemoport.pipeline.variants import planned_variants
 from nemoport.progress import Step, silent
 from nemoport.spec import ModelSpec
-from nemoport.speech.corpus import read_corpus
+from nemoport.speech.corpus import Corpus, read_corpus
 from nemoport.validate.run import Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -239,6 +241,7 @@ class World:
         )
 
     def validate(self, checkpoint, build, corpus, names, calibration, *, jobs, baseline, progress):
+        assert isinstance(corpus, Corpus) and isinstance(calibration, Corpus)  # the plan's, which are not read again
         self.did.append("validate")
         return Verdict({name: self.failing.get(name, []) for name in names})
 
@@ -259,6 +262,10 @@ def write_package(folder, sha256, content):
     PackageManifest("m", "native", sha256, "", "apache-2.0", {"fp32": PackagedVariant("3" * 64, ())}, hash_files(folder)).write(
         folder
     )
+
+
+def folders(place):
+    return [path.name for path in place.iterdir() if path.is_dir()]
 
 
 @pytest.fixture
@@ -294,13 +301,25 @@ def test_where_nothing_passed_there_is_no_package_and_the_earlier_one_stays(worl
     world.broken = ArtifactError("x", found="fp32: gate wer failed")
     outcome = run_plan(plan, silent)
     assert outcome.unpackaged == {"native": "fp32: gate wer failed"} and not outcome.packages and not outcome.passed
-    assert (tmp_path / "d" / "content").read_text() == "old" and not (tmp_path / "d.before").exists()
+    assert (tmp_path / "d" / "content").read_text() == "old" and folders(tmp_path) == ["d"]
 
 
 def test_an_earlier_package_of_this_checkpoint_is_replaced(world, plan, tmp_path):
     write_package(tmp_path / "d", CHECKPOINT_SHA256, "old")
     assert run_plan(plan, silent).passed
-    assert (tmp_path / "d" / "content").read_text() == "new" and not (tmp_path / "d.before").exists()
+    assert (tmp_path / "d" / "content").read_text() == "new" and folders(tmp_path) == ["d"]
+
+
+def test_a_run_that_is_killed_while_it_replaces_leaves_the_earlier_package(world, plan, tmp_path, monkeypatch):
+    write_package(tmp_path / "d", CHECKPOINT_SHA256, "old")
+    if not (child := os.fork()):
+        monkeypatch.setattr(runs, "verify", lambda folder, progress: os.kill(os.getpid(), signal.SIGKILL))
+        run_plan(plan, silent)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert (tmp_path / "d" / "content").read_text() == "old" and len(folders(tmp_path)) == 2
+    assert run_plan(plan, silent).passed
+    assert (tmp_path / "d" / "content").read_text() == "new" and folders(tmp_path) == ["d"]
 
 
 def another_checkpoint(folder):

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 from nemoport import markdown
 from nemoport.files import write_bytes
+from nemoport.text import columns
 from nemoport.validate.baseline import Baseline
 from nemoport.validate.gate_result import GateResult
 from nemoport.validate.limits import read_limits
@@ -29,9 +30,7 @@ def write_reports(build: Path, baselines: Sequence[Baseline]) -> None:
 
 def table(build: Path, variants: Sequence[str]) -> str:
     """Table with one line a variant, for the terminal."""
-    rows = _rows(build, variants)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(columns(_rows(build, variants)))
 
 
 def summary_rows(build: Path, variants: Sequence[str]) -> list[tuple[str, ...]]:

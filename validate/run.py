@@ -13,7 +13,7 @@ from nemoport.export.checkpoint import Checkpoint, read_checkpoint
 from nemoport.files import sweep_leftovers
 from nemoport.progress import Progress, Step, silent, step
 from nemoport.resources import Needs, check_free
-from nemoport.speech.corpus import check_disjoint, check_each_once, print_repeats, read_corpus
+from nemoport.speech.corpus import Corpus, check_disjoint, check_each_once, print_repeats, read_corpus
 from nemoport.validate import gates
 from nemoport.validate.baseline import record_baseline
 from nemoport.validate.context import Context
@@ -54,9 +54,9 @@ class Verdict:
 def validate(
     checkpoint: Checkpoint | str | Path,
     build: Path,
-    corpus: Path,
+    corpus: Corpus | Path,
     variants: Sequence[str] | None = None,
-    calibration: Path | None = None,
+    calibration: Corpus | Path | None = None,
     *,
     provider: str = "cpu",
     threads: int = 0,
@@ -67,21 +67,21 @@ def validate(
     """Validates variants (default: all that are built); the verdict is true if each passes all gates that it must.
 
     Writes build/results/: <variant>.jsonl, details/, junit.xml, report.md, report.html. By default artifacts that are built
-    only for comparison are judged too, into extra-<name>.jsonl, which does not count for the verdict. calibration: the
-    manifest that variants were calibrated on, which must share no audio with `corpus`. baseline: measure NeMo's own export
-    too. jobs: variants that are judged at once, each in a process of its own with its share of the threads; the gate `cost`
-    is run after all others, alone. threads: intra-op threads, 0 for the runtime's choice. Raises NemoportError kinds for
-    unusable input; a variant that is named and not there is a fail.
+    only for comparison are judged too, into extra-<name>.jsonl, which does not count for the verdict. corpus: read
+    already, or the place of one. calibration: the same, of what variants were calibrated on, which must share no audio with
+    `corpus`. baseline: measure NeMo's own export too. jobs: variants that are judged at once, each in a process of its own
+    with its share of the threads; the gate `cost` is run after all others, alone. threads: intra-op threads, 0 for the
+    runtime's choice. Raises NemoportError kinds for unusable input; a variant that is named and not there is a fail.
     """
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = read_checkpoint(str(checkpoint))
     sweep_leftovers(build)
     rate_hz = checkpoint.spec.frontend.sample_rate_hz
-    evaluation = read_corpus(corpus, rate_hz)
+    evaluation = _corpus(corpus, rate_hz)
     check_each_once(evaluation)
     print_repeats(evaluation, progress)
     if calibration is not None:
-        check_disjoint(read_corpus(calibration, rate_hz), evaluation)
+        check_disjoint(_corpus(calibration, rate_hz), evaluation)
     limits = [limits_of(variant) for variant in variants or built(build)]
     files = [file for one in limits for file in (build / one.variant).rglob("*") if file.is_file()]
     largest = max((file.stat().st_size for file in files), default=0)  # a session holds as much as its file of weights
@@ -112,6 +112,10 @@ def validate(
         write_page(build)
     problems = {one.variant: required_passes(build, one.variant) for one in limits}
     return Verdict(problems, tuple(f"extra-{name}" for name in extras))
+
+
+def _corpus(given: Corpus | Path, rate_hz: int) -> Corpus:
+    return given if isinstance(given, Corpus) else read_corpus(given, rate_hz)
 
 
 def _but_cost(limits: Limits) -> list[str]:

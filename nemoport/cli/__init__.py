@@ -31,7 +31,7 @@ from nemoport.cli import (
 from nemoport.cli.parser import make_parser
 from nemoport.cli.progress import shown_progress
 from nemoport.ending import orderly_end
-from nemoport.errors import NemoportError, UsageError
+from nemoport.errors import NemoportError, UsageError, not_installed
 from nemoport.text import printable
 
 FAULT = 3  # Python's own exit code for a traceback is 1, which is the verdict of a gate
@@ -77,20 +77,12 @@ def main(arguments: list[str] | None = None) -> int:
         return NemoportError.exit_code
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and options.extras and not (error.name or "nemoport").startswith("nemoport"):
-            print(f"nemoport: {_missing(error.name or '', options.extras)}", file=sys.stderr)
+            expected, todo = f"those of the extras {options.extras}", f"pip install 'nemoport[{options.extras}]'"
+            print(f"nemoport: {not_installed('This command', expected, [error.name or ''], todo)}", file=sys.stderr)
             return UsageError.exit_code
         traceback.print_exc()
         print(f"nemoport: a fault of nemoport itself ({type(error).__name__}). Report it with the lines above.", file=sys.stderr)
         return FAULT
-
-
-def _missing(module: str, extras: str) -> UsageError:
-    return UsageError(
-        "This command needs packages that are not installed.",
-        expected=f"those of the extras {extras}",
-        found=f"no {module}",
-        todo=f"pip install 'nemoport[{extras}]'",
-    )
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nemoport.cli.command import Command, option
 from nemoport.cli.options import CHECKPOINT_HELP, HEAD, JSON
 from nemoport.errors import UsageError
-from nemoport.text import clipped, printable
+from nemoport.text import clipped, columns, printable
 
 if TYPE_CHECKING:
     from nemoport.export.checkpoint import Checkpoint
@@ -76,9 +76,8 @@ def _facts(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _text(found: Inspection, made: list[Exports]) -> str:
     rows = [*_model_rows(found), *(row for one in made for row in _export_rows(one))]
-    width = max(len(name) for name, _ in rows)
     verdict = found.kind if found.checkpoint else "not exported"
-    return "\n".join([f"{found.path}: {verdict}", "", *(f"{name:{width}}  {value}".rstrip() for name, value in rows)])
+    return "\n".join([f"{found.path}: {verdict}", "", *columns(rows)])
 
 
 def _model_rows(found: Inspection) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ from nemoport.cli.command import Command, option
 from nemoport.cli.options import CALIBRATION, CHECKPOINT_HELP, CORPUS, HEAD, JSON
 from nemoport.cli.package import CARD
 from nemoport.cli.registries import all_precisions, layouts, targets
+from nemoport.text import columns
 
 if TYPE_CHECKING:
     from nemoport.pipeline.estimate import Estimate
@@ -75,12 +76,13 @@ def _plan_text(plan: Plan) -> str:
             for use, corpus in (("evaluation", speech.evaluation), ("calibration", speech.calibration))
         ),
         "",
-        *_table(
+        *columns(
             [
                 ("stage", "", "about", "memory", "disk"),
                 *((stage, "there" if plan.is_built(stage) else "", *_shown(one)) for stage, one in plan.estimates.items()),
                 ("all", "", *_shown(plan.total)),
-            ]
+            ],
+            right=True,
         ),
         "Memory of weights; the libraries take 1 to 2 GB besides. Time within a factor of 2.",
         "",
@@ -98,7 +100,7 @@ def _outcome_text(plan: Plan, outcome: Outcome) -> str:
     from nemoport.pipeline.plan import NATIVE
     from nemoport.validate.report import summary_rows
 
-    lines = ["", *_table(summary_rows(plan.build, list(outcome.verdict.problems)))]
+    lines = ["", *columns(summary_rows(plan.build, list(outcome.verdict.problems)), right=True)]
     lines += ["", *outcome.verdict.lines()]
     lines += [f"no package for {layout}: {why}" for layout, why in outcome.unpackaged.items()]
     lines += _notes(plan)
@@ -149,13 +151,6 @@ def _outcome_json(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "report": str(report) if report else None,
         "build": str(plan.build),
     }
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Lines of a table: the first column to the left, the others to the right; an empty column is left out."""
-    used = [i for i in range(len(rows[0])) if any(row[i] for row in rows)]
-    widths = {i: max(len(row[i]) for row in rows) for i in used}
-    return ["  ".join(row[i].rjust(widths[i]) if i else row[i].ljust(widths[i]) for i in used).rstrip() for row in rows]
 
 
 def _shown(one: Estimate) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nemoport.cli.command import Command, option
 from nemoport.cli.registries import scorers
-from nemoport.text import printable
+from nemoport.text import columns, printable
 
 if TYPE_CHECKING:
     from nemoport.evaluation.scorers import Scorer
@@ -40,11 +40,11 @@ def print_scores(results: Path, scorers: Sequence[Scorer], by: Sequence[str], *,
 def _table(found: dict[str, Any]) -> str:
     libraries = ", ".join(f"{name} {version}" for name, version in found["libraries"].items())
     left_out = ", ".join(f"{found[key]} {key.replace('_', ' ')}" for key in ("failed", "without_reference") if found[key])
-    rows = [("all", found["overall"])]
-    rows += [(f"{name} {value}", tally) for name, of in found["groups"].items() for value, tally in of.items()]
-    width = max(len(name) for name, _ in rows)
+    tallies = {"all": found["overall"]}
+    tallies |= {f"{name} {value}": tally for name, of in found["groups"].items() for value, tally in of.items()}
+    rows = [(f"  {name}", _figures(tally, found["unit"])) for name, tally in tallies.items()]
     head = f"{found['scorer']}, version {found['version']} ({libraries}){', left out: ' + left_out if left_out else ''}"
-    return printable("\n".join([head, *(f"  {name:{width}}  {_figures(tally, found['unit'])}" for name, tally in rows)]))
+    return printable("\n".join([head, *columns(rows)]))
 
 
 def _figures(tally: dict[str, Any], unit: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from nemoport.errors import ArtifactError, OutputError
+from nemoport.files import scratch_folder
 from nemoport.package.assemble import package
 from nemoport.package.manifest import PackageManifest, hash_files
 from nemoport.package.verify import verify
@@ -45,15 +45,15 @@ def run_plan(plan: Plan, progress: Progress) -> Outcome:
         done += plan.estimates[stage].seconds
 
     begin("oracle")
-    evaluation, calibration = plan.speech.evaluation, plan.speech.calibration.path
+    evaluation, calibration = plan.speech.evaluation, plan.speech.calibration
     record_oracle(plan.checkpoint, evaluation, plan.build, progress)
     for variant in plan.variants:
         begin(variant.name)
-        variant.build(plan.checkpoint, plan.build, calibration, progress)
+        variant.build(plan.checkpoint, plan.build, calibration.path, progress)
     begin("validate")
     names = [variant.name for variant in plan.variants]
     verdict = validate(
-        plan.checkpoint, plan.build, evaluation.path, names, calibration, jobs=plan.jobs, baseline=False, progress=progress
+        plan.checkpoint, plan.build, evaluation, names, calibration, jobs=plan.jobs, baseline=False, progress=progress
     )
     packages: dict[str, Path] = {}
     unpackaged: dict[str, str] = {}
@@ -61,9 +61,9 @@ def run_plan(plan: Plan, progress: Progress) -> Outcome:
         begin("package")
     for layout, folder in plan.packages.items():
         try:
-            with step(f"package: {layout}", progress), _replaced(folder, plan.checkpoint.sha256):
-                package(plan.build, folder, layout=layout, progress=progress, **plan.card)
-                verify(folder, progress=progress)
+            with step(f"package: {layout}", progress), _replaced(folder, plan.checkpoint.sha256) as place:
+                package(plan.build, place, layout=layout, progress=progress, **plan.card)
+                verify(place, progress=progress)
             packages[layout] = folder
         except ArtifactError as error:  # no variant of this layout passed
             unpackaged[layout] = error.found or error.what
@@ -87,23 +87,19 @@ def check_replaceable(folder: Path, checkpoint_sha256: str) -> bool:
 
 
 @contextmanager
-def _replaced(folder: Path, checkpoint_sha256: str) -> Iterator[None]:
-    """Moves an earlier package aside while its block writes another; it comes back if that fails, and is removed if not.
+def _replaced(folder: Path, checkpoint_sha256: str) -> Iterator[Path]:
+    """Yields where its block writes the package: `folder`, or beside an earlier package, whose place it takes when the block ends
+    well. However a run ends, `folder` holds one of them.
 
     Raises OutputError as `check_replaceable`, and for a package whose files were changed, which are not made again.
     """
     if not check_replaceable(folder, checkpoint_sha256):
-        yield
+        yield folder
         return
     if hash_files(folder) != PackageManifest.read(folder).files:
         todo = "remove it, or choose another place with --dist"
         raise OutputError(f"{folder} was changed.", expected="the files of its manifest", found="others", todo=todo)
-    aside = folder.with_name(f"{folder.name}.before")
-    folder.rename(aside)
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
-        raise
-    shutil.rmtree(aside)
+    with scratch_folder(folder.parent) as scratch:
+        yield scratch / folder.name
+        folder.rename(scratch / "earlier")
+        (scratch / folder.name).rename(folder)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from nemoport.errors import UsageError
+from nemoport.errors import not_installed
 from nemoport.export.build import build_variant
 from nemoport.export.target import Source, Target
 from nemoport.files import write_json
@@ -39,12 +39,8 @@ def convert(source: Source, folder: Path, parameters: Parameters, progress: Prog
     """As `Target.convert`. Raises UsageError if the converter is not installed; CheckpointError."""
     checkpoint, spec = source.checkpoint, source.checkpoint.spec
     if absent := [package for package in CONVERTERS if find_spec(package) is None]:
-        raise UsageError(
-            "Converting to LiteRT needs packages that are not installed.",
-            expected=", ".join(CONVERTERS),
-            found=f"no {', no '.join(absent)}",
-            todo="install them in an environment without NeMo, which `make setup-litert` makes in a clone",
-        )
+        todo = "install them in an environment without NeMo, which `make setup-litert` makes in a clone"
+        raise not_installed("Converting to LiteRT", ", ".join(CONVERTERS), absent, todo)
     from nemoport.export.targets.litert.convert import convert_graphs, quantize
 
     in_floats = replace(FLOATS, windows_s=parameters.windows_s)
