@@ -340,6 +340,16 @@ QUESTIONS = {
     "A gate failed. What now?": ("gate fails", "gates.md", "What failed"),
     "Can I run it without nemoport?": ("without nemoport numpy", "streaming.md", "onnxruntime alone"),
     "Is my checkpoint supported?": ("checkpoint kind refused", "kinds/index.md", "nemoport kind"),
+    "What is this checkpoint?": ("inspect checkpoint", "kinds/index.md", "nemoport inspect"),
+    "Can it be a folder of transformers?": ("transformers folder", "kinds/index.md", "model.safetensors"),
+    "How do I take the CTC decoder of a hybrid?": ("CTC head hybrid", "kinds/ctc.md", "--head ctc"),
+    "Does it take parakeet-unified?": ("unified windows", "kinds/buffered.md", "--chunk-frames"),
+    "How do I use a language model?": ("language model beam", "beam-and-hotwords.md", "--lm words.arpa"),
+    "How do I split a live stream into utterances?": ("live pause utterance", "transcribing.md", "--pause 0.8"),
+    "How do I measure the word error rate on my recordings?": ("evaluate recordings", "scale.md", "nemoport evaluate dist/"),
+    "How much time and disk space does a run take?": ("plan time disk", "pipeline.md", "--dry-run"),
+    "Does it run on an iPhone?": ("iPhone", "runtimes/apple.md", "TARGET=coreai"),
+    "How do I prove who made a package?": ("signature key", "signatures.md", "nemoport sign"),
     "How do I add a precision?": ("add precision", "contributing.md", "quantize/my_precision.py"),
 }
 TITLE = 20.0  # a word in a heading, by one in the text
