@@ -1,11 +1,11 @@
 """What each kind of checkpoint can be made into, found by making it: the table of docs/kinds/table.md.
 
-    python bench/kinds.py [--only 'tiny-tdt_ctc ctc']
+    python bench/kinds.py [--layouts] [--only 'tiny-tdt_ctc ctc']
 
 Of each published structure there is a tiny random checkpoint (nemoport.reference.presets), which NeMo's class wrote and which
-emits tokens that follow the audio. It is exported;
-its tokens are compared with NeMo's own on pseudo-speech at every lookahead; every precision, target and
-layout is tried. A refusal is the product's own.
+emits tokens that follow the audio. It is exported; its tokens are compared with NeMo's own on pseudo-speech at every lookahead;
+every precision and target is tried. --layouts makes another table instead: the packages that its fp32 graphs can be laid out as.
+A refusal is the product's own.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemoport.cache_layout import KV, NEMO
+from nemoport.artifact import ONNXRUNTIME
+from nemoport.cache_layout import KV, NEMO, cache_layout_of
 from nemoport.errors import NemoportError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import Checkpoint, read_checkpoint
 from nemoport.export.targets import export_target, targets
-from nemoport.package.layouts import onnx_asr, sherpa_onnx
+from nemoport.package.layouts import layouts, load_layout
 from nemoport.progress import silent
 from nemoport.quantize import build_variant, precisions
 from nemoport.recognizer import Recognizer
 from nemoport.reference.random_checkpoint import pseudo_speech, write
 from nemoport.validate import nemo, nemo_runs
-from nemoport.variant import FP32
 
 CALIBRATION = Path(__file__).resolve().parent.parent / "reference" / "audio"
-LAYOUTS = {"onnx-asr": onnx_asr, "sherpa-onnx": sherpa_onnx}
+LAYOUTS = [name for name in layouts() if load_layout(name).runtime == ONNXRUNTIME]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ MODELS = (
     Model("parakeet-ctc-0.6b, -1.1b", "tiny-ctc"),
     Model("parakeet-unified-en-0.6b", "tiny-unified"),
 )
-COLUMNS = ("models", "kind", "tokens as NeMo's", "ONNX precisions", *(t for t in targets() if t != "onnx"), *LAYOUTS)
+COLUMNS = ("models", "kind", "tokens as NeMo's", "ONNX precisions", *(t for t in targets() if t != "onnx"))
 
 
 def exactness(checkpoint: Checkpoint, artifacts: list[Path]) -> str:
@@ -104,17 +104,20 @@ def made(names: dict[str, Callable[[], object]]) -> str:
     return "; ".join([*cells, *(f"{', '.join(names)} refused: {reason}" for reason, names in refused.items())])
 
 
-def row(model: Model, work: Path) -> list[str]:
+def exported(model: Model, work: Path) -> tuple[Checkpoint, Path, list[Path]]:
+    """Writes the checkpoint, if it is not there, and exports it: its build folder, and its fp32 artifact of each cache layout."""
     path, build = work / f"{model.preset}.nemo", work / f"build-{model.preset}-{model.head}"
     if not path.exists():
         write(model.preset, path)
-    reason = tried(lambda: read_checkpoint(str(path), model.head))
-    if reason:
-        return [model.names, f"refused: {reason}", *[""] * (len(COLUMNS) - 2)]
     checkpoint = read_checkpoint(str(path), model.head)
+    caches = (NEMO, KV) if checkpoint.spec.streaming else (NEMO,)
+    return checkpoint, build, [export_checkpoint(checkpoint, build, one).folder for one in caches]
+
+
+def row(model: Model, work: Path) -> list[str]:
+    """A row of the first table."""
+    checkpoint, build, artifacts = exported(model, work)
     spec = checkpoint.spec
-    layouts = (NEMO, KV) if spec.streaming else (NEMO,)
-    artifacts = [export_checkpoint(checkpoint, build, layout).folder for layout in layouts]
     manifest = CALIBRATION / ("calibration-multi.jsonl" if spec.prompt else "calibration.jsonl")
 
     def quantized(name: str) -> Callable[[], object]:
@@ -123,30 +126,39 @@ def row(model: Model, work: Path) -> list[str]:
     def converted(target: str, name: str) -> Callable[[], object]:
         return lambda: export_target(checkpoint, build, target, name, manifest, progress=silent)
 
-    def laid_out(layout: str) -> Callable[[], object]:
-        folder = work / f"{model.preset}-{layout}"
-        folder.mkdir(exist_ok=True)
-        return lambda: LAYOUTS[layout].lay_out(build, [FP32], folder)
-
-    names = [name if layout == NEMO else f"{KV}-{name}" for layout in layouts for name in precisions()]
+    names = [*precisions(), *(f"{KV}-{name}" for name in precisions() if spec.streaming)]
     cells = [made({"fp32": lambda: None, **{name: quantized(name) for name in names}})]
     for target, one in targets().items():
         if target != "onnx":
             cells.append(made({name: converted(target, name) for name in one.precisions}))
-    cells += [tried(laid_out(layout)) for layout in LAYOUTS]
-    cells = [cell if i < len(cells) - len(LAYOUTS) else (f"refused: {cell}" if cell else "yes") for i, cell in enumerate(cells)]
     return [model.names, f"`{spec.kind}`", exactness(checkpoint, artifacts), *cells]
+
+
+def layout_row(model: Model, work: Path) -> list[str]:
+    """A row of the table of packages."""
+    checkpoint, build, artifacts = exported(model, work)
+
+    def laid_out(layout: str) -> Callable[[], object]:
+        folder, arranged = work / f"{model.preset}-{model.head}-{layout}", load_layout(layout)
+        folder.mkdir()
+        variants = [one.name for one in artifacts if cache_layout_of(one.name) in arranged.cache_layouts]
+        return lambda: arranged.lay_out(build, variants[-1:], folder)
+
+    reasons = [tried(laid_out(layout)) for layout in LAYOUTS]
+    return [model.names, f"`{checkpoint.spec.kind}`", *(f"refused: {reason}" if reason else "yes" for reason in reasons)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layouts", action="store_true", help="the table of packages instead")
     parser.add_argument("--only", help="one preset, and a head that is not NeMo's choice: 'tiny-tdt_ctc ctc'")
     options = parser.parse_args()
-    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    columns, one_row = (("models", "kind", *LAYOUTS), layout_row) if options.layouts else (COLUMNS, row)
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
     with tempfile.TemporaryDirectory() as work:
         for model in MODELS:
             if not options.only or options.only == f"{model.preset} {model.head}".strip():
-                print(f"| {' | '.join(cell.replace('|', '/') for cell in row(model, Path(work)))} |", flush=True)
+                print(f"| {' | '.join(cell.replace('|', '/') for cell in one_row(model, Path(work)))} |", flush=True)
 
 
 if __name__ == "__main__":

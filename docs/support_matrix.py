@@ -1,4 +1,4 @@
-"""Writes the table of what works into README.md, docs/index.md and docs/runtimes/index.md: `python docs/support_matrix.py`.
+"""Writes the table of what works into README.md and three pages of docs/: `python docs/support_matrix.py`.
 
 Kinds, targets and precisions are those of the registries. What was judged by the gates is stated here, with its source: no
 registry knows it.
@@ -15,7 +15,7 @@ from nemoport.export.targets import targets
 from nemoport.validate.limits import read_limits
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "docs/index.md", "docs/runtimes/index.md")
+DOCUMENTS = ("README.md", "docs/index.md", "docs/runtimes/index.md", "docs/kinds/table.md")
 START, END = "<!-- matrix -->\n", "<!-- end of matrix -->\n"
 TITLES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT", "coreai": "Core AI", "coreml": "Core ML"}
 GATED, PARTLY, FAILED, CONVERTED, NO = "gated", "some gates", "failed a gate", "converted", "no"

@@ -1,6 +1,7 @@
 """A checkpoint of parakeet-unified's structure that speaks, made from the committed TDT one by NeMo's own class.
 
 ``python -m nemoport.reference.unified OUT.nemo`` writes it, and ``--train corpus.jsonl ...`` first trains what is its own.
+``--offline`` writes the same weights as a model of full context alone, parakeet-rnnt's kind.
 
 The encoder is that of ``checkpoints/offline-tdt.nemo``: with biases of zero, and with the subsampling's last layer divided by
 what ``xscaling`` multiplies it by. It was trained with full context, so short windows cost it more words than they cost the
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 
-from . import ctc, data, loss, model, presets, prompt
+from . import ctc, data, kinds, loss, model, presets, prompt
 
 SOURCE = ctc.CHECKPOINTS / "offline-tdt.nemo"
 TRAINED = ctc.CHECKPOINTS / "unified-rnnt.safetensors"
@@ -28,10 +29,13 @@ BATCH_SECONDS, CHAIN_SHARE, RATE, WARM_UP_STEPS = 48.0, 0.0, 2e-3, 30
 CONTEXTS = ([-1, -1, -1], [70, 7, 7], [-1, -1, -1], [70, 13, 13], [70, 2, 2])  # that the training's batches take turns in
 
 
-def build(tokenizer_folder: Path) -> Any:
-    """Builds the model, with predictor and joint of the TDT; the tokenizer's files must stay until it is saved."""
+def build(tokenizer_folder: Path, kind: kinds.Kind = "unified") -> Any:
+    """Builds the model, with predictor and joint of the TDT; the tokenizer's files must stay until it is saved.
+
+    kind: "unified", or "rnnt", whose encoder has full context alone.
+    """
     tdt = model.restore(SOURCE)
-    size = replace(presets.PRESETS["reference-tdt"], kind="unified", use_bias=True, xscaling=True)
+    size = replace(presets.PRESETS["reference-tdt"], kind=kind, use_bias=True, xscaling=True)
     made = model.build(size, ctc.unpack_tokenizer(SOURCE, tokenizer_folder)).eval()
     own = made.encoder.state_dict()
     encoder = {name: torch.zeros_like(own[name]) for name in own if name.endswith("bias")} | tdt.encoder.state_dict()
@@ -47,21 +51,21 @@ def build(tokenizer_folder: Path) -> Any:
     return made
 
 
-def trained(tokenizer_folder: Path) -> Any:
-    """Builds the model with its own predictor and joint."""
+def trained(tokenizer_folder: Path, kind: kinds.Kind = "unified") -> Any:
+    """Builds the model with its own predictor and joint. kind: as ``build``."""
     from safetensors.torch import load_file
 
-    made, tensors = build(tokenizer_folder), load_file(TRAINED)
+    made, tensors = build(tokenizer_folder, kind), load_file(TRAINED)
     for part in ("decoder", "joint"):
         of_part = {key.removeprefix(f"{part}."): value.float() for key, value in tensors.items() if key.startswith(f"{part}.")}
         getattr(made, part).load_state_dict(of_part)
     return made
 
 
-def write(path: Path) -> None:
-    """Writes the checkpoint as a .nemo file."""
+def write(path: Path, kind: kinds.Kind = "unified") -> None:
+    """Writes the checkpoint as a .nemo file. kind: as ``build``."""
     with tempfile.TemporaryDirectory() as folder:
-        model.save(trained(Path(folder)), path)
+        model.save(trained(Path(folder), kind), path)
 
 
 @torch.no_grad()
@@ -104,6 +108,7 @@ def fit(asr: Any, batches: list[tuple], epochs: int, seed: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Writes a checkpoint of parakeet-unified's structure.")
     parser.add_argument("out", type=Path)
+    parser.add_argument("--offline", action="store_true", help="of full context alone, parakeet-rnnt's kind")
     parser.add_argument("--train", type=Path, nargs="+", default=[], metavar="CORPUS", help="manifests made by reference.corpus")
     parser.add_argument("--rows", type=int, default=400, help="of each manifest")
     parser.add_argument("--epochs", type=int, default=8)
@@ -122,7 +127,7 @@ def main() -> None:
             fit(asr, batches, args.epochs, args.seed)
         tensors = asr.state_dict().items()
         save_file({key: value.half().contiguous() for key, value in tensors if key.startswith(("decoder.", "joint."))}, TRAINED)
-    write(args.out)
+    write(args.out, "rnnt" if args.offline else "unified")
 
 
 if __name__ == "__main__":
