@@ -51,7 +51,7 @@ def verify(folder: Path, variants: Sequence[str] | None = None, progress: Progre
 def _check_variant(folder: Path, manifest: PackageManifest, variant: str) -> str:
     layout = load_layout(manifest.layout)
     if not layout.artifact_folder:
-        return f"loads in {layout.runtime}, {_run_silence(*_graphs(folder, layout, variant))}"
+        return f"loads in {layout.runtime}, {_run_silence(*open_graphs(folder, layout, variant))}"
     artifact = Artifact.open(layout.artifact_folder(folder, variant))
     _check_recorded(artifact, manifest, variant, layout.runtime)
     if code := load_runtime(layout.runtime).holds_code:
@@ -72,7 +72,7 @@ def _check_recorded(artifact: Artifact, manifest: PackageManifest, variant: str,
         )
 
 
-def _graphs(folder: Path, layout: Layout, variant: str) -> tuple[Path, Session, tuple[Lookahead, ...]]:
+def open_graphs(folder: Path, layout: Layout, variant: str) -> tuple[Path, Session, tuple[Lookahead, ...]]:
     """Returns the variant's place for messages, a session of its graphs, and the lookaheads that it serves."""
     spec = ModelSpec.from_dict(read_config(folder, "download or make the package again")["spec"])
     encoder, *others = layout.graphs(folder, variant, spec.head)

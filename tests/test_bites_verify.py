@@ -196,7 +196,7 @@ def test_each_layout_is_opened_in_its_own_way(monkeypatch):
     monkeypatch.setattr(module, "load_layout", lambda name: {"native": layout}[name])
     monkeypatch.setattr(module, "load_runtime", lambda name: SimpleNamespace(holds_code={"mine": None, "other": "a thing"}[name]))
     monkeypatch.setattr(module, "_run_silence", lambda *given: f"ran {given}")
-    monkeypatch.setattr(module, "_graphs", lambda *given: ("place", given, "all"))
+    monkeypatch.setattr(module, "open_graphs", lambda *given: ("place", given, "all"))
     monkeypatch.setattr(module, "_check_recorded", lambda *given: asked.append(given))
     monkeypatch.setattr(module, "open_session", lambda artifact, threads: (artifact.folder, threads))
     opened = SimpleNamespace(folder="F/v", lookaheads=(6,))
@@ -221,11 +221,11 @@ def test_graphs_are_one_two_or_three(monkeypatch):
     monkeypatch.setattr(module, "SplitSession", lambda *given, threads: ("three", *given[1:], threads))
     monkeypatch.setattr(module, "MergedSession", lambda *given, threads: ("one", *given[1:], threads))
     parts = SimpleNamespace(graphs=lambda folder, variant, head: (f"{folder}/{variant}/e-{head}", "d"))
-    assert module._graphs("F", parts, "v") == ("F/v/e-rnnt", ("two", "F/v/e-rnnt", "d", 1), (13, 6, 1, 0))
+    assert module.open_graphs("F", parts, "v") == ("F/v/e-rnnt", ("two", "F/v/e-rnnt", "d", 1), (13, 6, 1, 0))
     parts.graphs = lambda folder, variant, head: ("m",)
-    assert module._graphs("F", parts, "v") == ("m", ("one", "m", 1), (13, 6, 1, 0))
+    assert module.open_graphs("F", parts, "v") == ("m", ("one", "m", 1), (13, 6, 1, 0))
     parts.graphs = lambda folder, variant, head: ("e", "d", "j")
-    assert module._graphs("F", parts, "v") == ("e", ("three", "e", "d", "j", 1), (13, 6, 1, 0))
+    assert module.open_graphs("F", parts, "v") == ("e", ("three", "e", "d", "j", 1), (13, 6, 1, 0))
 
 
 def test_verify_says_what_it_checked(tmp_path, no_sums, monkeypatch):

@@ -122,6 +122,8 @@ NEAREST = DECISIVE | {
     "nemoport/config": ("tests/test_layouts.py", "tests/test_untrusted_package.py", "-k", "test_layouts or config_has_bounds"),
     "nemoport/schema": ("tests/test_artifact.py", "tests/test_schemas.py", "tests/test_untrusted_package.py", "-k", BOUNDS),
     "package/verify": ("tests/test_bites_verify.py",),
+    "nemoport/array_file": ("tests/test_golden.py", "-k", "pickle or sizes or arrays_come_back"),
+    "nemoport/download": ("tests/test_golden.py", "-k", "addresses or https or wanted_is_read"),
     "validate/runs": (LAWS, "-k", "judged_run"),
     "validate/flush_pair": (LAWS, "-k", "judged_run"),
     "nemoport/speech/dataset": ("tests/test_dataset.py",),
