@@ -7,6 +7,7 @@ import pytest
 from conftest import ROOT
 
 from nemoport.cli import main
+from nemoport.files import sha256_file
 from nemoport.language_model import ArpaFile
 from nemoport.recognizer import Recognizer
 from nemoport.reference import ngram
@@ -59,6 +60,21 @@ def test_the_command_line_gives_the_same(variant, arpa, utterances, capsys):
     settings = ["--beam", "4", "--lm", str(arpa), "--lm-weight", "0.3", "--word-bonus", "1", "--threads", "1"]
     assert not main(["transcribe", str(variant), str(utterances[0].path), "--json", *settings])
     assert json.loads(capsys.readouterr().out)["text"] == texts(recognizer, utterances[:1])[0]
+
+
+def test_an_evaluation_uses_it_and_states_which(variant, arpa, utterances, tmp_path):
+    recognizer = Recognizer.open(variant, threads=1, beam=4, language_model=ArpaFile(arpa))
+    manifest = tmp_path / "two.jsonl"
+    manifest.write_text("".join(json.dumps({"audio_filepath": str(u.path), "text": u.text}) + "\n" for u in utterances[:2]))
+    settings = ["--beam", "4", "--lm", str(arpa), "--workers", "1", "--output", str(tmp_path / "results")]
+    assert not main(["evaluate", str(variant), str(manifest), *settings])
+    records = [json.loads(line) for line in (tmp_path / "results" / "hypotheses.jsonl").read_text().splitlines()]
+    assert sorted(one["text"] for one in records) == sorted(texts(recognizer, utterances[:2]))
+    stated = json.loads((tmp_path / "results" / "run.json").read_text())["options"]["language_model"]
+    assert stated == f"{sha256_file(arpa)}, weight 0.5, word bonus 1.5"
+    arpa.with_name("other.arpa").write_bytes(arpa.read_bytes() + b"\n")
+    other = [str(arpa.with_name("other.arpa")) if one == str(arpa) else one for one in settings]
+    assert main(["evaluate", str(variant), str(manifest), *other]) == 2
 
 
 @pytest.mark.parametrize(

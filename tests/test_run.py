@@ -53,6 +53,7 @@ def names(spec, **wanted):
         ),
         (OFFLINE, {}, "fp32 fp16 int8-dynamic int8-smoothquant int8-static int8-weight"),
         (OFFLINE, {"quick": True}, "fp32 int8-weight"),
+        (OFFLINE, {"targets": ["onnx", "coreml"], "wanted": ["fp32"], "windows_s": [5, 15]}, "fp32 coreml-fp32"),
     ],
 )
 def test_variants_by_kind_and_wish(spec, wanted, expected):
@@ -68,6 +69,17 @@ def test_what_a_variant_is_made_of_and_needs():
     assert found["coreml-int8"].precision == "int8" and found["fp32"].needs.memory > 2
 
 
+def test_windows_are_of_the_targets_that_have_them(monkeypatch, tmp_path):
+    from nemoport.pipeline import variants
+
+    found = {one.name: one for one in planned_variants(OFFLINE, ["onnx", "coreml"], ["fp32"], windows_s=[5, 15])}
+    made = {}
+    monkeypatch.setattr(variants, "export_target", lambda *a, windows_s, **more: made.update({a[2]: windows_s}))
+    for one in found.values():
+        one.build(None, tmp_path, None, silent)
+    assert made == {"onnx": (), "coreml": (5, 15)}
+
+
 @pytest.mark.parametrize(
     "spec, wanted, message",
     [
@@ -76,6 +88,9 @@ def test_what_a_variant_is_made_of_and_needs():
         (OFFLINE, {"caches": ["kv"]}, "no cache layout 'kv'"),
         (STREAMING, {"targets": ["tensorflow"]}, "Unknown target"),
         (STREAMING, {"targets": ["coreai"], "wanted": ["int4-weight"]}, "no precision 'int4-weight'"),
+        (STREAMING, {"targets": ["coreml"], "windows_s": [5]}, "makes no windows of streaming-rnnt"),
+        (OFFLINE, {"targets": ["onnx", "openvino"], "windows_s": [5]}, "makes no windows of offline"),
+        (OFFLINE, {"targets": ["coreml"], "windows_s": [0]}, "windows cannot be made"),
     ],
 )
 def test_names_that_do_not_exist(spec, wanted, message):

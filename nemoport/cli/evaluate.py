@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Options that mean the same as of these commands.
 OF_TRANSCRIBE = (
     "--channel --variant --lookahead --chunk-frames --right-frames --flush --provider --pass-seconds --language --beam --hotword "
-    "--hotword-boost --script --tokens --trim-silence"
+    "--hotword-boost --lm --lm-weight --word-bonus --script --tokens --trim-silence"
 ).split()
 OF_VALIDATE = ("--languages", "--split", "--limit", "--dataset-revision")
 MOST_NAMED = 20
@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> int | None:
         beam=options.beam,
         hotwords=tuple(options.hotword),
         hotword_boost=options.hotword_boost,
+        language_model=transcribe.language_model(options),
         scripts=tuple(options.script),
         token_mask=str(options.tokens.absolute()) if options.tokens else None,
         trim_silence=options.trim_silence,

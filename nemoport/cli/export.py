@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 
 from nemoport.cli.command import Command, option
-from nemoport.cli.options import BUILD, CALIBRATION, CHOSEN, WINDOWS, chosen
+from nemoport.cli.options import BUILD, CALIBRATION, CHOSEN, WINDOWS, chosen, window_seconds
 from nemoport.cli.registries import target_precisions, targets
-from nemoport.errors import UsageError
 
 CACHES = option(
     "--caches",
@@ -33,19 +32,10 @@ def run(options: argparse.Namespace) -> None:
         options.precision,
         options.calibration,
         caches=options.caches,
-        windows_s=_seconds(options.windows),
+        windows_s=window_seconds(options.windows),
         progress=options.progress,
     )
     print(artifact.folder)
-
-
-def _seconds(text: str | None) -> list[int]:
-    """Raises UsageError for what are no whole numbers."""
-    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
-    if not all(part.isdecimal() for part in parts):
-        expected = "whole numbers of seconds with commas between them, such as 5,15,40"
-        raise UsageError("The windows cannot be read.", expected=expected, found=str(text), todo="correct --windows")
-    return [int(part) for part in parts]
 
 
 COMMAND = Command(

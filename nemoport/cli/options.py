@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nemoport.cli.command import option
 from nemoport.cli.registries import heads, judged
+from nemoport.errors import UsageError
 
 if TYPE_CHECKING:
     from nemoport.export.checkpoint import Checkpoint
@@ -42,3 +43,12 @@ def chosen(options: Namespace) -> Checkpoint:
     from nemoport.export.profile import profiled
 
     return profiled(read_checkpoint(options.checkpoint, options.head), options.profile)
+
+
+def window_seconds(text: str | None) -> list[int]:
+    """Returns the value of WINDOWS. Raises UsageError for what are no whole numbers."""
+    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        expected = "whole numbers of seconds with commas between them, such as 5,15,40"
+        raise UsageError("The windows cannot be read.", expected=expected, found=str(text), todo="correct --windows")
+    return [int(part) for part in parts]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemoport.cli.command import Command, option
-from nemoport.cli.options import CALIBRATION, CHECKPOINT_HELP, CORPUS, HEAD, JSON
+from nemoport.cli.options import CALIBRATION, CHECKPOINT_HELP, CORPUS, HEAD, JSON, WINDOWS, window_seconds
 from nemoport.cli.package import CARD
 from nemoport.cli.registries import all_precisions, layouts, targets
 from nemoport.text import columns
@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
         quick=options.quick,
         jobs=options.jobs,
         head=options.head,
+        windows_s=window_seconds(options.windows),
         card={
             "licence": options.license,
             "licence_url": options.license_url,
@@ -181,6 +182,7 @@ COMMAND = Command(
         option("--targets", metavar="A,B", names=targets, help="%(names)s; default: onnx"),
         option("--caches", metavar="A,B", help="nemo, kv; default: both, where the model streams"),
         option("--layouts", metavar="A,B", names=layouts, help="%(names)s; default: native, or the target's"),
+        WINDOWS,
         option("--quick", action="store_true", help="fp32 and int8-weight only, in the fast cache layout; every gate is run"),
         option("--jobs", type=int, default=0, help="variants validated at once; default: by cores and memory"),
         option("--dry-run", action="store_true", help="print the plan with its time, memory and disk, and do nothing"),

@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int | None:
         beam=options.beam,
         hotwords=options.hotword,
         hotword_boost=options.hotword_boost,
-        language_model=_language_model(options),
+        language_model=language_model(options),
         scripts=options.script,
         token_mask=options.tokens,
         trim_silence=options.trim_silence,
@@ -96,14 +96,14 @@ def run(options: argparse.Namespace) -> int | None:
     return AudioError.exit_code if unusable else None
 
 
-def _language_model(options: argparse.Namespace) -> ArpaFile | None:
-    """Raises UsageError for settings of a language model without one."""
+def language_model(options: argparse.Namespace) -> ArpaFile | None:
+    """Returns what --lm names. Raises UsageError for settings of a language model without one."""
     from nemoport.language_model import ArpaFile
 
     settings = {"weight": options.lm_weight, "word_bonus": options.word_bonus}
     settings = {name: value for name, value in settings.items() if value is not None}
     if options.lm:
-        return ArpaFile(options.lm, **settings)
+        return ArpaFile(options.lm.absolute(), **settings)
     if settings:
         what = "--lm-weight and --word-bonus are of a language model."
         raise UsageError(what, expected="--lm FILE beside them", found="none", todo="name one, or leave them out")

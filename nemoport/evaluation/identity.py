@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -11,6 +11,7 @@ from nemoport.artifact import Artifact
 from nemoport.errors import UsageError
 from nemoport.evaluation.sources import DataSet
 from nemoport.files import digest_json, read_json, sha256_file, write_json
+from nemoport.language_model import ArpaFile
 from nemoport.recognizer import Recognizer
 from nemoport.runtimes import runtime_version
 from nemoport.schema import CLOSED, Text, check, most
@@ -34,6 +35,7 @@ class Settings:
     beam: int = 1
     hotwords: tuple[str, ...] = ()
     hotword_boost: float | None = None
+    language_model: ArpaFile | None = None
     scripts: tuple[str, ...] = ()
     token_mask: str | None = None
     trim_silence: bool = False
@@ -43,12 +45,14 @@ class Settings:
 
     def open(self, folder: Path) -> Recognizer:
         """Opens a variant's folder. Raises ArtifactError, UsageError."""
-        return Recognizer.open(folder, **{key: value for key, value in asdict(self).items() if key != "channel"})
+        return Recognizer.open(folder, **{one.name: getattr(self, one.name) for one in fields(self) if one.name != "channel"})
 
     def described(self, recognizer: Recognizer) -> dict[str, Any]:
         """What of it is stored: the values that it stands for."""
         mask = sha256_file(Path(self.token_mask)) if self.token_mask else None
+        words = self.language_model
         resolved = {
+            "language_model": words and f"{sha256_file(words.path)}, weight {words.weight:g}, word bonus {words.word_bonus:g}",
             "lookahead": recognizer.lookahead,
             "pass_s": recognizer.pass_s if recognizer.lookahead is None else None,
             "token_mask": mask,

@@ -39,7 +39,7 @@ class Wanted:
     """What the user asks for; empty values leave the choice to `make_plan`.
 
     corpus, calibration: NeMo manifests, or folders of audio. precisions, targets, caches: of `planned_variants`. layouts: of
-    packages. quick: the smallest set that is worth having. head: of a hybrid checkpoint.
+    packages. quick: the smallest set that is worth having. head: of a hybrid checkpoint. windows_s: of `planned_variants`.
     """
 
     corpus: Path | None = None
@@ -51,6 +51,7 @@ class Wanted:
     quick: bool = False
     jobs: int = 0
     head: str = ""
+    windows_s: Sequence[int] = ()
     card: Card = field(default_factory=Card)
 
 
@@ -92,7 +93,7 @@ def make_plan(source: str, build: Path | None = None, dist: Path | None = None, 
     build, dist = build or Path("build", name), dist or Path("dist", name)
     speech = choose_speech(checkpoint.spec, wanted.corpus, wanted.calibration)
     targets = tuple(wanted.targets) or (ONNX,)
-    variants = planned_variants(checkpoint.spec, targets, wanted.precisions, wanted.caches, wanted.quick)
+    variants = planned_variants(checkpoint.spec, targets, wanted.precisions, wanted.caches, wanted.quick, wanted.windows_s)
     card = wanted.card
     if _is_ours(checkpoint) and not card.get("licence"):
         card = Card({**card, "licence": "apache-2.0"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nemoport.cache_layout import KV, NEMO, cache_layout_of, precision_of, variant_of
@@ -28,13 +28,15 @@ QUICK = (FP32, "int8-weight")  # the nearest to fp32 of the small ones; it needs
 
 @dataclass(frozen=True)
 class PlannedVariant:
-    """A variant that will be there. target: of nemoport.export.targets; precision: with kv- in front for the layout kv."""
+    """A variant that will be there. target: of nemoport.export.targets; precision: with kv- in front for the layout kv;
+    windows_s: see `Target.windowed`."""
 
     name: str
     target: str
     precision: str
     needs: Needs
     needs_calibration: bool
+    windows_s: tuple[int, ...] = ()
 
     def build(self, checkpoint: Checkpoint, build: Path, calibration: Path | None, progress: Progress) -> None:
         """Builds it, or leaves what the same inputs made before. Raises as `export_target` and `build_variant`."""
@@ -42,7 +44,8 @@ class PlannedVariant:
             build_variant(build, self.precision, calibration, progress=progress)
         else:
             layout, name = (cache_layout_of(self.precision), FP32) if self.target == ONNX else (NEMO, self.precision)
-            export_target(checkpoint, build, self.target, name, calibration, caches=layout, progress=progress)
+            windows = self.windows_s
+            export_target(checkpoint, build, self.target, name, calibration, caches=layout, windows_s=windows, progress=progress)
 
 
 def planned_variants(
@@ -51,11 +54,13 @@ def planned_variants(
     wanted: Sequence[str] = (),
     caches: Sequence[str] = (),
     quick: bool = False,
+    windows_s: Sequence[int] = (),
 ) -> list[PlannedVariant]:
     """Returns the variants of a checkpoint in the order in which they are built: of ONNX fp32 first, in each cache layout.
 
     targets: see nemoport/export/targets. wanted: precisions, by default DEFAULT's or, if `quick`, QUICK's, and all of another
     target. caches: cache layouts of ONNX, by default both, for an offline model nemo alone; if `quick`, kv where there is one.
+    windows_s: of the targets that have windows, see `Target.windowed`.
     Raises UsageError for a name that does not exist, as `load_target`, and for a target that has none of the precisions, or none
     for such a model.
     """
@@ -77,6 +82,9 @@ def planned_variants(
         if not found:
             for one in wanted or target.precisions:
                 target.check_precision(one, spec)
+        if windows_s and (target.windows_s or not any(one.windows_s for one in loaded.values())):
+            target.windowed(next(iter(target.precisions.values()), None), spec, windows_s)
+            found = [replace(one, windows_s=tuple(windows_s)) for one in found]
         planned += found
     judged = read_limits()
     if unknown := [one.name for one in planned if one.name not in judged]:
