@@ -28,6 +28,8 @@ CARD        ?= $(if $(OURS),--license apache-2.0$(if $(SPEECH),, --language en))
 # in files below that
 LAYOUT      ?= native
 SHARDS      ?=
+# Of `make web`.
+PORT        ?= 8000
 REPO        ?=
 
 # Variants judged at once. Each holds its weights in memory: a large model on a machine with many cores takes fewer.
@@ -43,7 +45,7 @@ export OMP_WAIT_POLICY = passive
 PARALLEL    := -n 2 --dist loadfile
 test test-all: export OMP_NUM_THREADS = 1
 
-.PHONY: help setup setup-litert demo run gates oracle export fp16 sensitivity validate package verify publish test test-all lint bench \
+.PHONY: help setup setup-litert demo run gates oracle export fp16 sensitivity validate package verify publish web test test-all lint bench \
         lock licences audit accuracy reference fuzz mutants docs clean
 .DEFAULT_GOAL := help
 
@@ -90,6 +92,9 @@ package: ## lay out what passed for the Hub, in DIST
 
 verify: ## check DIST against its manifest
 	$(NEMOPORT) verify "$(DIST)"
+
+web: setup ## the page that transcribes in a browser, on this machine at PORT; npm fetches onnxruntime-web for it once
+	$(BIN)/python -m nemoport.web build/web --port $(PORT)
 
 publish: ## upload DIST to REPO; prints the plan only where there is no token
 	$(NEMOPORT) publish "$(DIST)" --repo "$(REPO)"
