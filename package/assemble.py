@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nemoport.artifact import Artifact
@@ -10,8 +11,10 @@ from nemoport.cache_layout import cache_layout_of
 from nemoport.config import CheckpointSection, read_config
 from nemoport.errors import ArtifactError, OutputError
 from nemoport.files import new_folder, scratch_folder, sweep_leftovers, write_bytes
+from nemoport.package import plots
 from nemoport.package.card import card
 from nemoport.package.card_data import Figures
+from nemoport.package.eval_results import Benchmark, eval_results
 from nemoport.package.layout import CardFacts, Layout
 from nemoport.package.layouts import load_layout
 from nemoport.package.manifest import PackagedVariant, PackageManifest, hash_files
@@ -38,6 +41,8 @@ def package(
     language: str | None = None,
     layout: str = "native",
     shard_bytes: int | None = None,
+    benchmark: Benchmark | None = None,
+    with_plot: bool = False,
     required_passes: RequiredPasses = required_passes,
     progress: Progress = silent,
 ) -> Path:
@@ -45,7 +50,8 @@ def package(
 
     variants: those to pack, by default every one of the build that passed and has a cache layout that the package layout
     takes. licence, licence_url, licence_holder, base_model, language: see `resolve_terms`. layout: name of the package
-    layout, see layouts/. shard_bytes: largest size of a shard, for layouts that have shards. required_passes(build, variant):
+    layout, see layouts/. shard_bytes: largest size of a shard, for layouts that have shards. benchmark: that of the Hub on which
+    the gates ran. with_plot: whether the card has a picture, where what draws is installed. required_passes(build, variant):
     returns the reasons against a publication of the variant. A `dist` that holds the same package stays as it is.
 
     Raises ArtifactError naming every gate that a wanted variant lacks, if nothing passed, or for a damaged build; UsageError
@@ -78,6 +84,12 @@ def package(
         facts = CardFacts(
             checkpoint["name"], checkpoint["sha256"], terms, arranged.config_for(config), artifacts, figures, arranged
         )
+        if benchmark:
+            write_bytes(folder / benchmark.path, eval_results(benchmark, facts).encode())
+            facts = replace(facts, benchmark=benchmark.path)
+        if with_plot and (picture := plots.plot(facts)):
+            write_bytes(folder / plots.NAME, picture)
+            facts = replace(facts, plot=plots.NAME)
         write_bytes(folder / "LICENSE", terms.notice(checkpoint, facts.runtime.title, list(artifacts)).encode())
         write_bytes(folder / "README.md", card(facts).encode())
         manifest = PackageManifest(

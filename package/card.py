@@ -9,7 +9,6 @@ from nemoport.package.card_rules import chunks, decoder, events, files, front_en
 from nemoport.package.layout import CardFacts
 from nemoport.package.terms import LICENCES
 from nemoport.spec import CTC
-from nemoport.variant import FP32
 
 TAGS = ("asr", "speech-recognition", "fastconformer", "nemoport")
 STREAMING = """One graph, dynamic in batch and
@@ -33,16 +32,16 @@ def _head(facts: CardFacts) -> str:
     if terms.licence_id not in LICENCES:
         rows |= {"license_name": terms.licence_id, "license_link": terms.licence.url}
     if terms.base_model:
-        rows["base_model"] = terms.base_model
-        if not all(name.endswith(FP32) for name in facts.artifacts):
-            rows["base_model_relation"] = "quantized"
+        # Of the Hub's relations the nearest to a conversion, fp32 too: where none is stated, the Hub takes it for a fine-tune.
+        rows |= {"base_model": terms.base_model, "base_model_relation": "quantized"}
     languages = facts.config.get("prompt")
     tagged = languages["language_tags"] if languages else {}
     if terms.language or tagged:
         rows["language"] = terms.language or sorted({name.partition("-")[0] for name in tagged})
-    rows |= {"pipeline_tag": "automatic-speech-recognition", "library_name": facts.runtime.library}
+    rows |= {"pipeline_tag": "automatic-speech-recognition", "library_name": facts.layout.library or facts.runtime.library}
     lines = [f"{key}: {json.dumps(value)}" for key, value in rows.items()]  # quoted: a bare `no` is no language
-    tags = (facts.runtime.library, *TAGS, *facts.spec.kind.split("-"))
+    consumer = (facts.layout.name,) if facts.layout.tags is None else facts.layout.tags
+    tags = dict.fromkeys((facts.runtime.library, *consumer, *TAGS, *facts.spec.kind.split("-")))
     return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
 
 

@@ -23,7 +23,7 @@ def variants(facts: CardFacts) -> str:
             (
                 f"`{name}`",
                 str(len(entries)),
-                f"{sum(entry.bytes for entry in entries) / 1e6:.1f} MB",
+                f"{facts.sizes[name] / 1e6:.1f} MB",
                 figures.show_difference("all lookaheads: difference"),
                 figures.show_differing("all"),
                 figures.show("tokens", "different", "{:.0f}"),
@@ -35,7 +35,8 @@ def variants(facts: CardFacts) -> str:
         "variant", "graph files", "size", "WER points above NeMo (95 %)", "runs not token-exact", "tokens other than NeMo's",
         "times real time", "peak memory",
     )  # fmt: skip
-    return "## Variants\n\n" + table(head, rows)
+    picture = f"\n\n![WER points above NeMo and size of each variant]({facts.plot})" if facts.plot else ""
+    return "## Variants\n\n" + table(head, rows) + picture
 
 
 def accuracy(facts: CardFacts) -> str:

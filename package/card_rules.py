@@ -19,6 +19,8 @@ def files(facts: CardFacts) -> str:
     rows += [
         (f"`{SUMS}`", "the same hashes, for `sha256sum -c`"),
         (f"`{SBOM}`", "bill of materials (CycloneDX): files, checkpoint, tools"),
+        *([(f"`{facts.plot}`", "the picture above")] if facts.plot else []),
+        *([(f"`{facts.benchmark}`", "word error rates on a benchmark, as the Hub reads them")] if facts.benchmark else []),
     ]
     return "## Files\n\n" + table(("path", "holds"), rows)
 

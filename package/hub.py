@@ -45,7 +45,11 @@ def publish(
     token = token or (None if dry_run else _stored_token())
     plan = _plan(folder, manifest, repo_id, private, revision)
     if dry_run or not token:
-        reason = "dry run" if dry_run else "dry run, since there is no token (set HF_TOKEN, or run `hf auth login`)"
+        reason = (
+            "dry run"
+            if dry_run
+            else "dry run, since there is no token (set HF_TOKEN, run `hf auth login`, or use Trusted Publishers in CI)"
+        )
         return [*checked, *plan, f"Nothing was uploaded: {reason}."]
     with step(f"publish: uploading {manifest.name}", progress):
         url = _upload(folder, manifest, repo_id, token, private, revision, api or _hub_api())
@@ -125,8 +129,18 @@ def _hub_api() -> Any:
 
 
 def _stored_token() -> str | None:
+    """Returns huggingface_hub's token: in a CI job with HF_OIDC_RESOURCE one that the Hub gives for the job's identity (Trusted
+    Publishers), for an hour and one repository. Raises UsageError where it gives none."""
     try:
         from huggingface_hub import get_token
     except ImportError:
         return None
-    return get_token()
+    try:
+        return get_token()
+    except Exception as error:  # the classes of huggingface_hub differ from version to version
+        raise UsageError(
+            "The Hub gave this job no token.",
+            expected="HF_OIDC_RESOURCE=organisation/name, a trusted publisher of it, and `id-token: write` of the job",
+            found=first_line(error),
+            todo="compare the repository's settings with the workflow, or unset HF_OIDC_RESOURCE to use HF_TOKEN",
+        ) from error

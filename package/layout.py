@@ -78,7 +78,9 @@ class Layout:
     package carries the front end, or nemoport computes it from config.json.
     problems(spec, pieces): each thing of a model that the consumer cannot run, whatever the variant.
     intro(facts), rules(facts): how the graphs stream, and the card's section on how to run them; only where these differ from
-    those of the ONNX graphs. limits: lines of the card's section on limits."""
+    those of the ONNX graphs. limits: lines of the card's section on limits.
+    tags: those by which the consumer's users find packages on the Hub; None for the layout's name. library: the Hub's name of the
+    consumer, for `library_name`; "" for that of the graphs' format."""
 
     name: str
     files: Mapping[str, str]
@@ -96,6 +98,8 @@ class Layout:
     intro: Callable[[CardFacts], str] | None = None
     rules: Callable[[CardFacts], str] | None = None
     limits: tuple[str, ...] = ()
+    tags: tuple[str, ...] | None = None
+    library: str = ""
 
     def variant_folder(self, folder: Path, variant: str) -> Path:
         """Returns where the files of one variant are, if it has a folder of its own."""
@@ -115,7 +119,8 @@ class Layout:
 @dataclass(frozen=True)
 class CardFacts:
     """Content of a model card. config: config.json of the package; artifacts and figures: of each packaged variant, in the
-    card's order."""
+    card's order; plot, benchmark: path of their picture, and of their results on a benchmark of the Hub; ""
+    where there is none."""
 
     name: str
     checkpoint_sha256: str
@@ -124,6 +129,14 @@ class CardFacts:
     artifacts: dict[str, Artifact]
     figures: dict[str, Figures]
     layout: Layout
+    plot: str = ""
+    benchmark: str = ""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each variant's files."""
+        entries = {name: artifact.manifest.files.values() for name, artifact in self.artifacts.items()}
+        return {name: sum(entry.bytes for entry in found) for name, found in entries.items()}
 
     @property
     def spec(self) -> ModelSpec:

@@ -297,7 +297,7 @@ def plan(wanted, tmp_path):
 def test_a_run_does_every_stage_in_order(world, plan, tmp_path):
     steps = []
     outcome = run_plan(plan, steps.append)
-    card = "{'licence': 'apache-2.0'}"
+    card = "{'with_plot': True, 'licence': 'apache-2.0'}"
     assert world.did == ["oracle", "kv-fp32", "kv-int8-weight", "validate", f"package native {card}", "verify d"]
     assert outcome == Outcome(Verdict({"kv-fp32": [], "kv-int8-weight": []}), {"native": tmp_path / "d"}, {})
     assert outcome.passed

@@ -25,10 +25,17 @@ CARD = grouped(
     option("--base-model", help="Hub id of the checkpoint"),
     option("--language", help="BCP 47 code of what it recognises, such as en"),
 )
+NO_PLOT = option("--no-plot", action="store_true", help="no picture in the card")
+BENCHMARK = grouped(
+    "a benchmark of the Hub, where the gates ran on the whole of it",
+    option("--eval-dataset", metavar="ORG/NAME[@REVISION]", help="a registered data set: .eval_results/NAME.yaml is written"),
+    option("--task-id", help="of its eval.yaml"),
+)
 
 
 def run(options: argparse.Namespace) -> None:
     from nemoport.package.assemble import package
+    from nemoport.package.eval_results import Benchmark
     from nemoport.package.shards import parse_bytes
 
     folder = package(
@@ -42,6 +49,8 @@ def run(options: argparse.Namespace) -> None:
         language=options.language,
         layout=options.layout,
         shard_bytes=parse_bytes(options.shard_bytes) if options.shard_bytes else None,
+        benchmark=Benchmark.of(options.eval_dataset, options.task_id),
+        with_plot=not options.no_plot,
         progress=options.progress,
     )
     print(folder)
@@ -50,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
 COMMAND = Command(
     "package",
     "lay out what passed for the Hub",
-    (BUILD, DIST, VARIANTS, LAYOUT, SHARD_BYTES, *CARD),
+    (BUILD, DIST, VARIANTS, LAYOUT, SHARD_BYTES, NO_PLOT, *CARD, *BENCHMARK),
     run,
     examples=("nemoport package --build build/my --dist dist/my --license cc-by-4.0 --license-holder Me --language en",),
     extras="validate",

@@ -62,7 +62,7 @@ def run_plan(plan: Plan, progress: Progress) -> Outcome:
     for layout, folder in plan.packages.items():
         try:
             with step(f"package: {layout}", progress), _replaced(folder, plan.checkpoint.sha256) as place:
-                package(plan.build, place, layout=layout, progress=progress, **plan.card)
+                package(plan.build, place, layout=layout, with_plot=True, progress=progress, **plan.card)
                 verify(place, progress=progress)
             packages[layout] = folder
         except ArtifactError as error:  # no variant of this layout passed

@@ -82,4 +82,6 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
         copy_artifact(Artifact.open(build / variant), artifact_folder(folder, variant))
 
 
-LAYOUT = Layout("native", FILES, lay_out, graphs, usage, ctc_files=CTC_FILES, artifact_folder=artifact_folder)
+LAYOUT = Layout(
+    "native", FILES, lay_out, graphs, usage, ctc_files=CTC_FILES, artifact_folder=artifact_folder, tags=("onnxruntime",)
+)
