@@ -28,7 +28,7 @@ def card(facts: CardFacts) -> str:
 
 def _head(facts: CardFacts) -> str:
     terms = facts.terms
-    rows: dict[str, str | list[str]] = {"license": terms.licence_id if terms.licence_id in LICENCES else "other"}
+    rows: dict[str, object] = {"license": terms.licence_id if terms.licence_id in LICENCES else "other"}
     if terms.licence_id not in LICENCES:
         rows |= {"license_name": terms.licence_id, "license_link": terms.licence.url}
     if terms.base_model:
@@ -39,6 +39,7 @@ def _head(facts: CardFacts) -> str:
     if terms.language or tagged:
         rows["language"] = terms.language or sorted({name.partition("-")[0] for name in tagged})
     rows |= {"pipeline_tag": "automatic-speech-recognition", "library_name": facts.layout.library or facts.runtime.library}
+    rows |= facts.layout.head
     lines = [f"{key}: {json.dumps(value)}" for key, value in rows.items()]  # quoted: a bare `no` is no language
     consumer = (facts.layout.name,) if facts.layout.tags is None else facts.layout.tags
     tags = dict.fromkeys((facts.runtime.library, *consumer, *TAGS, *facts.spec.kind.split("-")))

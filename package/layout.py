@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from nemoport.artifact import ONNXRUNTIME, Artifact
@@ -80,7 +80,8 @@ class Layout:
     intro(facts), rules(facts): how the graphs stream, and the card's section on how to run them; only where these differ from
     those of the ONNX graphs. limits: lines of the card's section on limits.
     tags: those by which the consumer's users find packages on the Hub; None for the layout's name. library: the Hub's name of the
-    consumer, for `library_name`; "" for that of the graphs' format."""
+    consumer, for `library_name`; "" for that of the graphs' format. head: further keys of
+    the card's head."""
 
     name: str
     files: Mapping[str, str]
@@ -100,6 +101,7 @@ class Layout:
     limits: tuple[str, ...] = ()
     tags: tuple[str, ...] | None = None
     library: str = ""
+    head: Mapping[str, object] = field(default_factory=dict)
 
     def variant_folder(self, folder: Path, variant: str) -> Path:
         """Returns where the files of one variant are, if it has a folder of its own."""

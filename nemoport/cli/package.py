@@ -16,7 +16,11 @@ LAYOUT = option(
     names=layouts,
     help="%(names)s; default: %(default)s, nemoport's own",
 )
-SHARD_BYTES = option("--shard-bytes", metavar="SIZE", help="layout onnx-asr: fp32 again in files of at most SIZE, such as 1.5G")
+SHARD_BYTES = option(
+    "--shard-bytes",
+    metavar="SIZE",
+    help="files of at most SIZE, such as 1.5G: onnx-asr: of fp32 again; web: of all",
+)
 CARD = grouped(
     "the model card",
     option("--license", help="SPDX id of the checkpoint's licence; known for the published base models"),

@@ -67,6 +67,13 @@ With onnxruntime alone (`pip install numpy onnxruntime soundfile`), as `{command
 
 def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
     """Copies config.json, shared/ and the variants. Raises ArtifactError for a file that the build lacks."""
+    copy_shared(build, folder)
+    for variant in variants:
+        copy_artifact(Artifact.open(build / variant), artifact_folder(folder, variant))
+
+
+def copy_shared(build: Path, folder: Path) -> None:
+    """Copies config.json and shared/. Raises ArtifactError for a file that the build lacks."""
     copy_file(build / "config.json", folder / "config.json")
     (folder / "shared").mkdir()
     missing = [name for name in SHARED if not (build / "shared" / name).is_file()]
@@ -78,8 +85,6 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
             todo=f"remove {build} and run `nemoport export`",
         )
     copy_present(build / "shared", folder / "shared", (*SHARED, *SHARED_OPTIONAL))
-    for variant in variants:
-        copy_artifact(Artifact.open(build / variant), artifact_folder(folder, variant))
 
 
 LAYOUT = Layout(

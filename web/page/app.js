@@ -5,11 +5,12 @@ import { asSrt, asVtt } from "./asr/subtitles.js";
 import { writeWav } from "./asr/wav.js";
 import { Microphone, readRecording } from "./ui/audio.js";
 import { Client } from "./ui/client.js";
+import { attempt, element, options, showError, status } from "./ui/dom.js";
 import { chosenFiles, droppedFiles, save } from "./ui/files.js";
+import { loadModel, openModel, settings, showKept, showMemory } from "./ui/model.js";
 import { checkBrowser, devices, threadChoices } from "./ui/support.js";
 import { Transcript } from "./ui/transcript.js";
 
-const element = (id) => document.getElementById(id);
 const transcript = new Transcript({
   box: element("transcript"),
   final: element("final"),
@@ -23,106 +24,21 @@ const formats = {
   vtt: () => [asVtt(transcript.words), "text/vtt"],
 };
 let client;
-let config; // of the package that is open
 let microphone = null;
 let recorded = []; // packets of the microphone
-let busy = false;
-
-/** Runs what a control asks for, one at a time; an error is shown in one place. */
-async function attempt(work) {
-  if (busy) return;
-  busy = true;
-  document.body.setAttribute("aria-busy", "true");
-  element("error").hidden = true;
-  try {
-    await work();
-  } catch (error) {
-    showError(error);
-  } finally {
-    busy = false;
-    document.body.removeAttribute("aria-busy");
-  }
-}
-
-function showError(error) {
-  element("error").textContent = error.message ?? String(error);
-  element("error").hidden = false;
-}
-
-function status(text) {
-  element("status").textContent = text;
-}
-
-function options(select, choices, chosen) {
-  select.replaceChildren(...choices.map(([value, text]) => new Option(text, value, false, String(value) === String(chosen))));
-}
-
-async function open(source) {
-  status("Opening …");
-  const found = await client.call("open", source);
-  config = found.config;
-  element("package").textContent = `${found.name}: ${config.spec.kind}`;
-  options(element("variant"), found.variants.map(({ name, bytes }) => [name, `${name} (${megabytes(bytes)})`]), best(found.variants));
-  element("loading").hidden = false;
-  element("speech").hidden = true;
-  status("Choose a variant and load it.");
-  element("load").focus();
-}
-
-/** A variant of 8 bits in the fast cache layout where there is one: small, and near to fp32. */
-function best(variants) {
-  const names = variants.map(({ name }) => name);
-  return ["kv-int8-weight", "int8-weight", "kv-int8-dynamic", "int8-dynamic"].find((name) => names.includes(name)) ?? names[0];
-}
-
-async function load() {
-  const [variant, device, threads] = ["variant", "device", "threads"].map((id) => element(id).value);
-  element("progress").hidden = false;
-  element("load").disabled = true;
-  status("Loading …");
-  try {
-    const { lookaheads } = await client.call("load", { variant, device, threads: Number(threads) });
-    showModel(lookaheads);
-  } finally {
-    element("progress").hidden = true;
-    element("load").disabled = false;
-  }
-  showKept();
-  showMemory();
-  status("Ready.");
-}
-
-function showModel(served) {
-  const { encoder, prompt } = config;
-  const languages = Object.keys(prompt?.languages ?? {});
-  element("language-field").hidden = !languages.length;
-  const spoken = navigator.language;
-  const likely = languages.find((name) => name === spoken) ?? languages.find((name) => name.startsWith(spoken.slice(0, 2)));
-  options(element("language"), languages.map((name) => [name, name]), languages.includes("auto") ? "auto" : likely);
-  const chunks = Object.entries(encoder.chunks_by_lookahead ?? {})
-    .filter(([lookahead]) => !served || served.includes(Number(lookahead)))
-    .sort(([a], [b]) => a - b);
-  element("lookahead-field").hidden = !chunks.length;
-  const names = chunks.map(([lookahead, { latency_ms: delay }]) => [lookahead, `${delay} ms`]);
-  options(element("lookahead"), names, encoder.default_lookahead);
-  element("speech").hidden = false;
-}
-
-function settings() {
-  const phrases = element("hotwords").value.split("\n").map((line) => line.trim());
-  return {
-    language: element("language-field").hidden ? null : element("language").value,
-    lookahead: element("lookahead-field").hidden ? null : Number(element("lookahead").value),
-    hotwords: phrases.filter(Boolean),
-  };
-}
 
 async function transcribe(file) {
   const { samples, rate } = await readRecording(file);
   begin();
   status(`Transcribing ${file.name} …`);
   playback(file);
-  end(await client.call("transcribe", { samples, rate, ...settings() }));
+  element("cancel").hidden = false;
+  try {
+    end(await client.call("transcribe", { samples, rate, ...settings() }));
+  } finally {
+    element("cancel").hidden = true;
+    element("recording").value = ""; // so that the same file can be chosen again
+  }
 }
 
 async function toggleMicrophone() {
@@ -187,41 +103,6 @@ function showFigures({ audio, work, waiting }) {
   element("behind").textContent = `${waiting.toFixed(1)} s`;
 }
 
-async function showMemory() {
-  if (!performance.measureUserAgentSpecificMemory) return; // not in every browser
-  const found = await performance.measureUserAgentSpecificMemory().catch(() => null);
-  if (found) element("memory").textContent = megabytes(found.bytes);
-}
-
-function megabytes(bytes) {
-  return `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
-}
-
-async function showKept() {
-  const kept = await client.call("kept");
-  element("kept").hidden = !kept.length;
-  const rows = kept.map(({ name, digest }) => {
-    const row = document.createElement("li");
-    const title = document.createElement("span");
-    title.textContent = name;
-    const [use, remove] = ["Open", "Remove"].map((text) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.textContent = text;
-      button.setAttribute("aria-label", `${text} ${name}`);
-      return button;
-    });
-    use.onclick = () => attempt(() => open({ digest }));
-    remove.onclick = () => attempt(async () => {
-      await client.call("forget", digest);
-      await showKept();
-    });
-    row.append(title, use, remove);
-    return row;
-  });
-  element("kept-list").replaceChildren(...rows);
-}
-
 /** Keeps the page for use without a network; on a host that cannot send the headers for threads, the page is loaded once more. */
 async function startServiceWorker() {
   if (!navigator.serviceWorker) return;
@@ -234,20 +115,21 @@ async function startServiceWorker() {
 }
 
 function listen() {
-  element("folder").onchange = () => attempt(() => open({ files: chosenFiles(element("folder")) }));
+  element("folder").onchange = () => attempt(() => openModel(client, { files: chosenFiles(element("folder")) }));
   element("address").onsubmit = (event) => {
     event.preventDefault();
-    attempt(() => open({ url: element("url").value }));
+    attempt(() => openModel(client, { url: element("url").value }));
   };
   // `nemoport package --layout web` names the package beside the page.
   const own = document.querySelector("meta[name=model]").content;
   element("own").hidden = !own;
-  element("own").onclick = () => attempt(() => open({ url: new URL(own, location.href).href }));
+  element("own").onclick = () => attempt(() => openModel(client, { url: new URL(own, location.href).href }));
   element("loading").onsubmit = (event) => {
     event.preventDefault();
-    attempt(load);
+    attempt(() => loadModel(client));
   };
   element("recording").onchange = () => attempt(() => transcribe(element("recording").files[0]));
+  element("cancel").onclick = () => client.call("cancel");
   element("microphone").onclick = () => attempt(toggleMicrophone);
   for (const button of element("save").children) {
     const { format } = button.dataset;
@@ -264,7 +146,6 @@ function listen() {
     attempt(async () => drop(await files));
   });
   client.addEventListener("progress", ({ detail }) => (element("progress").value = detail.bytes / detail.all));
-  client.addEventListener("failed", ({ detail }) => showError(detail.error));
   client.addEventListener("words", ({ detail }) => {
     transcript.add(detail.words, detail.tentative);
     showFigures(detail);
@@ -273,7 +154,7 @@ function listen() {
 
 async function drop(files) {
   if (files.length === 1 && !element("speech").hidden) await transcribe(files[0].file);
-  else await open({ files });
+  else await openModel(client, { files });
 }
 
 async function startPage() {
@@ -285,7 +166,7 @@ async function startPage() {
   options(element("device"), Object.entries(await devices()), "wasm");
   const isolated = globalThis.crossOriginIsolated ? `up to ${threads.length} threads` : "one thread: this host sends no headers for more";
   element("browser").textContent = `onnxruntime-web, ${isolated}.`;
-  await showKept();
+  await showKept(client);
   startServiceWorker();
 }
 

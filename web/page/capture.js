@@ -12,6 +12,7 @@ class Capture extends AudioWorkletProcessor {
       if (data.to) this._to = data.to;
       if (data.end) {
         this._send();
+        this._to?.postMessage({ end: true });
         this._ended = true;
         this.port.postMessage({ ended: true });
       }

@@ -14,7 +14,7 @@ const ort = { wasm: () => import("./ort/ort.wasm.min.mjs"), webgpu: () => import
 let store = null;
 let opened = null; // the package
 let transcriber = null;
-let live = null; // { stream, rate, tail, waiting, audio, work }
+let live = null; // { stream, rate, tail, waiting, audio, work, ended }
 
 const methods = {
   async kept() {
@@ -45,23 +45,31 @@ const methods = {
     module.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
     const session = await Session.open(module, model, { device });
     transcriber = new Transcriber(session, shared);
-    return { streaming: transcriber.streaming, rate: transcriber.rate, lookaheads: model.lookaheads };
   },
 
   /** Begins live audio. Its packets come by the port of an AudioWorklet, or by `feed`. */
   async start({ rate, port, ...options }) {
     if (!transcriber) throw new PageError("No model is loaded.", { todo: "load one first" });
-    live = { stream: transcriber.start({ rate, ...options }), rate, tail: Promise.resolve(), waiting: 0, audio: 0, work: 0 };
-    if (port) port.onmessage = ({ data }) => feed(live, data.samples);
+    const stream = { stream: transcriber.start({ rate, ...options }), rate, tail: Promise.resolve(), waiting: 0, audio: 0, work: 0 };
+    if (port) {
+      // The last packet may come behind the request to finish, which takes another way.
+      stream.ended = new Promise((resolve) => {
+        port.onmessage = ({ data }) => (data.end ? resolve() : feed(stream, data.samples));
+      });
+    }
+    live = stream;
   },
 
   async finish() {
     const ending = live;
+    await ending.ended;
     await ending.tail;
-    if (ending.error) throw ending.error;
-    const result = await timed(ending, () => ending.stream.finish());
-    report(ending, result);
-    live = null;
+    try {
+      if (ending.error) throw ending.error;
+      if (live === ending) report(ending, await timed(ending, () => ending.stream.finish()));
+    } finally {
+      if (live === ending) live = null;
+    }
     return { tokens: Array.from(ending.stream.tokens), audio: ending.audio, work: ending.work };
   },
 
@@ -72,6 +80,7 @@ const methods = {
     return methods.finish();
   },
 
+  /** Ends the live audio where it is: what waits is not transcribed. */
   async cancel() {
     live = null;
   },
@@ -89,8 +98,7 @@ function feed(stream, samples) {
       stream.waiting -= seconds;
       report(stream, result);
     } catch (error) {
-      stream.error = error;
-      postMessage({ event: "failed", error: messageOf(error) });
+      stream.error = error; // `finish` states it
     }
   });
 }

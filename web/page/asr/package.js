@@ -59,7 +59,7 @@ class Package {
     return { filterbank: new Float32Array(bytes), vocabulary };
   }
 
-  /** Reads a variant: { config, encoder, decoder, lookaheads }. progress(bytes, all): is called as they come. */
+  /** Reads a variant: { config, encoder, decoder }. progress(bytes, all): is called as they come. */
   async variant(name, progress = () => {}) {
     const paths = [...this._files.keys()].filter((path) => path.startsWith(`${name}/`));
     const all = paths.reduce((sum, path) => sum + this._files.get(path).bytes, 0);
@@ -71,9 +71,7 @@ class Package {
       progress(done, all);
       return buffer;
     };
-    const model = { config: this.config, lookaheads: null };
-    const own = `${name}/manifest.json`;
-    if (this.has(own)) model.lookaheads = json(await this.read(own), own).recipe?.parameters?.lookaheads ?? null;
+    const model = { config: this.config };
     for (const part of PARTS) {
       const graph = `${name}/${part}_model.onnx`;
       const data = [];
