@@ -14,6 +14,7 @@ from nemoport.package.card_data import Figures
 from nemoport.package.terms import Terms
 from nemoport.runtime import Runtime
 from nemoport.runtimes import load_runtime
+from nemoport.session import Session
 from nemoport.spec import Lookahead, ModelSpec
 from nemoport.tokens import BYTE_PIECE, WORD_START, Pieces
 
@@ -23,6 +24,15 @@ def _unchanged(config: RuntimeConfig) -> RuntimeConfig:
 
 
 FrontEnds = Mapping[str, Sequence[object]]
+# What consumers have built in of NeMo's front end; they differ in the bands and the normalisation that they have.
+USUAL_FRONT_END: FrontEnds = {
+    "sample_rate_hz": (16000,),
+    "n_fft": (512,),
+    "win_samples": (400,),
+    "hop_samples": (160,),
+    "preemphasis": (0.97,),
+    "log_guard": (2.0**-24,),
+}
 
 
 def front_end_problems(spec: ModelSpec, computed: FrontEnds) -> list[str]:
@@ -71,6 +81,8 @@ class Layout:
     config_for(config): the package's config.json, made of the build's.
     runtime: name of the runtime whose variants the layout takes. cache_layouts: those of the variants that are packed where
     none are named.
+    open_variant(folder, variant, spec): a session over graphs with inputs and outputs other than ours; None where they
+    are ours.
     artifact_folder(folder, variant): folder in which nemoport itself opens a variant of the package; None where it cannot.
     shard(folder, variants, limit_bytes): writes the weights again, in files below a limit; None where the consumer takes no
     shards.
@@ -92,6 +104,7 @@ class Layout:
     runtime: str = ONNXRUNTIME
     cache_layouts: tuple[str, ...] = (NEMO, KV)
     ctc_files: Mapping[str, str] | None = None
+    open_variant: Callable[[Path, str, ModelSpec], Session] | None = None
     artifact_folder: Callable[[Path, str], Path] | None = None
     shard: Callable[[Path, Sequence[str], int], None] | None = None
     front_ends: Callable[[ModelSpec], FrontEnds] | None = None

@@ -76,6 +76,8 @@ def open_graphs(folder: Path, layout: Layout, variant: str) -> tuple[Path, Sessi
     """Returns the variant's place for messages, a session of its graphs, and the lookaheads that it serves."""
     spec = ModelSpec.from_dict(read_config(folder, "download or make the package again")["spec"])
     encoder, *others = layout.graphs(folder, variant, spec.head)
+    if layout.open_variant:
+        return encoder, layout.open_variant(folder, variant, spec), spec.lookaheads
     if not others:
         return encoder, MergedSession(spec, encoder, threads=1), spec.lookaheads
     decoder, *joiner = others

@@ -23,7 +23,15 @@ from nemoport.external_data import check_external_data
 from nemoport.files import write_json
 from nemoport.graph_file import external_tensors, save_model
 from nemoport.package.copying import copy_file
-from nemoport.package.layout import CardFacts, FrontEnds, Layout, duration_problems, front_end_problems, piece_problems
+from nemoport.package.layout import (
+    USUAL_FRONT_END,
+    CardFacts,
+    FrontEnds,
+    Layout,
+    duration_problems,
+    front_end_problems,
+    piece_problems,
+)
 from nemoport.package.shards import write_shards
 from nemoport.spec import CTC, ModelSpec
 from nemoport.tokens import read_tokens
@@ -36,16 +44,7 @@ GPU_ONLY = {"int8-smoothquant-signed": "is for TensorRT: onnxruntime on x86 make
 BLANK = "<blk>"
 FRONTEND_NAMES = {"audio": "waveforms", "length": "waveforms_lens", "mel": "features", "mel_length": "features_lens"}
 # Of onnx_asr/preprocessors, which computes the features itself and never opens a package's front end.
-FRONT_ENDS: FrontEnds = {
-    "sample_rate_hz": (16000,),
-    "n_mels": (80, 128),
-    "n_fft": (512,),
-    "win_samples": (400,),
-    "hop_samples": (160,),
-    "preemphasis": (0.97,),
-    "log_guard": (2.0**-24,),
-    "normalize": ("per_feature",),
-}
+FRONT_ENDS: FrontEnds = {**USUAL_FRONT_END, "n_mels": (80, 128), "normalize": ("per_feature",)}
 SINGLE_FILE_BYTES = 1_900_000_000  # protobuf ends at 2 GiB
 
 FILES = {

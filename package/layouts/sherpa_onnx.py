@@ -28,7 +28,15 @@ from nemoport.export.split import split_decoder
 from nemoport.files import write_json
 from nemoport.graph_file import save_model
 from nemoport.package.examples import example_text
-from nemoport.package.layout import CardFacts, FrontEnds, Layout, duration_problems, front_end_problems, piece_problems
+from nemoport.package.layout import (
+    USUAL_FRONT_END,
+    CardFacts,
+    FrontEnds,
+    Layout,
+    duration_problems,
+    front_end_problems,
+    piece_problems,
+)
 from nemoport.package.layouts.onnx_asr import BLANK, GPU_ONLY, SINGLE_FILE_BYTES, WHOLE, save_merged, suffix_of, write_tokens
 from nemoport.package.sherpa_onnx_silence import sherpa_onnx_section
 from nemoport.prompt import AUTO
@@ -38,15 +46,7 @@ from nemoport.tokens import read_tokens
 CACHE_LAYOUTS = (NEMO,)  # those that sherpa-onnx keeps from window to window
 # Of sherpa-onnx/csrc/features.cc and the recognizers' defaults: features of 25 ms every 10 ms at 16 kHz, of as many bands as the
 # metadata states.
-FRONT_ENDS: FrontEnds = {
-    "sample_rate_hz": (16000,),
-    "n_mels": range(8, 513),
-    "n_fft": (512,),
-    "win_samples": (400,),
-    "hop_samples": (160,),
-    "preemphasis": (0.97,),
-    "log_guard": (2.0**-24,),
-}
+FRONT_ENDS: FrontEnds = {**USUAL_FRONT_END, "n_mels": range(8, 513)}
 
 EVENTS = (
     "sherpa-onnx takes ends of utterances for text: `<EOU>` stands in the result. `recognizer.reset(stream)` there sets the "
