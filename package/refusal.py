@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from nemoport.cache_layout import NEMO, cache_layout_of
 from nemoport.errors import UsageError
 from nemoport.package.layouts.onnx_asr import GPU_ONLY
+from nemoport.tokens import Pieces, SpellingRule
 
+NO_PIECES = Pieces([], SpellingRule())
 USUAL = "NeMo's usual front end, variants of the nemo cache layout for any processor"
 
 

@@ -7,7 +7,8 @@ from onnx_asr.preprocessors import numpy_preprocessor
 
 from nemoport.errors import UsageError
 from nemoport.package.layout import piece_problems
-from nemoport.package.layouts import layouts, load_layout, onnx_asr, sherpa_onnx
+from nemoport.package.layouts import genai, layouts, load_layout, onnx_asr, parakeet_rs, sherpa_onnx, speech_core
+from nemoport.prompt import PromptSpec
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, StreamingSpec
 from nemoport.tokens import Pieces, SpellingRule
 
@@ -30,7 +31,16 @@ OTHERS = {
     "log_guard": (1e-5, 2.0**-23, 1e-10),
     "normalize": ("NA", "per_feature"),
 }
-CHECKS = {"onnx-asr": (onnx_asr, (OFFLINE,)), "sherpa-onnx": (sherpa_onnx, (OFFLINE, STREAMING))}
+# Of the sizes that parakeet-rs and speech-core have.
+WIDE = replace(STREAMING, decoding=DecodingSpec(4, 2, 640, 640, 10))
+PROMPTED = replace(WIDE, prompt=PromptSpec(128, {"auto": 101}), streaming=replace(STREAMING.require_streaming(), lookaheads=(3,)))
+CHECKS = {
+    "onnx-asr": (onnx_asr, (OFFLINE,)),
+    "sherpa-onnx": (sherpa_onnx, (OFFLINE, STREAMING)),
+    "genai": (genai, (OFFLINE, STREAMING)),
+    "parakeet-rs": (parakeet_rs, (WIDE,)),
+    "speech-core": (speech_core, (PROMPTED,)),
+}
 CASES = [(name, spec, field) for name, (_, specs) in CHECKS.items() for spec in specs for field in OTHERS]
 
 

@@ -27,7 +27,7 @@ from nemoport.package.boundary import rewire, write_edited
 from nemoport.package.examples import example_text
 from nemoport.package.genai_files import BLANK, CONTEXT_S, WINDOW_S, chunk_samples, genai_config, sides, tokenizer_files
 from nemoport.package.layout import USUAL_FRONT_END, CardFacts, FrontEnds, Layout, front_end_problems
-from nemoport.package.refusal import USUAL, refuse, variant_problems
+from nemoport.package.refusal import NO_PIECES, USUAL, refuse, variant_problems
 from nemoport.session import Session
 from nemoport.spec import ModelSpec
 from nemoport.tokens import Pieces, read_tokens
@@ -58,8 +58,7 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
     config = read_config(build)
     spec = ModelSpec.from_dict(config["spec"])
     pieces = read_tokens(build / "shared" / "tokens.txt")
-    found = variant_problems(variants) + problems(spec, pieces)
-    refuse("onnxruntime-genai", f"a cache-aware RNNT or an offline TDT model, {USUAL}", found)
+    _check(spec, variants, pieces)
     for variant in variants:
         artifact = Artifact.open(build / variant)
         (folder / variant).mkdir()
@@ -98,6 +97,11 @@ def problems(spec: ModelSpec, pieces: Pieces) -> list[str]:
     if pieces.rule.plain:
         found.append("pieces that look like a byte and are none")
     return found + [f"a piece named {BLANK}, as the blank" for piece in pieces if piece == BLANK]
+
+
+def _check(spec: ModelSpec, variants: Sequence[str], pieces: Pieces = NO_PIECES) -> None:
+    found = variant_problems(variants) + problems(spec, pieces)
+    refuse("onnxruntime-genai", f"a cache-aware RNNT or an offline TDT model, {USUAL}", found)
 
 
 def usage(facts: CardFacts) -> str:

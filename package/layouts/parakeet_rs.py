@@ -23,7 +23,7 @@ from nemoport.package.adapted import AdaptedGraph, AdaptedSession
 from nemoport.package.boundary import Port, Side, rewire, write_edited
 from nemoport.package.copying import copy_file
 from nemoport.package.layout import USUAL_FRONT_END, CardFacts, FrontEnds, Layout, front_end_problems, piece_problems
-from nemoport.package.refusal import USUAL, refuse, variant_problems
+from nemoport.package.refusal import NO_PIECES, USUAL, refuse, variant_problems
 from nemoport.prompt import AUTO
 from nemoport.session import Session
 from nemoport.spec import ModelSpec
@@ -79,10 +79,7 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
     config = read_config(build)
     spec = ModelSpec.from_dict(config["spec"])
     tokenizer = build / "shared" / TOKENIZER
-    found = variant_problems(variants) + problems(spec, read_tokens(build / "shared" / "tokens.txt"))
-    if not tokenizer.is_file() or len(read_model(tokenizer.read_bytes()).pieces) != spec.decoding.vocab_size:
-        found.append("a vocabulary other than that of a SentencePiece model, whose size it takes for the blank")
-    refuse("parakeet-rs", f"a cache-aware RNNT model with states of 2 x 640, {USUAL}", found)
+    _check(spec, variants, read_tokens(build / "shared" / "tokens.txt"), _tokenizer_problems(tokenizer, spec))
     metadata = {
         "chunk_size_output_frames": str(streaming_encoder(config)["default_lookahead"] + 1),
         "pre_encode_cache": str(spec.require_streaming().pre_encode_cache_mel_frames),
@@ -117,6 +114,16 @@ def problems(spec: ModelSpec, pieces: Pieces) -> list[str]:
     if spec.prompt and spec.prompt.languages.get(AUTO) != AUTO_SLOT:
         found.append(f"a prompt whose {AUTO} is not slot {AUTO_SLOT}, which it feeds where no language was named")
     return found + piece_problems(pieces, "", spaces_inside=True)
+
+
+def _tokenizer_problems(path: Path, spec: ModelSpec) -> list[str]:
+    whole = path.is_file() and len(read_model(path.read_bytes()).pieces) == spec.decoding.vocab_size
+    return [] if whole else ["a vocabulary other than that of a SentencePiece model, whose size it takes for the blank"]
+
+
+def _check(spec: ModelSpec, variants: Sequence[str], pieces: Pieces = NO_PIECES, others: Sequence[str] = ()) -> None:
+    found = [*variant_problems(variants), *problems(spec, pieces), *others]
+    refuse("parakeet-rs", f"a cache-aware RNNT model with states of 2 x 640, {USUAL}", found)
 
 
 def usage(facts: CardFacts) -> str:

@@ -26,7 +26,7 @@ from nemoport.files import write_json
 from nemoport.package.adapted import AdaptedGraph, AdaptedSession
 from nemoport.package.boundary import Port, Side, compute_input, rewire, write_edited
 from nemoport.package.layout import USUAL_FRONT_END, CardFacts, FrontEnds, Layout, front_end_problems, piece_problems
-from nemoport.package.refusal import USUAL, refuse, variant_problems
+from nemoport.package.refusal import NO_PIECES, USUAL, refuse, variant_problems
 from nemoport.prompt import AUTO
 from nemoport.session import Session
 from nemoport.spec import ModelSpec
@@ -71,7 +71,7 @@ FILES = {
     "manifest.json": "gate results; size and sha256 of every file",
 }
 # Of its NemotronMultilingualStt.
-FRONT_ENDS: FrontEnds = {**USUAL_FRONT_END, "n_mels": range(8, 513), "normalize": ("NA",)}
+FRONT_ENDS: FrontEnds = {**USUAL_FRONT_END, "n_mels": (80, 128), "normalize": ("NA",)}
 
 
 def graphs(folder: Path, variant: str, head: str = "") -> tuple[Path, ...]:
@@ -86,8 +86,7 @@ def lay_out(build: Path, variants: Sequence[str], folder: Path) -> None:
     config = read_config(build)
     spec = ModelSpec.from_dict(config["spec"])
     pieces = read_tokens(build / "shared" / "tokens.txt")
-    found = variant_problems(variants) + problems(spec, pieces)
-    refuse("speech-core", f"a cache-aware RNNT model with a language prompt and the lookahead {LOOKAHEAD}, {USUAL}", found)
+    _check(spec, variants, pieces)
     for variant in variants:
         artifact = Artifact.open(build / variant)
         (folder / variant).mkdir()
@@ -189,17 +188,10 @@ def sizes(spec: ModelSpec) -> dict[str, Any]:
 
 
 # Its defaults, of nvidia/nemotron-3.5-asr-streaming-0.6b.
-DEFAULTS = {
-    "mel_bins": 128,
-    "encoder_layers": 24,
-    "encoder_hidden": 1024,
-    "att_left_context": 56,
-    "conv_cache_size": 8,
-    "decoder_layers": 2,
-    "decoder_hidden": 640,
-    "pre_cache_size": 9,
-    "max_symbols": 10,
-}
+DEFAULTS = dict(
+    mel_bins=128, pre_cache_size=9, encoder_layers=24, encoder_hidden=1024, att_left_context=56, conv_cache_size=8,
+    decoder_layers=2, decoder_hidden=640, max_symbols=10,
+)  # fmt: skip
 
 
 def problems(spec: ModelSpec, pieces: Pieces) -> list[str]:
@@ -212,6 +204,11 @@ def problems(spec: ModelSpec, pieces: Pieces) -> list[str]:
     if spec.decoding.joint_hidden != spec.decoding.pred_hidden:
         found.append("a joint that is not as wide as the prediction network, which it takes to be the same")
     return found + piece_problems(pieces, "", spaces_inside=False)
+
+
+def _check(spec: ModelSpec, variants: Sequence[str], pieces: Pieces = NO_PIECES) -> None:
+    found = variant_problems(variants) + problems(spec, pieces)
+    refuse("speech-core", f"a cache-aware RNNT model with a language prompt and lookahead {LOOKAHEAD}, {USUAL}", found)
 
 
 def usage(facts: CardFacts) -> str:
