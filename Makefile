@@ -88,7 +88,7 @@ validate: oracle ## hold every built variant to its gates; the exit code is the 
 	$(NEMOPORT) validate $(CHOSEN) --jobs $(JOBS) --build "$(BUILD)" --corpus "$(CORPUS)" --calibration "$(CALIBRATION)"
 
 package: ## lay out what passed for the Hub, in DIST
-	$(NEMOPORT) package --build "$(BUILD)" --dist "$(DIST)" --layout $(LAYOUT) $(if $(SHARDS),--shard-bytes $(SHARDS)) $(CARD)
+	$(NEMOPORT) package --build "$(BUILD)" --dist "$(DIST)" $(addprefix --layout ,$(LAYOUT)) $(if $(SHARDS),--shard-bytes $(SHARDS)) $(CARD)
 
 verify: ## check DIST against its manifest
 	$(NEMOPORT) verify "$(DIST)"

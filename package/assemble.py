@@ -17,7 +17,8 @@ from nemoport.package.card_data import Figures
 from nemoport.package.eval_results import Benchmark, eval_results
 from nemoport.package.layout import CardFacts, Layout
 from nemoport.package.layouts import load_layout
-from nemoport.package.manifest import PackagedVariant, PackageManifest, hash_files
+from nemoport.package.links import link_equal
+from nemoport.package.manifest import NAME, PackagedVariant, PackageManifest, hash_files
 from nemoport.package.sbom import write_sbom
 from nemoport.package.terms import resolve_terms
 from nemoport.progress import Progress, silent, step
@@ -111,6 +112,26 @@ def package(
         manifest.write(folder)
     _check_same(dist, manifest)  # which may have been there, or another run may have made it meanwhile
     return dist
+
+
+def package_layouts(build: Path, dist: Path, layouts: Sequence[str], *, shard_bytes: int | None = None, **options) -> list[Path]:
+    """Writes a package of each layout, as `package` does: to `dist` itself if there is one, else to `dist`/LAYOUT. Files that are
+    equal are hard links of one, where copies take room. Returns the folders.
+
+    options: of `package`. shard_bytes: for those of the layouts that have shards. Raises as `package`, for the first layout that
+    cannot be written; those before it are there. Raises OutputError for several layouts where `dist` is a package itself.
+    """
+    names = list(dict.fromkeys(layouts))
+    sharded = [name for name in names if load_layout(name).shard] or names  # of which the first says that it has no shards
+    places = {name: dist / name if len(names) > 1 else dist for name in names}
+    if len(names) > 1 and (dist / NAME).exists():
+        found, todo = "a package", "remove it, or choose another folder"
+        raise OutputError(f"{dist} is one package.", expected="a folder of packages, or nothing", found=found, todo=todo)
+    for count, (name, place) in enumerate(places.items(), 1):
+        package(build, place, layout=name, shard_bytes=shard_bytes if name in sharded else None, **options)
+        if not shares_blocks(dist.parent):
+            link_equal(list(places.values())[:count])
+    return list(places.values())
 
 
 def _passed_artifacts(

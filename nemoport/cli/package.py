@@ -9,12 +9,13 @@ from nemoport.cli.command import Command, grouped, option
 from nemoport.cli.options import BUILD, VARIANTS
 from nemoport.cli.registries import layouts
 
-DIST = option("--dist", required=True, type=Path, help="package folder to write")
+DIST = option("--dist", required=True, type=Path, help="package folder to write; of several layouts one folder in it for each")
 LAYOUT = option(
     "--layout",
-    default="native",
+    action="append",
+    dest="layouts",
     names=layouts,
-    help="%(names)s; default: %(default)s, nemoport's own",
+    help="of %(names)s; repeat for several, whose equal files become hard links; default: native, nemoport's own",
 )
 SHARD_BYTES = option(
     "--shard-bytes",
@@ -38,26 +39,26 @@ BENCHMARK = grouped(
 
 
 def run(options: argparse.Namespace) -> None:
-    from nemoport.package.assemble import package
+    from nemoport.package.assemble import package_layouts
     from nemoport.package.eval_results import Benchmark
     from nemoport.package.shards import parse_bytes
 
-    folder = package(
+    folders = package_layouts(
         options.build,
         options.dist,
-        options.variants,
+        options.layouts or ["native"],
+        variants=options.variants,
         licence=options.license,
         licence_url=options.license_url,
         licence_holder=options.license_holder,
         base_model=options.base_model,
         language=options.language,
-        layout=options.layout,
         shard_bytes=parse_bytes(options.shard_bytes) if options.shard_bytes else None,
         benchmark=Benchmark.of(options.eval_dataset, options.task_id),
         with_plot=not options.no_plot,
         progress=options.progress,
     )
-    print(folder)
+    print(*folders, sep="\n")
 
 
 COMMAND = Command(

@@ -10,10 +10,12 @@ from pathlib import Path
 from nemoport.errors import ArtifactError, OutputError
 from nemoport.files import scratch_folder
 from nemoport.package.assemble import package
+from nemoport.package.links import link_equal
 from nemoport.package.manifest import PackageManifest, hash_files
 from nemoport.package.verify import verify
 from nemoport.pipeline.plan import Plan
 from nemoport.progress import Progress, Step, step
+from nemoport.resources import shares_blocks
 from nemoport.validate.oracle import record_oracle
 from nemoport.validate.run import Verdict, validate
 
@@ -67,6 +69,8 @@ def run_plan(plan: Plan, progress: Progress) -> Outcome:
             packages[layout] = folder
         except ArtifactError as error:  # no variant of this layout passed
             unpackaged[layout] = error.found or error.what
+    if not shares_blocks(plan.build):
+        link_equal(list(packages.values()))
     progress(Step("all stages", total, total, "s predicted"))
     return Outcome(verdict, packages, unpackaged)
 
