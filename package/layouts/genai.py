@@ -154,4 +154,5 @@ LAYOUT = Layout(
     front_ends=front_ends,
     problems=problems,
     open_variant=open_variant,
+    tags=("onnxruntime-genai",),
 )
