@@ -34,6 +34,7 @@ JUDGED: dict[tuple[str, str], dict[str, str]] = {
         FAILED: "int8-weight",
     },
     ("offline-tdt", "onnx"): {GATED: "fp32 fp16 int8-dynamic int8-static int8-smoothquant int8-weight"},
+    ("offline-rnnt", "onnx"): {GATED: "fp32 fp16 int8-dynamic int8-smoothquant", FAILED: "int8-static int8-weight"},
     ("streaming-ctc", "onnx"): {
         GATED: "fp32 int8-dynamic kv-fp32 kv-int8-dynamic kv-int8-static",
         FAILED: "fp16 int8-static int8-weight kv-fp16 kv-int8-weight",
