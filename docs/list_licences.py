@@ -19,8 +19,9 @@ HEAD = """# Licences of the dependencies
 nemoport's wheel holds no code of others. pip installs these packages beside it: `nemoport` needs them always, the other names are
 extras. `python docs/list_licences.py` makes the table from what the packages state, on Linux with Python 3.11.
 
-Packages hold libraries of others too, which they state in files of their own: soundfile has libsndfile (LGPL-2.1). On Linux torch
-needs NVIDIA's CUDA libraries (`nvidia-*`, under NVIDIA's terms) and triton (MIT) besides; its build for the CPU does not.
+Packages hold libraries of others too, which they state in files of their own: soundfile has libsndfile (LGPL-2.1), av has FFmpeg
+with x264 and x265 (GPL-2.0-or-later). On Linux torch needs NVIDIA's CUDA libraries (`nvidia-*`, under NVIDIA's terms) and triton
+(MIT) besides; its build for the CPU does not.
 
 | package | version | licence | needed by |
 |---|---|---|---|

@@ -4,7 +4,7 @@
     NEMOPORT_VARIANT=dist/streaming-en/kv-int8-weight uvicorn server:app
 
 The model is opened once. Each live client has a stream of its own; chunks are transcribed one at a time, in a thread, so that the
-server goes on taking packets.
+server goes on taking packets. `nemoport serve` is the whole one: streams that share batches, limits, tokens, see docs/serving.md.
 """
 
 import asyncio

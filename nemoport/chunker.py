@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -65,6 +66,10 @@ class Chunker:
             self._pending = np.concatenate([self._pending, mel], 1)
         return list(self._full_windows())
 
+    def missing_mel_frames(self) -> int:
+        """Returns how many frames have to follow until the next window is complete."""
+        return self._new_frames() - self._pending.shape[1]
+
     def finish(self) -> list[Chunk]:
         """Returns the last, shorter windows of the stream."""
         if self._flush == "nemo":
@@ -107,6 +112,10 @@ class StreamingChunker:
         """Takes the next samples, f32 [n], any n, and returns the windows that they complete. Raises AudioError."""
         return self._chunker.feed(self._mel.feed(samples))
 
+    def missing_samples(self) -> int:
+        """Returns how many samples have to follow until the next window is complete."""
+        return self._mel.missing_samples(self._chunker.missing_mel_frames())
+
     def finish(self) -> list[Chunk]:
         """Returns the last windows of the stream."""
         return self._chunker.feed(self._mel.finish()) + self._chunker.finish()
@@ -136,6 +145,10 @@ class OfflineChunker:
         self._packets.append(samples.copy())  # the caller may fill its buffer anew
         self._count += len(samples)
         return []
+
+    def missing_samples(self) -> float:
+        """Returns inf: the window is complete at the end."""
+        return math.inf
 
     def finish(self) -> list[Chunk]:
         """Returns the window of the whole recording; none if it is shorter than a mel frame."""
@@ -181,6 +194,10 @@ class BufferedChunker:
                 samples = samples[new:]
             self._waiting, self._count = [samples.copy()], len(samples)
         return chunks
+
+    def missing_samples(self) -> int:
+        """Returns how many samples have to follow until the next window is complete."""
+        return self._needed() - self._count
 
     def finish(self) -> list[Chunk]:
         """Returns the last window of the stream: where the recording ends with a window that was cut before, that one again, for

@@ -29,8 +29,8 @@ def as_json(hypothesis: Hypothesis, **more: str) -> str:
             "token_seconds": _rounded(hypothesis.token_seconds),
             "token_duration_seconds": _rounded(hypothesis.token_duration_seconds),
             "token_confidences": _rounded(hypothesis.token_confidences),
-            "words": _word_fields(hypothesis.words),
-            "segments": [_segment_fields(segment) for segment in hypothesis.segments],
+            "words": word_fields(hypothesis.words),
+            "segments": [segment_fields(segment) for segment in hypothesis.segments],
             "events": [event_fields(event) for event in hypothesis.events],
         }
     )
@@ -41,7 +41,7 @@ def segment_as_json(segment: Segment, **more: str) -> str:
     """Returns a segment as one line of JSON, behind the fields in `more`: text, start, end, words as `as_json` has them, and the
     event that ended it, null where none did."""
     event = event_fields(segment.event) if segment.event else None
-    fields = more | _segment_fields(segment) | {"words": _word_fields(segment.words), "event": event}
+    fields = more | segment_fields(segment) | {"words": word_fields(segment.words), "event": event}
     return json.dumps(fields, ensure_ascii=has_controls(segment.text)) + "\n"
 
 
@@ -105,12 +105,14 @@ def event_fields(event: Event) -> dict[str, str | float]:
     return {"kind": event.kind, "time": time, "confidence": confidence}
 
 
-def _segment_fields(segment: Segment) -> dict[str, str | float]:
+def segment_fields(segment: Segment) -> dict[str, str | float]:
+    """Returns text, start and end of a segment in JSON."""
     start, end = _rounded((segment.start, segment.end))
     return {"text": segment.text, "start": start, "end": end}
 
 
-def _word_fields(words: Sequence[Word]) -> list[dict[str, str | float]]:
+def word_fields(words: Sequence[Word]) -> list[dict[str, str | float]]:
+    """Returns words in JSON, with start, end and confidence."""
     names = ("start", "end", "confidence")
     return [{"text": w.text} | dict(zip(names, _rounded((w.start, w.end, w.confidence)), strict=True)) for w in words]
 

@@ -131,6 +131,8 @@ class LogMelStream:
             todo = "use LogMel.whole on complete recordings"
             raise NemoportError(what, expected='normalize "NA"', found='normalize "per_feature"', todo=todo)
         self._mel = LogMel(spec, filterbank)
+        # Samples of the first frame: a frame is valid once its hop is complete.
+        self._first_samples = max(self._mel.after_samples, self._mel.spec.hop_samples)
         self._signal = np.zeros(self._mel.before_samples, np.float32)  # after preemphasis, from the next frame's start
         self._waiting: list[np.ndarray] = []  # packets since the last frame, untouched: small packets cost little
         self._last = np.zeros(1, np.float32)  # the sample before them
@@ -148,8 +150,11 @@ class LogMelStream:
         if len(samples):
             self._waiting.append(samples.copy())  # the caller may fill its buffer anew
         self._samples += len(samples)
-        needed = max(self._mel.after_samples, self._mel.spec.hop_samples)  # a frame is valid once its hop is complete
-        return self._emit(max(0, (self._samples - needed) // self._mel.spec.hop_samples + 1 - self._frames))
+        return self._emit(max(0, (self._samples - self._first_samples) // self._mel.spec.hop_samples + 1 - self._frames))
+
+    def missing_samples(self, frames: int) -> int:
+        """Returns how many samples have to follow until so many frames more, at least one, are final; at most 0 where none."""
+        return self._first_samples + (self._frames + frames - 1) * self._mel.spec.hop_samples - self._samples
 
     def finish(self) -> np.ndarray:
         """Returns the remaining frames, f32 [n_mels, k], with zeros behind the signal. Further calls return no frames."""

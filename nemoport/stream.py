@@ -49,6 +49,7 @@ class Stream:
     def reset(self) -> None:
         """Makes the stream a new one, in the same language, whether it has ended or not."""
         self.restarts = 0  # how often the encoder began anew, because its frames were not finite
+        self.begun = 0  # how often `tokens` began: at the start, and with the audio behind each `flush`
         self._fed = 0  # samples
         self._closed = self._finished = False
         self._begin()
@@ -62,6 +63,7 @@ class Stream:
         self.decoded: DecodingState = self._new_decoded()
         self._returned = 0  # tokens
         self._flushed = False
+        self.begun += 1
 
     def set_language(self, prompt: int) -> None:
         """Changes the language from the next chunk on. prompt: its slot. Raises UsageError."""
@@ -98,6 +100,11 @@ class Stream:
         utterance may be up to one frame past its end.
         """
         return list(self.timed().seconds)
+
+    @property
+    def missing_samples(self) -> float:
+        """Samples that have to follow until the next chunk is complete; inf of an offline model."""
+        return 1 if self._flushed else self._chunker.missing_samples()
 
     @property
     def events(self) -> tuple[Event, ...]:

@@ -41,7 +41,7 @@ class Utterances:
     def __init__(self, stream: Stream, words: WordTimes, spec: ModelSpec, rule: EndRule):
         """stream: a new one, of a streaming model; words: new too; spec: the model's."""
         self.stream, self._word_times, self._rule, self._spec = stream, words, rule, spec
-        self._taken = 0  # tokens of the stream
+        self._taken, self._begun = 0, stream.begun  # tokens of the stream, since it began or was flushed
         self._words: list[Word] = []  # of the utterance so far
         self._last_end = 0.0  # of the last token
 
@@ -49,15 +49,34 @@ class Utterances:
         """Takes samples, f32 [n], mono, at the model's rate, and returns the utterances that have ended. Raises as
         `Stream.feed`."""
         self.stream.feed(samples)
+        return self.collect()
+
+    def collect(self) -> list[Segment]:
+        """Returns the utterances that have ended in the chunks that `advance` has run for the stream since."""
         ended = list(self._take(self.stream.n_final))
         if self._taken == len(self.stream.tokens) and self._is_pause(self.stream.pause_seconds):
             ended += self._end()
         return ended
 
     @property
+    def words(self) -> Sequence[Word]:
+        """Words of the utterance that has not ended, as far as they are complete and final."""
+        return tuple(self._words)
+
+    @property
+    def incomplete(self) -> str:
+        """Text of the word behind them, which may go on."""
+        return self._word_times.incomplete
+
+    @property
     def text(self) -> str:
         """Text of the utterance that has not ended, as far as it is final."""
         return " ".join([word.text for word in self._words] + [self._word_times.incomplete]).strip()
+
+    def flush(self) -> list[Segment]:
+        """Ends the utterance here, as `Stream.flush` does, and returns what has ended. Audio that follows is fed as before."""
+        self.stream.flush()
+        return [*self._take(len(self.stream.tokens)), *self._end()]
 
     def finish(self) -> list[Segment]:
         """Ends the audio and returns the remaining utterances. Raises as `Stream.finish`."""
@@ -65,6 +84,8 @@ class Utterances:
         return [*self._take(len(self.stream.tokens)), *self._end()]
 
     def _take(self, stop: int) -> Iterator[Segment]:
+        if self._begun != self.stream.begun:
+            self._taken, self._begun = 0, self.stream.begun
         timed = self.stream.timed(self._taken, stop)
         self._taken = max(stop, self._taken)
         for at in range(len(timed.tokens)):

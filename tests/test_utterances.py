@@ -18,6 +18,8 @@ FRAME_S = 0.08
 class Script:
     """Stands for a stream that decodes tokens at given frames, a frame for each sample fed."""
 
+    begun = 1
+
     def __init__(self, emitted: dict[int, int], lag: int = 0):
         self.emitted, self.frame, self.lag, self.ended = emitted, 0, lag, False
 

@@ -22,6 +22,7 @@ from nemoport.cli import (
     run,
     score,
     sensitivity,
+    serve,
     shard,
     sign,
     transcribe,
@@ -39,6 +40,7 @@ FAULT = 3  # Python's own exit code for a traceback is 1, which is the verdict o
 COMMANDS = (  # in the order of `nemoport --help`
     run.COMMAND,
     transcribe.COMMAND,
+    serve.COMMAND,
     inspect.COMMAND,
     kind.COMMAND,
     oracle.COMMAND,

@@ -13,7 +13,9 @@ import numpy as np
 
 from nemoport.artifact import Artifact
 from nemoport.cache_layout import caches_of
-from nemoport.caches import CacheFactory, PromptedState
+from nemoport.caches import CacheFactory, NemoCaches, PromptedState
+from nemoport.caches_kv import KvCaches
+from nemoport.caches_own import OwnCaches
 from nemoport.errors import ArtifactError, UsageError, first_line
 from nemoport.external_data import check_external_data
 from nemoport.session import EncoderState, check_frames, failed_run
@@ -64,6 +66,13 @@ class OnnxSession:
     @cached_property
     def _caches(self) -> CacheFactory:
         return caches_of(i.name for i in self._encoder.get_inputs())
+
+    def keep_apart(self) -> None:
+        """Lets each stream keep its caches in arrays of its own, for batches that have other members with each chunk; see
+        nemoport/caches_own.py. Nothing changes for a model without caches. To be called before the first state is made."""
+        layout = caches_of(i.name for i in self._encoder.get_inputs())
+        if layout in (NemoCaches, KvCaches):
+            self._caches = OwnCaches(layout, self.spec.require_streaming())
 
     @cached_property
     def _outputs(self) -> tuple[str, ...]:
