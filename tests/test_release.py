@@ -169,12 +169,19 @@ def wheels(tmp_path_factory):
         for file in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(ROOT / file, source)
         ignored = shutil.ignore_patterns("__pycache__", "audio", "checkpoints", "text")
-        for folder in ("nemoport", "export", "quantize", "calibration", "validate", "package", "reference"):
+        for folder in ("nemoport", "export", "quantize", "calibration", "validate", "package", "reference", "web"):
             shutil.copytree(ROOT / folder, source / folder, ignore=ignored)
         options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
         subprocess.run([sys.executable, "-m", "pip", "wheel", *options, "-w", out, source], check=True, env=environment)
         made.append(next(out.glob("*.whl")))
     return made
+
+
+def test_the_wheel_has_the_page_of_the_browser(wheels):
+    page = ROOT / "web" / "page"
+    expected = {f"nemoport/web/page/{path.relative_to(page).as_posix()}" for path in page.rglob("*") if path.is_file()}
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        assert expected | {"nemoport/web/package-lock.json"} <= set(wheel.namelist())
 
 
 def test_sbom_of_the_wheel(wheels):

@@ -162,7 +162,7 @@ async function startPage() {
   client = new Client();
   listen();
   const threads = threadChoices();
-  options(element("threads"), threads.map((n) => [n, n]), Math.min(4, Math.ceil(threads.length / 2)));
+  options(element("threads"), threads.map((n) => [n, n]), Math.max(1, Math.min(4, threads.length - 1)));
   options(element("device"), Object.entries(await devices()), "wasm");
   const isolated = globalThis.crossOriginIsolated ? `up to ${threads.length} threads` : "one thread: this host sends no headers for more";
   element("browser").textContent = `onnxruntime-web, ${isolated}.`;

@@ -75,7 +75,8 @@ export class KvCaches {
   }
 }
 
-function addedName(name) {
+/** Name of the output that has what a chunk adds to a cache: key_new_0 of cache_key_0. */
+export function addedName(name) {
   const [, kind, layer] = name.split("_");
   return `${kind}_new_${layer}`;
 }

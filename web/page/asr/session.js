@@ -1,28 +1,34 @@
 // An encoder and a decoder graph in onnxruntime-web. One session serves any number of streams.
 
 import { KvCaches, NemoCaches, NoCaches } from "./caches.js";
+import { GpuKvCaches } from "./caches_gpu.js";
 import { PageError } from "./errors.js";
 import { isFinite } from "./scores.js";
 
 export class Session {
   /** ort: the module onnxruntime-web; model: { config, encoder, decoder }, each graph { graph: Uint8Array, data: [{ path, data }] };
-   * device: "wasm" or "webgpu"; threads: of wasm. */
+   * device: "wasm" or "webgpu". */
   static async open(ort, model, { device = "wasm" } = {}) {
     const options = { executionProviders: [device], graphOptimizationLevel: "all", logSeverityLevel: 3 };
-    const onGpu = device === "webgpu" ? cachesOf(ort, model.config, null).outputs : [];
-    const place = Object.fromEntries(onGpu.map((name) => [name, "gpu-buffer"]));
-    const encoder = await opened(ort, model.encoder, { ...options, preferredOutputLocation: place }, "encoder");
+    const kept = device === "webgpu" ? cacheOutputs(ort, model.config.encoder) : [];
+    const preferredOutputLocation = Object.fromEntries(kept.map((name) => [name, "gpu-buffer"]));
+    const encoder = await opened(ort, model.encoder, { ...options, preferredOutputLocation }, "encoder");
     // The decoder runs a few small products for each token: to a GPU and back takes longer.
     const decoder = await opened(ort, model.decoder, { ...options, executionProviders: ["wasm"] }, "decoder");
-    return new Session(ort, model.config, encoder, decoder);
+    const gpu = device === "webgpu" ? await ort.env.webgpu.device : null;
+    return new Session(ort, model.config, encoder, decoder, gpu);
   }
 
-  constructor(ort, config, encoder, decoder) {
-    Object.assign(this, { ort, config, _encoder: encoder, _decoder: decoder });
+  constructor(ort, config, encoder, decoder, gpu) {
+    Object.assign(this, { ort, config, _encoder: encoder, _decoder: decoder, _gpu: gpu });
   }
 
   newCaches() {
-    return cachesOf(this.ort, this.config, this._encoder.inputNames);
+    const { encoder } = this.config;
+    const { inputNames } = this._encoder;
+    if (inputNames.includes("cache_last_channel")) return new NemoCaches(this.ort, encoder);
+    if (!inputNames.includes("cache_len")) return new NoCaches();
+    return this._gpu ? new GpuKvCaches(this.ort, encoder, this._gpu) : new KvCaches(this.ort, encoder);
   }
 
   /** Encodes a window of chunker.js. prompt: slot of the language, or null. Resolves to { frames, length, width }, frame after
@@ -77,10 +83,9 @@ export class Session {
   }
 }
 
-function cachesOf(ort, config, inputs) {
-  const { encoder } = config;
-  if (!encoder.cache_shapes) return new NoCaches();
-  return inputs === null || inputs.includes("cache_last_channel") ? new NemoCaches(ort, encoder) : new KvCaches(ort, encoder);
+/** Names of all that either layout's graph returns of its caches. */
+function cacheOutputs(ort, encoder) {
+  return encoder.cache_shapes ? [new NemoCaches(ort, encoder), new KvCaches(ort, encoder)].flatMap(({ outputs }) => outputs) : [];
 }
 
 /** States that an overflow in fp16 spoiled become zeros, so that a later frame can be decoded. */

@@ -34,6 +34,7 @@ export async function loadModel(client) {
     element("load").disabled = false;
   }
   showSettings();
+  element("model").open = false; // so that a phone shows what is next
   await showKept(client);
   showMemory();
   status("Ready.");
