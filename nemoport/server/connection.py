@@ -168,10 +168,12 @@ class Connection:
         """Gives audio to the batcher. The client is not read on while too much waits."""
         self._room.clear()
         model.batcher.offer(live, audio, samples)
+        live.is_awaited = True  # before it is looked at: a batch that takes it afterwards gives notice
         while live.waiting_samples > self._limits.waiting_s * live.rate_hz:
-            live.is_awaited = True
             await self._room.wait()
             self._room.clear()
+            live.is_awaited = True
+        live.is_awaited = False
 
     async def _begin(self, start: Start) -> None:
         self._model = self._models.find(start.model)
