@@ -27,7 +27,39 @@ def chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-class Tab:
+class Page:
+    """The page in a browser, whatever drives it: `run` evaluates an expression there, awaits it and returns its value."""
+
+    errors = ()
+
+    def go(self, url):
+        self.navigate(url)
+        self.wait("document.readyState === 'complete' && document.getElementById('threads').options.length > 0")
+
+    def wait(self, condition, seconds=60):
+        """Waits until an expression is true. Raises TimeoutError with what the page states."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                if self.run(condition):
+                    return
+            except RuntimeError:  # the page is being loaded
+                pass
+            time.sleep(0.05)
+        state = self.run("[document.getElementById('error')?.innerText, document.getElementById('status')?.innerText]")
+        raise TimeoutError(f"{condition}: {state} {self.errors}")
+
+    def set(self, name, value):
+        self.run(f"document.getElementById({name!r}).value = {json.dumps(value)}")
+
+    def click(self, name):
+        self.run(f"document.getElementById({name!r}).click()")
+
+    def text(self, name):
+        return self.run(f"document.getElementById({name!r}).innerText")
+
+
+class Tab(Page):
     """A page. `errors`: messages of its console and of its uncaught errors; `requests`: URLs that it and its workers got."""
 
     def __init__(self, socket):
@@ -74,9 +106,8 @@ class Tab:
     def call(self, method, **parameters):
         return self._call(method, self._session, **parameters)
 
-    def go(self, url):
+    def navigate(self, url):
         self.call("Page.navigate", url=url)
-        self.wait("document.readyState === 'complete' && document.getElementById('threads').options.length > 0")
 
     def run(self, expression):
         """Evaluates an expression, awaits it, and returns its value."""
@@ -85,33 +116,11 @@ class Tab:
             raise RuntimeError(found["exceptionDetails"].get("exception", {}).get("description") or str(found))
         return found["result"].get("value")
 
-    def wait(self, condition, seconds=60):
-        """Waits until an expression is true, and returns the text of the page's error if one shows meanwhile."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            try:
-                if self.run(condition):
-                    return
-            except RuntimeError:  # the page is being loaded
-                pass
-            time.sleep(0.05)
-        state = self.run("[document.getElementById('error')?.innerText, document.getElementById('status')?.innerText]")
-        raise TimeoutError(f"{condition}: {state} {self.errors}")
-
     def choose(self, selector, *paths):
         """Gives files, or a folder, to a file input."""
         root = self.call("DOM.getDocument")["root"]["nodeId"]
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(Path(path).resolve()) for path in paths])
-
-    def set(self, name, value):
-        self.run(f"document.getElementById({name!r}).value = {json.dumps(value)}")
-
-    def click(self, name):
-        self.run(f"document.getElementById({name!r}).click()")
-
-    def text(self, name):
-        return self.run(f"document.getElementById({name!r}).innerText")
 
     def screenshot(self, path, width, height, dark=False):
         """Writes a PNG of a window of that size."""

@@ -18,6 +18,7 @@ import pytest
 import soundfile
 import soxr
 from chromium import chromium, tab
+from firefox import firefox, firefox_tab
 from test_package import make, write_results
 
 from nemoport import Recognizer
@@ -232,6 +233,37 @@ def test_webgpu(package_of, profile, name, variant):
         load(page, variant)
         assert transcribe(page, path) == transcribe(page, path) == expected
         assert page.errors == []
+
+
+@pytest.mark.skipif(firefox() is None, reason="no firefox among this machine's programs")
+@pytest.mark.parametrize(("name", "variant"), [("streaming", "kv-int8-weight"), ("tdt", "fp32")])
+def test_firefox(package_of, profile, name, variant):
+    build, dist = package_of(name)
+    recognizer = Recognizer.open(build / variant, threads=1)
+    with serving(dist) as url, firefox_tab(profile) as page:
+        page.go(url)
+        open_own(page)
+        load(page, variant)
+        for path, _ in clips(MODELS[name][3])[:5]:
+            assert transcribe(page, path) == list(recognizer.transcribe_file(path).tokens)
+        assert page.run("crossOriginIsolated && !document.getElementById('kept').hidden")
+
+
+def test_dropped_files(package_of, docs_package, profile):
+    with serving(package_of("streaming")[1]) as url, tab(profile) as page:
+        page.go(url)
+        for path in (docs_package, clips("eval")[0][0]):
+            data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+            for kind in ("dragEnter", "dragOver", "drop"):
+                page.call("Input.dispatchDragEvent", type=kind, x=100, y=100, data=data)
+            if path is docs_package:
+                assert settle(page, "!document.getElementById('loading').hidden") == ""
+                load(page, "kv-int8-weight")
+        assert settle(page, "'tokens' in document.getElementById('transcript').dataset") == ""
+        found = page.run("document.getElementById('transcript').dataset.tokens")
+        assert [int(token) for token in found.split()] == list(
+            Recognizer.open(docs_package / "kv-int8-weight", threads=1).transcribe_file(clips("eval")[0][0]).tokens
+        )
 
 
 def test_hotwords_and_delay(package_of, profile):

@@ -36,7 +36,6 @@ const methods = {
   },
 
   async load({ variant, device, threads }) {
-    await transcriber?.session.release();
     transcriber = live = null;
     const shared = await opened.shared();
     const model = await opened.variant(variant, (bytes, all) => postMessage({ event: "progress", bytes, all }));

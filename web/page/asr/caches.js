@@ -28,6 +28,11 @@ export class NemoCaches {
       this._held[name] = found[next];
     }
   }
+
+  /** Gives memory of a GPU back. */
+  release() {
+    for (const held of Object.values(this._held)) if (held.location === "gpu-buffer") held.dispose();
+  }
 }
 
 function nextName(name) {

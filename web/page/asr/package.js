@@ -21,7 +21,8 @@ export async function openPackage(source, store = null) {
 
 class Package {
   constructor(source, store, manifest, files) {
-    Object.assign(this, { manifest, _source: source, _store: store, _files: files });
+    // The files of a build are not kept: nothing would name them to be removed.
+    Object.assign(this, { manifest, _source: source, _store: manifest.digest ? store : null, _files: files });
     this.name = manifest.name;
     this.variants = Object.keys(manifest.variants).map((name) => ({
       name,
@@ -80,7 +81,7 @@ class Package {
       }
       model[part] = { graph: new Uint8Array(await read(graph)), data };
     }
-    if (this._source.keep && this._store && this.manifest.digest) await this._store.remember(this.manifest);
+    if (this._source.keep && this._store) await this._store.remember(this.manifest);
     return model;
   }
 }

@@ -76,11 +76,6 @@ export class Session {
     const [after, memory] = [found.output_states_1.data, found.output_states_2.data].map(finite);
     return { scores: found.outputs.data, hidden: after, cell: memory };
   }
-
-  async release() {
-    await this._encoder.release();
-    await this._decoder.release();
-  }
 }
 
 /** Names of all that either layout's graph returns of its caches. */

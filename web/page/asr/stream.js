@@ -29,11 +29,13 @@ export class Stream {
   /** Ends the audio and runs the last windows. */
   async finish() {
     for (const window of this._chunker.finish()) await this._run(window);
+    this._caches.release?.();
   }
 
   async _run(window) {
     const { frames, length, width } = await this._session.encode(window, this._caches, this._prompt);
     if (length && !isFinite(frames)) {
+      this._caches.release?.();
       this._caches = this._session.newCaches();
       this.restarts += 1;
       this.decoded.frame += length; // the whole chunk is blank

@@ -7,6 +7,16 @@ export class Client extends EventTarget {
     super();
     this._waiting = new Map();
     this._next = 0;
+    this._begin();
+  }
+
+  /** Takes a new worker: onnxruntime-web neither changes its threads nor gives memory back. */
+  restart() {
+    this._worker.terminate();
+    this._begin();
+  }
+
+  _begin() {
     this._worker = new Worker(new URL("../worker.js", import.meta.url), { type: "module" });
     this._worker.onmessage = ({ data }) => {
       if (data.event) {

@@ -6,12 +6,15 @@ import { attempt, element, megabytes, options, status } from "./dom.js";
 const PREFERRED = ["kv-int8-weight", "int8-weight", "kv-int8-dynamic", "int8-dynamic"];
 
 let config = null; // of the package that is open
+let opened = null; // where it is, as `openModel` was given it
+let loaded = false; // whether the worker holds a model
 
 /** source: of the worker's method `open`. */
 export async function openModel(client, source) {
   status("Opening …");
   const found = await client.call("open", source);
   config = found.config;
+  opened = source;
   const names = found.variants.map(({ name }) => name);
   element("package").textContent = `${found.name}: ${config.spec.kind}`;
   const choices = found.variants.map(({ name, bytes }) => [name, `${name} (${megabytes(bytes)})`]);
@@ -28,6 +31,11 @@ export async function loadModel(client) {
   element("load").disabled = true;
   status("Loading …");
   try {
+    if (loaded) {
+      client.restart();
+      await client.call("open", opened);
+    }
+    loaded = true;
     await client.call("load", { variant, device, threads: Number(threads) });
   } finally {
     element("progress").hidden = true;
