@@ -223,6 +223,7 @@ def test_a_stream_has_the_text_of_the_recording(server, alone):
         assert code == 1000 and text_of(found) == alone[path].text and found[0]["type"] == "started"
         assert found[-1] == {"type": "end", "audio_seconds": round(alone[path].audio_seconds, 6)}
         updates = [event for event in found if event["type"] == "update"]
+        assert len(updates) == len(range(0, len(pcm(path)) - 49 * 160 - 199, 56 * 160))  # of a chunk each, but the last
         shown = [word for event in found if event["type"] == "utterance" for word in event["words"]]
         assert [word["text"] for word in shown] == [word.text for word in alone[path].words]
         assert [word["start"] for word in shown] == [round(word.start, 6) for word in alone[path].words]
@@ -357,7 +358,7 @@ def test_a_session_that_fails_costs_no_other(models, alone, monkeypatch):
     model = models.find("")
     fails = Client(model.batcher, model.recognizer(), pcm(CLIPS[0]))
     goes_on = Client(model.batcher, model.recognizer(), pcm(CLIPS[0]))
-    monkeypatch.setattr(fails.live, "collect", lambda: 1 / 0)
+    monkeypatch.setattr(fails.live, "collect", lambda had_chunk: 1 / 0)
     for client in (fails, goes_on):
         client.send(0, 1 << 20)
     assert fails.done.wait(20) and fails.failure.what == "The server failed."

@@ -116,7 +116,7 @@ class Batcher:
         had_chunk = set(with_chunk)
         for live, ready_s in going:
             try:
-                if events := live.collect():
+                if events := live.collect(had_chunk=live in had_chunk):
                     live.deliver(events, None)
                 if live in had_chunk:
                     self._metrics.latency(self._name, time.monotonic() - ready_s)

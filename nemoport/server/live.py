@@ -93,15 +93,15 @@ class Live:
                     self._is_closed = True
         return events
 
-    def collect(self) -> list[Event]:
-        """Returns the events of the chunks that have run since."""
+    def collect(self, *, had_chunk: bool) -> list[Event]:
+        """Returns the events of what was fed and has run since. had_chunk: whether a chunk has run."""
         if self._is_closed and not self.stream.chunks:
             return [*self._ended(self._utterances.finish()), Ended(self._seconds)]
         events = self._ended(self._utterances.collect())
         words = self._utterances.words
         text = " ".join(word.text for word in words)
         tentative = self._utterances.incomplete + self._recognizer.text(self.stream.tokens[self.stream.n_final :])
-        if self._progress or (text, tentative) != self._before or len(words) > self._shown:
+        if (self._progress and had_chunk) or (text, tentative) != self._before or len(words) > self._shown:
             events.append(Update(words[self._shown :], text, tentative, self._seconds))
         self._shown, self._before = len(words), (text, tentative)
         return events

@@ -21,7 +21,7 @@ from nemoport.server.metrics import Metrics
 from nemoport.text import clipped
 from nemoport.tokens import read_tokens
 
-_SETTINGS_KEPT = 64  # recognizers with hotwords, which hold tables of the vocabulary
+_SETTINGS_KEPT = 16  # recognizers with hotwords, which hold tables of the vocabulary
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fuzz import checkpoints, commands, folders, gates, graphs, packages, sound
+from fuzz import checkpoints, commands, folders, gates, graphs, packages, server, sound
 
 TARGETS = (
     *checkpoints.TARGETS,
@@ -12,4 +12,5 @@ TARGETS = (
     *sound.TARGETS,
     *graphs.TARGETS,
     *commands.TARGETS,
+    *server.TARGETS,
 )
