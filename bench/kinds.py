@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemoport.artifact import ONNXRUNTIME
-from nemoport.cache_layout import KV, NEMO, cache_layout_of
+from nemoport.cache_layout import KV, NEMO
 from nemoport.errors import NemoportError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import Checkpoint, read_checkpoint
@@ -141,7 +141,7 @@ def layout_row(model: Model, work: Path) -> list[str]:
     def laid_out(layout: str) -> Callable[[], object]:
         folder, arranged = work / f"{model.preset}-{model.head}-{layout}", load_layout(layout)
         folder.mkdir()
-        variants = [one.name for one in artifacts if cache_layout_of(one.name) in arranged.cache_layouts]
+        variants = [one.name for one in artifacts if arranged.takes(one.name)]
         return lambda: arranged.lay_out(build, variants[-1:], folder)
 
     reasons = [tried(laid_out(layout)) for layout in LAYOUTS]

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from nemoport.package.boundary import Side
+from nemoport.runtimes.onnxruntime.merged import MergedSession
 from nemoport.runtimes.onnxruntime.session import OnnxSession, open_graph
 from nemoport.runtimes.onnxruntime.split import SplitSession
 from nemoport.spec import ModelSpec
@@ -43,3 +44,10 @@ class AdaptedSession(SplitSession):
 
     def step(self, frames: np.ndarray, tokens: np.ndarray, state: tuple[np.ndarray, np.ndarray]):
         return (SplitSession if self._joiner else OnnxSession).step(self, frames, tokens, state)
+
+
+class AdaptedMergedSession(MergedSession):
+    """`nemoport.session.Session` over an adapted graph that holds an encoder and a CTC decoder."""
+
+    def __init__(self, spec: ModelSpec, model: AdaptedGraph):
+        self.spec, self._encoder = spec, model

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from nemoport.artifact import Artifact
-from nemoport.cache_layout import cache_layout_of
 from nemoport.config import CheckpointSection, read_config
 from nemoport.errors import ArtifactError, OutputError
 from nemoport.files import new_folder, scratch_folder, sweep_leftovers, write_bytes
@@ -139,7 +138,7 @@ def _passed_artifacts(
 ) -> dict[str, Artifact]:
     # Not the smoothed parent, nor builds for comparison such as int8-static-cold.
     known = [name for name, limits in read_limits().items() if limits.target == layout.runtime]
-    names = list(dict.fromkeys(wanted or (n for n in known if cache_layout_of(n) in layout.cache_layouts)))
+    names = list(dict.fromkeys(wanted or filter(layout.takes, known)))
     if not wanted:
         names = [name for name in names if (build / name / "manifest.json").is_file()]
     lacking = {}

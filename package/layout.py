@@ -80,7 +80,7 @@ class Layout:
     usage(facts): the card's section on how to run the graphs.
     config_for(config): the package's config.json, made of the build's.
     runtime: name of the runtime whose variants the layout takes. cache_layouts: those of the variants that are packed where
-    none are named.
+    none are named. variants: all that it takes, where the consumer has names for some only.
     open_variant(folder, variant, spec): a session over graphs with inputs and outputs other than ours; None where they
     are ours.
     artifact_folder(folder, variant): folder in which nemoport itself opens a variant of the package; None where it cannot.
@@ -103,6 +103,7 @@ class Layout:
     config_for: Callable[[RuntimeConfig], RuntimeConfig] = _unchanged
     runtime: str = ONNXRUNTIME
     cache_layouts: tuple[str, ...] = (NEMO, KV)
+    variants: tuple[str, ...] | None = None
     ctc_files: Mapping[str, str] | None = None
     open_variant: Callable[[Path, str, ModelSpec], Session] | None = None
     artifact_folder: Callable[[Path, str], Path] | None = None
@@ -115,6 +116,15 @@ class Layout:
     tags: tuple[str, ...] | None = None
     library: str = ""
     head: Mapping[str, object] = field(default_factory=dict)
+
+    def takes(self, variant: str) -> bool:
+        """Whether a variant is packed where none are named."""
+        return cache_layout_of(variant) in self.cache_layouts and (self.variants is None or variant in self.variants)
+
+    @property
+    def taken(self) -> str:
+        """The variants that it takes, for a message."""
+        return ", ".join(self.variants or ()) or f"any with the cache layout {' or '.join(self.cache_layouts)}"
 
     def variant_folder(self, folder: Path, variant: str) -> Path:
         """Returns where the files of one variant are, if it has a folder of its own."""

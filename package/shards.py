@@ -6,7 +6,7 @@ Every tensor keeps its bytes, none is split, and their order stays.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,8 +45,10 @@ def shard(graph: Path, folder: Path, limit_bytes: int, name: str | None = None) 
     return [folder / path.name for path in shards]
 
 
-def write_shards(graph: Path, folder: Path, limit_bytes: int, name: str) -> list[Path]:
-    """Writes the same files as `shard`, into a folder that exists."""
+def write_shards(
+    graph: Path, folder: Path, limit_bytes: int, name: str, shard_name: Callable[[int], str] | None = None
+) -> list[Path]:
+    """Writes the same files as `shard`, into a folder that exists. shard_name(i): of each shard, by default NAME.data.00i."""
     import onnx
 
     check_external_data(graph)
@@ -68,7 +70,8 @@ def write_shards(graph: Path, folder: Path, limit_bytes: int, name: str) -> list
     sources = {(t.file, t.offset, t.bytes): t for t in tensors}  # a place that weights share is copied once
     places = _places([*sources.values()], limit_bytes)
     check_free("shard", sum(size for _, _, size in sources), Needs(memory=0.0, disk=1.0), folder, silent)
-    paths = [folder / f"{name}.data.{i:03d}" for i in range(places[-1][0] + 1)]
+    named = shard_name or (lambda i: f"{name}.data.{i:03d}")
+    paths = [folder / named(i) for i in range(places[-1][0] + 1)]
     for path in paths:
         path.touch()
     moved = {}

@@ -7,7 +7,17 @@ from onnx_asr.preprocessors import numpy_preprocessor
 
 from nemoport.errors import UsageError
 from nemoport.package.layout import piece_problems
-from nemoport.package.layouts import genai, layouts, load_layout, onnx_asr, parakeet_rs, sherpa_onnx, speech_core
+from nemoport.package.layouts import (
+    genai,
+    layouts,
+    load_layout,
+    onnx_asr,
+    parakeet_js,
+    parakeet_rs,
+    sherpa_onnx,
+    speech_core,
+    transformers_js,
+)
 from nemoport.prompt import PromptSpec
 from nemoport.spec import DecodingSpec, FrontendSpec, ModelSpec, OfflineSpec, StreamingSpec
 from nemoport.tokens import Pieces, SpellingRule
@@ -34,12 +44,16 @@ OTHERS = {
 # Of the sizes that parakeet-rs and speech-core have.
 WIDE = replace(STREAMING, decoding=DecodingSpec(4, 2, 640, 640, 10))
 PROMPTED = replace(WIDE, prompt=PromptSpec(128, {"auto": 101}), streaming=replace(STREAMING.require_streaming(), lookaheads=(3,)))
+WIDE_TDT = replace(OFFLINE, decoding=DecodingSpec(4, 2, 640, 640, 10, durations=(0, 1, 2)))
+OFFLINE_CTC = replace(OFFLINE, kind="offline-ctc", decoding=DecodingSpec(4))
 CHECKS = {
     "onnx-asr": (onnx_asr, (OFFLINE,)),
     "sherpa-onnx": (sherpa_onnx, (OFFLINE, STREAMING)),
     "genai": (genai, (OFFLINE, STREAMING)),
+    "parakeet-js": (parakeet_js, (WIDE_TDT,)),
     "parakeet-rs": (parakeet_rs, (WIDE,)),
     "speech-core": (speech_core, (PROMPTED,)),
+    "transformers-js": (transformers_js, (OFFLINE_CTC,)),
 }
 CASES = [(name, spec, field) for name, (_, specs) in CHECKS.items() for spec in specs for field in OTHERS]
 

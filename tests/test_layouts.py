@@ -16,6 +16,8 @@ from nemoport.runtimes import load_runtime
 FORMATS = {
     "native": "ONNX",
     "onnx-asr": "ONNX",
+    "parakeet-js": "ONNX",
+    "transformers-js": "ONNX",
     "sherpa-onnx": "ONNX",
     "genai": "ONNX",
     "parakeet-rs": "ONNX",

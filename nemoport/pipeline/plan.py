@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
-from nemoport.cache_layout import cache_layout_of
 from nemoport.errors import UsageError
 from nemoport.export.checkpoint import Checkpoint, read_checkpoint
 from nemoport.package.layouts import load_layout
@@ -115,10 +114,10 @@ def _packages(
     for name in names:
         layout = load_layout(name)
         runtimes = {v.name: limits_of(v.name).target for v in variants}
-        if not any(of == layout.runtime and cache_layout_of(v) in layout.cache_layouts for v, of in runtimes.items()):
+        if not any(of == layout.runtime and layout.takes(v) for v, of in runtimes.items()):
             raise UsageError(
                 f"No variant fits the layout {name}.",
-                expected=f"one of {layout.runtime} with the cache layout {' or '.join(layout.cache_layouts)}",
+                expected=f"one of {layout.runtime}: {layout.taken}",
                 found=", ".join(runtimes),
                 todo="add --targets, --caches or --precisions, or leave the layout out",
             )
