@@ -9,6 +9,7 @@ import traceback
 
 from nemoport.cli import (
     completion,
+    doctor,
     evaluate,
     export,
     inspect,
@@ -52,6 +53,7 @@ COMMANDS = (  # in the order of `nemoport --help`
     package.COMMAND,
     shard.COMMAND,
     verify.COMMAND,
+    doctor.COMMAND,
     sign.COMMAND,
     publish.COMMAND,
     evaluate.COMMAND,

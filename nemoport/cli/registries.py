@@ -49,6 +49,12 @@ def layouts() -> Iterable[str]:
     return layouts()
 
 
+def consumers() -> Iterable[str]:
+    from nemoport.package.doctor.consumers import CONSUMERS
+
+    return CONSUMERS
+
+
 def measures() -> Iterable[str]:
     from nemoport.confidence import MEASURES
 
