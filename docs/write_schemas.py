@@ -12,6 +12,7 @@ from pathlib import Path
 from nemoport.apple.graphs import Metadata
 from nemoport.artifact import Manifest
 from nemoport.config import OfflineConfig, StreamingConfig
+from nemoport.package.doctor.check import Report
 from nemoport.package.manifest import PackageManifest
 from nemoport.schema import json_schema
 from nemoport.spec import ModelSpec
@@ -29,6 +30,7 @@ SCHEMAS = {
     "spelling": SpellingRule,  # shared/spelling.json
     "evaluation": Evaluation,  # results/evaluation.json of a build
     "texts": Texts,  # results/details/VARIANT.wer.json
+    "doctor": Report,  # what `nemoport doctor --json` prints
     "stream-by-time": StreamByTime,  # results/details/VARIANT.longform.json
 }
 

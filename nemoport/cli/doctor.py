@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace) -> int:
     from nemoport.package.doctor.examine import examine
 
-    report = examine(options.place, options.consumer, static=options.static, progress=options.progress)
+    report = examine(options.path, options.consumer, static=options.static, progress=options.progress)
     print(json.dumps(asdict(report)) if options.json else printable("\n".join(_lines(report))))
     return report.exit_code
 
@@ -45,7 +45,7 @@ COMMAND = Command(
     "doctor",
     "find what loses words in anybody's package of ONNX graphs (exit code 1: something)",
     (
-        option("place", metavar="PATH", help="folder with the graphs, or Hub id org/name[@revision]"),
+        option("path", help="folder with the graphs, or Hub id org/name[@revision]"),
         option("--consumer", names=consumers, default="", help="hold it against a program: %(names)s"),
         option("--static", action="store_true", help="do not run the graphs"),
         JSON,

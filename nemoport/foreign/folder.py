@@ -10,7 +10,7 @@ from pathlib import Path
 from nemoport.errors import ArtifactError
 from nemoport.foreign import ports, vocabulary
 from nemoport.foreign.graph import Graph, read_graph
-from nemoport.foreign.listing import File, list_files
+from nemoport.foreign.listing import File, list_files, shared_files
 from nemoport.foreign.ports import Ports, ports_of
 from nemoport.foreign.settings import Settings, read_settings
 from nemoport.foreign.vocabulary import Vocabulary, read_vocabulary
@@ -92,7 +92,7 @@ class ForeignFolder:
 def read_folder(folder: Path | str, repository: str = "") -> ForeignFolder:
     """Reads a folder. Raises ArtifactError for one without a graph and without a file that should be one."""
     folder = Path(folder)
-    files = list_files(folder)
+    files = [*list_files(folder), *shared_files(folder)]
     broken = {file.name: file.problem for file in files if file.problem and _is_read(file.name)}
     graphs: list[Graph] = []
     found: list[Vocabulary] = []

@@ -47,6 +47,14 @@ def list_files(folder: Path) -> list[File]:
     return sorted(found, key=lambda file: file.name)
 
 
+def shared_files(folder: Path) -> list[File]:
+    """Lists what the variants of nemoport's own packages share, where `folder` is one of them: it lies beside the folder."""
+    whole, shared = folder.resolve().parent, ("config.json", "shared/tokens.txt", "shared/spelling.json")
+    if not (folder / "manifest.json").is_file() or not (whole / "config.json").is_file():
+        return []
+    return [File(f"../{name}", whole / name, _problem(whole, whole / name)) for name in shared if (whole / name).exists()]
+
+
 def _walk(root: Path, folder: Path, level: int) -> Iterator[File]:
     with os.scandir(folder) as entries:
         for entry in entries:

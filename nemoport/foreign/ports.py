@@ -57,6 +57,16 @@ class Ports:
     def streaming(self) -> bool:
         return bool(self.layout)
 
+    @property
+    def swapped(self) -> bool:
+        """Whether the two caches have each other's names: the one of frames [B, layers, C, d] has the shape of the convolutions'
+        [B, layers, d, k - 1], where d is what both have."""
+        if not {CHANNEL, TIME} <= set(self.inputs):
+            return False
+        _, _, frames, width = self.inputs[CHANNEL].shape
+        _, _, depth, taps = self.inputs[TIME].shape
+        return None not in (frames, width, depth, taps) and width != depth and frames == taps
+
 
 def _floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: one for name, one in tensors.items() if one.dtype in (F32, F16, "float64", "bfloat16")}

@@ -90,6 +90,8 @@ def _kernel(model: ForeignModel) -> int:
 
 
 def _decoding(model: ForeignModel, folder: ForeignFolder) -> tuple[DecodingSpec, str]:
+    if not model.scores:  # an encoder alone: its frames are all that can be had
+        return DecodingSpec(1), CTC
     scores = _known(model.n_scores, "number of scores")
     if model.head == CTC:
         return DecodingSpec(scores - 1), CTC

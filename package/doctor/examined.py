@@ -47,7 +47,8 @@ class Examined:
         return self._opened[model.name]
 
     def _open(self, model: ForeignModel) -> Opened:
-        if self.static or any(part.graph.damage for part in model.parts):  # another check names the damage
+        damaged = model.encoder.ports.swapped or any(part.graph.damage for part in model.parts)  # other checks name that
+        if self.static or damaged:
             return Opened()
         try:
             if not model.scores:

@@ -10,6 +10,8 @@ EVALUATION = "tests/test_evaluation.py"
 CALIBRATION = "tests/test_calibration.py"
 COLLECTED = "tests/test_bites_calibration.py"
 CORPORA = "tests/test_bites_corpus.py"
+DOCTOR = "tests/test_doctor.py"
+FOREIGN = "tests/test_foreign.py"
 FOLDERS = "tests/test_transformers_folder.py"
 FRONT_ENDS = "tests/test_front_ends.py"
 LAYOUTS = "tests/test_bites_layouts.py"
@@ -122,6 +124,13 @@ NEAREST = DECISIVE | {
     "nemoport/config": ("tests/test_layouts.py", "tests/test_untrusted_package.py", "-k", "test_layouts or config_has_bounds"),
     "nemoport/schema": ("tests/test_artifact.py", "tests/test_schemas.py", "tests/test_untrusted_package.py", "-k", BOUNDS),
     "package/verify": ("tests/test_bites_verify.py",),
+    "package/doctor/weights": (DOCTOR,),
+    "package/doctor/probe": (DOCTOR,),
+    "nemoport/foreign/ports": (FOREIGN, DOCTOR),
+    "nemoport/foreign/spec": (FOREIGN, DOCTOR),
+    "nemoport/foreign/adapter": (FOREIGN, DOCTOR),
+    "nemoport/foreign/listing": (FOREIGN,),
+    "nemoport/foreign/vocabulary": (FOREIGN, DOCTOR),
     "nemoport/array_file": ("tests/test_golden.py", "-k", "pickle or sizes or arrays_come_back"),
     "nemoport/download": ("tests/test_golden.py", "-k", "addresses or https or wanted_is_read"),
     "validate/runs": (LAWS, "-k", "judged_run"),

@@ -70,7 +70,7 @@ CHECK = Check(
     "Every recording is transcribed with the prompt that was traced, in that language or in none: NeMo's own export leaves the "
     "prompt out without a warning.",
     "Export the prompt as an input, with `nemoport export` or a wrapper that calls the model's prompt_kernel.",
-    ("https://github.com/NVIDIA-NeMo/Speech/issues/15820",),
+    ("https://github.com/sonos/torch-to-nnef/pull/244", "https://github.com/altunenes/parakeet-rs/issues/102"),
     in_model=find,
     runs=True,
 )

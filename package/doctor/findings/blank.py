@@ -53,7 +53,7 @@ CHECK = Check(
     "NeMo's blank is behind all tokens. A program that takes another id for it emits blanks as words, or drops a token "
     "wherever it occurs; a transducer that begins with another token than blank loses the first words.",
     "Write the vocabulary with <blk> as its last line, and state blank_id as the number of tokens.",
-    ("https://github.com/altunenes/parakeet-rs/issues/115",),
+    ("https://github.com/altunenes/parakeet-rs/issues/115", "https://github.com/FluidInference/FluidAudio/issues/638"),
     in_folder=find,
     in_model=of_model,
 )

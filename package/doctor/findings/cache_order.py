@@ -38,20 +38,17 @@ def _order(port: Port) -> str:
 
 def _shapes(ports: Ports) -> Iterator[tuple[str, str]]:
     channel, time = ports.inputs[CHANNEL], ports.inputs.get(TIME)
-    if time and _swapped(channel, time):
+    if time and ports.swapped:
         yield "caches of frames in cache_last_channel", f"{channel.name} {channel.tensor}, {time.name} {time.tensor}"
         return
     for key, fed in ((CHANNEL, channel), (TIME, time)):
         back = ports.outputs.get(key)
-        if fed and back and any(a and b and a != b for a, b in zip(fed.tensor.shape, back.tensor.shape, strict=True)):
+        if fed and back and (fed.axes != back.axes or _differ(fed, back)):
             yield f"{back.name} as {fed.name} is fed: {fed.tensor}", str(back.tensor)
 
 
-def _swapped(channel: Port, time: Port) -> bool:
-    """Whether the two have each other's shapes: [layers, C, d] and [layers, d, k - 1], where d is what both have."""
-    _, _, frames, width = channel.shape
-    _, _, depth, taps = time.shape
-    return None not in (frames, taps) and width is not None and depth is not None and width != depth and frames == taps
+def _differ(fed: Port, back: Port) -> bool:
+    return any(a and b and a != b for a, b in zip(fed.tensor.shape, back.tensor.shape, strict=True))
 
 
 def _run(opened: Opened) -> Iterator[tuple[str, str]]:
@@ -96,7 +93,6 @@ CHECK = Check(
     "shapes agree nothing fails.",
     "Feed and return caches in one order, and in the one that the program expects: batch first for sherpa-onnx and "
     "onnxruntime-genai, layer first for parakeet-rs and speech-core.",
-    ("https://github.com/k2-fsa/sherpa-onnx/issues/2177",),
     in_model=find,
     runs=True,
 )

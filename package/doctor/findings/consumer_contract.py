@@ -32,6 +32,5 @@ CHECK = Check(
     "what else the named program needs",
     "The program refuses the package, or reads axes in another order: noise.",
     "Take the program's own layout of `nemoport package`.",
-    ("https://github.com/k2-fsa/sherpa-onnx/issues/2177",),
     in_model=find,
 )

@@ -35,6 +35,6 @@ CHECK = Check(
     "A program that feeds float32 fails at the first run, or reads pairs of 16-bit numbers as one: noise. Caches in fp16 are "
     "rounded anew in every chunk.",
     "Convert with `keep_io_types=True`.",
-    ("https://github.com/microsoft/onnxruntime/issues/20189",),
+    ("https://github.com/christopherthompson81/vernacula/issues/172",),
     in_folder=find,
 )

@@ -25,6 +25,6 @@ CHECK = Check(
     "Most runtimes refuse the first run. onnxruntime-genai writes 8 bytes for a token without a look at the type: with int32 the "
     "decoder reads beside it.",
     "Put a Cast behind the input, or take the program's layout of `nemoport package`.",
-    ("https://github.com/microsoft/onnxruntime-genai/pull/2525",),
+    ("https://github.com/soniqo/speech-core/pull/71",),
     in_model=find,
 )

@@ -18,7 +18,7 @@ from nemoport.package.doctor.probe import caches_after, frames_of, later_chunk
 def find(examined: Examined, model: ForeignModel) -> Iterator[Found]:
     inputs = model.encoder.ports.inputs
     port = inputs.get(CHANNEL) or inputs.get("cache_key_0")
-    if port is None:
+    if port is None or model.encoder.ports.swapped:
         return
     size = port.shape[2] if CHANNEL in inputs else port.tensor.shape[0]
     if size:
@@ -71,7 +71,7 @@ CHECK = Check(
     "seconds into each stream words get worse. 70 frames of the English checkpoint have been built into conversions of the "
     "multilingual one, which has 56.",
     "Export again with the checkpoint's own att_context_size, and state the same number in every configuration.",
-    ("https://github.com/k2-fsa/sherpa-onnx/issues/3782", "https://github.com/k2-fsa/sherpa-onnx/issues/2177"),
+    ("https://github.com/NVIDIA/TensorRT-Model-Connect/pull/238",),
     in_model=find,
     runs=True,
 )

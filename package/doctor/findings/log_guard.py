@@ -55,6 +55,6 @@ CHECK = Check(
     "What is added before the logarithm decides how silence and faint speech look. With another guard than in training quiet "
     "words are lost, and noise becomes words.",
     "Use the checkpoint's own `log_zero_guard_value`, 2^-24 (5.96e-08) unless its configuration has another.",
-    ("https://github.com/microsoft/onnxruntime-genai/pull/2525",),
+    ("https://github.com/NVIDIA-NeMo/Speech/pull/2869",),
     in_folder=find,
 )

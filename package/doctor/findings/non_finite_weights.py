@@ -21,6 +21,5 @@ CHECK = Check(
     "An LSTM of onnxruntime clips its gates, so that NaN in a weight of it comes out as a number: every score is finite and the "
     "words are wrong. Elsewhere a stream falls silent from one chunk on.",
     "Convert it again. An fp16 conversion has infinities where a weight is beyond 65504; keep those weights in fp32.",
-    ("https://github.com/microsoft/onnxruntime/issues/31626",),
     in_folder=find,
 )

@@ -39,6 +39,6 @@ CHECK = Check(
     "The encoder sees features of another scale in every frame. Statistics of an utterance do not exist in a stream; published "
     "settings of the streaming English model said per_feature, where it has none.",
     "State what the checkpoint's preprocessor has: NA for Nemotron, per_feature for Parakeet.",
-    ("https://github.com/altunenes/parakeet-rs/issues/28",),
+    ("https://github.com/altunenes/parakeet-rs",),
     in_model=find,
 )

@@ -31,6 +31,6 @@ CHECK = Check(
     "NeMo exports the offline encoder unless `cache_support` is set, without a warning. Fed by chunks it forgets what was: "
     "words at every chunk's edge are lost.",
     "Export with `model.set_export_config({'cache_support': 'True'})`, or with `nemoport export`.",
-    ("https://github.com/k2-fsa/sherpa-onnx/issues/2177",),
+    ("https://github.com/k2-fsa/sherpa-onnx/issues/3040",),
     in_model=find,
 )

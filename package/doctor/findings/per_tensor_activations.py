@@ -29,6 +29,6 @@ CHECK = Check(
     "more words are lost. The stock INT8 of parakeet-tdt-0.6b-v3 had 40 % WER on 390 s where fp32 had 10.",
     "Take weight-only blocks (MatMulNBits, `int8-weight`), ranges by row (`int8-dynamic` of nemoport), or smoothed and "
     "calibrated ones (`int8-smoothquant`).",
-    ("https://github.com/istupakov/onnx-asr/issues/126", "https://github.com/Kieirra/murmure/issues/289"),
+    ("https://github.com/istupakov/onnx-asr/issues/126", "https://github.com/cjpais/Handy/issues/1630"),
     in_model=find,
 )

@@ -29,9 +29,9 @@ def _size(dims: tuple[int, ...]) -> int:
 
 CHECK = Check(
     "one scale for a whole weight",
-    "The channel with the largest weight takes the resolution of all others. Published conversions of this kind lost up to four "
-    "times as many words as fp32 on long audio.",
+    "The channel with the largest weight takes the resolution of all others: in public reports word errors doubled (German 3.95 "
+    "to 8.62 %, a conformer 2.64 to 4.81 %).",
     "Quantize with `per_channel=True`, or by blocks (MatMulNBits).",
-    ("https://github.com/DevEmperor/DictateKeyboard/issues/414", "https://github.com/istupakov/onnx-asr/issues/126"),
+    ("https://github.com/DevEmperor/DictateKeyboard/issues/414", "https://github.com/k2-fsa/icefall/pull/995"),
     in_folder=find,
 )

@@ -19,9 +19,12 @@ def find(examined: Examined, model: ForeignModel) -> Iterator[Found]:
 
 CHECK = Check(
     "a quantized subsampling",
-    "The convolutions in front see the features themselves, whose range is that of the loudest frame. Quantized they lost "
-    "words in every published conversion that did so, and one fell silent.",
+    "The convolutions in front see the features themselves, whose range is that of the loudest frame. A published attempt to "
+    "quantize them statically gave an empty transcript; conversions that quantize every operator lose the most words.",
     "Quantize MatMuls alone (`op_types_to_quantize=['MatMul']`), or exclude the nodes of pre_encode.",
-    ("https://github.com/k2-fsa/sherpa-onnx/issues/3782", "https://github.com/istupakov/onnx-asr/issues/126"),
+    (
+        "https://github.com/k2-fsa/sherpa-onnx/issues/3782",
+        "https://huggingface.co/Olicorne/parakeet-tdt-0.6b-v3-smoothquant-onnx",
+    ),
     in_model=find,
 )

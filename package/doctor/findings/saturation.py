@@ -27,6 +27,6 @@ CHECK = Check(
     "lost there and nowhere else, so no test on a newer machine finds it.",
     "Quantize with `reduce_range=True`, or limit the pairs as nemoport does; or set `session.x64quantprecision` to 1 in "
     "onnxruntime.",
-    ("https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html",),
+    ("https://github.com/microsoft/onnxruntime/issues/6004", "https://github.com/microsoft/onnxruntime/issues/5849"),
     in_folder=find,
 )

@@ -36,6 +36,5 @@ CHECK = Check(
     "Ids are spelled as other pieces: the text is of words that nobody said. Without a vocabulary each user takes one from "
     "somewhere else.",
     "Put the checkpoint's own vocabulary beside the graphs.",
-    ("https://github.com/FluidInference/FluidAudio/issues/638",),
     in_model=find,
 )
