@@ -20,10 +20,14 @@ const calls = {
     const all = Float32Array.from(samples);
     if (!packets) return rows(new LogMel(spec, bank).whole(all));
     const stream = new LogMelStream(spec, bank);
-    const frames = [];
     let at = 0;
-    for (const size of packets) frames.push(...stream.feed(all.subarray(at, (at += size))));
-    return rows([...frames, ...stream.finish()]);
+    const parts = packets.map((size) => stream.feed(all.subarray(at, (at += size))));
+    return [...parts, stream.finish()].map(rows);
+  },
+
+  async torchSum(values) {
+    const { torchSum } = await asr("torch_sum");
+    return values.map((row) => torchSum(Float32Array.from(row)));
   },
 
   async windows({ config, filterbank, samples, lookahead, packet }) {
@@ -36,11 +40,11 @@ const calls = {
     return [...windows, ...chunker.finish()].map(({ mel, length, size }) => ({ mel: Array.from(mel), length, size }));
   },
 
-  async greedy({ config, table, chunks, pieces, phrases }) {
+  async greedy({ config, table, chunks, pieces, phrases, boost }) {
     const { Ctc, Transducer } = await asr("greedy");
     const { Hotwords } = await asr("hotwords");
     const step = tableStep(table, (config.decoder ?? config.ctc).blank_id);
-    const hotwords = phrases ? new Hotwords(pieces, phrases) : null;
+    const hotwords = phrases ? new Hotwords(pieces, phrases, boost) : null;
     const decoded = new (config.ctc ? Ctc : Transducer)(config, step, hotwords);
     const finals = [];
     for (const chunk of chunks) {

@@ -18,11 +18,12 @@ from nemoport.chunker import StreamingChunker
 from nemoport.ctc import CtcState
 from nemoport.decode import GreedyState, greedy
 from nemoport.formats import as_srt, as_vtt
-from nemoport.frontend import LogMel, mel_filterbank
+from nemoport.frontend import LogMel, LogMelStream, mel_filterbank
 from nemoport.hotwords import Hotwords
 from nemoport.long_audio import Timed, merge
 from nemoport.spec import ModelSpec
 from nemoport.tokens import Pieces, SpellingRule, detokenize, split_tags
+from nemoport.torch_sum import torch_sum
 from nemoport.words import punctuation_of, segments_of, words_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,7 +63,9 @@ def node():
 def js(name, argument):
     """Returns what a function of page.mjs returns."""
     question = json.dumps({"name": name, "argument": argument})
-    done = subprocess.run([node(), ROOT / "tests" / "page.mjs"], input=question, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [node(), ROOT / "tests" / "page.mjs"], input=question, capture_output=True, text=True, check=False, timeout=60
+    )
     assert not done.returncode, done.stderr[-2000:]
     return json.loads(done.stdout)
 
@@ -93,8 +96,19 @@ def test_mel_frames(normalize):
     expected = LogMel(spec, bank).whole(samples).T
     np.testing.assert_allclose(js("mel", question), expected, rtol=0, atol=4e-6)
     if normalize == "NA":
-        packets = js("mel", question | {"packets": [1, 0, 158, 41, 5000, 700, len(samples) - 5900]})
-        np.testing.assert_allclose(packets, expected, rtol=0, atol=4e-6)
+        sizes = [1, 0, 158, 40, 1, 159, 1, 5000, len(samples) - 5360]
+        parts = js("mel", question | {"packets": sizes})
+        stream, ends = LogMelStream(spec, bank), np.cumsum(sizes)
+        fed = [stream.feed(samples[end - size : end]) for size, end in zip(sizes, ends, strict=True)] + [stream.finish()]
+        assert [len(part) for part in parts] == [one.shape[1] for one in fed]  # each frame with the packet that completes it
+        np.testing.assert_allclose(sum(parts, []), expected, rtol=0, atol=4e-6)
+
+
+def test_sums_are_rounded_as_those_of_torch():
+    rng = np.random.default_rng(6)
+    values = [rng.normal(size=count).astype(np.float32) for count in (1, 7, 8, 31, 32, 100, 513, 8200)]
+    found = js("torchSum", [row.tolist() for row in values])
+    assert found == [float(torch_sum(row[None])[0, 0]) for row in values]
 
 
 def test_silence_has_the_bits_of_nemo():
@@ -146,7 +160,7 @@ CASES = {
     "tdt": ("streaming-tdt", {"max_symbols_per_frame": 2, "durations": [0, 1, 2, 4]}, None),
     "ctc": ("streaming-ctc", {}, None),
     "rnnt-hotwords": ("streaming-rnnt", {"max_symbols_per_frame": 3}, ["new york", "artist"]),
-    "ctc-hotwords": ("streaming-ctc", {}, ["New  York"]),
+    "ctc-hotwords": ("streaming-ctc", {}, ["New  new York"]),
 }
 
 
@@ -158,8 +172,10 @@ def test_greedy(case):
     table = rng.normal(0, 2, (60, BLANK + 1, spec.decoding.n_scores)).round(3)
     table[:, :, BLANK] += 2
     table[7, :, 3] = np.nan  # a frame that an overflow spoiled
-    chunks = [list(range(0, 20)), list(range(20, 23)), list(range(23, 60))]
-    hotwords = Hotwords(PIECES, phrases) if phrases else None
+    order = [frame for frame in range(60) for _ in range(1 + frame % 3 if spec.head == "ctc" else 1)]  # a CTC token lasts
+    chunks = [order[:20], order[20:23], order[23:]]
+    boost = 4.0
+    hotwords = Hotwords(PIECES, phrases, boost) if phrases else None
     state = CtcState(hotwords=hotwords) if spec.head == "ctc" else GreedyState.initial(spec.decoding, hotwords=hotwords)
     finals, session = [], TableSession(spec, table)
     for chunk in chunks:
@@ -167,7 +183,9 @@ def test_greedy(case):
         (CtcState.decode if spec.head == "ctc" else greedy)(session, frames, np.array([len(chunk)]), [state])
         finals.append(state.n_final)
     spoiled = np.where(np.isnan(table), None, table).tolist()
-    found = js("greedy", {"config": config, "table": spoiled, "chunks": chunks, "pieces": PIECES, "phrases": phrases})
+    found = js(
+        "greedy", {"config": config, "table": spoiled, "chunks": chunks, "pieces": PIECES, "phrases": phrases, "boost": boost}
+    )
     assert found == [state.tokens, state.token_frames, state.token_durations, finals] and len(state.tokens) > 15
 
 
@@ -190,16 +208,20 @@ def test_words_and_subtitles(kind, prompt):
     spec, config = model(kind, **({"durations": [0, 1, 2]} if kind.endswith("tdt") else {}))
     if prompt:
         config["spec"]["prompt"] = {"slots": 2, "languages": {"de-DE": 1}}
-        config["prompt"], spec = config["spec"]["prompt"], ModelSpec.from_dict(config["spec"])
+        config["prompt"] = config["spec"]["prompt"]
+    else:
+        config["events"], config["spec"]["events"] = {"tokens": {"end_of_utterance": 10}}, {"end_of_utterance": 10}
+    spec = ModelSpec.from_dict(config["spec"])
     rng, streams = np.random.default_rng(5), []
     for _ in range(40):
-        tokens = rng.integers(0, BLANK, 40).tolist()
-        frames = np.cumsum(rng.choice([0, 1, 2, 15], 40)).tolist()
+        dense = len(streams) % 4 == 0  # no sentence ends and no pause, so that a subtitle is full
+        tokens = rng.choice([1, 2, 4, 8, 11, 16], 40).tolist() if dense else rng.integers(0, BLANK, 40).tolist()
+        frames = np.cumsum(rng.choice([0, 1] if dense else [0, 1, 2, 15], 40)).tolist()
         streams.append([list(row) for row in zip(tokens, frames, rng.integers(0, 3, 40).tolist(), strict=True)])
-    rule = SpellingRule(plain=(14,)) if prompt else SpellingRule(leading_spaces="one", silent=(8,))
+    rule = SpellingRule(plain=(14,)) if prompt else SpellingRule(leading_spaces="one", silent=(8,), events=(10,))
     pieces = Pieces(PIECES, rule)
     lines = "".join(f"{piece} {index}\n" for index, piece in enumerate(PIECES))
-    spelling = json.dumps({"plain": [14]} if prompt else {"leading_spaces": "one", "silent": [8]})
+    spelling = json.dumps({"plain": [14]} if prompt else {"leading_spaces": "one", "silent": [8], "events": [10]})
     found = js("words", {"config": config, "tokens": lines, "spelling": spelling, "timed": streams})
     for stream, one in zip(streams, found, strict=True):
         tokens, frames, durations = zip(*stream, strict=True)
@@ -216,10 +238,10 @@ def test_words_and_subtitles(kind, prompt):
 
 
 def test_bytes_that_are_no_characters():
-    pieces = [f"<0x{byte:02X}>" for byte in (0xE2, 0x82, 0xAC, 0xF0, 0x9F, 0x41, 0xED, 0xA0, 0xC0, 0xFF)]
+    pieces = [f"<0x{byte:02X}>" for byte in (0xE2, 0x82, 0xAC, 0xF0, 0x9F, 0x41, 0xED, 0xA0, 0xC0, 0xFF, 0xE0, 0xF4, 0x90, 0x80)]
     _, config = model()
     rng = np.random.default_rng(2)
-    streams = [rng.integers(0, len(pieces), 12).tolist() for _ in range(200)]
+    streams = [rng.integers(0, len(pieces), 12).tolist() for _ in range(400)]
     question = [[[token, 0, 0] for token in stream] for stream in streams]
     lines = "".join(f"{piece} {index}\n" for index, piece in enumerate(pieces))
     found = js("words", {"config": config, "tokens": lines, "spelling": None, "timed": question})
@@ -236,6 +258,11 @@ def test_resampling(rate, packet):
     assert len(found) == -(-len(samples) * 16000 // rate)
     inside = slice(200, min(len(found), len(expected)) - 200)
     np.testing.assert_allclose(found[inside], expected[inside], atol=2e-4)
+
+
+def test_a_constant_keeps_its_level():
+    found = np.array(js("resample", {"rate": 44100, "target": 16000, "samples": [0.5] * 9000, "packet": 1000}))
+    np.testing.assert_allclose(found[200:-200], 0.5, atol=1e-7)
 
 
 def test_what_folds_back_is_gone():
@@ -263,6 +290,14 @@ def test_windows_of_a_long_recording_are_merged():
     found = js("merge", rows)
     assert [row[0] for row in found] == list(expected.tokens)
     np.testing.assert_allclose([row[1] for row in found], expected.seconds, atol=1e-9)
+    # Two stretches of the same length: the first one counts.
+    even = [(0.0, [1, 2, 7, 3, 4], [50, 51, 52, 53, 54]), (45.0, [1, 2, 8, 3, 4], [5, 6, 7, 8, 9])]
+    parts = [(start, Timed(tuple(t), tuple(map(float, s)), (1.0,) * 5, (1.0,) * 5)) for start, t, s in even]
+    rows = [
+        {"start": start, "tokens": [{"token": a, "seconds": b, "duration": 1} for a, b in zip(t, s, strict=True)]}
+        for start, t, s in even
+    ]
+    assert [row[0] for row in js("merge", rows)] == list(merge(parts).tokens) == [1, 2, 8, 3, 4]
     assert js("windowsOf", [150, 60, 15]) == [[0, 60], [45, 105], [90, 150]]
     assert js("windowsOf", [60, 60, 15]) == [[0, 60]] and js("windowsOf", [10, 60, 15]) == [[0, 10]]
 

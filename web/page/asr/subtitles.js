@@ -51,28 +51,25 @@ function divided(words) {
   return parts;
 }
 
-/** Breaks a text into lines, between words where it can. Lengths are in code points. */
+/** Breaks a text into lines as Python's textwrap.fill does: between words, and within those that are longer than a line. Lengths
+ * are in code points. */
 function wrapped(text) {
-  const lines = [[]];
-  for (const word of text.split(/\s+/u).filter(Boolean)) {
-    let rest = [...word];
-    if (lines.at(-1).length && lines.at(-1).length + 1 + rest.length <= LINE_CHARACTERS) {
-      lines.at(-1).push(" ", ...rest);
-      continue;
+  const chunks = (text.match(/[\t\n\v\f\r ]+|[^\t\n\v\f\r ]+/gu) ?? []).map((chunk) => [...chunk]);
+  const isBlank = (chunk) => chunk.join("").trim() === "";
+  const lines = [];
+  while (chunks.length) {
+    if (lines.length && isBlank(chunks[0])) chunks.shift();
+    const line = [];
+    let room = LINE_CHARACTERS;
+    while (chunks.length && chunks[0].length <= room) {
+      room -= chunks[0].length;
+      line.push(chunks.shift());
     }
-    // A word that is longer than a line begins on the line before, as Python's textwrap has it.
-    if (rest.length > LINE_CHARACTERS && lines.at(-1).length && lines.at(-1).length < LINE_CHARACTERS - 1) {
-      const room = LINE_CHARACTERS - lines.at(-1).length - 1;
-      lines.at(-1).push(" ", ...rest.slice(0, room));
-      rest = rest.slice(room);
-    }
-    while (rest.length) {
-      if (lines.at(-1).length) lines.push([]);
-      lines.at(-1).push(...rest.slice(0, LINE_CHARACTERS));
-      rest = rest.slice(LINE_CHARACTERS);
-    }
+    if (chunks.length && chunks[0].length > LINE_CHARACTERS) line.push(chunks[0].splice(0, room));
+    if (line.length && isBlank(line.at(-1))) line.pop();
+    if (line.length) lines.push(line.flat().join(""));
   }
-  return lines.map((line) => line.join(""));
+  return lines;
 }
 
 function escaped(text) {
