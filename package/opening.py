@@ -45,7 +45,9 @@ def variants_of(folder: Path, wanted: Sequence[str] | None = None) -> dict[str, 
     return {name: found[name] for name in wanted or found}
 
 
-def _found(folder: Path) -> dict[str, Callable[[], Opened]]:
+def artifact_folders(folder: Path) -> dict[str, Path]:
+    """Returns name -> folder of the variants that nemoport itself opens: of a package, a build, or a variant's own. Raises
+    ArtifactError; UsageError for a package in the layout of a consumer alone."""
     if not folder.is_dir():
         raise ArtifactError(
             f"There is no folder {folder}.",
@@ -54,15 +56,27 @@ def _found(folder: Path) -> dict[str, Callable[[], Opened]]:
             todo="name a folder that `nemoport package`, `run` or `export` wrote, or download one (`hf download --local-dir`)",
         )
     if names := variants_in(folder):
-        return {name: _own(name, folder / name) for name in names}
+        return {name: folder / name for name in names}
     if (folder.parent / "config.json").is_file() and (folder / NAME).is_file():
-        name = Artifact.open(folder).manifest.variant
-        return {name: _own(name, folder)}
+        return {Artifact.open(folder).manifest.variant: folder}
     manifest = PackageManifest.read(folder)
     layout = load_layout(manifest.layout)
-    if layout.artifact_folder:
-        return {name: _own(name, layout.artifact_folder(folder, name)) for name in manifest.variants}
-    return {name: _consumers(name, folder, layout) for name in manifest.variants}
+    if layout.artifact_folder is None:
+        raise UsageError(
+            f"The layout {manifest.layout} is for its consumer alone.",
+            expected="a build, or a package whose variants nemoport opens, such as one in the layout native",
+            found=manifest.layout,
+            todo="name the build, or the native package of the same variants",
+        )
+    return {name: layout.artifact_folder(folder, name) for name in manifest.variants}
+
+
+def _found(folder: Path) -> dict[str, Callable[[], Opened]]:
+    try:
+        return {name: _own(name, place) for name, place in artifact_folders(folder).items()}
+    except UsageError:
+        manifest = PackageManifest.read(folder)
+        return {name: _consumers(name, folder, load_layout(manifest.layout)) for name in manifest.variants}
 
 
 def _own(name: str, place: Path) -> Callable[[], Opened]:

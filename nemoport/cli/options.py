@@ -37,6 +37,11 @@ PROFILE = option("--profile", help="one chunk, and the attention's lookahead in 
 CHOSEN = (CHECKPOINT, HEAD, PROFILE)
 
 
+def names_in(text: str | None) -> tuple[str, ...]:
+    """Returns the names of an option such as "fp16,int8-weight"."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
 def chosen(options: Namespace) -> Checkpoint:
     """Reads the checkpoint of the options CHOSEN. Raises CheckpointError, UsageError."""
     from nemoport.export.checkpoint import read_checkpoint

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemoport.cli.command import Command, option
-from nemoport.cli.options import CALIBRATION, CHECKPOINT_HELP, CORPUS, HEAD, JSON, WINDOWS, window_seconds
+from nemoport.cli.options import CALIBRATION, CHECKPOINT_HELP, CORPUS, HEAD, JSON, WINDOWS, names_in, window_seconds
 from nemoport.cli.package import CARD
 from nemoport.cli.registries import all_precisions, layouts, targets
 from nemoport.text import columns
@@ -33,10 +33,10 @@ def run(options: argparse.Namespace) -> int:
     wanted = Wanted(
         corpus=options.corpus,
         calibration=options.calibration,
-        precisions=_names(options.precisions),
-        targets=_names(options.targets),
-        caches=_names(options.caches),
-        layouts=_names(options.layouts),
+        precisions=names_in(options.precisions),
+        targets=names_in(options.targets),
+        caches=names_in(options.caches),
+        layouts=names_in(options.layouts),
         quick=options.quick,
         jobs=options.jobs,
         head=options.head,
@@ -62,10 +62,6 @@ def run(options: argparse.Namespace) -> int:
     outcome = run_plan(plan, options.progress)
     print(json.dumps(_outcome_json(plan, outcome)) if options.json else _outcome_text(plan, outcome))
     return 0 if outcome.passed else 1
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
 def _plan_text(plan: Plan) -> str:

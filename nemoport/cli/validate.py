@@ -14,6 +14,11 @@ from nemoport.errors import UsageError
 if TYPE_CHECKING:
     from nemoport.spec import ModelSpec
 
+AGAINST = option(
+    "--against",
+    metavar="RELEASE",
+    help="the last published package, a folder or ORG/NAME of the Hub: fail on a regression from it",
+)
 JOBS = option("--jobs", type=int, default=1, help="variants validated at once, each in a process with its share of the cores")
 DATASET = grouped(
     "a data set in place of --corpus",
@@ -34,24 +39,35 @@ def run(options: argparse.Namespace) -> int:
             found="both" if options.corpus else "neither",
             todo="give one of them",
         )
+    from nemoport.pipeline.release import against_release, read_release
     from nemoport.validate.report import table
+    from nemoport.validate.result_store import describe
     from nemoport.validate.run import validate
 
+    release = read_release(options.against) if options.against else None  # now, not after hours
     checkpoint = chosen(options)
+    corpus = options.corpus or _manifest(options, checkpoint.spec)
     verdict = validate(
         checkpoint,
         options.build,
-        options.corpus or _manifest(options, checkpoint.spec),
+        corpus,
         options.variants,
         options.calibration,
         jobs=options.jobs,
         progress=options.progress,
     )
+    compared = {}
+    if release is not None:
+        compared = against_release(checkpoint, options.build, corpus, release, list(verdict.problems), options.progress)
+    figures = [result for found in compared.values() for result in found]
+    passed = bool(verdict) and all(result.passed for result in figures)
     if options.json:
-        print(json.dumps({"passed": bool(verdict), "variants": verdict.to_dict(), "results": str(options.build / "results")}))
+        said = {"passed": passed, "variants": verdict.to_dict(), "results": str(options.build / "results")}
+        print(json.dumps(said | ({"against": [result.to_dict() for result in figures]} if release else {})))
     else:
-        print("\n".join([table(options.build, [*verdict.problems, *verdict.extras]), *verdict.lines()]))
-    return 0 if verdict else 1
+        lines = [f"{r.variant}: {r.status}: {describe(r)}" for r in figures]
+        print("\n".join([table(options.build, [*verdict.problems, *verdict.extras]), *verdict.lines(), *lines]))
+    return 0 if passed else 1
 
 
 def _manifest(options: argparse.Namespace, spec: ModelSpec) -> Path:
@@ -80,6 +96,7 @@ COMMAND = Command(
         CALIBRATION,
         VARIANTS,
         JOBS,
+        AGAINST,
         JSON,
         *DATASET,
     ),
