@@ -2,11 +2,15 @@
 
     python bench/serve.py build/streaming-en/kv-int8-dynamic --sessions 50,100,200
     python bench/serve.py build/streaming-en/kv-int8-dynamic --churn 60 --sessions 40
+    python bench/serve.py dist/sherpa --sherpa sherpa-onnx-online-websocket-server --sessions 50,100,200
 
 It starts the server itself, on loopback. Clients send the committed evaluation speech in real time, in a loop, each from another
 place. A chunk's latency is from the packet that completes it to its event, both at the client. Text is compared with that of one
-stream alone. With --churn, clients come and go, and some are faulty: they stall, vanish, send garbage, send without pause, send
-too much, or read nothing. Exit code 1: a session was lost, or had another text than its own.
+stream alone. With --churn, clients come and
+go, and some are faulty: they stall, vanish, send garbage, send without pause, send too much, or read nothing. With --sherpa it
+measures sherpa-onnx's own server (pip install sherpa-onnx-bin sherpa-onnx-core) on a package of that layout: it too sends a
+message for each chunk; its text, which pauses divide otherwise, is not compared. Exit code 1: a session was lost, or had another
+text than its own.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import asyncio
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -35,6 +40,7 @@ AUDIO = Path(__file__).resolve().parent.parent / "reference" / "audio" / "eval"
 RATE_HZ = 16_000
 PACKET_S = 0.16
 SCRIPTS = 8  # different audio; more would not show more, and each is transcribed alone first
+PORT = 18_765
 MOST_SESSIONS, MOST_MINUTES = 2000, 120
 START = json.dumps({"type": "start", "sample_rate": RATE_HZ, "progress": True})
 END = '{"type": "end"}'
@@ -59,17 +65,21 @@ class Outcome:
     problem: str = ""
 
 
-def scripts(folder: Path, seconds: float, lookahead: int | None, count: int = SCRIPTS) -> list[Script]:
-    """Speech in a loop, each from another clip on. Without seconds a clip each."""
-    recognizer = Recognizer.open(folder, lookahead)
+def speech(seconds: float, count: int) -> list[np.ndarray]:
+    """Speech in a loop, 16-bit samples, each from another clip on. Without seconds a clip each."""
     clips = [soundfile.read(path, dtype="int16")[0] for path in sorted(AUDIO.glob("*.flac"))]
     made = []
     for first in range(count):
         turned = clips[first * 7 % len(clips) :] + clips[: first * 7 % len(clips)]
         joined = np.concatenate([part for clip in turned for part in (clip, np.zeros(RATE_HZ // 2, np.int16))])
-        samples = np.resize(joined, round(seconds * RATE_HZ)) if seconds else turned[0]
-        made.append(Script(samples, _text(recognizer, samples), _chunk_ends(recognizer, len(samples))))
+        made.append(np.resize(joined, round(seconds * RATE_HZ)) if seconds else turned[0])
     return made
+
+
+def scripts(folder: Path, seconds: float, lookahead: int | None, count: int) -> list[Script]:
+    """Speech, and the text of each by a stream of its own."""
+    recognizer = Recognizer.open(folder, lookahead)
+    return [Script(one, _text(recognizer, one), _chunk_ends(recognizer, len(one))) for one in speech(seconds, count)]
 
 
 def _text(recognizer: Recognizer, samples: np.ndarray) -> str:
@@ -88,63 +98,102 @@ def _chunk_ends(recognizer: Recognizer, samples: int) -> list[int]:
     return ends
 
 
-async def session(port: int, script: Script, delay: float) -> Outcome:
+class Nemoport:
+    """`nemoport serve`: what a client sends, and what it is sent."""
+
+    opening, ending = START, END
+
+    def packet(self, samples: np.ndarray) -> bytes:
+        """Returns a message of audio."""
+        return samples.tobytes()
+
+    def read(self, message: str | bytes) -> tuple[str, str]:
+        """Returns what a message is: chunk, text, end, error or other; and its text."""
+        event = json.loads(message)
+        kind = {"update": "chunk", "utterance": "text", "end": "end", "error": "error"}.get(event["type"], "other")
+        return kind, event.get("message", "") if kind == "error" else event.get("text", "")
+
+    def command(self, options: argparse.Namespace, sessions: int) -> list[str]:
+        """Returns the command that starts the server."""
+        command = [sys.executable, "-m", "nemoport.cli", "serve", str(options.package), "--port", str(PORT)]
+        command += ["--sessions", str(sessions), "--workers", str(options.workers), "--threads", str(options.threads)]
+        command += ["--batch", str(options.batch), *(["--idle", "10"] if options.churn else [])]
+        return command + (["--lookahead", str(options.lookahead)] if options.lookahead is not None else [])
+
+
+class Sherpa(Nemoport):
+    """sherpa-onnx's server."""
+
+    opening, ending = "", "Done"
+
+    def packet(self, samples: np.ndarray) -> bytes:
+        return (samples.astype(np.float32) / 2**15).tobytes()
+
+    def read(self, message: str | bytes) -> tuple[str, str]:
+        return ("end" if message == "Done!" else "chunk"), ""
+
+    def command(self, options: argparse.Namespace, sessions: int) -> list[str]:
+        files = {part: next(options.package.glob(f"{part}.*onnx")) for part in ("encoder", "decoder", "joiner")}
+        command = [options.sherpa, f"--port={PORT}", f"--tokens={options.package / 'tokens.txt'}"]
+        command += [f"--{part}={path}" for part, path in files.items()] + [f"--max-batch-size={options.batch}"]
+        return [*command, f"--num-work-threads={options.workers}", f"--num-threads={options.threads}"]
+
+
+async def session(wire: Nemoport, script: Script, delay: float) -> Outcome:
     """A client that sends in real time."""
     await asyncio.sleep(delay)
-    outcome, texts, complete = Outcome(), [], []
+    outcome, texts, complete, has_ended = Outcome(), [], [], False
     try:
-        async with websockets.connect(f"ws://127.0.0.1:{port}/v1/stream", compression=None, ping_interval=None) as socket:
-            await socket.send(START)
+        async with websockets.connect(f"ws://127.0.0.1:{PORT}/v1/stream", compression=None, ping_interval=None) as client:
+            if wire.opening:
+                await client.send(wire.opening)
 
             async def send() -> None:
                 began, step = time.perf_counter(), round(PACKET_S * RATE_HZ)
                 for at in range(0, len(script.samples), step):
                     await asyncio.sleep(began + (at + step) / RATE_HZ - time.perf_counter())
                     complete.extend([time.perf_counter()] * sum(at < end <= at + step for end in script.chunk_ends))
-                    await socket.send(script.samples[at : at + step].tobytes())
+                    await client.send(wire.packet(script.samples[at : at + step]))
                 complete.append(time.perf_counter())
-                await socket.send(END)
+                await client.send(wire.ending)
 
             sending = asyncio.create_task(send())
-            async for message in socket:
-                event = json.loads(message)
-                if event["type"] == "update" and len(outcome.latencies) < len(script.chunk_ends):
+            async for message in client:
+                kind, text = wire.read(message)
+                if kind == "chunk" and len(outcome.latencies) < min(len(script.chunk_ends), len(complete)):
                     outcome.latencies.append(time.perf_counter() - complete[len(outcome.latencies)])
-                elif event["type"] == "utterance":
-                    texts.append(event["text"])
-                elif event["type"] == "end":
-                    outcome.lag = time.perf_counter() - complete[-1]
-                elif event["type"] == "error":
-                    outcome.problem = f"error: {event['message']}"
+                elif kind == "text":
+                    texts.append(text)
+                elif kind == "end":
+                    outcome.lag, has_ended = time.perf_counter() - complete[-1], True
+                    break  # sherpa-onnx's server waits for the client to close
+                elif kind == "error":
+                    outcome.problem = f"error: {text}"
             await sending
     except (OSError, ConnectionClosed, websockets.InvalidHandshake, TimeoutError) as error:
-        outcome.problem = f"lost: {error}"
-    if not outcome.problem and (" ".join(texts) != script.text or len(outcome.latencies) != len(script.chunk_ends)):
+        outcome.problem = outcome.problem or f"lost: {error}"
+    if not outcome.problem and not has_ended:
+        outcome.problem = "lost: no end"
+    is_own = " ".join(texts) == script.text and len(outcome.latencies) == len(script.chunk_ends)
+    if not outcome.problem and not isinstance(wire, Sherpa) and not is_own:
         outcome.problem = f"another text: {' '.join(texts)!r}, not {script.text!r}"
     return outcome
 
 
 class Server:
-    """`nemoport serve` in a process of its own."""
+    """A server in a process of its own."""
 
-    def __init__(self, options: argparse.Namespace, sessions: int):
-        command = [
-            sys.executable,
-            "-m",
-            "nemoport.cli",
-            "serve",
-            str(options.package),
-            "--port",
-            "0",
-            "--sessions",
-            str(sessions),
-        ]
-        command += ["--workers", str(options.workers), "--threads", str(options.threads), "--batch", str(options.batch)]
-        command += ["--idle", "10"] if options.churn else []
-        command += ["--lookahead", str(options.lookahead)] if options.lookahead is not None else []
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout
-        self.port = int(self._process.stdout.readline().rpartition(":")[2])
+    def __init__(self, command: list[str]):
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        for _ in range(600):
+            if self._process.poll() is not None:
+                break
+            try:  # a connection that says nothing stops sherpa-onnx's server
+                socket.create_server(("127.0.0.1", PORT), reuse_port=False).close()
+            except OSError:
+                return
+            time.sleep(0.1)
+        sys.exit(f"{command[0]} does not serve")
 
     def memory_mb(self) -> float:
         """Resident memory now."""
@@ -162,12 +211,12 @@ class Server:
         return self._process.wait(60)
 
 
-async def measured(server: Server, sessions: int, made: list[Script], chunk_s: float) -> dict:
+async def measured(server: Server, wire: Nemoport, sessions: int, made: list[Script], chunk_s: float) -> dict:
     """One run: figures of so many sessions at once, which begin within a chunk's time."""
     before_mb, before_s, began = server.memory_mb(), server.processor_s(), time.perf_counter()
     client_s = time.process_time()
     delays = [chunk_s * i / sessions for i in range(sessions)]
-    tasks = [asyncio.create_task(session(server.port, made[i % len(made)], delays[i])) for i in range(sessions)]
+    tasks = [asyncio.create_task(session(wire, made[i % len(made)], delays[i])) for i in range(sessions)]
     await asyncio.sleep(len(made[0].samples) / RATE_HZ * 0.9)
     memory_mb = server.memory_mb()
     outcomes = await asyncio.gather(*tasks)
@@ -194,11 +243,11 @@ async def measured(server: Server, sessions: int, made: list[Script], chunk_s: f
     }
 
 
-async def searched(server: Server, first: int, most: int, made: list[Script], chunk_s: float) -> None:
+async def searched(server: Server, wire: Nemoport, first: int, most: int, made: list[Script], chunk_s: float) -> None:
     """Doubles the sessions until they do not hold real time, and then halves the step."""
     good, bad, at = 0, most + 1, first
     while bad - good > max(1, good // 8) and at <= most:
-        figures = await measured(server, at, made, chunk_s)
+        figures = await measured(server, wire, at, made, chunk_s)
         print(json.dumps(figures), flush=True)
         good, bad = (at, bad) if figures["holds"] else (good, at)
         at = min(2 * at, most) if bad > most else (good + bad) // 2
@@ -207,48 +256,48 @@ async def searched(server: Server, first: int, most: int, made: list[Script], ch
     print(json.dumps({"held": good}))
 
 
-async def faulty(port: int, made: list[Script], kind: str, rng: random.Random) -> str:
+async def faulty(made: list[Script], kind: str, rng: random.Random) -> str:
     """A client that does what it must not. Returns how the server ended it."""
     samples = rng.choice(made).samples
     async with websockets.connect(
-        f"ws://127.0.0.1:{port}/v1/stream", compression=None, ping_interval=None, max_queue=1, open_timeout=60
-    ) as socket:
+        f"ws://127.0.0.1:{PORT}/v1/stream", compression=None, ping_interval=None, max_queue=1, open_timeout=60
+    ) as client:
         with suppress(ConnectionClosed):
             match kind:
                 case "stalls":
-                    await socket.send(samples[: rng.randrange(1, len(samples))].tobytes())
+                    await client.send(samples[: rng.randrange(1, len(samples))].tobytes())
                     await asyncio.sleep(12)
                 case "vanishes":
-                    await socket.send(samples[: rng.randrange(1, len(samples))].tobytes())
-                    socket.transport.abort()
+                    await client.send(samples[: rng.randrange(1, len(samples))].tobytes())
+                    client.transport.abort()
                 case "garbage":
                     text = rng.choice(
                         ("{", "[]", '{"type": "start", "rate": 1}', '{"type": 1}', b"\0", "null", '{"type":"end","x":1}')
                     )
-                    await socket.send(text)
+                    await client.send(text)
                 case "too fast":
                     for _ in range(5):
-                        await socket.send(samples.tobytes())
-                    await socket.send(END)
+                        await client.send(samples.tobytes())
+                    await client.send(END)
                 case "too much":
-                    await socket.send(bytes(2 << 20))
+                    await client.send(bytes(2 << 20))
                 case "reads nothing":
-                    socket.transport.pause_reading()
+                    client.transport.pause_reading()
                     for _ in range(20):
-                        await socket.send(samples[:1600].tobytes())
+                        await client.send(samples[:1600].tobytes())
                         await asyncio.sleep(0.1)
-                    socket.transport.abort()
+                    client.transport.abort()
             async with asyncio.timeout(60):
-                async for _ in socket:
+                async for _ in client:
                     pass
-    return f"{kind}: {socket.close_code}"
+    return f"{kind}: {client.close_code}"
 
 
 GARBAGE = ("{", "[]", '{"type": "start", "rate": 1}', '{"type": 1}', b"\0", "null", '{"type": "end", "x": 1}')
 FAULTS = ("stalls", "vanishes", "garbage", "too fast", "too much", "reads nothing")
 
 
-async def churned(server: Server, made: list[Script], clients: int, minutes: float, seed: int) -> int:
+async def churned(server: Server, wire: Nemoport, made: list[Script], clients: int, minutes: float, seed: int) -> int:
     """Clients that come and go, a third of them faulty. Returns how many good sessions were lost or had another text."""
     end, ends, wrong = time.monotonic() + 60 * minutes, Counter(), 0
     latencies: list[float] = []
@@ -258,11 +307,11 @@ async def churned(server: Server, made: list[Script], clients: int, minutes: flo
         while time.monotonic() < end:
             if rng.random() < 1 / 3:
                 try:
-                    ends[await faulty(server.port, made, rng.choice(FAULTS), rng)] += 1
+                    ends[await faulty(made, rng.choice(FAULTS), rng)] += 1
                 except (OSError, websockets.InvalidHandshake, TimeoutError) as error:
                     ends[f"faulty: {type(error).__name__}"] += 1
                 continue
-            outcome = await session(server.port, rng.choice(made), rng.random())
+            outcome = await session(wire, rng.choice(made), rng.random())
             latencies.extend(outcome.latencies)
             ends["good" if not outcome.problem else "WRONG"] += 1
             if outcome.problem:
@@ -287,6 +336,7 @@ def main() -> int:
     parser.add_argument("--search", type=int, metavar="MOST", help="find the most sessions that hold real time, up to MOST")
     parser.add_argument("--seconds", type=float, default=20.0, help="audio of each session; default: %(default)g")
     parser.add_argument("--churn", type=float, metavar="MINUTES", help="clients that come and go, a third of them faulty")
+    parser.add_argument("--sherpa", metavar="PROGRAM", help="sherpa-onnx's server, for a package of the layout sherpa-onnx")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=32)
@@ -296,25 +346,30 @@ def main() -> int:
     counts = [int(count) for count in options.sessions.split(",")]
     if max(*counts, options.search or 0, 1) > MOST_SESSIONS or (options.churn or 0) > MOST_MINUTES:
         parser.error(f"at most {MOST_SESSIONS} sessions and {MOST_MINUTES} minutes")
-    made = scripts(options.package, 0 if options.churn else options.seconds, options.lookahead, 40 if options.churn else SCRIPTS)
+    wire = Sherpa() if options.sherpa else Nemoport()
+    if options.sherpa:  # windows of 65 mel frames, 56 of them new
+        made = [Script(one, "", list(range(10_480, len(one), 8960))) for one in speech(options.seconds, SCRIPTS)]
+    else:
+        seconds, count = (0, 40) if options.churn else (options.seconds, SCRIPTS)
+        made = scripts(options.package, seconds, options.lookahead, count)
     ends = made[0].chunk_ends if not options.churn else [0, 0]
     chunk_s = (ends[-1] - ends[-2]) / RATE_HZ
-    server = Server(options, max(*counts, options.search or 0, 1) + 10)
+    server = Server(wire.command(options, max(*counts, options.search or 0, 1) + 10))
     problems = 0
     try:
         if options.churn:
-            problems = asyncio.run(churned(server, made, counts[0], options.churn, options.seed))
+            problems = asyncio.run(churned(server, wire, made, counts[0], options.churn, options.seed))
         elif options.search:
-            asyncio.run(searched(server, counts[0], options.search, made, chunk_s))
+            asyncio.run(searched(server, wire, counts[0], options.search, made, chunk_s))
         else:
             for count in counts:
-                figures = asyncio.run(measured(server, count, made, chunk_s))
+                figures = asyncio.run(measured(server, wire, count, made, chunk_s))
                 print(json.dumps(figures), flush=True)
                 problems += figures["problems"]
     finally:
         ended = server.end()
     print(json.dumps({"chunk_ms": round(1000 * chunk_s), "exit_code": ended}))
-    return int(problems > 0 or ended != 0)
+    return int(problems > 0 or (ended != 0 and not options.sherpa))
 
 
 if __name__ == "__main__":

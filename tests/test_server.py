@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -353,6 +354,36 @@ def test_a_client_that_is_too_fast_is_slowed(models):
         assert 1.8 < time.monotonic() - began < 10 and found[-1]["audio_seconds"] == 3
 
 
+def test_audio_that_waits_for_the_model_is_bounded(models, alone):
+    """The client is not read while half a second waits, and read on when a batch has taken it."""
+    with running(models, waiting_s=0.5) as server, server.connect() as client:
+        found, code = streamed(client, np.concatenate([pcm(CLIPS[0]), np.zeros(16_000, np.int16)] * 3), 24_000)
+    assert code == 1000 and text_of(found) == " ".join([alone[CLIPS[0]].text] * 3)
+
+
+def test_a_session_that_lasts_too_long(models):
+    """Without audio too: messages alone hold no place."""
+    with running(models, session_s=0.4) as server, server.connect() as client:
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(50):
+                client.send(b"")
+                time.sleep(0.02)
+        found, code = events(client)
+    assert code == 1008 and "too long" in found[-1]["message"]
+
+
+def test_a_recording_of_a_server_that_ends(server, models):
+    """A part of a long one is given up."""
+    from nemoport.server.files import Transcriptions, _Watched
+
+    transcriptions = Transcriptions(models, Limits())
+    watched = _Watched(SimpleNamespace(read=lambda n: np.zeros(n, np.float32)), transcriptions._read_on)
+    assert len(watched.read(3)) == 3
+    transcriptions.end()
+    with pytest.raises(AudioError, match="ends"):
+        watched.read(3)
+
+
 def test_a_session_that_fails_costs_no_other(models, alone, monkeypatch):
     """A fault in one session's own work ends it alone, and the threads go on."""
     model = models.find("")
@@ -466,6 +497,34 @@ def test_a_token(models, tmp_path):
         read_token(tmp_path / "token")
 
 
+@pytest.mark.parametrize(
+    ("path", "token", "headers", "status"),
+    [
+        ("/v1/stream", None, {}, None),
+        ("/v1/stream", TOKEN, {}, 401),
+        ("/v1/stream", TOKEN, {"authorization": f"bearer {TOKEN}"}, None),
+        ("/v1/stream", TOKEN, {"authorization": f"Bearer {TOKEN}x"}, 401),
+        ("/v1/stream", TOKEN, {"authorization": "Bearer \u00e9"}, 401),
+        ("/v1/stream", TOKEN, {"sec-websocket-protocol": f"a, openai-insecure-api-key.{TOKEN}"}, None),
+        ("/v1/stream", TOKEN, {"sec-websocket-protocol": TOKEN}, 401),
+        ("/ready", TOKEN, {}, None),
+        ("/ready", TOKEN, {"origin": "https://bad.example"}, 403),
+        ("/v1/stream", None, {"origin": "http://localhost:3000"}, None),
+        ("/v1/stream", None, {"origin": "http://[::1]:3000"}, None),
+        ("/v1/stream", None, {"origin": "https://Good.example/"}, None),
+        ("/v1/stream", None, {"origin": "https://good.example.bad"}, 403),
+        ("/v1/stream", None, {"origin": "http://good.example"}, 403),
+        ("/v1/stream", None, {"origin": "http://a.example", "host": "a.example"}, 403),
+        ("/ready", TOKEN, {"origin": "http://a.example", "host": "a.example"}, None),
+        ("/ready", TOKEN, {"origin": "http://["}, 403),
+    ],
+)
+def test_who_may_use_a_server(path, token, headers, status):
+    access = Access(token, ["https://good.example"], "127.0.0.1")
+    refused = access.refusal(path, [(name.encode(), value.encode("latin-1")) for name, value in headers.items()])
+    assert (refused[0] if refused else None) == status
+
+
 def test_a_page_of_another_name_may_not_connect(server):
     """A name that leads to this machine since a moment ago is in both headers of a browser."""
     assert server.get("/v1/models", Origin="http://evil.example", Host="evil.example")[0] == 403
@@ -552,6 +611,20 @@ def test_opus(server, alone):
             found, code = events(client)
         assert code == 1007 or len(broken) == 2, broken
         assert code != 1007 or "packet of Opus" in found[-1]["message"]
+
+
+@pytest.mark.parametrize(
+    ("head", "ms"),
+    [(0x00, 10), (0x18, 60), (0x60, 10), (0x68, 20), (0x80, 2.5), (0xF8, 20), (0xF9, 40), (0xFA, 40), (0x1B, 120), (0xFB, 40)],
+)
+def test_the_length_of_a_packet_is_in_its_head(head, ms):
+    assert opus.packet_samples(bytes([head, 2])) == 48 * ms
+
+
+@pytest.mark.parametrize("packet", [b"", b"\xfb", b"\xfb\x00", b"\xfb\x07", b"\x1b\x03", bytes(3833)])
+def test_a_packet_without_a_length_is_none(packet):
+    with pytest.raises(AudioError, match="Opus"):
+        opus.packet_samples(packet)
 
 
 def test_messages_of_the_native_protocol():

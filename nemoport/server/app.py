@@ -36,6 +36,7 @@ class Server:
         await self._until_empty(self.limits.drain_s)
         for connection in self.connections:
             connection.finish()
+        self.transcriptions.end()
         await self._until_empty(self.limits.send_s)
 
     async def _until_empty(self, seconds: float) -> None:

@@ -122,8 +122,10 @@ class Connection:
         return refused.reason
 
     async def _read(self) -> None:
-        ended = False
+        ended, end_s = False, time.monotonic() + self._limits.session_s
         while not ended:
+            if time.monotonic() > end_s:
+                raise self._too_long()
             try:
                 async with asyncio.timeout(self._limits.idle_s):
                     received = await self._socket.receive()
@@ -157,12 +159,15 @@ class Connection:
             return
         self._received_s += samples / self._live.rate_hz
         if self._received_s > self._limits.session_s:
-            expected = f"at most {self._limits.session_s:g} s of audio"
-            raise _refused("The session is too long.", expected, "more", "begin a new session", "too long")
+            raise self._too_long()
         step = len(action.data) * self._live.rate_hz // max(samples, 1) // 2 * 2 or 1  # a second
         for at in range(0, len(action.data), step):
             part = action.data[at : at + step]
             await self._offer(self._model, self._live, Audio(part), samples * len(part) // len(action.data))
+
+    def _too_long(self) -> Refused:
+        expected = f"at most {self._limits.session_s:g} s, and as much audio"
+        return _refused("The session is too long.", expected, "more", "begin a new session", "too long")
 
     async def _offer(self, model: Model, live: Live, audio: Audio, samples: int) -> None:
         """Gives audio to the batcher. The client is not read on while too much waits."""

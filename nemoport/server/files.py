@@ -6,12 +6,16 @@ import asyncio
 import json
 import shutil
 import tempfile
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nemoport import formats
-from nemoport.audio import open_audio
+from nemoport.audio import Audio, open_audio
 from nemoport.errors import AudioError, UsageError
 from nemoport.server.limits import Limits
 from nemoport.server.models import Models
@@ -76,6 +80,7 @@ class Transcriptions:
     def __init__(self, models: Models, limits: Limits, jobs: int = 1):
         """jobs: recordings at once."""
         self._models, self._limits, self._turn, self._waiting = models, limits, asyncio.Semaphore(jobs), 0
+        self._ended = threading.Event()
 
     @property
     def is_full(self) -> bool:
@@ -86,6 +91,15 @@ class Transcriptions:
     def is_busy(self) -> bool:
         """Whether a recording is transcribed or waits."""
         return self._waiting > 0
+
+    def end(self) -> None:
+        """Gives up what is transcribed: the next part of it that is read is an error."""
+        self._ended.set()
+
+    def _read_on(self) -> None:
+        if self._ended.is_set():
+            what = "The server ends."
+            raise AudioError(what, expected="a server that runs", found="its end", todo="send the recording again")
 
     async def answer(self, request: Request) -> Response:
         """Returns the transcript. Raises AudioError, UsageError."""
@@ -108,10 +122,22 @@ class Transcriptions:
                 if (audio.seconds or 0) > self._limits.session_s:
                     expected = f"at most {self._limits.session_s:g} s"
                     raise AudioError("The recording is too long.", expected=expected, found=f"{audio.seconds:g} s", todo="cut it")
-                return next(recognizer.transcribe([("", audio)]))
+                return next(recognizer.transcribe([("", _Watched(audio, self._read_on))]))
             except AudioError as error:
                 shown = {name: text.replace(str(path), "the recording") for name, text in vars(error).items()}
                 raise AudioError(shown["what"], **{n: shown[n] for n in ("expected", "found", "todo")}) from error
+
+
+class _Watched:
+    """A source of samples that calls a function before each part that is read."""
+
+    def __init__(self, audio: Audio, before: Callable[[], None]):
+        self._audio, self._before = audio, before
+
+    def read(self, n: int) -> np.ndarray:
+        """Returns the next f32 [n]. Raises what the function raises."""
+        self._before()
+        return self._audio.read(n)
 
 
 def _response(found: Hypothesis, request: Request) -> Response:

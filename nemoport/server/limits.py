@@ -11,9 +11,9 @@ class Limits:
 
     ahead_s: audio that a session is read ahead of real time; what is further ahead waits at the client. waiting_s: audio of a
     session that waits for the model. messages_per_s: that are read of a session in the mean. idle_s: without a message, until a
-    session ends; session_s: of its audio. send_s: in which a client takes an event; events: that wait for one client.
-    message_bytes: of a WebSocket; upload_bytes, upload_s: of a recording; uploads: that wait. drain_s: in which sessions may
-    finish when the server ends.
+    session ends; session_s: that it lasts, and of its audio. send_s: in which a client takes an event; events: that wait for one
+    client. message_bytes: of a WebSocket; upload_bytes, upload_s: of a recording; uploads: that wait. drain_s: in which sessions
+    may finish when the server ends.
     """
 
     sessions: int = 64

@@ -20,6 +20,7 @@ from nemoport.server.paths import make_app
 
 MODULES = ("fastapi", "uvicorn", "websockets", "python_multipart", "prometheus_client")
 _BACKLOG = 1024
+_OTHERS = 64  # connections besides sessions and recordings; more are answered with 503
 _SWITCH_S = 0.001  # in which a thread of Python gives way: the event loop waits for the threads of the batchers
 
 
@@ -95,6 +96,7 @@ async def serve_until(ended: asyncio.Event, server: Server, listening: sockets.s
         ws_max_size=server.limits.message_bytes,
         ws_per_message_deflate=False,
         backlog=_BACKLOG,
+        limit_concurrency=server.limits.sessions + server.limits.uploads + _OTHERS,
         timeout_graceful_shutdown=5,
     )
     serving = Uvicorn(config)
