@@ -348,6 +348,16 @@ def test_a_package_is_opened(package_files):
     assert found["data"] == ["encoder_model.onnx.data"]
 
 
+def test_a_file_that_no_browser_takes(package_files):
+    """It is in the way of its own variant alone."""
+    manifest = json.loads(package_files["dist/manifest.json"])
+    manifest["files"].append({"path": "kv-fp32/encoder_model.onnx.data", "bytes": 2_500_000_000, "sha256": "0" * 64})
+    manifest["variants"]["kv-fp32"] = manifest["variants"]["kv-int8-weight"]
+    files = package_files | {"dist/manifest.json": json.dumps(manifest).encode()}
+    assert "too large for a browser" in opened(files, variant="kv-fp32")["error"]
+    assert opened(files, variant="kv-int8-weight")["data"] and "no variant nemo" in opened(files, variant="nemo")["error"]
+
+
 DATA = "dist/kv-int8-weight/encoder_model.onnx.data"
 DAMAGE = {
     "cut": (lambda f: f | {DATA: f[DATA][:-1]}, "encoder_model.onnx.data is cut off."),

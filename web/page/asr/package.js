@@ -42,7 +42,7 @@ class Package {
     const buffer = await this._source.read(path, { bytes: entry.bytes, progress });
     const problem = await problemOf(entry, buffer);
     if (problem) throw problem;
-    if (this._source.keep && this._store) await this._store.write(entry.sha256, buffer);
+    await this._store?.write(entry.sha256, buffer);
     return buffer;
   }
 
@@ -65,6 +65,7 @@ class Package {
     const paths = [...this._files.keys()].filter((path) => path.startsWith(`${name}/`));
     const all = paths.reduce((sum, path) => sum + this._files.get(path).bytes, 0);
     if (!paths.length) throw wrongVariant(name, this.variants);
+    for (const path of paths) checkSize(this._files.get(path));
     let done = 0;
     const read = async (path) => {
       const buffer = await this.read(path, (bytes) => progress(done + bytes, all));
@@ -81,7 +82,7 @@ class Package {
       }
       model[part] = { graph: new Uint8Array(await read(graph)), data };
     }
-    if (this._source.keep && this._store) await this._store.remember(this.manifest);
+    await this._store?.remember(this.manifest);
     return model;
   }
 }
@@ -118,15 +119,16 @@ function checkedManifest(manifest) {
       todo: "make it again with `nemoport package --layout web`",
     });
   }
-  const large = files.find(({ bytes }) => bytes > MOST_FILE_BYTES);
-  if (large) {
-    throw new PageError(`${large.path} is too large for a browser.`, {
-      expected: "files below 2 GB",
-      found: `${(large.bytes / 1e9).toFixed(1)} GB`,
-      todo: "make it again with `nemoport package --layout web --shard-bytes 1.5G`",
-    });
-  }
   return manifest;
+}
+
+function checkSize({ path, bytes }) {
+  if (bytes <= MOST_FILE_BYTES) return;
+  throw new PageError(`${path} is too large for a browser.`, {
+    expected: "files below 2 GB",
+    found: `${(bytes / 1e9).toFixed(1)} GB`,
+    todo: "take a smaller variant, or make the package again with `nemoport package --layout web`, which divides large files",
+  });
 }
 
 function checkedConfig(config) {

@@ -12,7 +12,6 @@ export class FilesSource {
     this._files = new Map(inside.map(({ path, file }) => [path.slice(this.root.length), file]));
     this.paths = [...this._files.keys()];
     this.place = "The folder";
-    this.keep = true;
   }
 
   async read(path) {
@@ -32,7 +31,6 @@ export class UrlSource {
     this.url = folderUrl(url);
     this.paths = null;
     this.place = this.url;
-    this.keep = true;
   }
 
   async read(path, { bytes = 0, progress = () => {} } = {}) {
@@ -71,7 +69,6 @@ export class KeptSource {
   constructor(manifest) {
     this.manifest = manifest;
     this.paths = null;
-    this.keep = true;
   }
 
   async read(path) {

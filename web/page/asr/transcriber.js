@@ -39,24 +39,24 @@ class Live {
   /** Takes samples and resolves to { words: those that are final now, tentative: text of the one that may go on }. */
   async feed(samples) {
     await this._stream.feed(this._resampler.feed(samples));
-    return this._found(this._stream.decoded.nFinal, []);
+    return this._found(this._stream.decoded.nFinal);
   }
 
   /** Ends the audio. Resolves as `feed`. */
   async finish() {
     await this._stream.feed(this._resampler.finish());
     await this._stream.finish();
-    return this._found(this.tokens.length, this._words);
+    const { words } = this._found(this.tokens.length);
+    return { words: [...words, ...this._words.finish()], tentative: "" };
   }
 
-  _found(stop, last) {
+  _found(stop) {
     const { tokens, tokenFrames, tokenDurations } = this._stream.decoded;
     const words = [];
     for (; this._taken < stop; this._taken++) {
       const i = this._taken;
       words.push(...this._words.feed(tokens[i], tokenFrames[i], tokenDurations[i]));
     }
-    if (last === this._words) words.push(...this._words.finish());
     return { words, tentative: this._words.incomplete };
   }
 }
