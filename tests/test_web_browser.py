@@ -14,6 +14,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import soxr
@@ -167,6 +168,20 @@ def test_tokens_are_those_of_nemoport(package_of, profile, name, variant):
     # The graphs run on other kernels than onnxruntime's: in 8 and 4 bits a tie of two tokens may fall otherwise.
     assert len(differing) <= (0 if variant in ("fp32", "kv-fp32") else 1), differing
     assert sum(map(len, expected.values())) > 50
+
+
+def test_a_recording_that_is_longer_than_a_pass(package_of, profile, tmp_path):
+    build, dist = package_of("tdt")
+    spoken = [soundfile.read(path, dtype="float32")[0] for path, _ in clips("eval-tdt")]
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.concatenate(spoken * 3)[: 75 * 16000], 16000, subtype="PCM_16")
+    expected = Recognizer.open(build / "fp32", threads=1, pass_s=60).transcribe_file(path)  # the page's pass
+    with serving(dist) as url, tab(profile) as page:
+        page.go(url)
+        open_own(page)
+        load(page, "fp32")
+        assert transcribe(page, path) == list(expected.tokens)
+        assert page.text("final").split() == expected.text.split()
 
 
 def test_the_microphone(package_of, profile, tmp_path):

@@ -66,6 +66,7 @@ def test_what_is_served_has_the_headers_that_threads_need(tmp_path, runtime):
             assert (status, headers["Content-type"]) == (200, kind)
             assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
             assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+            assert headers["Cross-Origin-Resource-Policy"] == "same-origin"  # no other site takes it in
             assert headers["Content-Security-Policy"] == content_policy()
         assert get(port, "/asr/")[0] == get(port, "/../pyproject.toml")[0] == 404  # no lists, nothing outside
         assert get(port, "/", "localhost:80")[0] == 200 and get(port, "/", "evil.example:80")[0] == 403

@@ -156,6 +156,8 @@ NEAREST = DECISIVE | {
     "package/transformers_js_files": ("tests/test_js_layouts.py",),
     "package/layouts/onnx_asr": (LAYOUTS, RECIPES, FRONT_ENDS, "-k", "onnx_asr or layouts or front_end or consumer"),
     "package/layouts/native": (LAYOUTS, "tests/test_layouts.py"),
+    "web/server": ("tests/test_web_site.py", "-k", "served or policy or port"),
+    "web/site": ("tests/test_web_site.py", "-k", "stays_until or npm or every_file or served"),
     "export/containers/safetensors_file": (FOLDERS, "-k", "header or library_writes"),
     "export/containers/tokenizer_json": (FOLDERS, "-k", "pieces_have or splits_and_joins"),
     "export/containers/torch_header": ("tests/test_inspect.py", "-k", "pickle or torchs_files"),
