@@ -45,7 +45,7 @@ export OMP_WAIT_POLICY = passive
 PARALLEL    := -n 2 --dist loadfile
 test test-all: export OMP_NUM_THREADS = 1
 
-.PHONY: help setup setup-litert demo run gates oracle export fp16 sensitivity validate package verify publish web test test-all lint bench \
+.PHONY: help setup setup-litert demo run gates oracle export fp16 sensitivity validate package verify publish web test test-all lint bench consumers \
         lock licences audit accuracy reference fuzz mutants docs clean
 .DEFAULT_GOAL := help
 
@@ -160,6 +160,10 @@ audit: .venv-release/installed ## known vulnerabilities of what requirements.txt
 
 bench: setup ## encoder speed and memory, every row interleaved, beside the machine's limit; see bench/README.md
 	$(BIN)/python bench/streaming.py --build "$(BUILD)" --nemo "$(CHECKPOINT)"
+
+CLIPS       ?= 20
+consumers: setup ## docs/consumers.md anew: packages of others on ours (minutes); npm and pip fetch them into build/consumers
+	$(BIN)/python bench/consumers.py --clips $(CLIPS) --write docs/consumers.md
 
 accuracy: setup ## every variant on plain and outlier-hardened checkpoints (an hour of processor time); see bench/accuracy.md
 	$(BIN)/python bench/accuracy.py --build build/accuracy

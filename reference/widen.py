@@ -2,7 +2,7 @@
 
 ``python -m nemoport.reference.widen offline-tdt OUT.nemo`` (or streaming-en)
 
-The new units of the predictor have weights of zero: they stay at zero and the joint does not read them, so that the model says
+The new units of predictor and joint have weights of zero: they stay at zero and nothing reads them, so that the model says
 what it said. Where all 640 units must matter, take a random checkpoint of the presets ``wide-streaming`` and ``wide-tdt``.
 """
 
@@ -39,7 +39,7 @@ def write(name: str, path: Path) -> None:
     source = ctc.CHECKPOINTS / f"{name}.nemo"
     asr = model.restore(source)
     with tempfile.TemporaryDirectory() as folder:
-        size = replace(presets.PRESETS[SOURCES[name]], predictor_hidden=HIDDEN)
+        size = replace(presets.PRESETS[SOURCES[name]], predictor_hidden=HIDDEN, joint_hidden=HIDDEN)
         made = model.build(size, ctc.unpack_tokenizer(source, Path(folder))).eval()
         made.encoder.load_state_dict(asr.encoder.state_dict())
         for part in ("decoder", "joint"):

@@ -24,7 +24,7 @@ def test_a_wider_model_says_the_same(wide):
 
     old, new = model.restore(ctc.CHECKPOINTS / "offline-tdt.nemo"), model.restore(wide)
     decoding = read_checkpoint(str(wide)).spec.decoding
-    assert (decoding.pred_layers, decoding.pred_hidden, decoding.joint_hidden) == (2, 640, 160)
+    assert (decoding.pred_layers, decoding.pred_hidden, decoding.joint_hidden) == (2, 640, 640)
     torch.manual_seed(0)
     tokens, frames = torch.randint(0, 128, (4, 20)), torch.randn(4, 6, 176)
     with torch.no_grad():
