@@ -130,7 +130,8 @@ def usage(facts: CardFacts) -> str:
     """Returns the card's section on how to run the graphs."""
     streaming, encoder = facts.spec.require_streaming(), streaming_encoder(facts.config)
     frames = encoder["default_lookahead"] + 1
-    chunk = streaming.chunk_mel_frames(frames - 1, first=False) * facts.spec.frontend.hop_samples
+    hop = facts.spec.frontend.hop_samples
+    chunk = streaming.chunk_mel_frames(frames - 1, first=False) * hop
     variant = next(iter(facts.artifacts))
     language = (
         '\nmodel.set_target_lang("en-US")?;  // of its own table; without it the model finds out' if facts.spec.prompt else ""
@@ -138,9 +139,9 @@ def usage(facts: CardFacts) -> str:
     notes = [
         f"Chunks of {frames} encoder frames: `chunk_size_output_frames` in the encoder's metadata. Another lookahead of the "
         "table takes the same graphs, and its frames there.",
-        "It decodes full chunks only: feed two of zeros behind the audio, or the last words are lost.",
-        "It computes log-mel again over the audio that it keeps, so the last row of a chunk lacks what has not come yet: feed as "
-        "much as you have at once.",
+        "The 10 ms ahead: it computes the rows of a chunk from the audio that it has, and without them the last row of each is "
+        "that of audio which ends there.",
+        "It decodes full chunks only: without two of zeros behind the audio the last words are lost.",
         "The graphs were run as parakeet-rs feeds them, by nemoport, in onnxruntime; parakeet-rs itself was not run.",
     ]
     if frames != VOXTYPE_FRAMES:
@@ -149,11 +150,10 @@ def usage(facts: CardFacts) -> str:
 
 ```rust
 let mut model = parakeet_rs::Nemotron::from_pretrained("{variant}", None)?;{language}
-for chunk in samples.chunks({chunk}) {{
-    print!("{{}}", model.transcribe_chunk(chunk)?);  // one chunk a call at most
-}}
-for _ in 0..2 {{
-    print!("{{}}", model.transcribe_chunk(&[0.0; {chunk}])?);
+let (head, rest) = samples.split_at(({chunk} + {hop}).min(samples.len()));  // 10 ms ahead, see below
+let silence = [0.0; 2 * {chunk}];
+for part in std::iter::once(head).chain(rest.chunks({chunk})).chain(silence.chunks({chunk})) {{
+    print!("{{}}", model.transcribe_chunk(part)?);  // decodes one chunk a call at most
 }}
 ```
 
