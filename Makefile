@@ -45,8 +45,7 @@ export OMP_WAIT_POLICY = passive
 PARALLEL    := -n 2 --dist loadfile
 test test-all: export OMP_NUM_THREADS = 1
 
-.PHONY: help setup setup-litert demo run gates oracle export fp16 sensitivity validate package verify publish web test test-all lint bench consumers \
-.PHONY: help setup setup-litert demo run gates oracle export fp16 sensitivity validate package verify publish web genai test test-all lint bench \
+.PHONY: help setup setup-litert demo run gates oracle export fp16 sensitivity validate package verify publish web genai test test-all lint bench consumers \
         lock licences audit accuracy reference fuzz mutants docs clean
 .DEFAULT_GOAL := help
 

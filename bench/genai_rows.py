@@ -4,9 +4,9 @@
         [--language en-US] [--limit 20]
 
 WORK is filled by `bench/peers/genai.py` (`make genai`). A row of a table for each variant and lookahead: utterances whose tokens
-are nemoport's on the same rows; WER of genai, with half a second of silence behind the audio and without, and of
-nemoport on the same audio, each with the 95 % interval of the difference from nemoport; processor seconds of genai over
-nemoport's. Exit code 1 where a token differs on the same rows.
+are nemoport's on the same rows, and whose texts are its own of the same audio; WER of genai, with half a second of silence
+behind the audio and without, and of nemoport on the same audio, each with the 95 % interval of the difference from nemoport;
+processor seconds of genai over nemoport's. Exit code 1 where a token differs on the same rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from nemoport.artifact import Artifact
 from nemoport.decode import GreedyState, greedy
 from nemoport.recognizer import Recognizer
-from nemoport.score import count_all, wer_difference, wer_percent
+from nemoport.score import count_all, normalise, wer_difference, wer_percent
 from nemoport.speech.corpus import read_corpus
 
 HERE = Path(__file__).parent
@@ -33,7 +33,16 @@ sys.path.append(str(HERE / "peers"))
 from laid_out import lay_out  # noqa: E402
 
 SILENCE_SECONDS = 0.5
-HEAD = ("variant", "lookahead", "same tokens on the same rows", "WER, nemoport", "WER, genai", "and silence", "processor time")
+HEAD = (
+    "variant",
+    "lookahead",
+    "same tokens on the same rows",
+    "same texts",
+    "WER, nemoport",
+    "WER, genai",
+    "and silence",
+    "processor time",
+)
 
 
 @dataclass(frozen=True)
@@ -94,9 +103,10 @@ def row(options: argparse.Namespace, variant: str, lookahead: int | None) -> tup
         return f"{wer_percent(theirs):.1f} ({between.value:+.1f}, {between.lower:+.1f} to {between.upper:+.1f})"
 
     ratio = sum(one.seconds for one in plain) / seconds
+    alike = sum(normalise(one.text) == normalise(text) for one, text in zip(plain, own, strict=True))
     mine = f"{wer_percent(counts):.1f}"
     shown = "" if lookahead is None else str(lookahead)
-    return variant, shown, f"{same} of {len(plain)}", mine, cost(plain), cost(padded), f"{ratio:.2f}"
+    return variant, shown, f"{same} of {len(plain)}", str(alike), mine, cost(plain), cost(padded), f"{ratio:.2f}"
 
 
 def main() -> int:

@@ -127,8 +127,8 @@ def _streaming_notes(facts: CardFacts) -> list[str]:
         "It cuts the samples into chunks before it computes log-mel, so the last row of each chunk is computed as if silence "
         "followed. Its transcripts differ from NeMo's by that; given the same rows they are the same. Larger chunks have fewer "
         "such rows.",
-        "`flush()` pads the rest of the audio to a chunk and no more: feed half a second of silence before it, for what the "
-        "model says late.",
+        "`flush()` pads the rest of the audio to a chunk and no more. The example feeds half a second of silence before it: at "
+        "lookahead 0 words come that late.",
         "Leave `vad` out of genai_config.json: it drops whole chunks, and the encoder's caches then lack them.",
     ]
     if facts.spec.prompt:
