@@ -4,9 +4,9 @@
         [--language en-US] [--limit 20]
 
 WORK is filled by `bench/peers/genai.py` (`make genai`). A row of a table for each variant and lookahead: utterances whose tokens
-are nemoport's on the same rows, and whose texts are its own of the same audio; WER of genai, with half a second of silence
-behind the audio and without, and of nemoport on the same audio, each with the 95 % interval of the difference from nemoport;
-processor seconds of genai over nemoport's. Exit code 1 where a token differs on the same rows.
+are nemoport's on the same rows, and whose texts are its own of the same audio (without silence around it, and with the
+example's); WER of nemoport, and of genai without silence and with it, each with the difference from nemoport and its 95 %
+interval; processor seconds of genai over nemoport's. Exit code 1 where a token differs on the same rows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE / "peers"))
 from laid_out import lay_out  # noqa: E402
 
-SILENCE_SECONDS = 0.5
 HEAD = (
     "variant",
     "lookahead",
@@ -40,7 +39,7 @@ HEAD = (
     "same texts",
     "WER, nemoport",
     "WER, genai",
-    "and silence",
+    "with silence",
     "processor time",
 )
 
@@ -52,9 +51,9 @@ class Heard:
     seconds: float
 
 
-def heard(python: Path, folder: Path, paths: list[str], rows: Path | None, slot: int | None, silence: float) -> list[Heard]:
+def heard(python: Path, folder: Path, paths: list[str], rows: Path | None, slot: int | None, padded: bool) -> list[Heard]:
     """What genai makes of recordings, in its own environment."""
-    command = [python, HERE / "peers" / "genai_transcribe.py", folder, "--silence", str(silence)]
+    command = [python, HERE / "peers" / "genai_transcribe.py", folder, *(["--padded"] if padded else [])]
     command += ["--rows", rows] if rows else []
     command += [] if slot is None else ["--language", str(slot)]
     found = subprocess.run(command, input="\n".join(paths), stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -86,9 +85,10 @@ def row(options: argparse.Namespace, variant: str, lookahead: int | None) -> tup
         rows.mkdir()
         lay_out("genai", options.build, [variant], package, lookahead)
         python = options.work / "venv" / "bin" / "python"
-        plain = heard(python, package / variant, paths, rows, slot, 0.0)
-        padded = heard(python, package / variant, paths, None, slot, SILENCE_SECONDS) if spec.streaming else None
+        plain = heard(python, package / variant, paths, rows, slot, False)
+        padded = heard(python, package / variant, paths, None, slot, True) if spec.streaming else None
         same = sum(one.tokens == tokens_of(ours, np.load(rows / f"{i}.npy"), slot) for i, one in enumerate(plain))
+    both = [plain] if padded is None else [plain, padded]
     started = time.process_time()
     own = [one.text for one in ours.transcribe([(u.id, u.samples()) for u in utterances])]
     seconds = time.process_time() - started
@@ -103,10 +103,10 @@ def row(options: argparse.Namespace, variant: str, lookahead: int | None) -> tup
         return f"{wer_percent(theirs):.1f} ({between.value:+.1f}, {between.lower:+.1f} to {between.upper:+.1f})"
 
     ratio = sum(one.seconds for one in plain) / seconds
-    alike = sum(normalise(one.text) == normalise(text) for one, text in zip(plain, own, strict=True))
+    alike = [sum(normalise(one.text) == normalise(text) for one, text in zip(found, own, strict=True)) for found in both]
     mine = f"{wer_percent(counts):.1f}"
     shown = "" if lookahead is None else str(lookahead)
-    return variant, shown, f"{same} of {len(plain)}", str(alike), mine, cost(plain), cost(padded), f"{ratio:.2f}"
+    return variant, shown, f"{same} of {len(plain)}", " / ".join(map(str, alike)), mine, cost(plain), cost(padded), f"{ratio:.2f}"
 
 
 def main() -> int:

@@ -120,7 +120,7 @@ def test_a_vocabulary_must_be_that_of_the_sentencepiece_model(build, tmp_path, m
 def test_how_to_run_it_in_parakeet_rs():
     facts = SimpleNamespace(spec=STREAMING, config=samples.CONFIG, artifacts={"int8-static": None})
     text = parakeet_rs.usage(facts)
-    assert 'from_pretrained("int8-static", None)?;\nlet (head' in text and "split_at((8960 + 160)" in text
+    assert 'from_pretrained("int8-static", None)?;\nlet mut audio = vec![0.0; 1120];' in text and "split_at(8960 + 160)" in text
     assert "Chunks of 7 encoder frames" in text and "flushes 560" not in text
     facts.spec = replace(STREAMING, prompt=PromptSpec(128, {"auto": 101}))
     facts.config = samples.CONFIG | {"encoder": samples.CONFIG["encoder"] | {"default_lookahead": 3}}

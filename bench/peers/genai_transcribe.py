@@ -1,8 +1,8 @@
-"""Runs in the peer's environment (genai.py makes it): genai_transcribe.py FOLDER [--rows R] [--language ID] [--silence S]
+"""Runs in the peer's environment (genai.py makes it): genai_transcribe.py FOLDER [--rows R] [--language ID] [--padded]
 
 FOLDER is a variant of a package of the layout genai. Reads a path of mono audio a line and writes a JSON object a line: tokens,
 text, seconds of processor time. --rows: a folder for the feature rows, N.npy, f32 [chunks, 9 + chunk, bands] of a streaming
-model, else [1, bands, frames]. --silence: seconds of it behind the audio of a streaming model.
+model, else [1, bands, frames]. --padded: with the silence around the audio of a streaming model that the card's example has.
 """
 
 import argparse
@@ -60,14 +60,17 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--language", default="", help="slot of a prompted model")
-    parser.add_argument("--silence", type=float, default=0.0)
+    parser.add_argument("--padded", action="store_true")
     options = parser.parse_args()
     peer = Transcriber(options.folder, options.language)
     for number, line in enumerate(sys.stdin):
         path, started = line.strip(), time.process_time()
         if peer.settings["type"] == "nemotron_speech":
             samples, rate = soundfile.read(path, dtype="float32")
-            tokens, rows = peer.streaming(np.concatenate([samples, np.zeros(int(options.silence * rate), np.float32)]))
+            if options.padded:
+                lead = (peer.settings["subsampling_factor"] - 1) * peer.settings["hop_length"]
+                samples = np.pad(samples, (lead, rate // 2))
+            tokens, rows = peer.streaming(samples)
         else:
             tokens, rows = peer.offline(path)
         seconds = time.process_time() - started

@@ -136,9 +136,11 @@ def usage(facts: CardFacts) -> str:
     language = (
         '\nmodel.set_target_lang("en-US")?;  // of its own table; without it the model finds out' if facts.spec.prompt else ""
     )
+    lead = (streaming.subsampling_factor - 1) * hop
     notes = [
         f"Chunks of {frames} encoder frames: `chunk_size_output_frames` in the encoder's metadata. Another lookahead of the "
         "table takes the same graphs, and its frames there.",
+        f"Its first chunk is as long as the others, where NeMo's is {lead} samples shorter: the silence before makes up for it.",
         "The 10 ms ahead: it computes the rows of a chunk from the audio that it has, and without them the last row of each is "
         "that of audio which ends there.",
         "It decodes full chunks only: without two of zeros behind the audio the last words are lost.",
@@ -150,9 +152,11 @@ def usage(facts: CardFacts) -> str:
 
 ```rust
 let mut model = parakeet_rs::Nemotron::from_pretrained("{variant}", None)?;{language}
-let (head, rest) = samples.split_at(({chunk} + {hop}).min(samples.len()));  // 10 ms ahead, see below
-let silence = [0.0; 2 * {chunk}];
-for part in std::iter::once(head).chain(rest.chunks({chunk})).chain(silence.chunks({chunk})) {{
+let mut audio = vec![0.0; {lead}];  // so that chunks begin where NeMo's do
+audio.extend_from_slice(&samples);
+audio.extend_from_slice(&[0.0; 2 * {chunk}]);
+let (head, rest) = audio.split_at({chunk} + {hop});  // 10 ms ahead, see below
+for part in std::iter::once(head).chain(rest.chunks({chunk})) {{
     print!("{{}}", model.transcribe_chunk(part)?);  // decodes one chunk a call at most
 }}
 ```
