@@ -5,6 +5,7 @@ The packages themselves run in test_node_consumers.py.
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -108,6 +109,16 @@ def test_what_transformers_js_cannot_run_is_refused_by_name(ctc_build, tmp_path)
     with pytest.raises(UsageError, match="int4-mixed, for which it has no dtype"):
         transformers_js.lay_out(ctc_build, ["fp32", "int4-mixed"], tmp_path)
     assert [name for name in ("fp32", "int4-mixed", "kv-fp32") if load_layout("transformers-js").takes(name)] == ["fp32"]
+
+
+def test_npm_packages_are_pinned_by_their_content():
+    """Exact versions, a hash for each package, and no host: npm asks the one that it is set to."""
+    node = Path(__file__).parent.parent / "bench" / "node"
+    wanted = json.loads((node / "package.json").read_text())["dependencies"]
+    packages = json.loads((node / "package-lock.json").read_text())["packages"]
+    assert packages.pop("")["dependencies"] == wanted
+    assert {name: packages[f"node_modules/{name}"]["version"] for name in wanted} == wanted
+    assert all(one["integrity"].startswith("sha512-") and "resolved" not in one for one in packages.values())
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ main(async ({ folder, suffix, head, streaming, bands }) => {
   const { sherpa_onnx: rules } = JSON.parse(readFileSync(`${folder}/config.json`, "utf8"));
   const path = (part) => `${folder}/${part}${suffix}.onnx`;
   const transducer = { encoder: path("encoder"), decoder: path("decoder"), joiner: path("joiner") };
-  const model = head === "ctc" ? { [streaming ? "nemoCtc" : "nemoCtc"]: { model: path("model") } } : { transducer };
+  const model = head === "ctc" ? { nemoCtc: { model: path("model") } } : { transducer };
   const modelConfig = {
     ...model,
     tokens: `${folder}/tokens.txt`,
