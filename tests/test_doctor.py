@@ -132,12 +132,51 @@ def laid_out(build, layout, folder):
     return folder
 
 
-@pytest.mark.parametrize(("kind", "layout"), [("streaming", "sherpa-onnx"), ("offline", "sherpa-onnx"), ("offline", "onnx-asr")])
-def test_our_layouts_have_nothing_that_their_program_does_not_do_by_itself(kind, layout, builds, tmp_path):
-    folder = laid_out(builds[kind], layout, tmp_path / "package")
-    assert found(folder) == []
-    by_itself = [(name, NOTE) for name in ("first-chunk", "tail") if (kind, layout) == ("streaming", "sherpa-onnx")]
-    assert found(folder, consumer=layout) == by_itself
+BY_ITSELF = {  # what a program does to streaming models, whatever the package
+    "sherpa-onnx": ["first-chunk", "tail"],
+    "genai": ["first-chunk", "normalisation"],
+    "parakeet-rs": ["first-chunk", "tail"],
+    "speech-core": ["first-chunk"],
+}
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("kind", "layout"),
+    [
+        ("streaming", "sherpa-onnx"),
+        ("streaming", "genai"),
+        ("offline", "sherpa-onnx"),
+        ("offline", "onnx-asr"),
+        ("offline", "genai"),
+        ("prompt", "sherpa-onnx"),
+        ("prompt", "speech-core"),
+        pytest.param("wide-streaming", "parakeet-rs", marks=slow),
+        pytest.param("wide-tdt", "parakeet-js", marks=slow),
+        pytest.param("tiny-ctc", "transformers-js", marks=slow),
+    ],
+)
+def test_our_layouts_have_nothing_that_their_program_does_not_do_by_itself(kind, layout, builds, random_checkpoint, tmp_path):
+    if kind not in builds:
+        export_checkpoint(read_checkpoint(str(random_checkpoint(kind))), tmp_path / "build")
+    folder = laid_out(builds.get(kind, tmp_path / "build"), layout, tmp_path / "package")
+    notes = [(name, NOTE) for name in BY_ITSELF.get(layout, ()) if kind in ("streaming", "prompt", "wide-streaming")]
+    assert found(folder) == (notes if layout == "speech-core" else [])
+    assert found(folder, consumer=layout) == notes
+
+
+@slow
+def test_our_precisions_have_nothing(build, tmp_path):
+    from damage import copy_build
+    from quantizing import quiet, short_manifest
+
+    from nemoport.quantize import build_variant
+
+    copy = copy_build(build, tmp_path / "build")
+    export_checkpoint(read_checkpoint(str(DOCS.parent / "reference" / "checkpoints" / "streaming-en.nemo")), copy, "kv")
+    for variant in ("fp16", "int8-weight", "int8-dynamic", "int8-static", "int4-weight", "kv-int8-dynamic"):
+        build_variant(copy, variant, short_manifest(tmp_path), progress=quiet)
+    assert found(copy) == []
 
 
 def test_a_program_that_wants_something_else(builds, packages, tmp_path):
@@ -148,10 +187,10 @@ def test_a_program_that_wants_something_else(builds, packages, tmp_path):
     assert [*rows["genai"]] == ["consumer-contract", "integer-types"]  # time-major features, i64 tokens
     assert [*rows["parakeet-rs"]] == ["cache-order", "consumer-contract"]  # layer first, fused
     assert [*rows["speech-core"]] == ["cache-order", "integer-types"]
-    assert [*rows["onnx-asr"]] == [*rows["parakeet.js"]] == ["consumer-contract"]  # offline models alone
+    assert [*rows["onnx-asr"]] == [*rows["parakeet-js"]] == ["consumer-contract"]  # offline models alone
     assert not rows["cuda"] and not rows["tensorrt"]
     assert ("consumer-contract", ERROR) in found(packages["streaming"], consumer="sherpa-onnx")  # metadata, a split decoder
-    assert ("offline-graph", ERROR) in found(packages["offline"], consumer="genai")
+    assert ("offline-graph", ERROR) in found(packages["offline"], consumer="speech-core")
     with pytest.raises(UsageError, match="sherpa-onnx"):
         examine(sherpa, "none")
 

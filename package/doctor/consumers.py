@@ -14,11 +14,12 @@ USUAL_GUARD = 2.0**-24
 
 @dataclass(frozen=True)
 class Consumer:
-    """A program. streaming: whether it runs streaming models (True), offline ones (False), or both (None); caches: their order;
-    integers: NeMo's name of an input -> its type; decoder: fused or split; blank: whether the vocabulary has to end with <blk>;
-    metadata: keys that it reads of a streaming encoder's metadata; normalisation: what its front end computes, of streaming and
-    of offline models, "" for none that it knows; floats: types of float inputs and outputs; lacks: operators; time_major: of
-    features and frames; behaviour: a check -> what the program itself does, whatever the package."""
+    """A program. name: that of its layout, where there is one. streaming: whether it runs streaming models (True), offline ones
+    (False), or both (None); caches: their order; integers: NeMo's name of an input -> its type; decoder: fused or split; blank:
+    whether the vocabulary has to end with <blk>; metadata: keys that it reads of a streaming encoder's metadata; normalisation:
+    what its front end computes, of streaming and of offline models, "" for none that it knows; floats: types of float inputs and
+    outputs; lacks: operators; time_major: of the features, of streaming and of offline models; behaviour: a check -> what the
+    program itself does, whatever the package."""
 
     name: str
     title: str
@@ -32,7 +33,7 @@ class Consumer:
     normalisation: tuple[str, str] = ("", "")
     floats: tuple[str, ...] = ("float32",)
     lacks: tuple[str, ...] = ()
-    time_major: bool | None = None
+    time_major: tuple[bool | None, bool | None] = (None, None)
     behaviour: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -53,7 +54,7 @@ CONSUMERS = {
             blank=True,
             metadata=("vocab_size", "window_size", "chunk_shift", "subsampling_factor", "normalize_type", *_CACHE_DIMS),
             normalisation=("NA", "per_feature"),
-            time_major=False,
+            time_major=(False, False),
             behaviour={
                 "first-chunk": "takes the first window for a later one and drops two frames: feed 160 ms of silence first",
                 "tail": "never encodes what fills no window: feed a window of silence behind the audio",
@@ -68,19 +69,18 @@ CONSUMERS = {
             decoder=FUSED,
             blank=True,
             normalisation=("", "per_feature"),
-            time_major=False,
+            time_major=(False, False),
         ),
         Consumer(
             "genai",
-            "onnxruntime-genai, nemotron_speech",
+            "onnxruntime-genai, nemotron_speech and parakeet_tdt",
             "https://github.com/microsoft/onnxruntime-genai",
-            streaming=True,
             caches=BATCH_FIRST,
             integers={"length": "int64", "targets": "int64", "cache_last_channel_len": "int64", "prompt_index": "int64"},
             decoder=SPLIT,
-            normalisation=("NA", ""),
+            normalisation=("NA", "per_feature"),
             floats=("float32", "float16"),
-            time_major=True,
+            time_major=(True, False),
             behaviour={
                 "first-chunk": _ZEROS,
                 "normalisation": "cuts the last mel row of each chunk short by 40 samples, so that its features are not NeMo's",
@@ -94,7 +94,7 @@ CONSUMERS = {
             integers={"length": "int64", "targets": "int32", "cache_last_channel_len": "int64", "prompt_index": "int64"},
             decoder=FUSED,
             normalisation=("NA", "per_feature"),
-            time_major=False,
+            time_major=(False, False),
             behaviour={"first-chunk": _ZEROS, "tail": "never flushes: feed a chunk of silence behind the audio"},
         ),
         Consumer(
@@ -108,7 +108,7 @@ CONSUMERS = {
             normalisation=("NA", ""),
         ),
         Consumer(
-            "parakeet.js",
+            "parakeet-js",
             "parakeet.js and parakeet_web",
             "https://github.com/ysdede/parakeet.js",
             streaming=False,
@@ -116,16 +116,16 @@ CONSUMERS = {
             decoder=FUSED,
             blank=True,
             normalisation=("", "per_feature"),
-            time_major=False,
+            time_major=(False, False),
         ),
         Consumer(
-            "transformers.js",
+            "transformers-js",
             "transformers.js, parakeet_ctc",
             "https://github.com/huggingface/transformers.js",
             streaming=False,
             integers={"attention_mask": "int64"},
             normalisation=("", "per_feature"),
-            time_major=True,
+            time_major=(None, True),
         ),
         Consumer(
             "cuda",

@@ -23,8 +23,9 @@ def find(examined: Examined, model: ForeignModel) -> Iterator[Found]:
     if encoder.ports.streaming and (absent := [key for key in known.metadata if key not in encoder.graph.metadata]):
         yield Found(model.name, f"metadata for {known.title}: {', '.join(known.metadata)}", f"no {', '.join(absent)}")
     time_major = encoder.ports.inputs[SIGNAL].axes == (0, 2, 1)
-    if known.time_major is not None and known.time_major != time_major:
-        wanted, order = ("time", "bands") if known.time_major else ("bands", "time")
+    expected = known.time_major[0 if encoder.ports.streaming else 1]
+    if expected is not None and expected != time_major:
+        wanted, order = ("time", "bands") if expected else ("bands", "time")
         yield Found(model.name, f"features [B, {wanted}, {order}], for {known.title}", f"[B, {order}, {wanted}]")
 
 

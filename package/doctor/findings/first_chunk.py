@@ -17,11 +17,13 @@ def find(examined: Examined, model: ForeignModel) -> Iterator[Found]:
     if not ports.streaming:
         return
     if known and "first-chunk" in known.behaviour:
-        yield Found(model.name, _EXPECTED, f"{known.title} {known.behaviour['first-chunk']}", NOTE)
+        yield Found(model.name, _EXPECTED, f"{known.name} {known.behaviour['first-chunk']}", NOTE)
         return
     size = ports.inputs[SIGNAL].shape[2]
     if size or PRE_CACHE in ports.inputs:
-        yield Found(model.name, _EXPECTED, f"windows of {size or 'any'} frames with a cache in front, also the first", WARNING)
+        # Whoever exports for a program that feeds such windows has no choice.
+        severity = NOTE if examined.folder.settings.spec or PRE_CACHE in ports.inputs else WARNING
+        yield Found(model.name, _EXPECTED, f"windows of {size or 'any'} frames with a cache in front, also the first", severity)
         return
     opened = examined.opened(model)
     if opened.encoder and opened.spec and opened.encoder.left_mel_frames:

@@ -26,8 +26,8 @@ def find(examined: Examined, model: ForeignModel) -> Iterator[Found]:
         computed, is_ = known.normalisation[0 if streaming else 1], wanted or next(iter(stated.values()), "")
         if computed and is_ and computed != is_:
             yield Found(model.name, f"{computed}, which is what {known.title} computes", is_)
-        if "normalisation" in known.behaviour:
-            yield Found(model.name, "NeMo's features", f"{known.title} {known.behaviour['normalisation']}", NOTE)
+        if "normalisation" in known.behaviour and streaming:
+            yield Found(model.name, "NeMo's features", f"{known.name} {known.behaviour['normalisation']}", NOTE)
 
 
 def _plain(value: object) -> str:

@@ -19,7 +19,7 @@ _EXPECTED = "a length by which the last window ends where the audio does"
 def find(examined: Examined, model: ForeignModel) -> Iterator[Found]:
     ports, known = model.encoder.ports, examined.consumer
     if known and "tail" in known.behaviour and ports.streaming:
-        yield Found(model.name, _EXPECTED, f"{known.title} {known.behaviour['tail']}", NOTE)
+        yield Found(model.name, _EXPECTED, f"{known.name} {known.behaviour['tail']}", NOTE)
         return
     fixed = ports.streaming or ports.inputs[SIGNAL].shape[2] is not None or ports.inputs[SIGNAL].shape[0] != 1
     if LENGTH not in ports.inputs and ATTENTION not in ports.inputs and fixed:
