@@ -8,6 +8,7 @@ import sys
 import traceback
 
 from nemoport.cli import (
+    compare,
     completion,
     doctor,
     evaluate,
@@ -51,6 +52,7 @@ COMMANDS = (  # in the order of `nemoport --help`
     sensitivity.COMMAND,
     validate.COMMAND,
     gate.COMMAND,
+    compare.COMMAND,
     report.COMMAND,
     package.COMMAND,
     shard.COMMAND,
