@@ -1,10 +1,13 @@
 """What the tests of the pipeline share: the committed checkpoint, a little of its evaluation speech, its fp32 build."""
 
+import contextlib
+import io
 import json
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -86,6 +89,39 @@ def build(reference_checkpoint, shared_folder):
     if "NEMOPORT_TESTS" not in os.environ:  # from run to run the code that calibrates may change
         (shared_folder / "calibration").mkdir(exist_ok=True)
     return shared_folder / "build"
+
+
+@pytest.fixture(scope="module")
+def fewer_streams():
+    """Variants that are built here are calibrated at the two longest lookaheads, which takes a quarter of the time: the others
+    have most of the chunks. All files of one `shared_folder` that calibrate use it. test_calibration.py is of every stream."""
+    from nemoport.calibration.stream import CalibrationStreams
+
+    whole = CalibrationStreams.of
+
+    def of(corpus, artifact, parameters):
+        streams = whole(corpus, artifact, parameters)
+        streams.plans = tuple(plan for plan in streams.plans if plan.lookahead in artifact.spec.lookaheads[:2])
+        return streams
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CalibrationStreams, "of", staticmethod(of))
+        yield
+
+
+@pytest.fixture
+def cost_in_process(monkeypatch):
+    """The gate `cost` measures in this process, which has imported the runtime, in place of one of its own: no limit is on its
+    speed or its memory. test_gates.py runs it as it is."""
+    from nemoport.validate import probe
+    from nemoport.validate.gates import cost
+
+    def run(command, **_):
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            probe.main(*command[3:])
+        return SimpleNamespace(returncode=0, stdout=printed.getvalue(), stderr="")
+
+    monkeypatch.setattr(cost, "subprocess", SimpleNamespace(run=run))
 
 
 @pytest.fixture(scope="session")

@@ -9,18 +9,21 @@ from nemoport.artifact import Artifact
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.stream import Stream, advance
 
-CALIBRATION = Path(__file__).resolve().parent.parent / "reference" / "audio" / "calibration.jsonl"
+AUDIO = Path(__file__).resolve().parent.parent / "reference" / "audio"
+CALIBRATION = AUDIO / "calibration.jsonl"
+FOR_OFFLINE = 12  # utterances, at least 34 s: one recording of a calibration
 
 
 def quiet(line):
     pass
 
 
-def short_manifest(folder: Path, first: int = 0, count: int = 8) -> Path:
-    """A manifest of a few of the committed calibration utterances, at least 23 s."""
-    rows = [json.loads(line) for line in CALIBRATION.read_text().splitlines()[first : first + count]]
+def short_manifest(folder: Path, first: int = 0, count: int = 8, speech: str = "") -> Path:
+    """A manifest of a few of the committed calibration utterances, at least 23 s. speech: "", -tdt or -multi."""
+    lines = (AUDIO / f"calibration{speech}.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines[first : first + count]]
     for row in rows:
-        row["audio_filepath"] = str(CALIBRATION.parent / row["audio_filepath"])
+        row["audio_filepath"] = str(AUDIO / row["audio_filepath"])
     path = folder / f"calibration-{first}-{count}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

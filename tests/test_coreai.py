@@ -25,6 +25,7 @@ from nemoport.validate.gate_result import FAIL, PASS
 
 pytest.importorskip("coreai_torch")
 coreai = pytest.importorskip("nemoport.export.targets.coreai")
+pytestmark = pytest.mark.usefixtures("cost_in_process")
 VARIANT = "coreai-fp32"
 QUICK = ("contract", "numeric", "tokens", "wer", "boundary")
 
@@ -132,8 +133,7 @@ def test_nan_and_a_torn_file_are_rejected(copy, context_of, reference_checkpoint
 def test_the_wrong_left_context_is_rejected(copy, context_of, reference_checkpoint):
     spec = reference_checkpoint.spec
     short = replace(reference_checkpoint, spec=replace(spec, streaming=replace(spec.streaming, left_context_enc_frames=56)))
-    damage.shutil.rmtree(copy / VARIANT)
-    export(short, copy)
+    replace_graph(copy, short, "stream_conformer_a", lambda module: None)
     (found,) = gates.run_gate("contract", context_of(copy))
     assert found.status == FAIL
     assert "k_cache: expected float32 [3, 4, 70, 44], found float32 [3, 4, 56, 44]" in found.evidence

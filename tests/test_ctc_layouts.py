@@ -12,6 +12,7 @@ import onnx
 import onnx_asr as onnx_asr_package
 import pytest
 import soundfile
+from quantizing import FOR_OFFLINE, short_manifest
 
 from nemoport.artifact import Artifact
 from nemoport.export.build import export_checkpoint
@@ -40,7 +41,7 @@ def built(request, ctc_checkpoint, tmp_path_factory):
     export_checkpoint(read_checkpoint(str(ctc_checkpoint(request.param))), folder)
     speech = MODELS[request.param]
     for variant in VARIANTS[1:]:
-        build_variant(folder, variant, AUDIO / f"calibration{speech}.jsonl", progress=lambda line: None)
+        build_variant(folder, variant, short_manifest(folder, count=FOR_OFFLINE, speech=speech), progress=lambda line: None)
     utterances = read_corpus(AUDIO / f"eval{speech}.jsonl", 16000).utterances
     return folder, sorted(utterances, key=lambda u: u.seconds)[:12]
 

@@ -25,6 +25,8 @@ from nemoport.speech.corpus import read_corpus
 LINEAR = "/layers.2/feed_forward1/linear1/MatMul"
 LINEAR_INPUT = "/layers.2/norm_feed_forward1/LayerNormalization_output_0"
 
+pytestmark = pytest.mark.usefixtures("fewer_streams")
+
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):

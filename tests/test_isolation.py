@@ -91,6 +91,15 @@ def test_it_is_given_no_token_and_nothing_that_loosens_torch(monkeypatch, tmp_pa
     assert {given[name] for name in ("HOME", "TMPDIR")} == {str(tmp_path / "home"), str(tmp_path / "tmp")}
 
 
+@pytest.fixture
+def of_its_own(monkeypatch):
+    """A new process for this test, which may end it: the tests behind it go on with the one that has imported NeMo."""
+    monkeypatch.setattr(process_module, "_process", None)
+    yield
+    if process_module._process is not None:
+        process_module._process.end()
+
+
 def test_an_error_in_it_is_the_callers_and_it_serves_again(checkpoint):
     other = replace(checkpoint, sha256="0" * 64)
     for _ in range(2):
@@ -108,7 +117,7 @@ def test_a_task_that_it_does_not_know_is_refused_before_it_is_started(checkpoint
         pass
 
 
-def test_a_killed_process_is_an_error_and_leaves_nothing(checkpoint):
+def test_a_killed_process_is_an_error_and_leaves_nothing(checkpoint, of_its_own):
     ended = pytest.raises(CheckpointError, match=r"(?s)ended before it was done.*signal 9")
     with ended, in_nemo(checkpoint, {"task": "record"}, silent) as results:
         process = process_module._process
@@ -118,7 +127,7 @@ def test_a_killed_process_is_an_error_and_leaves_nothing(checkpoint):
     assert process is not None and not process.folder.exists()
 
 
-def test_what_it_printed_is_shown_where_it_ended_only(checkpoint, capfd):
+def test_what_it_printed_is_shown_where_it_ended_only(checkpoint, of_its_own, capfd):
     """The last of it, and nothing that moves a cursor."""
     lines = []
     with pytest.raises(CheckpointError), in_nemo(checkpoint, {"task": "record"}, lines.append) as results:
@@ -132,7 +141,7 @@ def test_what_it_printed_is_shown_where_it_ended_only(checkpoint, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_an_interrupted_task_ends_the_process(checkpoint):
+def test_an_interrupted_task_ends_the_process(checkpoint, of_its_own):
     with pytest.raises(KeyboardInterrupt), in_nemo(checkpoint, {"task": "record"}, silent):
         process = process_module._process
         raise KeyboardInterrupt

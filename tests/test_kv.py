@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from quantizing import short_manifest
 
 from nemoport.artifact import ENCODER, Artifact
 from nemoport.cache_layout import KV, cache_layout_of, caches_of, precision_of, variant_of
@@ -32,6 +33,9 @@ SMALL = StreamingSpec(
     n_layers=2, d_model=6, n_heads=3, left_context_enc_frames=5, lookaheads=(0, 1), conv_cache_frames=4,
     subsampling_factor=8, pre_encode_cache_mel_frames=9,
 )  # fmt: skip
+
+
+pytestmark = pytest.mark.usefixtures("fewer_streams")
 
 
 def outputs(rng, frames, batch):
@@ -205,9 +209,8 @@ def test_caches_that_do_not_slide_are_rejected(kv_build, context_of, monkeypatch
 @pytest.mark.parametrize("precision", ["smoothed", "int8-dynamic", "int8-weight"])
 def test_recipes_reach_what_they_reach_of_the_other_contract(kv_build, precision, tmp_path):
     """The same tensors are smoothed and fold into the same nodes; the decoder is the same file."""
-    calibration = damage.Path(__file__).parent.parent / "reference" / "audio" / "calibration.jsonl"
     build = damage.copy_build(kv_build, tmp_path / "build")
-    made = build_variant(build, variant_of(KV, precision), calibration, progress=lambda line: None)
+    made = build_variant(build, variant_of(KV, precision), short_manifest(tmp_path), progress=lambda line: None)
     assert made.manifest.recipe.variant == f"kv-{precision}"
     fp32 = Artifact.open(build / KV_FP32)
     ours, theirs = sites(load_typed(fp32.encoder)), sites(load_typed(Artifact.open(build / "fp32").encoder))

@@ -1,10 +1,10 @@
 """Attention within a window (parakeet-tdt_ctc-1.1b, and NeMo's change_attention_model), held against NeMo's own."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from quantizing import FOR_OFFLINE, short_manifest
 
 from nemoport.artifact import Artifact
 from nemoport.export.blocked_attention import BLOCK
@@ -19,7 +19,6 @@ from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.spec import ModelSpec
 from nemoport.validate import nemo, nemo_runs
 
-CALIBRATION = Path(__file__).parent.parent / "reference" / "audio" / "calibration-tdt.jsonl"
 WINDOW = presets.PRESETS["tiny-tdt_ctc-local"].local_attention
 # Around the window and its double, which NeMo's chunks are multiples of; around a block of queries; one frame.
 ENC_FRAMES = [
@@ -110,9 +109,9 @@ def test_full_attention_is_far_from_it(checkpoint, theirs):
 
 
 @pytest.mark.parametrize("variant", ["fp32", "fp16", "int8-weight", "int8-dynamic"])
-def test_tokens_are_nemos(variant, built, theirs):
+def test_tokens_are_nemos(variant, built, theirs, tmp_path):
     if variant != "fp32":
-        build_variant(built, variant, CALIBRATION, progress=silent)
+        build_variant(built, variant, short_manifest(tmp_path, count=FOR_OFFLINE, speech="-tdt"), progress=silent)
     recognizer, spoken = Recognizer.open(built / variant, threads=1), 0
     for seed in (77, 78):
         samples = made_up.pseudo_speech(seed, 12.0)

@@ -10,6 +10,7 @@ import hf_oracle
 import numpy as np
 import pytest
 import soundfile
+from quantizing import FOR_OFFLINE, short_manifest
 from samples import SPEC
 
 from nemoport import audio
@@ -275,9 +276,9 @@ def test_examples_code_hears_the_same(offline_build, utterances):
 
 
 @pytest.mark.parametrize("variant", ["fp16", "int8-dynamic", "int8-smoothquant", "int8-weight", "int4-weight"])
-def test_variants_run_near_fp32(variant, offline_build, session, utterances):
+def test_variants_run_near_fp32(variant, offline_build, session, utterances, tmp_path):
     """Their accuracy is the gates' business, on a checkpoint that has learned something."""
-    build_variant(offline_build, variant, REFERENCE / "audio" / "calibration.jsonl", progress=lambda line: None)
+    build_variant(offline_build, variant, short_manifest(tmp_path, count=FOR_OFFLINE), progress=lambda line: None)
     other = OnnxSession.open(Artifact.open(offline_build / variant), threads=1)
     mel = np.random.default_rng(0).standard_normal((2, 128, 1500)).astype(np.float32)
     lengths = np.array([1500, 900])

@@ -9,6 +9,7 @@ import onnx_asr
 import onnxruntime
 import pytest
 from onnx import numpy_helper
+from quantizing import FOR_OFFLINE, short_manifest
 
 from nemoport.artifact import ENCODER, Artifact
 from nemoport.decode import GreedyState, greedy
@@ -33,7 +34,7 @@ def tdt_build(random_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("offline")
     export_checkpoint(read_checkpoint(str(random_checkpoint("tiny-tdt"))), folder)
     for variant in VARIANTS[1:]:
-        build_variant(folder, variant, AUDIO / "calibration.jsonl", progress=lambda line: None)
+        build_variant(folder, variant, short_manifest(folder, count=FOR_OFFLINE), progress=lambda line: None)
     return folder
 
 

@@ -31,6 +31,7 @@ from nemoport.validate.result_store import results_path, write_results
 
 openvino = pytest.importorskip("openvino")
 pytest.importorskip("nncf")
+pytestmark = pytest.mark.usefixtures("cost_in_process")
 AUDIO = Path(__file__).parent.parent / "reference" / "audio"
 FP32, INT8, KV_INT8 = "openvino-fp32", "openvino-int8", "openvino-kv-int8"
 

@@ -32,6 +32,7 @@ from nemoport.validate.result_store import results_path, write_results
 
 openvino = pytest.importorskip("openvino")
 pytest.importorskip("nncf")
+pytestmark = pytest.mark.usefixtures("cost_in_process")
 AUDIO = Path(__file__).parent.parent / "reference" / "audio"
 FP32, INT8 = "openvino-stateful-fp32", "openvino-stateful-int8"
 

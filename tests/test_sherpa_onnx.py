@@ -14,6 +14,7 @@ import pytest
 import sherpa_onnx
 import soundfile
 from onnx import helper, numpy_helper
+from quantizing import FOR_OFFLINE, short_manifest
 
 from nemoport.artifact import Artifact
 from nemoport.decode import GreedyState, greedy
@@ -39,23 +40,23 @@ VARIANTS = ("fp32", "fp16", "int8-weight")  # the three kinds of decoder: f32, c
 RATE = 16000
 
 
-def made(checkpoint: Path, build: Path, calibration: str, variants=VARIANTS) -> Path:
+def made(checkpoint: Path, build: Path, speech: str, variants=VARIANTS) -> Path:
     export_checkpoint(read_checkpoint(str(checkpoint)), build)
     for variant in variants[1:]:
-        build_variant(build, variant, AUDIO / calibration, progress=lambda line: None)
+        build_variant(build, variant, short_manifest(build, count=FOR_OFFLINE, speech=speech), progress=lambda line: None)
     return build
 
 
 @pytest.fixture(scope="module")
 def streaming(tmp_path_factory):
     folder = tmp_path_factory.mktemp("builds")
-    return made(ROOT / "reference/checkpoints/streaming-en.nemo", folder / "streaming-en", "calibration.jsonl")
+    return made(ROOT / "reference/checkpoints/streaming-en.nemo", folder / "streaming-en", "")
 
 
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory):
     folder = tmp_path_factory.mktemp("builds")
-    return made(ROOT / "reference/checkpoints/offline-tdt.nemo", folder / "offline-tdt", "calibration-tdt.jsonl")
+    return made(ROOT / "reference/checkpoints/offline-tdt.nemo", folder / "offline-tdt", "-tdt")
 
 
 def packed(build: Path, dist: Path, variants=None) -> Path:

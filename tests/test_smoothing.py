@@ -101,6 +101,7 @@ def test_outliers_break_plain_int8_and_not_smoothed(hard, manifest, fp32_run, ev
     assert 16 < snr["int4-weight"] < 30, snr
 
 
+@pytest.mark.usefixtures("fewer_streams")  # of the calibrations that others use too
 def test_a_wrong_division_is_found(build, manifest, tmp_path, monkeypatch):
     """Scales folded in on one side only: the graph is another function."""
     copy = copy_build(build, tmp_path / "build")

@@ -13,6 +13,8 @@ from nemoport.validate import gates, limits
 from nemoport.validate.context import Context
 from nemoport.validate.gates import structure
 
+pytestmark = pytest.mark.usefixtures("fewer_streams")
+
 
 @pytest.fixture(scope="module")
 def copy(build, tmp_path_factory):
