@@ -166,7 +166,7 @@ def genai(case: Case, own_mel: bool) -> Heard:
     python = case.environments / "genai" / "venv" / "bin" / "python"
     if not python.exists():
         raise AbsentError("no onnxruntime-genai")
-    command = [str(python), str(PEERS / "genai_transcribe.py"), str(case.package("genai") / case.variant), ""]
+    command = [str(python), str(PEERS / "genai_transcribe.py"), str(case.package("genai") / case.variant)]
     paths = [str(case.utterances[0].path), *(str(u.path) for u in case.utterances)]  # the first one twice
     made = subprocess.run(command, input="\n".join(paths) + "\n", capture_output=True, text=True, check=True)
     found = dict(zip((u.id for u in case.utterances), map(json.loads, made.stdout.splitlines()[1:]), strict=True))
