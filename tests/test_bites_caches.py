@@ -7,6 +7,7 @@ import pytest
 
 from nemoport.caches import NemoCaches, NoCaches, PromptedState, rows_of, whole_batch
 from nemoport.caches_kv import KvCaches
+from nemoport.caches_own import OwnCaches
 from nemoport.errors import ArtifactError
 from nemoport.spec import StreamingSpec
 
@@ -112,3 +113,31 @@ def test_a_state_that_is_continued_twice_keeps_both_ways():
     one, other = start.advance(frames(1, 2)), start.advance(frames(1, 3))
     assert (held(one), held(other), held(start)) == ([0, 1, 2], [0, 1, 3], [0, 0, 1])
     assert held(one.advance(frames(1, 4))) == [1, 2, 4] and held(other.advance(frames(1, 5))) == [1, 3, 5]
+
+
+@pytest.mark.parametrize("kind", [NemoCaches, KvCaches])
+def test_streams_that_keep_caches_of_their_own_are_fed_the_same(kind):
+    """Batches of changing members and of chunks shorter and longer than the caches: the arrays are those of streams that share a
+    batch, bit for bit; and each is its own stream's."""
+    rng, own = np.random.default_rng(0), OwnCaches(kind, SPEC)
+    assert own.outputs(SPEC) == OUTPUTS[kind]
+    theirs = [kind.initial(SPEC, 1).rows()[0] for _ in range(4)]
+    ours = [own.initial(SPEC, 1).rows()[0] for _ in range(4)]
+    for frames in (1, 2, 1, 3, 5, 2, 1, 1):
+        members = list(rng.permutation(4)[: rng.integers(1, 5)])
+        state, mine = kind.stack([theirs[i] for i in members]), own.stack([ours[i] for i in members])
+        fed, expected = mine.feeds(), state.feeds()
+        assert fed.keys() == expected.keys() and mine.length.tolist() == state.length.tolist()
+        assert all(np.array_equal(fed[name], array) and fed[name].dtype == array.dtype for name, array in expected.items())
+        outputs = _outputs_of(kind, rng, len(members), frames)
+        for i, row, other in zip(members, state.advance(outputs).rows(), mine.advance(outputs).rows(), strict=True):
+            theirs[i], ours[i] = row, other
+    assert [stream.length.tolist() for stream in ours] == [stream.length.tolist() for stream in theirs]
+
+
+def _outputs_of(kind, rng, streams, frames):
+    if kind is NemoCaches:
+        *shapes, _ = kind.shapes(SPEC, streams).values()
+        return [rng.standard_normal(shape).astype(np.float32) for shape in shapes] + [rng.integers(0, 4, streams)]
+    shapes = list(kind.shapes(SPEC, streams).values())[:-1]
+    return [rng.standard_normal((frames, *shape[1:])).astype(np.float32) for shape in shapes]

@@ -36,6 +36,7 @@ from nemoport.server.models import Models, Opening  # noqa: E402
 from nemoport.server.native import Native  # noqa: E402
 from nemoport.server.realtime import Realtime  # noqa: E402
 from nemoport.server.run import check_serving, serve_until  # noqa: E402
+from nemoport.words import Segment, Word  # noqa: E402
 
 AUDIO = Path(__file__).resolve().parent.parent / "reference" / "audio" / "eval"
 CLIPS = [AUDIO / f"{number:03}.flac" for number in (1, 3, 5, 8)]
@@ -236,7 +237,7 @@ def test_settings_of_a_session(server, alone, docs_package):
     start = {"model": name, "lookahead": 1, "sample_rate": 8000, "hotwords": ["village"], "hotword_boost": 0.5}
     with server.connect() as client:
         found, code = streamed(client, pcm(CLIPS[1])[::2], **start)
-    assert code == 1000 and text_of(found)
+    assert code == 1000 and text_of(found) and found[-1]["audio_seconds"] == round(len(pcm(CLIPS[1])[::2]) / 8000, 6)
     begun = {key: found[0][key] for key in ("model", "lookahead", "sample_rate", "model_sample_rate", "chunk_ms")}
     assert begun == {"model": name, "lookahead": 1, "sample_rate": 8000, "model_sample_rate": 16_000, "chunk_ms": 160}
 
@@ -357,8 +358,9 @@ def test_a_client_that_is_too_fast_is_slowed(models):
 def test_audio_that_waits_for_the_model_is_bounded(models, alone):
     """The client is not read while half a second waits, and read on when a batch has taken it."""
     with running(models, waiting_s=0.5) as server, server.connect() as client:
-        found, code = streamed(client, np.concatenate([pcm(CLIPS[0]), np.zeros(16_000, np.int16)] * 3), 24_000)
-    assert code == 1000 and text_of(found) == " ".join([alone[CLIPS[0]].text] * 3)
+        silence = np.zeros(160_000, np.int16)  # which makes no events
+        found, code = streamed(client, np.concatenate([silence, pcm(CLIPS[0])]), 24_000)
+    assert code == 1000 and text_of(found) == alone[CLIPS[0]].text
 
 
 def test_a_session_that_lasts_too_long(models):
@@ -432,25 +434,37 @@ def test_a_recording_that_is_too_large(models):
 
 
 def test_openai_events(server, alone):
-    samples = pcm(CLIPS[0])
     given = {"format": {"type": "audio/pcm", "rate": 16_000}, "turn_detection": {"silence_duration_ms": 700}}
     with server.connect("/v1/realtime?intent=transcription") as client:
         client.send(json.dumps({"type": "session.update", "session": {"audio": {"input": given}}}))
-        for at in range(0, len(samples), 8000):
-            audio = base64.b64encode(samples[at : at + 8000].tobytes()).decode()
-            client.send(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
-        client.send(json.dumps({"type": "input_audio_buffer.commit"}))
-        found = []
-        while not found or found[-1]["type"] != "input_audio_buffer.committed":
-            found.append(json.loads(client.recv(timeout=20)))
+        found, before = [], 0
+        for path in CLIPS[:2]:
+            for at in range(0, len(pcm(path)), 8000):
+                audio = base64.b64encode(pcm(path)[at : at + 8000].tobytes()).decode()
+                client.send(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
+            client.send(json.dumps({"type": "input_audio_buffer.commit"}))
+            while not found or found[-1]["type"] != "input_audio_buffer.committed" or len(found) == before:
+                found.append(json.loads(client.recv(timeout=20)))
+            before = len(found)
         client.send(json.dumps({"type": "input_audio_buffer.append", "audio": "a"}))
         failed, code = events(client)
-    of = {kind: [event for event in found if event["type"].endswith(kind)] for kind in ("delta", "completed")}
     assert [event["type"] for event in found[:2]] == ["session.created", "session.updated"]
-    assert " ".join(event["transcript"] for event in of["completed"]) == alone[CLIPS[0]].text
-    assert "".join(event["delta"] for event in of["delta"]).split() == alone[CLIPS[0]].text.split()
-    assert found[-1]["item_id"] == of["completed"][-1]["item_id"]
+    completed = {event["item_id"]: event["transcript"] for event in found if event["type"].endswith("completed")}
+    assert " ".join(completed.values()) == f"{alone[CLIPS[0]].text} {alone[CLIPS[1]].text}" and len(completed) > 1
+    for item, text in completed.items():
+        deltas = [event["delta"] for event in found if event["type"].endswith("delta") and event["item_id"] == item]
+        assert "".join(deltas).split() == text.split()
+    assert found[-1]["item_id"] == list(completed)[-1]
     assert failed[-1]["type"] == "error" and "base64" in failed[-1]["error"]["message"] and code == 1007
+
+
+def test_words_of_two_utterances_that_end_at_once(models):
+    """An update had the first word; what is new is the rest of the first utterance and all of the second."""
+    live = Live(models.find("").recognizer(), Start(), lambda events, error: None)
+    live._shown = 1
+    words = [Word(text, 0.0, 0.1, 1.0) for text in "abc"]
+    first, second = live._ended([Segment(tuple(words[:2])), Segment(tuple(words[2:]))])
+    assert (first.number, first.new, second.number, second.new) == (0, (words[1],), 1, (words[2],))
 
 
 @pytest.mark.parametrize(
@@ -578,10 +592,20 @@ def test_an_end_lets_sessions_finish(models, alone):
             server.connect()
         assert refused.value.response.status_code == 503
         ending.send('{"type": "end"}')
+        goes_on = threading.Thread(target=send_until_closed, args=(going,))
+        goes_on.start()
         for client, code in ((ending, 1000), (going, 1012)):
             found, closed = events(client)
             assert closed == code and text_of(found) == alone[CLIPS[0]].text
             assert {"type": "draining", "seconds": 1.0} in found
+        goes_on.join(20)
+
+
+def send_until_closed(client):
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            client.send(bytes(3200))
+            time.sleep(0.05)
 
 
 def test_opus(server, alone):
