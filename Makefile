@@ -45,7 +45,7 @@ export OMP_WAIT_POLICY = passive
 PARALLEL    := -n 2 --dist loadfile
 test test-all: export OMP_NUM_THREADS = 1
 
-.PHONY: help setup setup-litert demo run gates oracle export fp16 sensitivity validate package verify publish web genai test test-all lint bench consumers \
+.PHONY: help setup setup-litert demo run gates oracle export fp16 sensitivity validate package verify publish web test test-all lint bench consumers \
         lock licences audit accuracy reference fuzz mutants docs clean
 .DEFAULT_GOAL := help
 
@@ -98,9 +98,6 @@ web: setup ## the page that transcribes in a browser, on this machine at PORT; n
 
 publish: ## upload DIST to REPO; prints the plan only where there is no token
 	$(NEMOPORT) publish "$(DIST)" --repo "$(REPO)"
-
-genai: setup ## onnxruntime-genai in an environment of its own, build/genai, for its tests and bench/genai_rows.py
-	$(BIN)/python bench/peers/genai.py --work build/genai
 
 # Every step of one command; more of its options in RUN, such as RUN="--precisions fp16,int4-mixed --layouts native,sherpa-onnx".
 RUN         ?=
