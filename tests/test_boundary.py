@@ -65,6 +65,16 @@ def test_names_axes_types_and_order_become_the_consumers():
     np.testing.assert_array_equal(y, 2 * x.transpose(1, 0, 2))
 
 
+def test_what_is_known_of_the_tensors_within_stays():
+    """Without it onnxruntime fuses other nodes, and the last bits change."""
+    model = graph()
+    model.graph.node.append(helper.make_node("Relu", ["y"], ["z"]))
+    model.graph.output[0].name = "z"
+    model.graph.value_info.append(value("y", ["batch", 2, "n"]))
+    rewire(model, {"x": Port("x")}, {"z": Port("z")})
+    assert [one.name for one in model.graph.value_info] == ["y"]
+
+
 def test_a_port_is_its_own_inverse():
     port, ours = Port("y", (2, 0, 1), "float64"), np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     there = port.outward(ours)
