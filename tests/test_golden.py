@@ -16,7 +16,10 @@ from nemoport.array_file import read_arrays
 from nemoport.cli import main
 from nemoport.download import _OnlyHttps, address_of, download
 from nemoport.errors import ArtifactError, UsageError
+from nemoport.package.golden import hold
+from nemoport.package.opening import variants_of
 from nemoport.package.verify_golden import verify_golden
+from nemoport.validate.limits import limits_of
 
 REVISION = "7a9b763e6c5fb103da690219c049fac917aa50b1"
 
@@ -114,10 +117,10 @@ def test_another_model_is_unusable_input(build, golden, tmp_path):
     assert main(["verify", str(build), "--golden", str(tmp_path / "other.npz")]) == 2
 
 
-def test_wrong_counts_of_frames_differ_whatever_the_precision(build, golden, tmp_path):
-    np.savez(tmp_path / "other.npz", **{**read(golden / "stream.npz"), "cl1": np.array([13])})
-    found = verify_golden(build, str(tmp_path / "other.npz"))
-    assert not found and "cl1: DIFFERS by 1 frames" in "\n".join(found.lines())
+def test_wrong_counts_of_frames_differ_whatever_the_precision(build, golden):
+    arrays = {**read(golden / "stream.npz"), "cl2": np.array([27])}
+    found = hold(variants_of(build)["fp32"](), arrays, limits_of("int8-dynamic"))  # whose frames may differ by 2
+    assert [one.line() for one in found if not one.passed] == ["cl2: DIFFERS by 1 frames"]
 
 
 # Files that anybody made
