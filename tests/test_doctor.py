@@ -182,7 +182,8 @@ def test_our_precisions_have_nothing(build, tmp_path):
 def test_a_program_that_wants_something_else(builds, packages, tmp_path):
     sherpa = laid_out(builds["streaming"], "sherpa-onnx", tmp_path / "sherpa")
     rows = {
-        name: dict.fromkeys(check for check, severity in found(sherpa, consumer=name) if severity != NOTE) for name in CONSUMERS
+        name: dict.fromkeys(check for check, severity in found(sherpa, consumer=name, static=True) if severity != NOTE)
+        for name in CONSUMERS
     }
     assert [*rows["genai"]] == ["consumer-contract", "integer-types"]  # time-major features, i64 tokens
     assert [*rows["parakeet-rs"]] == ["cache-order", "consumer-contract"]  # layer first, fused
@@ -302,3 +303,25 @@ def test_nemos_own_export_has_its_real_findings(name, cached, expected, tmp_path
             model.set_export_config({"cache_support": "True"})
         model.export(str(folder / "x.onnx"), verbose=False)
     assert [check for check, _ in found(folder)] == expected
+
+
+def test_a_graph_that_onnx_does_not_allow_is_a_finding(packages, tmp_path):
+    """A DequantizeLinear without a scale: a check that reads it fails, the others go on."""
+    folder = tmp_path / "package"
+    shutil.copytree(packages["streaming"], folder)
+    planted.whole_scale(folder)
+    planted.other_guard(folder)
+
+    def edit(model):
+        del next(node for node in model.graph.node if node.op_type == "DequantizeLinear").input[1:]
+
+    planted.edited(folder, planted.ENCODER, edit)
+    names = {name for name, _ in found(folder, static=True)}
+    assert names == {"unreadable", "log-guard"}
+
+
+def test_a_folder_without_an_encoder_is_a_finding(packages, tmp_path):
+    for name in (planted.DECODER, "vocab.txt", "config.json"):
+        shutil.copy(packages["streaming"] / name, tmp_path / name)
+    (one,) = examine(tmp_path).findings
+    assert (one.check, one.severity, one.found) == ("unreadable", ERROR, "decoder_joint.onnx: decoder and joint")

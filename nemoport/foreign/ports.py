@@ -84,7 +84,8 @@ def ports_of(interface: Interface) -> Ports:
     threes = [name for name, rank in ranks.items() if rank == 3]
     if not cached and not threes and 2 in ranks.values() and any(len(o.shape) == 3 for o in interface.outputs.values()):
         return Ports(FRONT_END, {}, {})
-    if not cached and integers and len(threes) in (2, 3) and any(word in n for n in integers for word in ("target", "token")):
+    tokens = any(word in name for name in integers for word in ("target", "token"))
+    if not cached and tokens and len(threes) in (2, 3) and _floats(interface.outputs):
         return _decoder(interface, floats, integers)
     if not cached and not integers and len(floats) == 2 and len(_floats(interface.outputs)) == 1:
         return _joiner(interface)

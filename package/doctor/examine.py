@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+from nemoport.errors import NemoportError, first_line
 from nemoport.foreign.folder import ForeignModel, read_folder
 from nemoport.hub_id import split_hub_id
 from nemoport.package.doctor.check import ERROR, NOTE, WARNING, Finding, Found, Model, Report
@@ -30,14 +32,26 @@ def examine(place: Path | str, consumer: str = "", *, static: bool = False, prog
         repository, folder = str(place), downloaded(str(place), progress)
     examined = Examined(read_folder(folder, repository), known, static)
     models = examined.folder.models
-    found = [(name, one) for name, check in checks().items() for one in check.in_folder(examined)]
+    found = [one for name, check in checks().items() for one in _named(name, str(place), check.in_folder(examined))]
     kinds = []
     for model in models:  # all checks of one, then of the next, so that the graphs of one are open at a time
         with step(f"doctor: {model.name}", progress):
-            found += [(name, one) for name, check in checks().items() for one in check.in_model(examined, model)]
+            for name, check in checks().items():
+                found += _named(name, model.name, check.in_model(examined, model))
             kinds.append(_model(model, examined))
     findings = sorted(dict.fromkeys(found), key=lambda one: (_ORDER.index(one[1].severity), one[0], one[1].file))
     return Report(str(place), consumer, tuple(kinds), tuple(_finding(name, one) for name, one in findings))
+
+
+def _named(name: str, file: str, found: Iterator[Found]) -> list[tuple[str, Found]]:
+    """What a check finds, by its name. A graph that ONNX does not allow can fail any of them: that is a finding too."""
+    try:
+        return [(name, one) for one in found]
+    except NemoportError as error:
+        reason = error.found or error.what
+    except Exception as error:  # of numpy, onnx or this code, on what a stranger wrote
+        reason = f"{type(error).__name__}: {first_line(error)}"
+    return [("unreadable", Found(file, f"a graph that the check {name} can read", reason))]
 
 
 def _model(model: ForeignModel, examined: Examined) -> Model:

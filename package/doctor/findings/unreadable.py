@@ -1,4 +1,4 @@
-"""Files that cannot be read: git-lfs pointers, links to elsewhere, what is no graph and no JSON."""
+"""Files that cannot be read: git-lfs pointers, links to elsewhere, what is no graph and no JSON; no encoder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from nemoport.package.doctor.examined import Examined
 def find(examined: Examined) -> Iterator[Found]:
     for name, why in examined.folder.broken.items():
         yield Found(name, "the file itself, whole", why)
+    if not examined.folder.models:
+        roles = ", ".join(f"{part.name}: {part.ports.role}" for part in examined.folder.parts)
+        yield Found(
+            examined.folder.path.name, "an encoder: a graph from features to frames", roles or "no graph that can be read"
+        )
 
 
 CHECK = Check(
