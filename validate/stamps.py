@@ -15,7 +15,7 @@ from nemoport.schema import CLOSED, Name, Sha256, Text, check, most
 
 # Modules of nemoport/ that run an artifact or read the corpus: with all of validate/, the code that results depend on.
 RUN_MODULES = (
-    "audio", "buffered", "cache_layout", "caches", "caches_kv", "chunker", "confidence", "ctc", "decode", "events",
+    "audio", "buffered", "cache_layout", "caches", "caches_kv", "caches_own", "chunker", "confidence", "ctc", "decode", "events",
     "finite_weights", "frontend", "geometry", "inputs", "interface", "long_audio", "prompt", "resampler", "runtime", "score",
     "session", "sound", "spec", "stream", "tokens", "torch_sum", "wav", "windows", "words",
 )  # fmt: skip

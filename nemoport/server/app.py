@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from nemoport.errors import NemoportError, UsageError
 from nemoport.server.access import SUBPROTOCOL, Access
-from nemoport.server.connection import Connection, Wire
+from nemoport.server.connection import Connection
 from nemoport.server.files import Transcriptions
 from nemoport.server.limits import Limits
 from nemoport.server.metrics import Metrics
 from nemoport.server.models import Models
 from nemoport.server.native import error_fields
+from nemoport.server.wire import Wire
 
 if TYPE_CHECKING:
     from starlette.responses import Response

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from nemoport.errors import AudioError, NemoportError, UsageError
 from nemoport.server.actions import Action, Audio, End, Ended, Event, Opened, Start
@@ -14,28 +14,12 @@ from nemoport.server.limits import Limits
 from nemoport.server.live import Live
 from nemoport.server.metrics import Metrics
 from nemoport.server.models import Model, Models, chunk_ms
+from nemoport.server.wire import Wire
 
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
 NORMAL, UNUSABLE, POLICY, FAILED, RESTART = 1000, 1007, 1008, 1011, 1012  # RFC 6455, and its registry for 1012
-
-
-class Wire(Protocol):
-    """A protocol: native.py, realtime.py. start: the settings of a session whose client names none."""
-
-    @property
-    def start(self) -> Start: ...
-
-    def opening(self) -> list[str]: ...
-
-    def read(self, message: str | bytes) -> list[tuple[Action, int]]: ...
-
-    def write(self, event: Event) -> list[str]: ...
-
-    def error(self, error: NemoportError) -> str: ...
-
-    def notice(self, seconds: float) -> list[str]: ...
 
 
 class Left(Exception):
