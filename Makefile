@@ -45,7 +45,7 @@ export OMP_WAIT_POLICY = passive
 PARALLEL    := -n 2 --dist loadfile
 test test-all: export OMP_NUM_THREADS = 1
 
-.PHONY: help setup setup-litert demo run gates oracle export fp16 sensitivity validate package verify publish web test test-all lint bench consumers \
+.PHONY: help setup setup-litert demo run gates oracle export fp16 sensitivity validate package verify publish web genai test test-all lint bench consumers \
         lock licences audit accuracy reference fuzz mutants docs clean
 .DEFAULT_GOAL := help
 
@@ -98,6 +98,9 @@ web: setup ## the page that transcribes in a browser, on this machine at PORT; n
 
 publish: ## upload DIST to REPO; prints the plan only where there is no token
 	$(NEMOPORT) publish "$(DIST)" --repo "$(REPO)"
+
+genai: setup ## onnxruntime-genai in an environment of its own, build/genai, for its tests and bench/genai_rows.py
+	$(BIN)/python bench/peers/genai.py --work build/genai
 
 # Every step of one command; more of its options in RUN, such as RUN="--precisions fp16,int4-mixed --layouts native,sherpa-onnx".
 RUN         ?=
@@ -174,7 +177,6 @@ reference: setup ## train a reference checkpoint from scratch (hours; needs espe
 	$(BIN)/python -m nemoport.reference.train --corpus build/reference/corpus/corpus.jsonl build/reference/ordinary/corpus.jsonl --out build/reference/streaming-en.nemo --minutes 300
 
 docs: setup ## the site of docs/ in build/site, strictly: a broken link is an error
-	$(BIN)/python .ci/tree.py
 	$(BIN)/python docs/support_matrix.py
 	$(BIN)/python -m mkdocs build --strict --quiet
 

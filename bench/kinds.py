@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nemoport.artifact import ONNXRUNTIME
-from nemoport.cache_layout import KV, NEMO, cache_layout_of
+from nemoport.cache_layout import KV, NEMO
 from nemoport.errors import NemoportError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import Checkpoint, read_checkpoint
@@ -153,7 +153,7 @@ def layout_row(model: Model, work: Path) -> list[str]:
         reasons = list(arranged.problems(sized, pieces))
         if not arranged.problems(spec, pieces):
             folder.mkdir()
-            variants = [one.name for one in artifacts if cache_layout_of(one.name) in arranged.cache_layouts]
+            variants = [one.name for one in artifacts if arranged.takes(one.name)]
             reasons = [reason for reason in (tried(lambda: arranged.lay_out(build, variants[-1:], folder)),) if reason]
         return f"no: {reasons[0]}" if reasons else "yes"
 

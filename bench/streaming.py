@@ -61,7 +61,7 @@ class Row:
     def start(self, threads: int) -> None:
         command = [sys.executable, HERE / "worker.py", self.kind, self.path, str(threads), self.provider]
         if self.kind == "genai":
-            python = Path(self.path).parent / "venv" / "bin" / "python"
+            python = Path(self.path).parents[1] / "venv" / "bin" / "python"
             command = [python, HERE / "peers" / "genai_worker.py", self.path, str(threads)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

@@ -135,6 +135,7 @@ def on_files(files: Any, config: Any) -> Any:
     """mkdocs: adds the documents outside of docs/ and the pages that are made of the code."""
     from mkdocs.structure.files import File
 
+    runpy.run_path(str(ROOT / ".ci" / "tree.py"))["link_tree"]()
     sys.path.insert(0, str(ROOT / "build" / "tree"))
     for page, source in pages().items():
         if not source.startswith("docs/"):

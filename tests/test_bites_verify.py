@@ -220,12 +220,14 @@ def test_graphs_are_one_two_or_three(monkeypatch):
     monkeypatch.setattr(module, "OnnxSession", lambda *given, threads: ("two", *given[1:], threads))
     monkeypatch.setattr(module, "SplitSession", lambda *given, threads: ("three", *given[1:], threads))
     monkeypatch.setattr(module, "MergedSession", lambda *given, threads: ("one", *given[1:], threads))
-    parts = SimpleNamespace(graphs=lambda folder, variant, head: (f"{folder}/{variant}/e-{head}", "d"))
+    parts = SimpleNamespace(graphs=lambda folder, variant, head: (f"{folder}/{variant}/e-{head}", "d"), open_variant=None)
     assert module.open_graphs("F", parts, "v") == ("F/v/e-rnnt", ("two", "F/v/e-rnnt", "d", 1), (13, 6, 1, 0))
     parts.graphs = lambda folder, variant, head: ("m",)
     assert module.open_graphs("F", parts, "v") == ("m", ("one", "m", 1), (13, 6, 1, 0))
     parts.graphs = lambda folder, variant, head: ("e", "d", "j")
     assert module.open_graphs("F", parts, "v") == ("e", ("three", "e", "d", "j", 1), (13, 6, 1, 0))
+    parts.open_variant = lambda folder, variant, spec: ("its own", folder, variant, spec.kind)
+    assert module.open_graphs("F", parts, "v") == ("e", ("its own", "F", "v", "streaming-rnnt"), (13, 6, 1, 0))
 
 
 def test_verify_says_what_it_checked(tmp_path, no_sums, monkeypatch):

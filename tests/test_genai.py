@@ -8,6 +8,7 @@ import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import consumers
 import numpy as np
@@ -19,6 +20,7 @@ import soundfile
 from nemoport.artifact import Artifact
 from nemoport.errors import UsageError
 from nemoport.events import EventSpec
+from nemoport.package.examples import example_text
 from nemoport.package.layouts import genai
 from nemoport.prompt import PromptSpec
 from nemoport.runtimes import open_session
@@ -159,6 +161,18 @@ def test_the_tokenizer_spells_ids_and_leaves_tags_out():
     assert files["tokenizer_config.json"]["tokenizer_class"] == "T5Tokenizer"
 
 
+def test_how_to_run_it_in_genai():
+    facts = SimpleNamespace(spec=STREAMING, artifacts={"int8-static": None}, lookaheads=[0, 6])
+    text = genai.usage(facts)
+    assert "as `python example.py int8-static recording.wav`:" in text and example_text("genai_streaming") in text
+    assert "1280 (lookahead 0), 8960 (lookahead 6)" in text and "lang_id`" not in text.partition("```\n\n")[2]
+    facts.spec = replace(STREAMING, prompt=PromptSpec(4, {"de": 1, "auto": 3}))
+    text = genai.usage(facts)
+    assert "recording.wav auto`:" in text and "Without `lang_id` it feeds slot 0" in text
+    text = genai.usage(SimpleNamespace(spec=TDT, artifacts={"fp32": None}))
+    assert example_text("genai_offline") in text and "up to 240 s" in text and "chunk_samples" not in text
+
+
 def test_what_genai_cannot_run_is_named(build, tmp_path):
     def found(spec, pieces=PIECES):
         return "; ".join(genai.problems(spec, pieces))
@@ -180,7 +194,7 @@ def test_what_genai_cannot_run_is_named(build, tmp_path):
 
 
 def transcribed(folder: Path, paths, rows: Path, language="") -> list[dict]:
-    command = [PYTHON, WORKER, folder, rows, *([str(language)] if language != "" else [])]
+    command = [PYTHON, WORKER, folder, "--rows", rows, "--language", str(language)]
     done = subprocess.run(command, input="".join(f"{path}\n" for path in paths), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads(line) for line in done.stdout.splitlines()]

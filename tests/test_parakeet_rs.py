@@ -3,6 +3,7 @@ as its model_nemotron.rs and nemotron.rs have it."""
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import consumers
 import numpy as np
@@ -114,6 +115,17 @@ def test_a_vocabulary_must_be_that_of_the_sentencepiece_model(build, tmp_path, m
         (tmp_path / name).write_bytes((build / name).read_bytes())
     with pytest.raises(UsageError, match="SentencePiece"):
         parakeet_rs.lay_out(tmp_path, ["fp32"], tmp_path / "package")
+
+
+def test_how_to_run_it_in_parakeet_rs():
+    facts = SimpleNamespace(spec=STREAMING, config=samples.CONFIG, artifacts={"int8-static": None})
+    text = parakeet_rs.usage(facts)
+    assert 'from_pretrained("int8-static", None)?;\nlet mut audio = vec![0.0; 1120];' in text and "split_at(8960 + 160)" in text
+    assert "Chunks of 7 encoder frames" in text and "flushes 560" not in text
+    facts.spec = replace(STREAMING, prompt=PromptSpec(128, {"auto": 101}))
+    facts.config = samples.CONFIG | {"encoder": samples.CONFIG["encoder"] | {"default_lookahead": 3}}
+    text = parakeet_rs.usage(facts)
+    assert "set_target_lang" in text and "Chunks of 4 encoder frames" in text and "voxtype flushes 560 ms" in text
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from nemoport.cli import main
 from nemoport.errors import ArtifactError, CorpusError, OutputError, UsageError
 from nemoport.package.manifest import PackagedVariant, PackageManifest, hash_files
 from nemoport.pipeline import plan as plans
+from nemoport.pipeline import run
 from nemoport.pipeline import run as runs
 from nemoport.pipeline import speech as speeches
 from nemoport.pipeline.estimate import estimates, total
@@ -200,6 +201,12 @@ def test_layouts_that_no_variant_fits(wanted):
         make_plan(str(CHECKPOINT), wanted=replace(wanted, layouts=["zip"]))
 
 
+def test_a_layout_whose_consumer_cannot_run_the_model_is_refused_before_anything_is_made(wanted):
+    with pytest.raises(UsageError, match="the layout parakeet-rs cannot run this model") as error:
+        make_plan(str(CHECKPOINT), wanted=replace(wanted, layouts=["genai", "parakeet-rs"], caches=["nemo"]))
+    assert error.value.found == "states of 2 x 160, where it feeds 2 x 640"
+
+
 @pytest.mark.parametrize(
     "card, packages",
     [
@@ -303,6 +310,17 @@ def test_a_run_does_every_stage_in_order(world, plan, tmp_path):
     assert outcome.passed
     done = [one.done for one in steps if isinstance(one, Step) and one.name == "all stages"]
     assert len(done) == 6 and done == sorted(done) and done[0] == 0 and done[-1] == pytest.approx(plan.total.seconds)
+
+
+def test_packages_of_several_layouts_share_their_equal_files(world, plan, tmp_path, monkeypatch):
+    linked = []
+    monkeypatch.setattr(run, "link_equal", linked.append)
+    monkeypatch.setattr(run, "shares_blocks", lambda folder: False)
+    assert run_plan(plan, silent).passed and not linked
+    packages = {"native": tmp_path / "d", "sherpa-onnx": tmp_path / "d-sherpa-onnx"}
+    assert run_plan(replace(plan, packages=packages), silent).passed and linked == [[*packages.values()]]
+    monkeypatch.setattr(run, "shares_blocks", lambda folder: True)
+    assert run_plan(replace(plan, packages=packages), silent).passed and len(linked) == 1
 
 
 def test_a_variant_that_fails_does_not_pass_the_run(world, plan):

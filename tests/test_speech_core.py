@@ -4,6 +4,7 @@ feeds is replayed with onnxruntime."""
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import consumers
 import numpy as np
@@ -111,6 +112,9 @@ def test_what_speech_core_cannot_run_is_named(build, tmp_path):
 
 
 def test_a_card_sets_the_sizes_that_are_not_the_defaults():
+    text = speech_core.usage(SimpleNamespace(spec=PROMPT, artifacts={"fp16": None}))
+    assert "config.encoder_layers = 6;\n" in text and "config.decoder_hidden = 160;\n" in text and "left_context" not in text
+    assert '"fp16/languages.json", config' in text
     sizes = speech_core.sizes(PROMPT)
     assert sizes["mel_frames"] == 32 and sizes["blank_id"] == sizes["vocab_size"] == 96 and sizes["num_prompts"] == 4
     assert speech_core.DEFAULTS.keys() <= sizes.keys()

@@ -1,10 +1,11 @@
-"""Runs in the peer's environment (genai.py makes it): genai_transcribe.py FOLDER ROWS [LANG_ID] < paths > answers.
+"""Runs in the peer's environment (genai.py makes it): genai_transcribe.py FOLDER [--rows R] [--language ID] [--padded]
 
 FOLDER is a variant of a package of the layout genai. Reads a path of mono audio a line and writes a JSON object a line: tokens,
-text, seconds of processor time. ROWS: a folder for the feature rows, N.npy, f32 [chunks, 9 + chunk, bands] of a streaming model,
-else [1, bands, frames]; "" for none.
+text, seconds of processor time. --rows: a folder for the feature rows, N.npy, f32 [chunks, 9 + chunk, bands] of a streaming
+model, else [1, bands, frames]. --padded: with the silence around the audio of a streaming model that the card's example has.
 """
 
+import argparse
 import json
 import sys
 import time
@@ -55,17 +56,26 @@ class Transcriber:
 
 
 def main() -> None:
-    folder, rows_folder, *language = sys.argv[1:]
-    peer = Transcriber(folder, *language)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder")
+    parser.add_argument("--rows", type=Path)
+    parser.add_argument("--language", default="", help="slot of a prompted model")
+    parser.add_argument("--padded", action="store_true")
+    options = parser.parse_args()
+    peer = Transcriber(options.folder, options.language)
     for number, line in enumerate(sys.stdin):
         path, started = line.strip(), time.process_time()
         if peer.settings["type"] == "nemotron_speech":
-            tokens, rows = peer.streaming(soundfile.read(path, dtype="float32")[0])
+            samples, rate = soundfile.read(path, dtype="float32")
+            if options.padded:
+                lead = (peer.settings["subsampling_factor"] - 1) * peer.settings["hop_length"]
+                samples = np.pad(samples, (lead, rate // 2))
+            tokens, rows = peer.streaming(samples)
         else:
             tokens, rows = peer.offline(path)
         seconds = time.process_time() - started
-        if rows_folder:
-            np.save(Path(rows_folder) / f"{number}.npy", rows)
+        if options.rows:
+            np.save(options.rows / f"{number}.npy", rows)
         text = peer.tokenizer.decode(np.array(tokens, np.int32)) if tokens else ""
         print(json.dumps({"path": path, "tokens": tokens, "text": text, "seconds": seconds}), flush=True)
 

@@ -8,24 +8,10 @@ Writes WORK/<variant> for `bench/streaming.py --sherpa`, by our layout, which as
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
-import tempfile
 from pathlib import Path
 
-from nemoport.package.layouts import sherpa_onnx
-
-
-def lay_out(build: Path, variant: str, folder: Path, lookahead: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    config = json.loads((build / "config.json").read_text())
-    config["encoder"]["default_lookahead"] = lookahead
-    with tempfile.TemporaryDirectory() as staged:
-        (Path(staged) / "config.json").write_text(json.dumps(config))
-        for name in ("shared", variant):
-            (Path(staged) / name).symlink_to((build / name).resolve())
-        sherpa_onnx.lay_out(Path(staged), [variant], folder)
+from laid_out import lay_out
 
 
 def main() -> None:
@@ -36,7 +22,8 @@ def main() -> None:
     parser.add_argument("--lookahead", type=int, default=6)
     options = parser.parse_args()
     for variant in options.variants or ["fp32"]:
-        lay_out(options.build, variant, options.work / variant, options.lookahead)
+        shutil.rmtree(options.work / variant, ignore_errors=True)
+        lay_out("sherpa-onnx", options.build, [variant], options.work / variant, options.lookahead)
 
 
 if __name__ == "__main__":

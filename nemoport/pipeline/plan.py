@@ -121,6 +121,13 @@ def _packages(
                 found=", ".join(runtimes),
                 todo="add --targets, --caches or --precisions, or leave the layout out",
             )
+        if problems := layout.problems(checkpoint.spec, checkpoint.pieces):  # now, not after hours
+            raise UsageError(
+                f"The consumer of the layout {name} cannot run this model.",
+                expected="a model that it can run",
+                found="; ".join(problems),
+                todo="leave the layout out",
+            )
     base = (card.get("base_model") or checkpoint.base_model).partition("@")[0]
     if not (card.get("licence") or card.get("licence_url") or base in BASE_MODELS):
         return {}, ["no package: the checkpoint's licence is not known. State it with --license; a later run adds the package."]

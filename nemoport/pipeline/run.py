@@ -69,7 +69,7 @@ def run_plan(plan: Plan, progress: Progress) -> Outcome:
             packages[layout] = folder
         except ArtifactError as error:  # no variant of this layout passed
             unpackaged[layout] = error.found or error.what
-    if not shares_blocks(plan.build):
+    if len(packages) > 1 and not shares_blocks(plan.build):
         link_equal(list(packages.values()))
     progress(Step("all stages", total, total, "s predicted"))
     return Outcome(verdict, packages, unpackaged)

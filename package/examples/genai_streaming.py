@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime_genai as og
 import soundfile
 
-SILENCE_SECONDS = 0.5  # behind the audio, for what the model says late
+TAIL_SECONDS = 0.5  # of silence behind the audio, for what the model says late
 
 
 def transcribe(folder, audio, language=None):
@@ -17,7 +17,8 @@ def transcribe(folder, audio, language=None):
     samples, rate = soundfile.read(audio, dtype="float32")
     if samples.ndim != 1 or rate != settings["sample_rate"]:
         raise SystemExit(f"{audio}: needs one channel at {settings['sample_rate']} Hz")
-    samples = np.concatenate([samples, np.zeros(int(SILENCE_SECONDS * rate), np.float32)])
+    lead = (settings["subsampling_factor"] - 1) * settings["hop_length"]  # so that chunks begin where NeMo's do
+    samples = np.pad(samples, (lead, int(TAIL_SECONDS * rate)))
 
     model = og.Model(str(folder))
     processor, generator = og.StreamingProcessor(model), og.Generator(model, og.GeneratorParams(model))

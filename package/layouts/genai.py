@@ -122,13 +122,16 @@ def usage(facts: CardFacts) -> str:
 def _streaming_notes(facts: CardFacts) -> list[str]:
     lookaheads = [one for one in facts.lookaheads if isinstance(one, int)]
     sizes = ", ".join(f"{chunk_samples(facts.spec, one)} (lookahead {one})" for one in lookaheads)
+    first = facts.spec.encoder.subsampling_factor - 1
+    lead = first * facts.spec.frontend.hop_samples
     notes = [
         f"A folder has one lookahead. Another takes the same graphs and another `chunk_samples` in genai_config.json: {sizes}.",
-        "It cuts the samples into chunks before it computes log-mel, so the last row of each chunk is computed as if silence "
-        "followed. Its transcripts differ from NeMo's by that; given the same rows they are the same. Larger chunks have fewer "
-        "such rows.",
-        "`flush()` pads the rest of the audio to a chunk and no more: feed half a second of silence before it, for what the "
-        "model says late.",
+        f"Its first chunk is as long as the others, where NeMo's is {first} rows shorter. The example feeds {lead} samples of "
+        "silence first, and chunks begin where NeMo's do; without it they say other words here and there, no worse ones.",
+        "It computes the rows of each chunk from the samples of that chunk, so the last row lacks 40 samples. Given the same "
+        "rows its tokens are nemoport's.",
+        "`flush()` pads the rest of the audio to a chunk and no more. The example feeds half a second of silence before it: at "
+        "lookahead 0 words come that late.",
         "Leave `vad` out of genai_config.json: it drops whole chunks, and the encoder's caches then lack them.",
     ]
     if facts.spec.prompt:

@@ -130,17 +130,20 @@ def usage(facts: CardFacts) -> str:
     """Returns the card's section on how to run the graphs."""
     streaming, encoder = facts.spec.require_streaming(), streaming_encoder(facts.config)
     frames = encoder["default_lookahead"] + 1
-    chunk = streaming.chunk_mel_frames(frames - 1, first=False) * facts.spec.frontend.hop_samples
+    hop = facts.spec.frontend.hop_samples
+    chunk = streaming.chunk_mel_frames(frames - 1, first=False) * hop
     variant = next(iter(facts.artifacts))
     language = (
         '\nmodel.set_target_lang("en-US")?;  // of its own table; without it the model finds out' if facts.spec.prompt else ""
     )
+    lead = (streaming.subsampling_factor - 1) * hop
     notes = [
         f"Chunks of {frames} encoder frames: `chunk_size_output_frames` in the encoder's metadata. Another lookahead of the "
         "table takes the same graphs, and its frames there.",
-        "It decodes full chunks only: feed two of zeros behind the audio, or the last words are lost.",
-        "It computes log-mel again over the audio that it keeps, so the last row of a chunk lacks what has not come yet: feed as "
-        "much as you have at once.",
+        f"Its first chunk is as long as the others, where NeMo's is {lead} samples shorter: the silence before makes up for it.",
+        "The 10 ms ahead: it computes the rows of a chunk from the audio that it has, and without them the last row of each is "
+        "that of audio which ends there.",
+        "It decodes full chunks only: without two of zeros behind the audio the last words are lost.",
         "The graphs were run as parakeet-rs feeds them, by nemoport, in onnxruntime; parakeet-rs itself was not run.",
     ]
     if frames != VOXTYPE_FRAMES:
@@ -149,11 +152,12 @@ def usage(facts: CardFacts) -> str:
 
 ```rust
 let mut model = parakeet_rs::Nemotron::from_pretrained("{variant}", None)?;{language}
-for chunk in samples.chunks({chunk}) {{
-    print!("{{}}", model.transcribe_chunk(chunk)?);  // one chunk a call at most
-}}
-for _ in 0..2 {{
-    print!("{{}}", model.transcribe_chunk(&[0.0; {chunk}])?);
+let mut audio = vec![0.0; {lead}];  // so that chunks begin where NeMo's do
+audio.extend_from_slice(&samples);
+audio.extend_from_slice(&[0.0; 2 * {chunk}]);
+let (head, rest) = audio.split_at({chunk} + {hop});  // 10 ms ahead, see below
+for part in std::iter::once(head).chain(rest.chunks({chunk})) {{
+    print!("{{}}", model.transcribe_chunk(part)?);  // decodes one chunk a call at most
 }}
 ```
 

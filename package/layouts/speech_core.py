@@ -215,6 +215,7 @@ def usage(facts: CardFacts) -> str:
     """Returns the card's section on how to run the graphs."""
     variant, found = next(iter(facts.artifacts)), sizes(facts.spec)
     others = [f"config.{name} = {found[name]};" for name, value in DEFAULTS.items() if found[name] != value]
+    lead = (facts.spec.encoder.subsampling_factor - 1) * facts.spec.frontend.hop_samples
     settings = "\n".join(["speech_core::NemotronMultilingualStt::Config config;", *others])
     return f"""With speech-core, from the folder of a variant:
 
@@ -228,7 +229,8 @@ auto text = stt.transcribe(samples, count, 16000).text;
 ```
 
 - Windows of 320 ms (lookahead {LOOKAHEAD}). The rest of the audio is padded with zeros to a window, and all frames are decoded.
-- Feed half a second of silence behind the audio, for what the model says late.
+- Feed {lead} samples of silence before the audio: its first window is as long as the others, where NeMo's is so much
+  shorter. Feed half a second behind it, for what the model says late.
 - It prints tags such as `<en-US>` as text: leave them out.
 - The graphs were run as speech-core feeds them, by nemoport, in onnxruntime; speech-core itself was not run."""
 

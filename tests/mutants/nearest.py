@@ -158,6 +158,12 @@ NEAREST = DECISIVE | {
     "package/layouts/native": (LAYOUTS, "tests/test_layouts.py"),
     "web/server": ("tests/test_web_site.py", "-k", "served or policy or port"),
     "web/site": ("tests/test_web_site.py", "-k", "stays_until or npm or every_file or served"),
+    "package/layouts/genai": ("tests/test_genai.py", FRONT_ENDS, "-k", "genai or language"),
+    "package/layouts/parakeet_rs": ("tests/test_parakeet_rs.py", FRONT_ENDS, "-k", "parakeet_rs or vocabulary"),
+    "package/layouts/speech_core": ("tests/test_speech_core.py", FRONT_ENDS, "-k", "speech_core"),
+    "package/genai_files": ("tests/test_genai.py",),
+    "package/boundary": ("tests/test_boundary.py",),
+    "package/links": ("tests/test_several_layouts.py",),
     "export/containers/safetensors_file": (FOLDERS, "-k", "header or library_writes"),
     "export/containers/tokenizer_json": (FOLDERS, "-k", "pieces_have or splits_and_joins"),
     "export/containers/torch_header": ("tests/test_inspect.py", "-k", "pickle or torchs_files"),
@@ -167,6 +173,7 @@ TORCH = {  # those whose tests import torch, as a build does, which forks then s
         f"nemoport/{name}"
         for name in ("beam", "beam_hypotheses", "decode", "hotwords", "token_mask", "trimming", "config", "schema")
     ),
-    *(f"package/layouts/{name}" for name in ("native", "onnx_asr", "sherpa_onnx")),
+    *(f"package/layouts/{name}" for name in ("native", "onnx_asr", "sherpa_onnx", "genai", "parakeet_rs", "speech_core")),
+    *(f"package/{name}" for name in ("genai_files", "links")),
     *(f"export/containers/{name}" for name in ("safetensors_file", "tokenizer_json", "torch_header")),
 }
