@@ -161,9 +161,11 @@ def test_a_manifest(run, spoken, tmp_path):
     assert code == 0 and whole["text"] and cut["audio_seconds"] == 0.5
 
 
-READY = """import sys
+# A shell that runs the tests in the background lets its children ignore SIGINT; a terminal does not.
+READY = """import signal, sys
 from contextlib import contextmanager
 from nemoport.cli import live, main
+signal.signal(signal.SIGINT, signal.default_int_handler)
 @contextmanager
 def ready(end, end_of_input=live.end_of_input):
     with end_of_input(end):
