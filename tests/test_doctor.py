@@ -1,6 +1,7 @@
 """nemoport doctor: each planted fault is found, by its own check alone; our own packages have none."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import asdict
@@ -177,6 +178,23 @@ def test_our_precisions_have_nothing(build, tmp_path):
     for variant in ("fp16", "int8-weight", "int8-dynamic", "int8-static", "int4-weight", "kv-int8-dynamic"):
         build_variant(copy, variant, short_manifest(tmp_path), progress=quiet)
     assert found(copy) == []
+
+
+def test_weights_of_a_file_with_several_links_are_read(builds, tmp_path):
+    from onnx import TensorProto, numpy_helper
+
+    from nemoport.foreign.graph import read_graph
+    from nemoport.package.doctor.weights import values_of
+
+    source = builds["streaming"] / "fp32"
+    shutil.copytree(source, tmp_path / "fp32")
+    os.link(tmp_path / "fp32" / "encoder_model.onnx.data", tmp_path / "second")  # which onnx refuses
+    graph = read_graph("encoder_model.onnx", tmp_path / "fp32" / "encoder_model.onnx")
+    beside = [tensor for tensor in graph.initializers.values() if tensor.data_location == TensorProto.EXTERNAL]
+    assert beside
+    for tensor in beside:
+        assert (values_of(graph, tensor.name) == numpy_helper.to_array(tensor, base_dir=str(source))).all()
+        assert tensor.data_location == TensorProto.EXTERNAL
 
 
 def test_a_program_that_wants_something_else(builds, packages, tmp_path):

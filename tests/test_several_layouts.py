@@ -4,6 +4,7 @@ copied."""
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_package import LOOKAHEADS, write_results
@@ -11,7 +12,7 @@ from test_package import LOOKAHEADS, write_results
 from nemoport.errors import OutputError, UsageError
 from nemoport.package import assemble, links
 from nemoport.package.assemble import package_layouts
-from nemoport.package.manifest import PackageManifest
+from nemoport.package.manifest import PackageManifest, hash_files
 from nemoport.package.verify import verify
 
 LAYOUTS = ["native", "genai", "sherpa-onnx", "genai"]
@@ -55,6 +56,18 @@ def test_links_are_counted_and_small_files_are_left(judged, tmp_path, monkeypatc
     assert links.link_equal(folders) == one.stat().st_size and one.samefile(other)
     assert links.link_equal(folders) == 0
     assert not any(folders[0].joinpath(name).samefile(folders[1] / name) for name in ("config.json", "LICENSE"))
+
+
+def test_equal_files_of_one_package_stay_apart(tmp_path, monkeypatch):
+    folders = [tmp_path / name for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir()
+        for name in ("one", "two"):
+            (folder / name).write_bytes(bytes(links.LEAST_BYTES))
+    monkeypatch.setattr(links.PackageManifest, "read", lambda folder: SimpleNamespace(files=hash_files(folder)))
+    assert links.link_equal(folders[:1]) == 0 and not (folders[0] / "one").samefile(folders[0] / "two")
+    assert links.link_equal(folders) == 2 * links.LEAST_BYTES
+    assert (folders[0] / "one").samefile(folders[1] / "two") and (folders[0] / "two").stat().st_nlink == 1
 
 
 def test_a_file_system_without_links_has_copies(judged, tmp_path, on_ext4, monkeypatch):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nemoport.foreign.graph import Graph
+from nemoport.graph_file import external_tensors
 
 _QUANTIZED = (np.int8, np.uint8)
 # operator -> places of activation, weight, weight's scale among the inputs; None: behind the product
@@ -125,11 +126,19 @@ def _constants(graph: Graph, name: str, levels: int) -> Iterator[int]:
 
 def values_of(graph: Graph, name: str) -> np.ndarray:
     """Reads a weight, from the graph or from beside it, where `graph.damage` is ""."""
-    from onnx import TensorProto, numpy_helper
+    from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
     copy = TensorProto()  # reading would keep the values in the graph
     copy.CopyFrom(graph.initializers[name])
-    return numpy_helper.to_array(copy, base_dir=str(graph.path.parent))
+    if copy.data_location == TensorProto.EXTERNAL:
+        # onnx refuses a file of several hard links, which packages beside each other have. `read_graph` has checked the places.
+        (place,) = external_tensors(ModelProto(graph=GraphProto(initializer=[copy])))
+        with open(graph.path.parent / place.file, "rb") as file:
+            file.seek(place.offset)
+            content = file.read(place.bytes)
+        copy.data_location, copy.raw_data = TensorProto.DEFAULT, content
+        del copy.external_data[:]
+    return numpy_helper.to_array(copy)
 
 
 def overflowing_pairs(weight: np.ndarray, activations: str) -> int:
