@@ -1,4 +1,4 @@
-"""What consumers of other people say on our packages, each by its own code: recordings in, texts, tokens and processor time out.
+"""Transcripts of our packages by the programs of other people: recordings in, texts, tokens and processor time out.
 
 Each `Consumer` has a function that is given a `Case`. sherpa-onnx and onnx-asr are of this environment, the npm packages run in
 Node (node_programs.py), onnxruntime-genai in an environment of its own (peers/genai.py).
@@ -18,7 +18,7 @@ from typing import Any
 
 import node_programs
 import numpy as np
-from node_programs import AbsentError, Heard
+from node_programs import AbsentError, Transcripts
 
 from nemoport.artifact import Artifact
 from nemoport.cache_layout import NEMO, cache_layout_of
@@ -54,7 +54,7 @@ class Case:
             load_layout(layout).lay_out(self.build, [self.variant], folder)
         return folder
 
-    def node(self, program: str, **job: Any) -> Heard:
+    def node(self, program: str, **job: Any) -> Transcripts:
         """Raises AbsentError where the environment is not made."""
         folder = self.environments / "node"
         if not (folder / "node_modules").exists():
@@ -62,15 +62,15 @@ class Case:
         return node_programs.run(folder, program, self.clips, **job)
 
 
-def timed(transcribe: Callable[[Utterance], tuple[str, list[Any]]], utterances: Sequence[Utterance]) -> Heard:
+def timed(transcribe: Callable[[Utterance], tuple[str, list[Any]]], utterances: Sequence[Utterance]) -> Transcripts:
     """Runs all recordings, the first one twice. transcribe: returns text and tokens, [] where there are none to be had."""
     transcribe(utterances[0])
     started, found = time.process_time(), {u.id: transcribe(u) for u in utterances}
     seconds = time.process_time() - started
-    return Heard({i: text.strip() for i, (text, _) in found.items()}, {i: t for i, (_, t) in found.items() if t}, seconds)
+    return Transcripts({i: text.strip() for i, (text, _) in found.items()}, {i: t for i, (_, t) in found.items() if t}, seconds)
 
 
-def nemoport(case: Case) -> Heard:
+def nemoport(case: Case) -> Transcripts:
     recognizer = Recognizer.open(case.build / case.variant, threads=1)
 
     def transcribe(utterance: Utterance) -> tuple[str, list[Any]]:
@@ -80,7 +80,7 @@ def nemoport(case: Case) -> Heard:
     return timed(transcribe, case.utterances)
 
 
-def onnx_asr(case: Case, own_mel: bool) -> Heard:
+def onnx_asr(case: Case, own_mel: bool) -> Transcripts:
     import onnx_asr as theirs
     import onnxruntime
 
@@ -108,7 +108,7 @@ def _window(clip: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     return mel, np.array([window["length"]])
 
 
-def sherpa_onnx(case: Case, own_mel: bool) -> Heard:
+def sherpa_onnx(case: Case, own_mel: bool) -> Transcripts:
     import sherpa_onnx as theirs
 
     folder, suffix, spec = case.package("sherpa-onnx"), suffix_of(case.variant), case.spec
@@ -138,31 +138,31 @@ def sherpa_onnx(case: Case, own_mel: bool) -> Heard:
     return timed(transcribe, case.utterances)
 
 
-def sherpa_onnx_node(case: Case, own_mel: bool) -> Heard:
+def sherpa_onnx_node(case: Case, own_mel: bool) -> Transcripts:
     spec, folder = case.spec, case.package("sherpa-onnx")
     sizes = {"head": spec.head, "streaming": bool(spec.streaming), "bands": spec.frontend.n_mels}
     return case.node("sherpa", folder=str(folder), suffix=suffix_of(case.variant), **sizes)
 
 
-def onnxruntime_js(runtime: str) -> Callable[[Case, bool], Heard]:
-    def hear(case: Case, own_mel: bool) -> Heard:
+def onnxruntime_js(runtime: str) -> Callable[[Case, bool], Transcripts]:
+    def transcribe(case: Case, own_mel: bool) -> Transcripts:
         places = {"folder": str(case.build.resolve()), "asr": str(node_programs.PAGE_MODULES)}
         return case.node("graphs", package=runtime, variant=case.variant, ownMel=own_mel, **places)
 
-    return hear
+    return transcribe
 
 
-def parakeet_js(case: Case, own_mel: bool) -> Heard:
+def parakeet_js(case: Case, own_mel: bool) -> Transcripts:
     sizes = {"suffix": suffix_of(case.variant), "bands": case.spec.frontend.n_mels}
     return case.node("parakeet", folder=str(case.package("parakeet-js")), ownMel=own_mel, **sizes)
 
 
-def transformers(case: Case, own_mel: bool) -> Heard:
+def transformers(case: Case, own_mel: bool) -> Transcripts:
     dtype = transformers_js.DTYPES[case.variant][0]
     return case.node("transformers", folder=str(case.package("transformers-js")), dtype=dtype, ownMel=own_mel)
 
 
-def genai(case: Case, own_mel: bool) -> Heard:
+def genai(case: Case, own_mel: bool) -> Transcripts:
     python = case.environments / "genai" / "venv" / "bin" / "python"
     if not python.exists():
         raise AbsentError("no onnxruntime-genai")
@@ -171,7 +171,7 @@ def genai(case: Case, own_mel: bool) -> Heard:
     made = subprocess.run(command, input="\n".join(paths) + "\n", capture_output=True, text=True, check=True)
     found = dict(zip((u.id for u in case.utterances), map(json.loads, made.stdout.splitlines()[1:]), strict=True))
     texts, tokens = ({i: one[field] for i, one in found.items()} for field in ("text", "tokens"))
-    return Heard({i: text.strip() for i, text in texts.items()}, tokens, sum(one["seconds"] for one in found.values()))
+    return Transcripts({i: text.strip() for i, text in texts.items()}, tokens, sum(one["seconds"] for one in found.values()))
 
 
 def make_environments(folder: Path) -> list[str]:
@@ -198,7 +198,7 @@ class Consumer:
     name: str
     version: str
     kinds: tuple[str, ...]
-    hear: Callable[[Case, bool], Heard]
+    transcribe: Callable[[Case, bool], Transcripts]
     layout: str = "native"
     both_mels: bool = True
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from consumer_runs import Case, Consumer, consumers, make_environments, nemoport
-from node_programs import AbsentError, Heard, write_clips
+from node_programs import AbsentError, Transcripts, write_clips
 
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
@@ -78,8 +78,8 @@ def spread(utterances: Sequence[Utterance], count: int) -> list[Utterance]:
     return [utterances[i * len(utterances) // count] for i in range(min(count, len(utterances)))]
 
 
-def other(ours: Heard, theirs: Heard) -> str:
-    """Tokens other than ours, or words where the consumer tells no tokens."""
+def other(ours: Transcripts, theirs: Transcripts) -> str:
+    """Tokens other than ours, or words where the consumer gives no tokens."""
     counts = [
         count_units(" ".join(map(str, ours.tokens.get(i, []))), " ".join(map(str, theirs.tokens.get(i, []))))
         if theirs.tokens
@@ -89,8 +89,8 @@ def other(ours: Heard, theirs: Heard) -> str:
     return f"{sum(c.errors for c in counts)} of {sum(c.words for c in counts)} {'tokens' if theirs.tokens else 'words'}"
 
 
-def wer(heard: Heard, utterances: Sequence[Utterance]) -> str:
-    counts = count_all([u.text for u in utterances], [heard.texts[u.id] for u in utterances], [u.language for u in utterances])
+def wer(found: Transcripts, utterances: Sequence[Utterance]) -> str:
+    counts = count_all([u.text for u in utterances], [found.texts[u.id] for u in utterances], [u.language for u in utterances])
     return f"{wer_percent(counts):.1f}"
 
 
@@ -107,12 +107,12 @@ def rows_of(model: Model, chosen: Sequence[Consumer], work: Path, clips: int) ->
     return rows
 
 
-def _row(consumer: Consumer, kind: str, case: Case, ours: Heard) -> list[str]:
+def _row(consumer: Consumer, kind: str, case: Case, ours: Transcripts) -> list[str]:
     print(consumer.name, kind, case.variant, file=sys.stderr, flush=True)
     title = [f"{consumer.name} {consumer.version}", f"`{kind}`", case.variant]
     try:
-        own = consumer.hear(case, True)
-        given = other(ours, consumer.hear(case, False)) if consumer.both_mels else ""
+        own = consumer.transcribe(case, True)
+        given = other(ours, consumer.transcribe(case, False)) if consumer.both_mels else ""
     except AbsentError as error:
         return [*title, f"not run: {error}", "", "", "", ""]
     speed = f"{ours.seconds / own.seconds:.2f}"

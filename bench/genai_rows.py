@@ -1,4 +1,4 @@
-"""onnxruntime-genai on our layout: whether it says what nemoport says of its own feature rows, and what its front end costs.
+"""onnxruntime-genai on our layout: whether its tokens are nemoport's on the same feature rows, and what its front end costs.
 
     python bench/genai_rows.py --build BUILD --work build/genai --corpus MANIFEST [--variant NAME]... [--lookahead 6]...
         [--language en-US] [--limit 20]
@@ -45,24 +45,26 @@ HEAD = (
 
 
 @dataclass(frozen=True)
-class Heard:
+class Transcript:
     tokens: list[int]
     text: str
     seconds: float
 
 
-def heard(python: Path, folder: Path, paths: list[str], rows: Path | None, slot: int | None, padded: bool) -> list[Heard]:
-    """What genai makes of recordings, in its own environment."""
+def transcribed(
+    python: Path, folder: Path, paths: list[str], rows: Path | None, slot: int | None, padded: bool
+) -> list[Transcript]:
+    """Transcribes recordings by genai, in its own environment."""
     command = [python, HERE / "peers" / "genai_transcribe.py", folder, *(["--padded"] if padded else [])]
     command += ["--rows", rows] if rows else []
     command += [] if slot is None else ["--language", str(slot)]
     found = subprocess.run(command, input="\n".join(paths), stdout=subprocess.PIPE, text=True, check=True).stdout
     answers = [json.loads(line) for line in found.splitlines()]
-    return [Heard(one["tokens"], one["text"].strip(), one["seconds"]) for one in answers]
+    return [Transcript(one["tokens"], one["text"].strip(), one["seconds"]) for one in answers]
 
 
 def tokens_of(ours: Recognizer, rows: np.ndarray, slot: int | None) -> list[int]:
-    """What nemoport's session and decoding make of genai's rows."""
+    """Decodes genai's feature rows by nemoport's session."""
     session = ours.session
     state = session.initial_state(1, [] if slot is None else [slot])
     decoded = [GreedyState.initial(session.spec.decoding)]
@@ -85,8 +87,8 @@ def row(options: argparse.Namespace, variant: str, lookahead: int | None) -> tup
         rows.mkdir()
         lay_out("genai", options.build, [variant], package, lookahead)
         python = options.work / "venv" / "bin" / "python"
-        plain = heard(python, package / variant, paths, rows, slot, False)
-        padded = heard(python, package / variant, paths, None, slot, True) if spec.streaming else None
+        plain = transcribed(python, package / variant, paths, rows, slot, False)
+        padded = transcribed(python, package / variant, paths, None, slot, True) if spec.streaming else None
         same = sum(one.tokens == tokens_of(ours, np.load(rows / f"{i}.npy"), slot) for i, one in enumerate(plain))
     both = [plain] if padded is None else [plain, padded]
     started = time.process_time()
@@ -95,7 +97,7 @@ def row(options: argparse.Namespace, variant: str, lookahead: int | None) -> tup
     options.failed |= same < len(plain)
     counts = count_all(texts, own)
 
-    def cost(found: list[Heard] | None) -> str:
+    def cost(found: list[Transcript] | None) -> str:
         if found is None:
             return ""
         theirs = count_all(texts, [one.text for one in found])

@@ -25,12 +25,12 @@ PAGE_MODULES = PROGRAMS.parent.parent / "web" / "page" / "asr"
 
 
 class AbsentError(Exception):
-    """What a consumer needs is not there; the text says what."""
+    """What a consumer needs is not there; its text names it."""
 
 
 @dataclass(frozen=True)
-class Heard:
-    """texts and tokens, by id of the recording; tokens: ids, or pieces; empty where a consumer tells none. seconds: of processor
+class Transcripts:
+    """texts and tokens, by id of the recording; tokens: ids, or pieces; empty where a consumer gives none. seconds: of processor
     time, without opening."""
 
     texts: dict[str, str]
@@ -73,7 +73,7 @@ def write_clips(recognizer: Recognizer, utterances: Sequence[Utterance], folder:
     return clips
 
 
-def run(environment: Path, program: str, clips: Sequence[dict[str, Any]], /, **job: Any) -> Heard:
+def run(environment: Path, program: str, clips: Sequence[dict[str, Any]], /, **job: Any) -> Transcripts:
     """Runs a program in an environment on clips. job: what the program needs besides, see its first lines. Raises
     RuntimeError with what it printed where it fails."""
     with tempfile.TemporaryDirectory() as work:
@@ -85,4 +85,4 @@ def run(environment: Path, program: str, clips: Sequence[dict[str, Any]], /, **j
         raise RuntimeError(f"{program}: {made.stderr.strip()[-2000:]}")
     found = json.loads(made.stdout)
     texts = {clip["id"]: clip["text"].strip() for clip in found["clips"]}
-    return Heard(texts, {clip["id"]: clip["tokens"] for clip in found["clips"] if "tokens" in clip}, found["seconds"])
+    return Transcripts(texts, {clip["id"]: clip["tokens"] for clip in found["clips"] if "tokens" in clip}, found["seconds"])

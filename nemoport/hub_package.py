@@ -41,12 +41,7 @@ def _downloaded(name: str, variant: str | None) -> Path:
     try:
         from huggingface_hub import HfApi, constants, snapshot_download
     except ImportError as error:
-        raise ArtifactError(
-            f"There is no folder {name}, and the Hub needs huggingface_hub.",
-            expected="a variant's folder, or an installed huggingface_hub",
-            found=first_line(error),
-            todo="check the path, or pip install 'nemoport[publish]'",
-        ) from error
+        raise no_client(name, "a variant's folder", error) from error
     kept = Path(constants.HF_HOME) / "nemoport" / repo.replace("/", "--")
     latest = kept / f"revision-{(revision or 'main').replace('/', '--')}"
     try:
@@ -54,7 +49,7 @@ def _downloaded(name: str, variant: str | None) -> Path:
     except Exception as error:  # the classes of huggingface_hub's HTTP client differ from version to version
         if variant and latest.is_file() and (folder := kept / latest.read_text() / variant).is_dir():
             return folder
-        raise _unreachable(name, error) from error
+        raise unreachable(name, "a variant's folder", "package", error) from error
     variant = _variant(name, info, variant)
     snapshot = kept / str(info.sha)
     if not (snapshot / variant / "manifest.json").is_file():
@@ -69,7 +64,7 @@ def _downloaded(name: str, variant: str | None) -> Path:
             )
             snapshot_download(repo, revision=info.sha, local_dir=snapshot, allow_patterns=[f"{variant}/manifest.json"])
         except Exception as error:
-            raise _unreachable(name, error) from error
+            raise unreachable(name, "a variant's folder", "package", error) from error
         try:
             Artifact.open(snapshot / variant).verify_files()
         except ArtifactError:
@@ -105,10 +100,21 @@ def _default(there: Sequence[str]) -> str | None:
     return there[0] if len(there) == 1 else next((name for name in PREFERRED if name in there), None)
 
 
-def _unreachable(name: str, error: Exception) -> ArtifactError:
+def no_client(name: str, folder: str, error: ImportError) -> ArtifactError:
+    """Returns the error for a name that is no folder where huggingface_hub is not installed. folder: what was expected."""
     return ArtifactError(
-        f"There is no folder {name}, and no such package could be downloaded.",
-        expected="a variant's folder, or a reachable Hub repository (log in first if it is gated)",
+        f"There is no folder {name}, and the Hub needs huggingface_hub.",
+        expected=f"{folder}, or an installed huggingface_hub",
+        found=first_line(error),
+        todo="check the path, or pip install 'nemoport[publish]'",
+    )
+
+
+def unreachable(name: str, folder: str, what: str, error: Exception) -> ArtifactError:
+    """Returns the error for a name that is neither a folder nor on the Hub. folder, what: that were expected, here and there."""
+    return ArtifactError(
+        f"There is no folder {name}, and no such {what} could be downloaded.",
+        expected=f"{folder}, or a reachable Hub repository (log in first if it is gated)",
         found=first_line(error),
         todo="check the path or the id, the revision and the network",
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nemoport.errors import ArtifactError, first_line
 from nemoport.hub_id import split_hub_id
+from nemoport.hub_package import no_client, unreachable
 from nemoport.progress import Progress, step
 
 # Graphs, their weights under any of the usual names, vocabularies and settings; no code.
@@ -18,21 +18,11 @@ def downloaded(name: str, progress: Progress) -> Path:
     try:
         from huggingface_hub import constants, snapshot_download
     except ImportError as error:
-        raise ArtifactError(
-            f"There is no folder {name}, and the Hub needs huggingface_hub.",
-            expected="a folder with graphs, or an installed huggingface_hub",
-            found=first_line(error),
-            todo="check the path, or pip install 'nemoport[publish]'",
-        ) from error
+        raise no_client(name, "a folder with graphs", error) from error
     place = Path(constants.HF_HOME) / "nemoport" / "doctor" / repo.replace("/", "--") / (revision or "main").replace("/", "--")
     try:
         with step(f"doctor: downloading {name}", progress):
             snapshot_download(repo, revision=revision or None, local_dir=place, allow_patterns=list(PATTERNS))
     except Exception as error:  # the classes of huggingface_hub's HTTP client differ from version to version
-        raise ArtifactError(
-            f"There is no folder {name}, and no such repository could be downloaded.",
-            expected="a folder with graphs, or a reachable Hub repository (log in first if it is gated)",
-            found=first_line(error),
-            todo="check the path or the id, the revision and the network",
-        ) from error
+        raise unreachable(name, "a folder with graphs", "repository", error) from error
     return place
