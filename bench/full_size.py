@@ -3,9 +3,9 @@ docs/kinds/table.md.
 
 python bench/full_size.py parakeet-rnnt-1.1b parakeet-tdt-1.1b --work /tmp/big
 
-Checkpoints are random (nemoport.reference.random_checkpoint) and emit tokens that follow the audio.
-Each takes about 3.5 times its own bytes of disk, and is
-deleted before the next.
+Checkpoints are random (nemoport.reference.random_checkpoint) and emit tokens that follow the audio. Each takes about 3.5 times
+its own bytes of disk, and more with --targets, and is deleted before the next. With --targets the checkpoint is exported to those
+too, which gives a second table; programs of Core ML run on a Mac only.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SECONDS = 24.0  # 300 encoder frames: more than twice the window of parakeet-tdt_ctc-1.1b
 COLUMNS = (
     "checkpoint",
     "kind",
@@ -34,6 +34,8 @@ COLUMNS = (
     "fp32 token-exact",
     "INT8: other tokens",
 )
+TARGET_COLUMNS = ("checkpoint", "target", "export", "MB", "transcribe", "tokens other than NeMo's")
+RUN_HERE = ("openvino", "litert")  # targets whose runtime transcribes on Linux
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,21 @@ def differing(found: list[int], wanted: list[int]) -> int:
     return out.substitutions + out.deletions + out.insertions
 
 
-def row(preset: str, work: Path, precision: str, head: str | None) -> list[str]:
-    """Measures one checkpoint, in an empty folder."""
+def line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def rows(preset: str, work: Path, options: argparse.Namespace) -> tuple[list[str], list[list[str]]]:
+    """Measures one checkpoint, in an empty folder. Returns its row, and those of its targets."""
     import soundfile
 
     from nemoport.reference.random_checkpoint import pseudo_speech
 
+    precision, head = options.precision, options.head
     checkpoint, build, clip, corpus = work / f"{preset}.nemo", work / "build", work / "clip.wav", work / "clip.jsonl"
     made = measured("nemoport.reference.random_checkpoint", "--preset", preset, "--out", checkpoint)
-    soundfile.write(clip, pseudo_speech(77, SECONDS), 16000)
-    corpus.write_text(json.dumps({"audio_filepath": str(clip), "duration": SECONDS, "text": "none"}) + "\n")
+    soundfile.write(clip, pseudo_speech(77, options.seconds), 16000)
+    corpus.write_text(json.dumps({"audio_filepath": str(clip), "duration": options.seconds, "text": "none"}) + "\n")
     of = ["--checkpoint", checkpoint, "--build", build, *(["--head", head] if head else [])]
     export = measured("nemoport.cli", "export", *of)
     quantize = measured("nemoport.cli", "quantize", precision, "--build", build) if precision else None
@@ -91,11 +98,20 @@ def row(preset: str, work: Path, precision: str, head: str | None) -> list[str]:
     streams = sorted(build.glob("oracle/*/streaming-*.json"))
     run = json.loads((streams or sorted(build.glob("oracle/*/offline*.json")))[-1].read_text())
     wanted = run["utterances"][0]["tokens"]
-    options = ["--lookahead", run["lookahead"], "--flush", "nemo"] if streams else []
+    as_nemo = ["--lookahead", run["lookahead"], "--flush", "nemo"] if streams else []
     variants = ["fp32", precision] if precision else ["fp32"]
-    texts = [measured("nemoport.cli", "transcribe", build / v, clip, "--json", *options) for v in variants]
+    texts = [measured("nemoport.cli", "transcribe", build / v, clip, "--json", *as_nemo) for v in variants]
     fp32, *int8 = (json.loads(step.output)["tokens"] for step in texts)
     kind = json.loads((build / "config.json").read_text())["spec"]["kind"]
+    targets = []
+    for target, _, target_precision in (name.partition("/") for name in options.targets):
+        exported = measured("nemoport.cli", "export", *of, "--target", target, "--precision", target_precision)
+        folder = build / f"{target}-{target_precision}"
+        cells = [preset, folder.name, str(exported), megabytes(folder)]
+        if target in RUN_HERE:
+            text = measured("nemoport.cli", "transcribe", folder, clip, "--json", *as_nemo)
+            cells += [str(text), str(differing(json.loads(text.output)["tokens"], wanted))]
+        targets.append([*cells, "-", "-"][: len(TARGET_COLUMNS)])
     return [
         preset,
         kind,
@@ -109,7 +125,7 @@ def row(preset: str, work: Path, precision: str, head: str | None) -> list[str]:
         str(len(wanted)),
         "yes" if fp32 == wanted else f"no: {differing(fp32, wanted)} others",
         str(differing(int8[0], wanted)) if precision else "-",
-    ]
+    ], targets
 
 
 def main() -> None:
@@ -118,14 +134,22 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="a folder, which must not exist yet")
     parser.add_argument("--precision", default="int8-weight", help='beside fp32; "" for none')
     parser.add_argument("--head", help="of a hybrid, or of a CTC model")
+    parser.add_argument("--targets", default=[], type=lambda text: text.split(","), help="such as openvino/int8,coreml/fp32")
+    # 300 encoder frames by default: more than twice the window of parakeet-tdt_ctc-1.1b.
+    parser.add_argument("--seconds", type=float, default=24.0, help="of the clip; default: %(default)g")
     options = parser.parse_args()
-    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    print(f"{line(COLUMNS)}\n|{'---|' * len(COLUMNS)}", flush=True)
+    targets = []
     for preset in options.presets:
         options.work.mkdir(parents=True)
         try:
-            print(f"| {' | '.join(row(preset, options.work, options.precision, options.head))} |", flush=True)
+            row, of_targets = rows(preset, options.work, options)
         finally:
             shutil.rmtree(options.work)
+        print(line(row), flush=True)
+        targets += of_targets
+    if targets:
+        print(f"\n{line(TARGET_COLUMNS)}\n|{'---|' * len(TARGET_COLUMNS)}", *map(line, targets), sep="\n")
 
 
 if __name__ == "__main__":
