@@ -102,7 +102,7 @@ PLANTED = {
     planted.shapes_that_do_not_meet: ("runs", ERROR),
 }
 OF_KIND = {planted.prompt_built_in: "prompt", planted.prompt_ignored: "prompt", planted.lengths_in_fp16: "offline"}
-BY_CONSUMER = {"integer-types", "consumer-contract", "operators"}  # which have tests of their own
+BY_CONSUMER = {"integer-types", "consumer-contract", "operators", "last-row"}  # which have tests of their own
 
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
@@ -135,7 +135,7 @@ def laid_out(build, layout, folder):
 
 BY_ITSELF = {  # what a program does to streaming models, whatever the package
     "sherpa-onnx": ["first-chunk", "tail"],
-    "genai": ["first-chunk", "normalisation"],
+    "genai": ["first-chunk", "last-row"],
     "parakeet-rs": ["first-chunk", "tail"],
     "speech-core": ["first-chunk"],
 }

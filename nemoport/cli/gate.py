@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from nemoport.cli.command import Command, grouped, option
-from nemoport.cli.options import CALIBRATION, CHECKPOINT, CORPUS, HEAD, JSON, names_in
+from nemoport.cli.options import CALIBRATION, CHECKPOINT, CORPUS, HEAD, JSON, wanted
 from nemoport.cli.registries import all_precisions, targets
 from nemoport.cli.validate import AGAINST
 
@@ -36,22 +36,12 @@ FOR_CI = grouped(
 def run(options: argparse.Namespace) -> int:
     from nemoport.pipeline.floors import read_asked
     from nemoport.pipeline.gate import gate
-    from nemoport.pipeline.plan import Wanted, make_plan
+    from nemoport.pipeline.plan import make_plan
     from nemoport.pipeline.release import read_release
 
     asked = read_asked(options.fail_under, options.fail_over)
     release = read_release(options.against) if options.against else None
-    wanted = Wanted(
-        corpus=options.corpus,
-        calibration=options.calibration,
-        precisions=names_in(options.precisions),
-        targets=names_in(options.targets),
-        caches=names_in(options.caches),
-        quick=options.quick,
-        jobs=options.jobs,
-        head=options.head,
-    )
-    plan = make_plan(options.checkpoint, options.build, None, wanted)
+    plan = make_plan(options.checkpoint, options.build, None, wanted(options))
     found = gate(plan, options.package, asked, release, options.cache, options.progress)
     if options.junit:
         found.write_junit(options.junit)

@@ -12,6 +12,7 @@ from nemoport.errors import UsageError
 
 if TYPE_CHECKING:
     from nemoport.export.checkpoint import Checkpoint
+    from nemoport.pipeline.plan import Wanted
 
 CHECKPOINT_HELP = ".nemo file, folder of Hugging Face transformers, or Hub id org/name[@revision]"
 CHECKPOINT = option("--checkpoint", required=True, help=CHECKPOINT_HELP)
@@ -57,3 +58,19 @@ def window_seconds(text: str | None) -> list[int]:
         expected = "whole numbers of seconds with commas between them, such as 5,15,40"
         raise UsageError("The windows cannot be read.", expected=expected, found=str(text), todo="correct --windows")
     return [int(part) for part in parts]
+
+
+def wanted(options: Namespace) -> Wanted:
+    """Returns what the options that `run` and `gate` share ask for."""
+    from nemoport.pipeline.plan import Wanted
+
+    return Wanted(
+        corpus=options.corpus,
+        calibration=options.calibration,
+        precisions=names_in(options.precisions),
+        targets=names_in(options.targets),
+        caches=names_in(options.caches),
+        quick=options.quick,
+        jobs=options.jobs,
+        head=options.head,
+    )

@@ -8,18 +8,19 @@ import shlex
 import shutil
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemoport.cli.command import Command, option
-from nemoport.cli.options import CALIBRATION, CHECKPOINT_HELP, CORPUS, HEAD, JSON, WINDOWS, names_in, window_seconds
+from nemoport.cli.options import CALIBRATION, CHECKPOINT_HELP, CORPUS, HEAD, JSON, WINDOWS, names_in, wanted, window_seconds
 from nemoport.cli.package import CARD
 from nemoport.cli.registries import all_precisions, layouts, targets
 from nemoport.text import columns
 
 if TYPE_CHECKING:
     from nemoport.pipeline.estimate import Estimate
-    from nemoport.pipeline.plan import Plan
+    from nemoport.pipeline.plan import Card, Plan
     from nemoport.pipeline.run import Outcome
 
 LONGEST_LINE = 100  # of a note
@@ -27,29 +28,19 @@ REPORTS = ("report.html", "report.md")  # in build/results
 
 
 def run(options: argparse.Namespace) -> int:
-    from nemoport.pipeline.plan import Wanted, make_plan
+    from nemoport.pipeline.plan import make_plan
     from nemoport.pipeline.run import check_replaceable, run_plan
 
-    wanted = Wanted(
-        corpus=options.corpus,
-        calibration=options.calibration,
-        precisions=names_in(options.precisions),
-        targets=names_in(options.targets),
-        caches=names_in(options.caches),
-        layouts=names_in(options.layouts),
-        quick=options.quick,
-        jobs=options.jobs,
-        head=options.head,
-        windows_s=window_seconds(options.windows),
-        card={
-            "licence": options.license,
-            "licence_url": options.license_url,
-            "licence_holder": options.license_holder,
-            "base_model": options.base_model,
-            "language": options.language,
-        },
-    )
-    plan = make_plan(options.checkpoint, options.build, options.dist, wanted)
+    card: Card = {
+        "licence": options.license,
+        "licence_url": options.license_url,
+        "licence_holder": options.license_holder,
+        "base_model": options.base_model,
+        "language": options.language,
+    }
+    windows_s = window_seconds(options.windows)
+    asked = replace(wanted(options), layouts=names_in(options.layouts), windows_s=windows_s, card=card)
+    plan = make_plan(options.checkpoint, options.build, options.dist, asked)
     for folder in plan.packages.values():
         check_replaceable(folder, plan.checkpoint.sha256)  # now, not after hours
     if options.dry_run and options.json:

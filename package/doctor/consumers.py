@@ -83,7 +83,7 @@ CONSUMERS = {
             time_major=(True, False),
             behaviour={
                 "first-chunk": _ZEROS,
-                "normalisation": "cuts the last mel row of each chunk short by 40 samples, so that its features are not NeMo's",
+                "last-row": "computes the last row of each chunk from 40 samples fewer",
             },
         ),
         Consumer(

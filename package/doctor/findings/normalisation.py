@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nemoport.foreign.folder import ForeignModel
-from nemoport.package.doctor.check import NOTE, Check, Found
+from nemoport.package.doctor.check import Check, Found
 from nemoport.package.doctor.examined import Examined
 
 _NONE = ("", "na", "none", "null", "false")
@@ -26,8 +26,6 @@ def find(examined: Examined, model: ForeignModel) -> Iterator[Found]:
         computed, is_ = known.normalisation[0 if streaming else 1], wanted or next(iter(stated.values()), "")
         if computed and is_ and computed != is_:
             yield Found(model.name, f"{computed}, which is what {known.title} computes", is_)
-        if "normalisation" in known.behaviour and streaming:
-            yield Found(model.name, "NeMo's features", f"{known.name} {known.behaviour['normalisation']}", NOTE)
 
 
 def _plain(value: object) -> str:
