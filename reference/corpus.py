@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nemoport.errors import UsageError
+from nemoport.errors import NemoportError, UsageError
 
-from . import french, languages, ordinary, reader, speech, text, voices
+from . import french, kokoro_corpus, languages, ordinary, reader, speech, text, voices
 
 
 class TextSource:
@@ -109,6 +109,14 @@ def text_source(args: argparse.Namespace) -> TextSource | french.TextSource | la
     return TextSource(words, transcripts, args.seed, args.ordinary_share, args.grammar_share)
 
 
+def write_evaluation(args: argparse.Namespace) -> None:
+    """Writes sentences kept from training in Kokoro's voices. Exits with 2 for an error of nemoport's."""
+    try:
+        print(kokoro_corpus.write(args.out, args.clips, args.language, args.seed, args.packages))
+    except NemoportError as error:
+        raise SystemExit(f"{error}") from error
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Writes synthetic training speech and its manifest.")
     parser.add_argument("--out", type=Path, required=True)
@@ -123,7 +131,12 @@ def main() -> None:
     parser.add_argument("--grammar-share", type=float, default=0.0, help="share of grammar sentences, English")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--voices", choices=("espeak-ng", "kokoro"), default="espeak-ng", help="kokoro: for evaluation")
+    parser.add_argument("--packages", type=Path, default=Path("build/kokoro/packages"), help="where Kokoro is kept")
     args = parser.parse_args()
+    if args.voices == "kokoro":
+        write_evaluation(args)
+        return
     if args.language not in ("en", "fr") and not args.multilingual:
         parser.error(f"--language {args.language} needs --multilingual")
     if args.wide and not args.multilingual:
