@@ -45,7 +45,7 @@ export OMP_WAIT_POLICY = passive
 PARALLEL    := -n 2 --dist loadfile
 test test-all: export OMP_NUM_THREADS = 1
 
-.PHONY: help setup setup-litert demo run gates oracle export fp16 sensitivity validate package verify publish web genai test test-all lint bench consumers \
+.PHONY: help setup setup-litert demo run gates oracle export fp16 sensitivity validate package verify publish web genai peers test test-all lint bench consumers \
         lock licences audit accuracy reference fuzz mutants docs clean
 .DEFAULT_GOAL := help
 
@@ -98,6 +98,9 @@ web: setup ## the page that transcribes in a browser, on this machine at PORT; n
 
 publish: ## upload DIST to REPO; prints the plan only where there is no token
 	$(NEMOPORT) publish "$(DIST)" --repo "$(REPO)"
+
+peers: setup ## CrispASR, transcribe.cpp and the newest onnxruntime in environments of their own, build/peers, for bench/whole.py
+	$(BIN)/python bench/peers/environments.py ggml onnxruntime-1.32
 
 genai: setup ## onnxruntime-genai in an environment of its own, build/genai, for its tests and bench/genai_rows.py
 	$(BIN)/python bench/peers/genai.py --work build/genai

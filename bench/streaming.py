@@ -1,7 +1,7 @@
 """Encoder time a chunk, row beside row: NeMo, NeMo's own export, both cache layouts in every precision, the machine's limit.
 
     python bench/streaming.py --build BUILD [--nemo X.nemo] [--nemo-export FOLDER] [--lookaheads 6] [--streams 1]
-        [--variant NAME[@PROVIDER]] [--whole VARIANT] [--sherpa FOLDER] [--genai FOLDER]
+        [--variant NAME[@PROVIDER]]
 
 Every row is a process of its own (worker.py), all alive at once, and takes its turn chunk by chunk, every lookahead and
 number of streams in each round, so that a noisy machine hits all alike and no row finds its weights in the cache.
@@ -16,9 +16,7 @@ The limit is the larger of two times: reading the encoder's file once at the ban
 its multiplications at the rate of onnxruntime's integer product of 1024 x 1024 x 4096, measured likewise (fp32 rows:
 the float product).
 
-Whole recognisers, from samples to tokens, are rows beside: ours, and sherpa-onnx and onnxruntime-genai running our
-graphs in their own layouts, which have no call for the encoder alone. They hear noise, so that few tokens come. A layout
-has one lookahead, and onnxruntime-genai one stream: elsewhere these rows are left out.
+Whole recognisers, from samples to tokens, are rows of whole.py.
 """
 
 from __future__ import annotations
@@ -52,7 +50,6 @@ class Row:
     path: str
     weight_bytes: int = 0  # of the encoder; 0: no limit is shown
     floats: bool = True
-    lookahead: int | None = None  # the only one, of a peer's layout
     provider: str = "cpu"
     process: subprocess.Popen | None = None
     milliseconds: dict[Setting, list[float]] = field(default_factory=dict)
@@ -60,14 +57,7 @@ class Row:
 
     def start(self, threads: int) -> None:
         command = [sys.executable, HERE / "worker.py", self.kind, self.path, str(threads), self.provider]
-        if self.kind == "genai":
-            python = Path(self.path).parents[1] / "venv" / "bin" / "python"
-            command = [python, HERE / "peers" / "genai_worker.py", self.path, str(threads)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def can(self, setting: Setting) -> bool:
-        lookahead, streams = setting
-        return self.lookahead in (None, lookahead) and (self.kind != "genai" or streams == 1)
 
     def ready(self) -> None:
         self._answer()
@@ -107,15 +97,6 @@ def rows_of(options) -> list[Row]:
         size = 0 if provider else artifact.manifest.files["encoder_data"].bytes
         full = f"{name} on {provider}" if provider else name
         rows.append(Row(full, "artifact", str(artifact.folder), size, name.endswith(FLOATS), provider=provider or "cpu"))
-    for variant in options.whole or []:
-        rows.append(Row(f"whole: {variant}", "recognizer", str(options.build / variant)))
-    for folder in options.sherpa or []:
-        lookahead = json.loads((folder / "config.json").read_text())["sherpa_onnx"]["lookahead"]
-        rows.append(Row(f"whole: {folder.name} in sherpa-onnx", "sherpa", str(folder), lookahead=lookahead))
-    for folder in options.genai or []:
-        model = json.loads((folder / "genai_config.json").read_text())["model"]
-        lookahead = model["chunk_samples"] // (model["hop_length"] * model["subsampling_factor"]) - 1
-        rows.append(Row(f"whole: {folder.name} in onnxruntime-genai", "genai", str(folder), lookahead=lookahead))
     return rows
 
 
@@ -139,12 +120,12 @@ def multiplications(build: Path) -> int:
 
 def measure(rows: list[Row], settings: list[Setting], rounds: int) -> None:
     for setting in settings:
-        for row in filter(lambda row: row.can(setting), rows):
+        for row in rows:
             row.run(setting, WARM_UP_CHUNKS)
             row.milliseconds[setting] = []
     for _ in range(rounds):
         for setting in settings:
-            for row in filter(lambda row: row.can(setting), rows):
+            for row in rows:
                 time.sleep(PAUSE_SECONDS)
                 row.milliseconds[setting] += row.run(setting, 1)
 
@@ -155,7 +136,7 @@ def report(rows: list[Row], limits: dict[str, Row], setting: Setting, chunk_ms: 
     gib_ms = median_of(limits["read"])
     print("| row | ms a chunk (quartiles) | speed, first row = 1 | times real time | multiple of the limit | peak MB |")
     print("|---|---|---|---|---|---|")
-    for row in (row for row in rows if row.can(setting)):
+    for row in rows:
         times, peak = row.milliseconds[setting], row.peak_bytes[setting]
         low, middle, high = statistics.quantiles(times, n=4)
         ratio = statistics.median(b / m for b, m in zip(base, times, strict=True))
@@ -180,9 +161,6 @@ def main() -> None:
     parser.add_argument("--variant", action="append", dest="variants", metavar="NAME[@PROVIDER]", help="repeat for several")
     parser.add_argument("--nemo", type=Path, help="the checkpoint, to run NeMo itself")
     parser.add_argument("--nemo-export", type=Path, action="append", help="folder of encoder.onnx, decoder.onnx, spec.json")
-    parser.add_argument("--whole", action="append", metavar="VARIANT", help="ours from samples to tokens; repeat for several")
-    parser.add_argument("--sherpa", type=Path, action="append", help="folder of peers/sherpa.py")
-    parser.add_argument("--genai", type=Path, action="append", help="folder of peers/genai.py")
     parser.add_argument("--lookaheads", type=int, nargs="+", default=[6])
     parser.add_argument("--streams", type=int, nargs="+", default=[1])
     parser.add_argument("--threads", type=int, default=2)

@@ -1,4 +1,4 @@
-"""One row of bench/streaming.py: an encoder or a whole recogniser in a process of its own, so that its peak memory is its own.
+"""One row of bench/streaming.py: an encoder in a process of its own, so that its peak memory is its own.
 
 Started by bench/streaming.py. Reads a JSON object a line from stdin and answers with one:
 {"lookahead": r, "streams": n, "chunks": k} runs k chunks of n streams, which go on from where they were, and gives the
@@ -85,62 +85,6 @@ def of_nemo(checkpoint: str, threads: int, provider: str) -> tuple[ModelSpec, Ca
     return read.spec, begin
 
 
-def noise(spec: ModelSpec, lookahead: int) -> np.ndarray:
-    """f32: the samples of one chunk. Few tokens come of it, so that a whole recogniser's time is nearly its encoder's."""
-    samples = spec.streaming.chunk_mel_frames(lookahead, first=False) * spec.frontend.hop_samples
-    return np.random.default_rng(0).normal(0.0, 0.05, samples).astype(np.float32)
-
-
-def of_recognizer(folder: str, threads: int, provider: str) -> tuple[ModelSpec, Callable[[int, int], Step]]:
-    """One of our variants from samples to tokens: front end, encoder, decoder."""
-    from nemoport.artifact import Artifact
-    from nemoport.runtimes import open_session
-    from nemoport.stream import Stream, advance
-
-    artifact = Artifact.open(folder)
-    spec, session = artifact.spec, open_session(artifact, provider, threads)
-
-    def begin(lookahead: int, streams: int) -> Step:
-        samples = noise(spec, lookahead)
-        slots = range(streams) if spec.prompt else [None] * streams
-        opened = [Stream(session, artifact.filterbank(), lookahead, prompt=slot) for slot in slots]
-
-        def step(mel, lengths):
-            for stream in opened:
-                stream.push(samples)
-            advance(session, opened)
-
-        return step
-
-    return spec, begin
-
-
-def of_sherpa(folder: str, threads: int, provider: str) -> tuple[ModelSpec, Callable[[int, int], Step]]:
-    """sherpa-onnx from samples to tokens: it has no call for the encoder alone. folder: of peers/sherpa.py."""
-    from sherpa_onnx import OnlineRecognizer
-
-    spec = ModelSpec.from_dict(json.loads((Path(folder) / "config.json").read_text())["spec"])
-    graphs = {part: str(next(Path(folder).glob(f"{part}*.onnx"))) for part in ("encoder", "decoder", "joiner")}
-    recognizer = OnlineRecognizer.from_transducer(tokens=f"{folder}/tokens.txt", num_threads=threads, **graphs)
-
-    def begin(lookahead: int, streams: int) -> Step:
-        samples, rate_hz = noise(spec, lookahead), spec.frontend.sample_rate_hz
-        opened = [recognizer.create_stream() for _ in range(streams)]
-        # What a window has beyond a chunk, the end of its last frame, and the frame more that sherpa-onnx waits for.
-        ahead = (spec.streaming.pre_encode_cache_mel_frames + 3) * spec.frontend.hop_samples
-        for stream in opened:
-            stream.accept_waveform(rate_hz, np.zeros(ahead, np.float32))
-
-        def step(mel, lengths):
-            for stream in opened:
-                stream.accept_waveform(rate_hz, samples)
-            recognizer.decode_streams(opened)
-
-        return step
-
-    return spec, begin
-
-
 class Machine:
     """What the machine itself does in the time: `step` is one measurement, whatever it is handed."""
 
@@ -188,7 +132,6 @@ def multiplying(dtype: str):
 
 
 KINDS = {"artifact": of_artifact, "nemo-export": of_nemo_export, "nemo": of_nemo, "read": reading}
-KINDS |= {"recognizer": of_recognizer, "sherpa": of_sherpa}
 KINDS |= {f"multiply {dtype}": multiplying(dtype) for dtype in ("floats", "integers")}
 
 

@@ -1,49 +1,37 @@
-"""Runs in the peer's environment, as ../worker.py does in ours: genai_worker.py FOLDER THREADS.
+"""A worker of ../whole.py in the environment of genai.py: genai_worker.py FOLDER THREADS AUDIO.npy.
 
-FOLDER is one that genai.py has laid out. A chunk is features, encoder and greedy decoding of one stream of noise.
+FOLDER is one that genai.py has laid out. A chunk is features, encoder and greedy decoding of one stream.
 """
 
 import json
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import onnxruntime_genai as og
+import turns
 
 
-def open_stream(folder: str, threads: str):
-    """A function that runs one chunk."""
+def main(folder: str, threads: str, audio: str) -> None:
     config = og.Config(folder)
     config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": int(threads)}}}}))
     model = og.Model(config)
-    features, generator = og.StreamingProcessor(model), og.Generator(model, og.GeneratorParams(model))
-    samples = json.loads((Path(folder) / "genai_config.json").read_text())["model"]["chunk_samples"]
-    noise = np.random.default_rng(0).normal(0.0, 0.05, samples).astype(np.float32)
+    tokenizer = og.Tokenizer(model)
 
-    def step():
-        generator.set_inputs(features.process(noise))
-        while not generator.is_done():
-            generator.generate_next_token()
+    def begin(lookahead: int, n_streams: int) -> turns.Streams:
+        """One stream, at the folder's lookahead."""
+        features, generator = og.StreamingProcessor(model), og.Generator(model, og.GeneratorParams(model))
+        tokens: list[int] = []
 
-    return step
+        def step(pieces: list[np.ndarray]) -> None:
+            generator.set_inputs(features.process(pieces[0]))
+            while not generator.is_done():
+                generator.generate_next_token()
+                tokens.extend(map(int, generator.get_next_tokens()))
 
+        return turns.Streams(step, lambda: (len(tokens), tokenizer.decode(np.array(tokens, np.int32)) if tokens else ""))
 
-def peak_bytes() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
-
-
-def answer(**values) -> None:
-    print(json.dumps(values), flush=True)
+    turns.serve(begin, audio)
 
 
-step = open_stream(*sys.argv[1:])
-answer(peak_bytes=peak_bytes())
-for line in sys.stdin:
-    milliseconds = []
-    for _ in range(json.loads(line)["chunks"]):
-        started = time.perf_counter()
-        step()
-        milliseconds.append(1000 * (time.perf_counter() - started))
-    answer(ms=milliseconds, peak_bytes=peak_bytes())
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -3,8 +3,8 @@ from NeMo's, and why; the table of docs/kinds/table.md.
 
     python bench/peers/gguf.py --work build/peers-gguf --install [--every 10] [--run multilingual]
 
-Both read GGUF files that are written here (gguf_layouts.py), and run in an environment of their own, WORK/environment, which
---install makes (PyPI: crispasr, transcribe-cpp). A text is explained by the first experiment in NeMo that gives it:
+Both read GGUF files that are written here (gguf_layouts.py), and run in an environment of their own, which --install makes
+(environments.py). A text is explained by the first experiment in NeMo that gives it:
 
 - frame: the encoder is told one mel frame more. NeMo's features end in a frame of zeros, which counts as valid in NeMo's
   streaming buffer, and not in its whole recordings;
@@ -23,12 +23,12 @@ import os
 import re
 import subprocess
 import sys
-import venv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import environments
 import gguf_file
 import gguf_layouts
 import numpy as np
@@ -42,7 +42,6 @@ from nemoport.speech.corpus import Utterance, read_corpus
 from nemoport.tokens import UNKNOWN_TEXT
 from nemoport.validate import nemo, nemo_runs
 
-PACKAGES = ("crispasr==0.8.45", "transcribe-cpp==0.4.1")
 WORKER = Path(__file__).with_name("gguf_worker.py")
 REFERENCE = Path(__file__).resolve().parents[2] / "reference"
 CUT_SECONDS, START_SECONDS = 25.0, 15.0  # what CrispASR does not cut; what is compared of what it cuts
@@ -166,16 +165,7 @@ class Oracle:
             return plain(nemo_runs.stream(self.model, [clip[1]], self.context[1])[0].text)
 
 
-def environment(work: Path, install: bool) -> Path | None:
-    """The Python of an environment that has both packages; None where there is none and it should not be made."""
-    python = work / "environment" / "bin" / "python"
-    if not python.exists() and install:
-        venv.create(work / "environment", with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "numpy", *PACKAGES], check=True)
-    return python if python.exists() else None
-
-
-def peer_texts(run: Run, clips: list[Clip], checkpoint: Checkpoint, work: Path, python: Path) -> list[str]:
+def peer_texts(run: Run, clips: list[Clip], checkpoint: Checkpoint, work: Path) -> list[str]:
     """The peer's text of each clip."""
     model, task = work / f"{run.checkpoint}-{run.peer}-{run.half}.gguf", work / "task.json"
     gguf_file.write(model, *gguf_layouts.LAYOUTS[run.peer](checkpoint, run.half))
@@ -187,7 +177,9 @@ def peer_texts(run: Run, clips: list[Clip], checkpoint: Checkpoint, work: Path, 
     chunk = FEED_SAMPLES if run.streams else None
     rows = [[str(path), language] for path, language in zip(paths, languages, strict=True)]
     task.write_text(json.dumps({"peer": run.peer, "model": str(model), "clips": rows, "right": right, "chunk": chunk}))
-    done = subprocess.run([python, WORKER, task], env={**os.environ, CONTEXT_PRESET: "3"}, capture_output=True, text=True)
+    done = subprocess.run(
+        [environments.python_of("ggml"), WORKER, task], env={**os.environ, CONTEXT_PRESET: "3"}, capture_output=True, text=True
+    )
     if done.returncode:
         sys.exit(f"{run}: {done.stderr[-2000:]}")
     return [plain(row["text"]) for row in json.loads(done.stdout)]
@@ -233,7 +225,7 @@ def checkpoint_at(name: str, work: Path) -> Path:
     return made
 
 
-def compare(run: Run, python: Path, work: Path, every: int = 1) -> dict[str, list[tuple[str, str, str]]]:
+def compare(run: Run, work: Path, every: int = 1) -> dict[str, list[tuple[str, str, str]]]:
     """Reason -> (id, NeMo's text, the peer's) of one in so many clips. Prints a row of the table, and what is unexplained."""
     work.mkdir(parents=True, exist_ok=True)
     checkpoint = read_checkpoint(str(checkpoint_at(run.checkpoint, work)), run.head)
@@ -243,13 +235,13 @@ def compare(run: Run, python: Path, work: Path, every: int = 1) -> dict[str, lis
     chosen = [clip for clip in corpus.utterances if clip.seconds <= longest]
     clips = [(clip, clip.samples()) for clip in chosen[::every]]
     oracle = Oracle(checkpoint, run.context)
-    texts = peer_texts(run, clips, checkpoint, work, python)
+    texts = peer_texts(run, clips, checkpoint, work)
     found: dict[str, list[tuple[str, str, str]]] = {}
     nemo_texts = [oracle.text(clip) for clip in clips]
     for clip, text, wanted in zip(clips, texts, nemo_texts, strict=True):
 
         def started(samples: int, clip: Clip = clip) -> str:
-            return peer_texts(run, [(clip[0], clip[1][:samples])], checkpoint, work, python)[0]
+            return peer_texts(run, [(clip[0], clip[1][:samples])], checkpoint, work)[0]
 
         reason = SAME if text == wanted else explanation(run, oracle, clip, text, started)
         found.setdefault(reason, []).append((clip[0].id, wanted, text))
@@ -268,16 +260,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--every", type=int, default=1, help="compare one in so many utterances")
-    parser.add_argument("--install", action="store_true", help=f"make the environment: {', '.join(PACKAGES)}")
+    parser.add_argument("--install", action="store_true", help="make the environment, where it is absent")
     parser.add_argument("--run", action="append", help="part of the names of runs; repeat for several")
     options = parser.parse_args()
-    python = environment(options.work, options.install)
-    if python is None:
-        sys.exit(f"{options.work} has no environment with {' and '.join(PACKAGES)}: pass --install")
+    if options.install:
+        environments.make("ggml")
+    if not environments.is_made("ggml"):
+        sys.exit(f"no environment with {' and '.join(environments.PACKAGES['ggml'])}: pass --install")
     columns = ("checkpoint", "implementation", "utterances", "NeMo's WER", "its WER", SAME, *REASONS, UNEXPLAINED)
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     chosen = [run for run in RUNS if not options.run or any(part in f"{run.checkpoint} {run}" for part in options.run)]
-    unexplained = sum(len(compare(run, python, options.work, options.every).get(UNEXPLAINED, [])) for run in chosen)
+    unexplained = sum(len(compare(run, options.work, options.every).get(UNEXPLAINED, [])) for run in chosen)
     sys.exit(unexplained > 0)
 
 

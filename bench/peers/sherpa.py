@@ -2,7 +2,7 @@
 
     python bench/peers/sherpa.py --build BUILD --work build/peers/sherpa [--variant int8-dynamic] [--lookahead 6]
 
-Writes WORK/<variant> for `bench/streaming.py --sherpa`, by our layout, which asks no gate.
+Writes WORK/<variant> for `bench/whole.py`, by our layout, which asks no gate.
 """
 
 from __future__ import annotations
