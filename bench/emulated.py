@@ -2,19 +2,20 @@
 
     python bench/emulated.py --build build/accuracy/reference [--processor Haswell-noTSX]
 
-Needs qemu-x86_64 (Debian: qemu-user). Such a processor adds two products of u8 and s8 in 16 bits, and 2 x 255 x 127 is
-more than they hold. For each variant: dB of the encoder's frames against fp32's, and tokens that differ from fp32's, on
-this processor and on the emulated one, as it is and with weights of full range. BUILD is only read.
+Needs qemu-x86_64 (Debian: qemu-user or qemu-user-static). Such a processor adds two products of u8 and s8 in 16 bits, and
+2 x 255 x 127 is more than they hold. For each variant: dB of the encoder's frames against fp32's, and tokens that differ from
+fp32's, on this processor and on the emulated one, as it is and with weights of full range. BUILD is only read.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -44,15 +45,26 @@ def listen(folder: Path, corpus: Path, out: Path) -> None:
     np.savez(out, frames=frames, tokens=json.dumps(tokens))
 
 
+def emulator(architecture: str) -> str:
+    """Returns qemu for programs of an architecture; raises SystemExit where there is none."""
+    names = (f"qemu-{architecture}", f"qemu-{architecture}-static")
+    found = next(filter(None, map(shutil.which, names)), None)
+    return found or sys.exit(f"no {' or '.join(names)} (Debian: qemu-user or qemu-user-static)")
+
+
 def heard(folder: Path, corpus: Path, processor: str | None) -> tuple[np.ndarray, list[list[int]]]:
-    """In a process of its own, on this processor or on an emulated one."""
+    """In a process of its own, on this processor or on an emulated x86."""
+    return heard_by([*([emulator("x86_64"), "-cpu", processor] if processor else []), sys.executable], folder, corpus)
+
+
+def heard_by(python: Sequence[str], folder: Path, corpus: Path, environment: Mapping[str, str] = os.environ):
+    """python: the command of an interpreter that can import nemoport in `environment`. Returns frames and tokens of `listen`."""
     with TemporaryDirectory() as scratch:
         out = f"{scratch}/heard.npz"
         arguments = ", ".join(f"pathlib.Path({str(path)!r})" for path in (folder, corpus, out))
         program = f"import emulated, pathlib; emulated.listen({arguments})"
-        emulator = ["qemu-x86_64", "-cpu", processor] if processor else []
-        command = [*emulator, sys.executable, "-c", program]
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        command, here = [*python, "-c", program], Path(__file__).parent
+        done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{folder.name}: {done.stderr[-2000:]}")
         with np.load(out) as arrays:

@@ -27,7 +27,18 @@ from chromium import Tab, tab
 from nemoport.web.server import server
 from nemoport.web.site import write_page
 
-COLUMNS = ("package", "variant", "threads", "MB", "load s", "times real time", "audio s a processor s", "peak MB", "page MB")
+COLUMNS = (
+    "package",
+    "variant",
+    "threads",
+    "MB",
+    "load s",
+    "times real time",
+    "audio s a processor s",
+    "peak MB loading",
+    "peak MB",
+    "page MB",
+)
 GPU = ("--enable-unsafe-webgpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -41,6 +52,7 @@ class Row:
     load_s: float
     real_time: float
     by_processor: float
+    loading_mb: float
     peak_mb: float
     page_mb: float
 
@@ -73,35 +85,54 @@ def main() -> None:
     serving.shutdown()
 
 
+class OurPage:
+    """A variant that the page holds, in a tab."""
+
+    def __init__(self, tab: Tab, profile: Path, url: str, build: Path, variant: str, threads: int, options: argparse.Namespace):
+        self.tab = tab
+        tab.go(url)
+        tab.choose("#folder", build)
+        ready(tab, "!document.getElementById('loading').hidden")
+        for name, value in (("variant", variant), ("threads", str(threads)), ("device", options.device)):
+            tab.set(name, value)
+        started = time.perf_counter()
+        tab.click("load")
+        ready(tab, "document.getElementById('status').innerText === 'Ready.'")
+        self.load_s = time.perf_counter() - started
+        tab.set("language", options.language)
+        self.process = renderer(profile)
+
+    def transcribe(self, recording: Path) -> tuple[list[int], float]:
+        """Returns tokens, and the seconds that the page says it worked."""
+        self.tab.run("delete document.getElementById('transcript').dataset.tokens")
+        self.tab.choose("#recording", recording)
+        found = "document.getElementById('transcript').dataset"
+        ready(self.tab, f"'tokens' in {found} && !document.body.hasAttribute('aria-busy')")
+        speed = float(self.tab.text("speed").split()[0])
+        tokens = [int(token) for token in self.tab.run(f"{found}.tokens").split()]
+        return tokens, soundfile.info(recording).duration / speed
+
+    def page_mb(self) -> float:
+        """What Chromium counts of the whole page."""
+        self.tab.run("new Promise((resolve) => setTimeout(resolve, 1000))")
+        return self.tab.run("performance.measureUserAgentSpecificMemory().then((found) => found.bytes)") / 1e6
+
+
 def measured(url: str, build: Path, variant: str, threads: int, options: argparse.Namespace) -> Row:
     """Returns the row of a variant, in a Chromium of its own."""
     seconds = soundfile.info(options.audio).duration
     size = sum(path.stat().st_size for path in (build / variant).iterdir()) / 1e6
-    with tempfile.TemporaryDirectory() as profile, tab(Path(profile), *(GPU if options.device == "webgpu" else ())) as page:
-        page.go(url)
-        page.choose("#folder", build)
-        ready(page, "!document.getElementById('loading').hidden")
-        for name, value in (("variant", variant), ("threads", str(threads)), ("device", options.device)):
-            page.set(name, value)
-        started = time.perf_counter()
-        page.click("load")
-        ready(page, "document.getElementById('status').innerText === 'Ready.'")
-        load_s = time.perf_counter() - started
-        page.set("language", options.language)
-        renderer = max((pid for pid in processes("--type=renderer", profile)), key=lambda pid: memory(pid, "VmRSS"))
-        speeds, work = [], 0.0
-        for counted in range(options.rounds + 1):
-            before = processor_s(renderer)
-            page.run("delete document.getElementById('transcript').dataset.tokens")
-            page.choose("#recording", options.audio)
-            ready(page, "'tokens' in document.getElementById('transcript').dataset && !document.body.hasAttribute('aria-busy')")
-            if counted:
-                work += processor_s(renderer) - before
-                speeds.append(float(page.text("speed").split()[0]))
-        page.run("new Promise((resolve) => setTimeout(resolve, 1000))")
-        whole = page.run("performance.measureUserAgentSpecificMemory().then((found) => found.bytes)") / 1e6
-        peak = memory(renderer, "VmHWM")
-        return Row(build.name, variant, threads, size, load_s, max(speeds), options.rounds * seconds / work, peak, whole)
+    with tempfile.TemporaryDirectory() as folder, tab(Path(folder), *(GPU if options.device == "webgpu" else ())) as opened:
+        page = OurPage(opened, Path(folder), url, build, variant, threads, options)
+        loaded = memory(page.process, "VmHWM")
+        page.transcribe(options.audio)
+        before, times = processor_s(page.process), []
+        for _ in range(options.rounds):
+            times.append(page.transcribe(options.audio)[1])
+        work = processor_s(page.process) - before
+        whole, peak = page.page_mb(), max(loaded, memory(page.process, "VmHWM"))
+        speed = seconds / min(times)
+        return Row(build.name, variant, threads, size, page.load_s, speed, options.rounds * seconds / work, loaded, peak, whole)
 
 
 def ready(page: Tab, condition: str) -> None:
@@ -122,6 +153,11 @@ def processes(kind: str, profile: str) -> list[int]:
         if kind in line and profile in line:
             found.append(int(path.parent.name))
     return found
+
+
+def renderer(profile: Path) -> int:
+    """Returns the process that holds the page: the largest one of its kind."""
+    return max(processes("--type=renderer", str(profile)), key=lambda pid: memory(pid, "VmRSS"))
 
 
 def memory(pid: int, field: str) -> float:

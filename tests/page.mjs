@@ -25,6 +25,10 @@ const calls = {
     return [...parts, stream.finish()].map(rows);
   },
 
+  async preferred({ names, device }) {
+    return (await import("../web/page/ui/model.js")).preferred(names, device);
+  },
+
   async torchSum(values) {
     const { torchSum } = await asr("torch_sum");
     return values.map((row) => torchSum(Float32Array.from(row)));

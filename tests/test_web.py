@@ -348,6 +348,20 @@ def test_a_package_is_opened(package_files):
     assert found["data"] == ["encoder_model.onnx.data"]
 
 
+@pytest.mark.parametrize(
+    ("names", "wasm", "webgpu"),
+    [
+        (["fp32", "int8-dynamic", "int8-weight", "kv-int8-weight"], "int8-dynamic", "kv-int8-weight"),
+        (["kv-fp32", "kv-int8-weight"], "kv-int8-weight", "kv-int8-weight"),
+        (["kv-fp32", "kv-int8-dynamic", "kv-int8-weight"], "kv-int8-dynamic", "kv-int8-weight"),
+        (["kv-fp32", "kv-int4-weight"], "kv-fp32", "kv-fp32"),
+    ],
+)
+def test_the_variant_that_is_proposed(names, wasm, webgpu):
+    """In WebAssembly weights in blocks become floats anew with every chunk."""
+    assert [js("preferred", {"names": names, "device": device}) for device in ("wasm", "webgpu")] == [wasm, webgpu]
+
+
 def test_a_file_that_no_browser_takes(package_files):
     """It is in the way of its own variant alone."""
     manifest = json.loads(package_files["dist/manifest.json"])

@@ -2,6 +2,7 @@
 //
 // job: {clips: [{id, samples, mel}], ownMel, ...}; samples: file of f32 at 16 kHz; mel: {file, bands, windows: [{length, size}]}, the
 // windows of nemoport one behind the other, each f32 [bands, size]; an offline model has one. ownMel: they are not used.
+// warm: how often the first clip is transcribed before, by default once; V8 compiles WebAssembly anew where it is hot.
 // result: {clips: [{id, text, tokens?}], seconds}; seconds: of processor time, without opening, the first clip counted the second time.
 
 import { readFileSync, writeSync } from "node:fs";
@@ -27,7 +28,7 @@ export async function main(open) {
   console.log = console.info = console.debug = console.table = console.error;
   const job = JSON.parse(readFileSync(process.argv[2], "utf8"));
   const transcribe = await open(job);
-  await transcribe(job.clips[0]); // memory is taken and code compiled at first use
+  for (let i = 0; i < (job.warm ?? 1); i++) await transcribe(job.clips[0]); // memory is taken and code compiled at first use
   const started = processorSeconds();
   const clips = [];
   for (const clip of job.clips) clips.push({ id: clip.id, ...(await transcribe(clip)) });

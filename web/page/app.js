@@ -7,7 +7,7 @@ import { Microphone, readRecording } from "./ui/audio.js";
 import { Client } from "./ui/client.js";
 import { attempt, element, options, showError, status } from "./ui/dom.js";
 import { chosenFiles, droppedFiles, save } from "./ui/files.js";
-import { loadModel, openModel, settings, showKept, showMemory } from "./ui/model.js";
+import { loadModel, openModel, proposeVariant, settings, showKept, showMemory } from "./ui/model.js";
 import { checkBrowser, devices, threadChoices } from "./ui/support.js";
 import { Transcript } from "./ui/transcript.js";
 
@@ -124,6 +124,7 @@ function listen() {
   const own = document.querySelector("meta[name=model]").content;
   element("own").hidden = !own;
   element("own").onclick = () => attempt(() => openModel(client, { url: new URL(own, location.href).href }));
+  element("device").onchange = proposeVariant;
   element("loading").onsubmit = (event) => {
     event.preventDefault();
     attempt(() => loadModel(client));
