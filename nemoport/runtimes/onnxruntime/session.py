@@ -18,6 +18,7 @@ from nemoport.caches_kv import KvCaches
 from nemoport.caches_own import OwnCaches
 from nemoport.errors import ArtifactError, UsageError, first_line
 from nemoport.external_data import check_external_data
+from nemoport.runtimes.onnxruntime.huge_pages import private_memory, use_huge_pages
 from nemoport.session import EncoderState, check_frames, failed_run
 from nemoport.spec import CTC, ModelSpec
 
@@ -52,11 +53,12 @@ class OnnxSession:
         """threads: intra-op threads, 0 for onnxruntime's choice. encoder_weights: arrays that take the place of the encoder's
         initializers of these names. Raises as `open_graph`."""
         self.spec = spec
-        weights = ort_values(encoder_weights or {})
+        weights, before = ort_values(encoder_weights or {}), private_memory()
         self._encoder = open_graph(encoder, provider, threads, weights)
         self._weights = weights  # onnxruntime reads them where they are and does not keep them alive
         self._decoder = open_graph(decoder, provider, threads)
         _return_memory()
+        use_huge_pages(before)
 
     @classmethod
     def open(cls, artifact: Artifact, provider: str = "cpu", threads: int = 0) -> Self:
