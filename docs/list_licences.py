@@ -20,8 +20,9 @@ nemoport's wheel holds no code of others. pip installs these packages beside it:
 extras. `python docs/list_licences.py` makes the table from what the packages state, on Linux with Python 3.11.
 
 Packages hold libraries of others too, which they state in files of their own: soundfile has libsndfile (LGPL-2.1), av has FFmpeg
-with x264 and x265 (GPL-2.0-or-later). On Linux torch needs NVIDIA's CUDA libraries (`nvidia-*`, under NVIDIA's terms) and triton
-(MIT) besides; its build for the CPU does not.
+with x264 and x265 (GPL-2.0-or-later); Ray Serve brings HAProxy, a program of its own (GPL-2.0-or-later), which starts only
+where a cluster is set up for it. On Linux torch needs NVIDIA's CUDA libraries (`nvidia-*`, under NVIDIA's terms) and triton (MIT)
+besides; its build for the CPU does not.
 
 | package | version | licence | needed by |
 |---|---|---|---|

@@ -15,11 +15,12 @@ from nemoport.evaluation import on_ray
 from nemoport.evaluation.evaluate import Workers, evaluate
 from nemoport.evaluation.identity import Settings
 from nemoport.evaluation.item import Item
-from nemoport.evaluation.on_ray import RayEngine, stay_on_loopback
+from nemoport.evaluation.on_ray import RayEngine
 from nemoport.evaluation.pool import Pool
 from nemoport.evaluation.results import HYPOTHESES, JOURNAL, read_records
 from nemoport.evaluation.sources import open_data
 from nemoport.evaluation.transcriber import Opening
+from nemoport.ray_cluster import stay_on_loopback
 
 SPEECH = Path(__file__).parent.parent / "reference" / "audio"
 

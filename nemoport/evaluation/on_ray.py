@@ -5,26 +5,18 @@ Each machine has nemoport and the package, or reaches the Hub, and sees the audi
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Sequence
 from typing import Any
 
-from nemoport.errors import NemoportError, UsageError, first_line
+from nemoport.errors import NemoportError, first_line
 from nemoport.evaluation.item import Item
 from nemoport.evaluation.pool import Done, Ended, Event, Ready
 from nemoport.evaluation.transcriber import Opening, Record, Transcriber
+from nemoport.ray_cluster import join
 from nemoport.runtime import check_installed
 from nemoport.text import clipped
 
 WAIT_S = 10.0
-LOOPBACK = "127.0.0.1"
-
-
-def stay_on_loopback() -> None:
-    """Keeps what Ray starts in this process, and its connection, on the loopback interface. To be called before `import ray`:
-    otherwise Ray takes 127.0.0.1 for the machine's address in the network, and listens there, for whoever sends it code."""
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
 class RemoteTranscriber:
@@ -61,27 +53,14 @@ class RayEngine:
     """Actors of a cluster. See `nemoport.evaluation.pool.Engine`."""
 
     def __init__(self, opening: Opening, address: str | None = None, *, cpus: int | None = None, pack: int = 8):
-        """address: of a running cluster; None: Ray is started on this machine alone, on the loopback interface, with `cpus`.
-        pack: utterances of one call. Raises UsageError where Ray is not installed, or no cluster is there."""
+        """address, cpus: as of `nemoport.ray_cluster.join`; pack: utterances of one call. Raises UsageError where Ray is not
+        installed, or no cluster is there."""
         check_installed("The engine ray", ("ray",), "scale")
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports its use to its makers
-        if not address or address.startswith((LOOPBACK, "localhost")):
-            stay_on_loopback()
-        import ray
-
-        self._ray, self._opening, self.pack = ray, opening, pack
+        self._ray, self._own = join(address, cpus)
+        self._opening, self.pack = opening, pack
         self._expected: dict[Any, RayWorker] = {}
         self._begun: set[RayWorker] = set()
-        self._own = not ray.is_initialized()
-        if self._own:
-            place: dict[str, Any] = {"address": address} if address else {"num_cpus": cpus, "include_dashboard": False}
-            try:
-                ray.init(**place, log_to_driver=False, logging_level=logging.ERROR)
-            except Exception as error:  # ConnectionError, ValueError, RuntimeError: what Ray raises differs between versions
-                expected, found = "the address of a cluster, such as 10.0.0.1:6379", clipped(first_line(error), 500)
-                todo = "start one: ray start --head on one machine, ray start --address=... on the others"
-                raise UsageError("Ray cannot be reached.", expected=expected, found=found, todo=todo) from error
-        self._remote: Any = ray.remote(RemoteTranscriber)
+        self._remote: Any = self._ray.remote(RemoteTranscriber)
 
     def cpus(self) -> int:
         """Number of processors of the cluster now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ class Access:
 
     def __init__(self, token: str | None, origins: Sequence[str], host: str):
         """origins: such as https://asr.example.org, besides pages of this machine. host: that the server listens on."""
-        self._token = token.encode() if token else None
+        self._token = _digest(token) if token else None  # the token itself goes to no other machine
         self._origins = {origin.rstrip("/").lower() for origin in origins}
         self._hosts = {*LOOPBACK, host}
 
@@ -49,7 +50,11 @@ class Access:
         return origin.rstrip("/").lower() in self._origins or host in self._hosts
 
     def _is_right(self, token: str) -> bool:
-        return self._token is not None and hmac.compare_digest(token.encode(), self._token)
+        return self._token is not None and hmac.compare_digest(_digest(token), self._token)
+
+
+def _digest(token: str) -> bytes:
+    return sha256(token.encode()).digest()
 
 
 def _tokens(headers: dict[bytes, str]) -> Iterable[str]:

@@ -10,7 +10,7 @@ from nemoport.server.access import SUBPROTOCOL, Access
 from nemoport.server.connection import Connection
 from nemoport.server.files import Transcriptions
 from nemoport.server.limits import Limits
-from nemoport.server.metrics import Metrics
+from nemoport.server.metrics import Metrics, as_text
 from nemoport.server.models import Models
 from nemoport.server.native import error_fields
 from nemoport.server.wire import Wire
@@ -54,6 +54,14 @@ class Server:
             expected = f"at most {self.limits.sessions} sessions"
             return 503, UsageError("The server is full.", expected=expected, found="as many", todo="try again later")
         return None
+
+    async def readiness(self) -> tuple[int, NemoportError] | None:
+        """Returns the same for whoever asks whether to send sessions here."""
+        return self.refusal()
+
+    async def figures(self) -> bytes:
+        """Returns the figures for Prometheus."""
+        return as_text({"": self.metrics.families()})
 
     async def serve(self, socket: WebSocket, wire: Wire, id: str) -> None:
         """Serves one WebSocket."""

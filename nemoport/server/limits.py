@@ -12,8 +12,8 @@ class Limits:
     ahead_s: audio that a session is read ahead of real time; what is further ahead waits at the client. waiting_s: audio of a
     session that waits for the model. messages_per_s: that are read of a session in the mean. idle_s: without a message, until a
     session ends; session_s: that it lasts, and of its audio. send_s: in which a client takes an event; events: that wait for one
-    client. message_bytes: of a WebSocket; upload_bytes, upload_s: of a recording; uploads: that wait. drain_s: in which sessions
-    may finish when the server ends.
+    client. message_bytes: of a WebSocket; unread_bytes: that wait of a session where a proxy reads all; upload_bytes, upload_s:
+    of a recording; uploads: that wait. drain_s: in which sessions may finish when the server ends.
     """
 
     sessions: int = 64
@@ -26,6 +26,7 @@ class Limits:
     send_s: float = 10.0
     events: int = 256
     message_bytes: int = 1 << 20
+    unread_bytes: int = 8 << 20
     upload_bytes: int = 200 << 20
     upload_s: float = 300.0
     uploads: int = 16

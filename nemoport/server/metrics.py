@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from typing import Any
+
 
 class Metrics:
     """Counters of one server, in a registry of its own."""
@@ -34,8 +38,30 @@ class Metrics:
         """Counts a chunk."""
         self._latency.labels(model).observe(seconds)
 
-    def text(self) -> bytes:
-        """Returns all in Prometheus' text format."""
-        from prometheus_client import generate_latest
+    def families(self) -> list[Any]:
+        """Returns all as they are now."""
+        return list(self.registry.collect())
 
-        return generate_latest(self.registry)
+
+def as_text(families: Mapping[str, Sequence[Any]]) -> bytes:
+    """Returns the figures of replicas, by their names, in Prometheus' text format. A name that is "" is no label."""
+    from prometheus_client import generate_latest
+
+    merged: dict[str, Any] = {}
+    for replica, some in families.items():
+        for family in some:
+            label = {"replica": replica} if replica else {}
+            samples = [sample._replace(labels=sample.labels | label) for sample in family.samples]
+            if family.name not in merged:
+                merged[family.name] = copy(family)
+                merged[family.name].samples = []
+            merged[family.name].samples += samples
+    return generate_latest(_Collected(merged.values()))  # type: ignore[arg-type]  # it asks for `collect` alone
+
+
+class _Collected:
+    def __init__(self, families: Iterable[Any]):
+        self._families = families
+
+    def collect(self) -> Iterable[Any]:
+        return self._families

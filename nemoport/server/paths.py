@@ -64,13 +64,13 @@ def make_app(server: Server) -> Any:
     @app.get("/ready", tags=["operation"])
     async def ready() -> Response:
         """Says whether a session can begin now: 200 or 503."""
-        refused = server.refusal()
+        refused = await server.readiness()
         return error_response(*refused) if refused else PlainTextResponse("ready\n")
 
     @app.get("/metrics", tags=["operation"])
     async def metrics() -> Response:
         """Figures for Prometheus."""
-        return Response(server.metrics.text(), media_type="text/plain; version=0.0.4")
+        return Response(await server.figures(), media_type="text/plain; version=0.0.4")
 
     @app.get("/api", tags=["operation"])
     async def api() -> Response:

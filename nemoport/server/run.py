@@ -20,13 +20,18 @@ from nemoport.server.paths import make_app
 
 MODULES = ("fastapi", "uvicorn", "websockets", "python_multipart", "prometheus_client")
 _BACKLOG = 1024
-_OTHERS = 64  # connections besides sessions and recordings; more are answered with 503
-_SWITCH_S = 0.001  # in which a thread of Python gives way: the event loop waits for the threads of the batchers
+OTHERS = 64  # connections besides sessions and recordings; more are answered with 503
+SWITCH_S = 0.001  # in which a thread of Python gives way: the event loop waits for the threads of the batchers
 
 
 def check_serving(host: str, token: str | None, *, is_open: bool = False) -> None:
     """Raises UsageError where packages are missing, and for an address that others reach without a token."""
     check_installed("The server", MODULES, "serve")
+    check_reach(host, token, is_open=is_open)
+
+
+def check_reach(host: str, token: str | None, *, is_open: bool) -> None:
+    """Raises UsageError for an address that others reach without a token."""
     if host not in LOOPBACK and not token and not is_open:
         raise UsageError(
             f"{host} is reached from other machines.",
@@ -47,19 +52,24 @@ def serve(
 ) -> None:
     """Serves until a signal ends it. ready: is called with the address once sessions can begin. Raises ArtifactError, UsageError,
     as `check_serving` too."""
-    sys.setswitchinterval(_SWITCH_S)
+    sys.setswitchinterval(SWITCH_S)
     metrics = Metrics()
     listening = _listening(host, port)
     try:
         models = Models(openings, limits, metrics)
         server = Server(models, Access(token, origins, host), limits, metrics)
-        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        address = address_of(host, listening.getsockname()[1])
         try:
             asyncio.run(_serve(server, listening, lambda: ready(address)))
         finally:
             models.end()
     finally:
         listening.close()
+
+
+def address_of(host: str, port: int) -> str:
+    """Returns the URL of a server."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _listening(host: str, port: int) -> sockets.socket:
@@ -96,7 +106,7 @@ async def serve_until(ended: asyncio.Event, server: Server, listening: sockets.s
         ws_max_size=server.limits.message_bytes,
         ws_per_message_deflate=False,
         backlog=_BACKLOG,
-        limit_concurrency=server.limits.sessions + server.limits.uploads + _OTHERS,
+        limit_concurrency=server.limits.sessions + server.limits.uploads + OTHERS,
         timeout_graceful_shutdown=5,
     )
     serving = Uvicorn(config)
@@ -115,21 +125,21 @@ async def serve_until(ended: asyncio.Event, server: Server, listening: sockets.s
 
 
 async def _serve(server: Server, listening: sockets.socket, ready: Callable[[], None]) -> None:
-    ended = asyncio.Event()
-    with _signals(asyncio.get_running_loop(), ended.set):
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    with on_signal(lambda: loop.call_soon_threadsafe(ended.set)):
         await serve_until(ended, server, listening, ready)
 
 
 @contextlib.contextmanager
-def _signals(loop: asyncio.AbstractEventLoop, end: Callable[[], None]):
-    """Calls `end` in the loop where SIGTERM or Ctrl-C comes first. A second one ends the process as ever. Does nothing outside of
+def on_signal(end: Callable[[], object]):
+    """Calls `end` where SIGTERM or Ctrl-C comes first. A second one ends the process as ever. Does nothing outside of
     the main thread."""
     before = {}
 
     def first(number: int, frame: object) -> None:
         for one, handler in before.items():
             signal.signal(one, handler)
-        loop.call_soon_threadsafe(end)
+        end()
 
     with contextlib.suppress(ValueError):
         for number in (signal.SIGTERM, signal.SIGINT):
