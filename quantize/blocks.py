@@ -15,7 +15,7 @@ import numpy as np
 from nemoport.artifact import ENCODER, Artifact
 from nemoport.errors import UsageError
 from nemoport.graph_file import save_model
-from nemoport.quantize.graph import check_quantized, halve_decoder, metadata
+from nemoport.quantize.graph import check_quantized, halve, halve_decoder, metadata
 
 OPSET = 21  # the first whose DequantizeLinear takes blocks, and 4-bit integers
 # The integers that are used. Of 4 bits all sixteen: -8 is an eighth finer than -7..7 for the same bytes.
@@ -25,15 +25,19 @@ LIMITS = {8: (-127, 127), 4: (-8, 7)}
 @dataclass(frozen=True)
 class Blocks:
     """A weight in blocks of `size` input channels: values i8 [in, out], within LIMITS; scales f32 [ceil(in / size), out],
-    of either sign."""
+    of either sign; zeros: the values that stand for 0, i8 as scales, within LIMITS, None where all are 0."""
 
     values: np.ndarray
     scales: np.ndarray
     size: int
+    zeros: np.ndarray | None = None
 
     def dequantized(self) -> np.ndarray:
-        """values times scales, f32 [in, out]."""
-        return self.values * np.repeat(self.scales, self.size, 0)[: len(self.values)]
+        """(values - zeros) times scales, f32 [in, out]."""
+        steps = np.repeat(self.scales, self.size, 0)[: len(self.values)]
+        if self.zeros is None:
+            return self.values * steps
+        return (self.values - np.repeat(self.zeros.astype(np.float32), self.size, 0)[: len(self.values)]) * steps
 
 
 def block_scales(weight: np.ndarray, bits: int, size: int) -> np.ndarray:
@@ -77,12 +81,17 @@ def store(model, stored: dict[str, tuple[Blocks, int]]) -> None:
         if read.count(weight) == 1:
             gone.add(weight)
         quantized = f"{weight}.int{bits}" if weight in gone else f"{weight}.int{bits}.of.{node.name}"
-        if bits == 4:
-            values = helper.make_tensor(quantized, TensorProto.INT4, blocks.values.shape, packed(blocks.values), raw=True)
-        else:
-            values = numpy_helper.from_array(blocks.values, quantized)
-        model.graph.initializer.extend([values, numpy_helper.from_array(blocks.scales, f"{quantized}.scale")])
-        inputs, output = [quantized, f"{quantized}.scale"], f"{quantized}.dequantized"
+
+        def integers(name: str, values: np.ndarray, bits: int = bits) -> TensorProto:
+            if bits == 4:
+                return helper.make_tensor(name, TensorProto.INT4, values.shape, packed(values), raw=True)
+            return numpy_helper.from_array(values, name)
+
+        made = [integers(quantized, blocks.values), numpy_helper.from_array(blocks.scales, f"{quantized}.scale")]
+        if blocks.zeros is not None:
+            made.append(integers(f"{quantized}.zero", blocks.zeros))
+        model.graph.initializer.extend(made)
+        inputs, output = [i.name for i in made], f"{quantized}.dequantized"
         before[node.name] = helper.make_node(
             "DequantizeLinear", inputs, [output], f"{node.name}/dequantize", axis=0, block_size=blocks.size
         )
@@ -107,13 +116,22 @@ def packed(values: np.ndarray) -> bytes:
 
 
 def write_stored(
-    model, stored: dict[str, tuple[Blocks, int]], parent: Artifact, folder: Path, report: dict[str, str] | None = None
+    model,
+    stored: dict[str, tuple[Blocks, int]],
+    parent: Artifact,
+    folder: Path,
+    report: dict[str, str] | None = None,
+    *,
+    halves: bool = False,
 ) -> None:
     """Writes the four files of a variant whose weights are `stored` in blocks: MatMul node -> (blocks, bits).
 
     model: the parent's encoder, an onnx.ModelProto with its weights, which is changed. report: further entries of the
-    encoder's metadata_props. Raises ArtifactError if not every node was quantized.
+    encoder's metadata_props. halves: the encoder's other weights become fp16, as the decoder's. Raises ArtifactError if not
+    every node was quantized.
     """
+    if halves:
+        halve(model, {node.input[1] for node in model.graph.node if node.name in stored})
     store(model, stored)
     check_quantized(quantized_nodes(model), list(stored))
     del model.graph.value_info[:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -159,32 +159,38 @@ def check_quantized(found: list[str], wanted: list[str]) -> None:
         )
 
 
-def halve_decoder(parent: Artifact, folder: Path) -> None:
-    """Writes the decoder with its weights in fp16 and a Cast behind each; the arithmetic stays f32.
+def halve(model: Any, kept: Collection[str] = ()) -> None:
+    """Changes an onnx.ModelProto: its weights in fp16 and a Cast behind each, but for small ones, those of the names `kept` and
+    those that half precision cannot hold. The arithmetic stays f32; onnxruntime folds the Casts when it loads the graph."""
+    from onnx import TensorProto, helper, numpy_helper
 
-    onnxruntime folds the Casts when it loads the graph. The decoder is 2 % of the published model and its errors feed
-    back from token to token: eight bits would save little there, and the LSTM's integer form is no standard ONNX.
-    Weights that half precision cannot hold stay f32.
+    initializers, casts = [], []
+    for initializer in model.graph.initializer:
+        values = np.zeros(0) if initializer.name in kept else _values(initializer)
+        if values.dtype != np.float32 or values.size < SMALL_WEIGHT or np.abs(values).max() > np.finfo(np.float16).max:
+            initializers.append(initializer)
+            continue
+        half = f"{initializer.name}.half"
+        initializers.append(numpy_helper.from_array(values.astype(np.float16), half))
+        casts.append(helper.make_node("Cast", [half], [initializer.name], f"{initializer.name}/Cast", to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.initializer[:], model.graph.node[:]
+    model.graph.initializer.extend(initializers)
+    model.graph.node.extend(nodes)
+
+
+def halve_decoder(parent: Artifact, folder: Path) -> None:
+    """Writes the decoder with its weights in fp16, see `halve`.
+
+    It is 2 % of the published model and its errors feed back from token to token: eight bits would save little there, and the
+    LSTM's integer form is no standard ONNX.
     """
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
 
     check_external_data(parent.decoder)
     with graph_errors(parent.decoder):
         model = onnx.load(parent.decoder)
-    kept, casts = [], []
-    for initializer in model.graph.initializer:
-        values = _values(initializer)
-        if values.dtype != np.float32 or values.size < SMALL_WEIGHT or np.abs(values).max() > np.finfo(np.float16).max:
-            kept.append(initializer)
-            continue
-        half = f"{initializer.name}.half"
-        kept.append(numpy_helper.from_array(values.astype(np.float16), half))
-        casts.append(helper.make_node("Cast", [half], [initializer.name], f"{initializer.name}/Cast", to=TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.initializer[:], model.graph.node[:]
-    model.graph.initializer.extend(kept)
-    model.graph.node.extend(nodes)
+    halve(model)
     save_model(model, folder / DECODER, metadata(model))
 
 

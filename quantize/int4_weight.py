@@ -46,6 +46,12 @@ class Parameters:
                 todo="correct the recipe",
             )
 
+    def rounded(self, weight: np.ndarray, gram: np.ndarray | None) -> Blocks:
+        """Rounds a weight f32 [in, out]; gram: of the activations that it is multiplied by, None for the nearest steps."""
+        if gram is None:
+            return round_nearest(weight, self.bits, self.block)
+        return round_with_feedback(weight, inverse_factor(gram, self.damping), self.bits, self.block)
+
 
 def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus | None, progress: Progress) -> None:
     """Writes the four files of the variant into `folder`.
@@ -70,14 +76,11 @@ def rounded(model, grams: dict[str, np.ndarray], parameters: Parameters, progres
         progress(Step(f"weights to {parameters.bits} bits", number, len(every), "groups"))
         matrices = [weights.of(name) for name in site.matmuls]
         together = np.concatenate(matrices, 1)  # weights of the same activations share their error feedback
-        if parameters.rounding == "feedback":
-            upper = inverse_factor(grams.pop(site.tensor), parameters.damping)
-            stored = round_with_feedback(together, upper, parameters.bits, parameters.block)
-        else:
-            stored = round_nearest(together, parameters.bits, parameters.block)
-        ends = np.cumsum([m.shape[1] for m in matrices])[:-1]
-        parts = zip(site.matmuls, np.split(stored.values, ends, 1), np.split(stored.scales, ends, 1), strict=True)
-        blocks |= {name: Blocks(values, scales, stored.size) for name, values, scales in parts}
+        stored = parameters.rounded(together, grams.pop(site.tensor) if parameters.rounding == "feedback" else None)
+        ends = np.cumsum([m.shape[1] for m in matrices])
+        for name, start, end in zip(site.matmuls, [0, *ends], ends, strict=False):
+            zeros = None if stored.zeros is None else stored.zeros[:, start:end]
+            blocks[name] = Blocks(stored.values[:, start:end], stored.scales[:, start:end], stored.size, zeros)
     progress(Step(f"weights to {parameters.bits} bits", len(every), len(every), "groups"))
     return blocks
 

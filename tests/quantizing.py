@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from onnx import TensorProto, helper, numpy_helper
 
 from nemoport.artifact import Artifact
 from nemoport.runtimes.onnxruntime.session import OnnxSession
@@ -46,3 +47,21 @@ def listen(artifact: Artifact, corpus, lookahead: int, encoder: Path | None = No
 def snr_db(reference: np.ndarray, other: np.ndarray) -> float:
     reference, other = reference.astype(np.float64), other.astype(np.float64)
     return float(10 * np.log10((reference**2).sum() / ((reference - other) ** 2).sum()))
+
+
+def correlated(random, n, channels):
+    """f32 [n, channels] of which most goes on in a few directions, as in a trained network."""
+    mixing = random.standard_normal((channels, channels)) * np.logspace(0, -2, channels)[:, None]
+    return (random.standard_normal((n, channels)) @ mixing).astype(np.float32)
+
+
+def one_matmul(weight):
+    rows, columns = weight.shape
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "m")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", rows])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", columns])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

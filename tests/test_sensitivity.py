@@ -108,6 +108,10 @@ def test_the_graph_holds_what_was_chosen(copy, manifest, capsys, monkeypatch):
         if node.op_type == "DequantizeLinear" and types[node.input[0]] == onnx.TensorProto.INT8:
             eight |= set(groups([node.name]))
     assert eight == set(report["groups_in_8_bits"])
+    large = {i.name for i in model.graph.initializer if i.data_type == onnx.TensorProto.FLOAT and np.prod(i.dims) >= 1024}
+    assert "pre_encode.out.weight.half" in types and all(name.endswith(".scale") for name in large)
+    with_zeros = {name.removesuffix(".zero") for name in types if name.endswith(".zero")}
+    assert with_zeros == {name for name in types if name.endswith(".int4")} and with_zeros
     (kept,) = (copy / "sensitivity").iterdir()
     stamp = kept.stat().st_mtime_ns
     assert main(["sensitivity", "--build", str(copy), "--calibration", str(manifest)]) == 0

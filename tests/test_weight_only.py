@@ -5,7 +5,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from quantizing import quiet
+from quantizing import correlated, one_matmul, quiet
 
 from nemoport.artifact import Artifact
 from nemoport.calibration.gram import GramCollector
@@ -20,24 +20,6 @@ from nemoport.runtimes.onnxruntime.session import open_graph
 @pytest.fixture
 def random():
     return np.random.default_rng(0)
-
-
-def correlated(random, n, channels):
-    """f32 [n, channels] of which most goes on in a few directions, as in a trained network."""
-    mixing = random.standard_normal((channels, channels)) * np.logspace(0, -2, channels)[:, None]
-    return (random.standard_normal((n, channels)) @ mixing).astype(np.float32)
-
-
-def one_matmul(weight):
-    rows, columns = weight.shape
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"], "m")],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", rows])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", columns])],
-        [numpy_helper.from_array(weight, "w")],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 @pytest.mark.parametrize(("bits", "size"), [(8, 128), (8, 32), (4, 32), (4, 16)])

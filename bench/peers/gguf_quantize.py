@@ -46,7 +46,8 @@ class Quantizer:
     """ggml's rounding: `blocks(kind, tensor)`."""
 
     def __init__(self, library: Path):
-        self._round = ctypes.CDLL(str(library)).ggml_quantize_chunk
+        self._library = ctypes.CDLL(str(library))
+        self._round = self._library.ggml_quantize_chunk
         self._round.restype = ctypes.c_size_t
         float_pointer = ctypes.POINTER(ctypes.c_float)
         self._round.argtypes = [ctypes.c_int, float_pointer, ctypes.c_void_p, *[ctypes.c_int64] * 3, float_pointer]
@@ -57,15 +58,28 @@ class Quantizer:
         nbytes = tensor.size // block * size
 
         def data() -> bytes:
-            values = np.ascontiguousarray(tensor, np.float32)
-            rounded = ctypes.create_string_buffer(nbytes)
-            columns = values.shape[-1]
-            pointer = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-            done = self._round(number, pointer, rounded, 0, values.size // columns, columns, None)
-            assert done == nbytes, f"ggml wrote {done} bytes for {nbytes}"
-            return rounded.raw
+            return self._rounded(number, tensor, nbytes, None).raw
 
         return Blocks(number, tensor.shape, nbytes, data)
+
+    def values(self, kind: str, tensor: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
+        """The tensor f32 [rows, columns] as it is after rounding to `kind`. importance: f32 [columns], of each column's error."""
+        number, block, size = KINDS[kind]
+        rounded = self._rounded(number, tensor, tensor.size // block * size, importance)
+        values = np.empty(tensor.shape, np.float32)
+        pointer = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        getattr(self._library, f"dequantize_row_{kind.replace('k', 'K')}")(rounded, pointer, ctypes.c_int64(tensor.size))
+        return values
+
+    def _rounded(self, number: int, tensor: np.ndarray, nbytes: int, importance: np.ndarray | None) -> ctypes.Array:
+        """importance: f32 [columns] or None."""
+        values = np.ascontiguousarray(tensor, np.float32)
+        rounded = ctypes.create_string_buffer(nbytes)
+        columns = values.shape[-1]
+        pointer, weights = (a if a is None else a.ctypes.data_as(ctypes.POINTER(ctypes.c_float)) for a in (values, importance))
+        done = self._round(number, pointer, rounded, 0, values.size // columns, columns, weights)
+        assert done == nbytes, f"ggml wrote {done} bytes for {nbytes}"
+        return rounded
 
 
 def crispasr_kind(name: str, tensor: np.ndarray, precision: str) -> str | None:

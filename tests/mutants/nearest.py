@@ -140,7 +140,8 @@ NEAREST = DECISIVE | {
     "calibration/ranges": (RECIPES, CALIBRATION, "-k", "range or histograms or percentile or collector or summary"),
     "calibration/stream": (COLLECTED, RECIPES, "-k", "test_bites_calibration or overflow or padding"),
     "quantize/blocks": (RECIPES, "tests/test_weight_only.py"),
-    "quantize/error_feedback": (RECIPES, "tests/test_weight_only.py"),
+    "quantize/descent": ("tests/test_descent.py",),
+    "quantize/error_feedback": (RECIPES, "tests/test_weight_only.py", "tests/test_descent.py"),
     "quantize/overflow": (SMOOTHING, RECIPES, "-k", "test_bites_smoothing or overflow"),
     "quantize/smoothing": (
         SMOOTHING,

@@ -1,0 +1,115 @@
+"""4 bits nearer than error feedback leaves them: zero points, and each integer and scale again."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from quantizing import correlated, one_matmul
+
+from nemoport.quantize import int4_mixed
+from nemoport.quantize.blocks import Blocks, round_nearest, store
+from nemoport.quantize.descent import descended
+from nemoport.quantize.error_feedback import best_ranges, inverse_factor, round_with_feedback
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(0)
+
+
+def product_error(gram, weight, blocks):
+    error = (weight - blocks.dequantized()).astype(np.float64)
+    return float((error * (gram.astype(np.float64) @ error)).sum())
+
+
+@pytest.mark.parametrize("zero_points", [False, True])
+def test_no_other_integer_or_scale_alone_is_nearer(random, zero_points):
+    """After enough rounds each is the best with the others as they are, at either side of it."""
+    x, weight = correlated(random, 3000, 64), random.standard_normal((64, 3)).astype(np.float32)
+    gram = x.T @ x
+    fed = round_with_feedback(weight, inverse_factor(gram, 1e-9), 4, 32, zero_points)
+    made = descended(weight, gram, fed, 4, 200, 0.0)
+    least = product_error(gram, weight, made)
+    assert least < 0.9 * product_error(gram, weight, fed)
+    assert made.values.min() >= -8 and made.values.max() <= 7
+    for row, column in np.ndindex(made.values.shape):
+        for step in (-1, 1):
+            values = made.values.copy()
+            values[row, column] += step
+            if -8 <= values[row, column] <= 7:
+                assert product_error(gram, weight, replace(made, values=values)) > least
+    for at in np.ndindex(made.scales.shape):
+        for share in (0.999, 1.001):
+            scales = made.scales.copy()
+            scales[at] *= share
+            assert product_error(gram, weight, replace(made, scales=scales)) > least
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_every_round_is_nearer(random, rounds):
+    """Also of blocks that the rows of one step do not divide, and of a channel that is always zero."""
+    x, weight = correlated(random, 2000, 300), random.standard_normal((300, 8)).astype(np.float32)
+    x[:, 7] = 0
+    gram = x.T @ x
+    fed = round_with_feedback(weight, inverse_factor(gram), 4, 128, True)
+    before, after = (descended(weight, gram, fed, 4, n, 0.01) for n in (rounds - 1, rounds))
+    assert product_error(gram, weight, after) < product_error(gram, weight, before)
+
+
+def test_what_is_right_stays(random):
+    """A weight that blocks hold exactly, and a tensor that was never seen."""
+    values = random.integers(-8, 8, (64, 6)).astype(np.int8)
+    blocks = Blocks(values, np.full((2, 6), 0.25, np.float32), 32)
+    x = correlated(random, 1000, 64)
+    for gram in (x.T @ x, np.zeros((64, 64), np.float32)):
+        made = descended(blocks.dequantized(), gram, blocks, 4, 2, 0.01)
+        assert np.array_equal(made.values, values) and np.allclose(made.scales, blocks.scales, rtol=1e-6)
+    empty = descended(np.zeros((64, 6), np.float32), x.T @ x, round_nearest(np.zeros((64, 6), np.float32), 4, 32), 4, 2, 0.01)
+    assert not empty.values.any() and np.isfinite(empty.scales).all() and empty.scales.all()
+
+
+def test_a_zero_point_uses_all_integers_of_a_block_on_one_side(random):
+    block = random.uniform(0.5, 1.0, (32, 40))
+    scales, zeros = best_ranges(block, 4, np.ones(32))
+    assert (zeros == -8).all() and (scales < 1.1 / 15).all()
+    block -= 0.75
+    scales, zeros = best_ranges(np.concatenate([block, np.full((1, 40), 1.75)]), 4, np.append(np.ones(32), 1e-9))
+    assert (scales < 1.75 / 15).all()  # a row that does not count may be cut off
+    x = correlated(random, 1000, 64)
+    weight = random.uniform(-0.2, 1.0, (64, 12)).astype(np.float32)
+    with_them, without = (round_with_feedback(weight, inverse_factor(x.T @ x), 4, 32, use) for use in (True, False))
+    assert product_error(x.T @ x, weight, with_them) < product_error(x.T @ x, weight, without) / 2
+
+
+def test_zero_points_are_stored_and_multiplied_in_integers(random, tmp_path):
+    weight = random.standard_normal((256, 16)).astype(np.float32) + 0.5
+    fed = round_with_feedback(weight, inverse_factor(np.eye(256, dtype=np.float32)), 4, 128, True)
+    assert fed.zeros is not None and fed.zeros.any() and fed.zeros.dtype == np.int8
+    model = one_matmul(weight)
+    store(model, {"m": (fed, 4)})
+    onnx.checker.check_model(model, full_check=True)
+    types = {i.name: onnx.TensorProto.DataType.Name(i.data_type) for i in model.graph.initializer}
+    assert [types[name] for name in model.graph.node[0].input] == ["INT4", "FLOAT", "INT4"]
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    x = random.standard_normal((3, 256)).astype(np.float32)
+    exact = x @ fed.dequantized()
+    assert np.abs(session.run(None, {"x": x})[0] - exact).max() < 0.01 * np.abs(exact).max()
+
+    (node,) = onnx.load(tmp_path / "optimized.onnx").graph.node
+    assert node.op_type == "MatMulNBits" and len([name for name in node.input if name]) == 4
+
+
+def test_the_recipe_of_int4_mixed_takes_both_steps(random):
+    x, weight = correlated(random, 2000, 160), random.standard_normal((160, 24)).astype(np.float32)
+    parameters = int4_mixed.Parameters()
+    made = parameters.rounded(weight, x.T @ x)
+    fed = round_with_feedback(weight, inverse_factor(x.T @ x), 4, 128, True)
+    assert made.zeros is not None and np.array_equal(made.zeros, fed.zeros)
+    assert product_error(x.T @ x, weight, made) < 0.85 * product_error(x.T @ x, weight, fed)
+    nearest = int4_mixed.Parameters(rounding="nearest").rounded(weight, None)
+    assert nearest.zeros is None and np.array_equal(nearest.values, round_nearest(weight, 4, 128).values)
