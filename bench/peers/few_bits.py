@@ -87,12 +87,10 @@ def row(name: str, bits: float, run: Run, fp32: Run, said: Sequence[str]) -> str
 def bits_of(encoder: Path, weights: int) -> float:
     """Bits of a weight of the layers in a variant's encoder: integers, scales and zero points. weights: their number."""
     model = onnx.load(encoder, load_external_data=False)
-    sizes = {i.name: float(np.prod(i.dims)) * _bits(i.data_type) for i in model.graph.initializer}
-    return sum(sizes[name] for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.input) / weights
-
-
-def _bits(kind: int) -> int:
-    return {onnx.TensorProto.INT4: 4, onnx.TensorProto.INT8: 8, onnx.TensorProto.FLOAT: 32}[kind]
+    bits = {onnx.TensorProto.INT4: 4, onnx.TensorProto.INT8: 8, onnx.TensorProto.FLOAT: 32}
+    initializers = {i.name: i for i in model.graph.initializer}
+    stored = [initializers[name] for n in model.graph.node if n.op_type == "DequantizeLinear" for name in n.input]
+    return sum(float(np.prod(i.dims)) * bits[i.data_type] for i in stored) / weights
 
 
 class Formats:
