@@ -355,6 +355,21 @@ def test_a_client_that_is_too_fast_is_slowed(models):
         assert 1.8 < time.monotonic() - began < 10 and found[-1]["audio_seconds"] == 3
 
 
+def test_a_ping_that_waits_behind_audio_ends_no_session(models, monkeypatch):
+    """A client that is too fast is not read, and neither is its answer to a ping. Pings, if there are any, are fast here."""
+    import uvicorn
+
+    class Fast(uvicorn.Config):
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            self.ws_ping_interval, self.ws_ping_timeout = self.ws_ping_interval and 0.1, 0.1
+
+    monkeypatch.setattr(uvicorn, "Config", Fast)
+    with running(models, ahead_s=0.5) as server, server.connect(ping_interval=None) as client:
+        found, code = streamed(client, np.zeros(40_000, np.int16), 8000)
+    assert code == 1000 and found[-1]["audio_seconds"] == 2.5
+
+
 def test_audio_that_waits_for_the_model_is_bounded(models, alone):
     """The client is not read while half a second waits, and read on when a batch has taken it."""
     with running(models, waiting_s=0.5) as server, server.connect() as client:

@@ -105,6 +105,8 @@ async def serve_until(ended: asyncio.Event, server: Server, listening: sockets.s
         ws="websockets-sansio",
         ws_max_size=server.limits.message_bytes,
         ws_per_message_deflate=False,
+        # The answer to a ping waits behind audio that is sent ahead of real time and not read yet. --idle ends who is gone.
+        ws_ping_interval=None,
         backlog=_BACKLOG,
         limit_concurrency=server.limits.sessions + server.limits.uploads + OTHERS,
         timeout_graceful_shutdown=5,
