@@ -1,12 +1,14 @@
 """Every variant on the reference checkpoint and on its hard versions, same audio: writes bench/accuracy-tables.md.
 
-    python bench/accuracy.py --build build/accuracy [--further 800] [--only CASE ...] [--jobs N]
+    python bench/accuracy.py --build build/accuracy [--further 3000] [--natural 3000] [--only CASE ...] [--jobs N]
 
 A hard version is the same function, bit for bit, with outlier channels (nemoport.reference.outliers), so that every
 difference between its variants and the plain checkpoint's is the quantizer's doing. What is built only to be compared
 (per-tensor dynamic, cold-cache static, ...) stands beside what is packaged. Besides the committed evaluation speech it
-hears --further utterances made with espeak-ng (more_speech.py); without espeak-ng the committed ones alone, and says so.
-Run again, it goes on where it stopped. Speed is measured at the end, all variants in turn, round after round.
+transcribes --further utterances made with espeak-ng (more_speech.py), and apart from these --natural ones in Kokoro's
+voices (nemoport.reference.kokoro_corpus, 0.5 s of a core each; needs npm and espeak-ng). Where either cannot be made,
+the rest is used and the tables say so. Run again, it goes on where it stopped. Speed is measured at the end, all variants
+in turn, round after round.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+import further
 import more_speech
+import natural_speech
 import pooled
 
 from nemoport.artifact import Manifest
@@ -40,14 +44,14 @@ from nemoport.validate.limits import limits_of
 from nemoport.validate.oracle import record_oracle
 from nemoport.validate.result_store import read_results, results_path
 from nemoport.validate.run import comparisons, judge
-from nemoport.variant import instruction_set
+from nemoport.variant import FP32, instruction_set
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 CHECKPOINT = REFERENCE / "checkpoints" / "streaming-en.nemo"
-EXPORTED = ("fp32",)
+EXPORTED = (FP32,)
 PACKAGED = (
     "fp16", "int8-dynamic", "int8-static", "int8-smoothquant", "int8-weight", "int4-weight", "int4-mixed",
-    "kv-int8-dynamic", "kv-int8-smoothquant", "kv-int8-weight",
+    "kv-int8-dynamic", "kv-int8-smoothquant", "kv-int8-weight", "kv-int4-weight", "kv-int4-mixed",
 )  # fmt: skip
 COMPARED = ("int8-dynamic-plain", "int8-dynamic-per-tensor", "int8-static-cold", "int4-weight-nearest")
 HARD = ((0, 32, 0.02), (1, 128, 0.01))  # seed, strength, share of the channels
@@ -56,12 +60,13 @@ GATES = ("longform", "numeric", "structure", "tokens", "wer")  # `nemoport valid
 
 @dataclass(frozen=True)
 class Setup:
-    """What all checkpoints have in common. corpus, further, calibration: manifests; threads: of a session while several
-    variants are heard at once."""
+    """What all checkpoints have in common. corpus, further, natural, calibration: manifests; threads: of a session while
+    several variants are measured at once."""
 
     variants: Sequence[str]
     corpus: Path
     further: Sequence[Path]
+    natural: Sequence[Path]
     calibration: Path
     threads: int
 
@@ -78,63 +83,75 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What the table says of a variant. snr_db: of the encoder's frames against NeMo's; speed: times real time, None if
-    it was not measured; failed: gates that reject it."""
+    """What the table says of a variant. snr_db: of the encoder's frames against NeMo's; natural: None without such speech;
+    speed: times real time, None if it was not measured; failed: gates that reject it."""
 
     variant: str
     megabytes: float
     snr_db: float
     pooled: pooled.Pooled
+    natural: pooled.Pooled | None
     worst_minute: float
     speed: float | None
     failed: tuple[str, ...]
 
     def cells(self) -> tuple[str, ...]:
-        above = self.pooled.above
         return (
             self.variant,
             ", ".join(self.failed) or "none",
             f"{self.megabytes:.1f}",
             f"{self.snr_db:.1f}",
-            f"{self.pooled.wer:.2f}",
-            f"{above.value:+.2f} ({above.lower:+.2f} to {above.upper:+.2f})",
-            f"{100 * self.pooled.tokens_other:.2f} %",
+            *of_words(self.pooled),
+            *of_words(self.natural),
             f"{self.worst_minute:+.1f}",
             "-" if self.speed is None else f"{self.speed:.0f}",
         )
 
 
-HEAD = ("variant", "rejected by", "MB", "dB", "WER", "points above NeMo (95 %)", "tokens other", "worst minute", "x real time")
+WORDS = ("WER", "points above NeMo (95 %)", "tokens other")
+HEAD = ("variant", "rejected by", "MB", "dB", *WORDS, *(f"Kokoro: {name}" for name in WORDS), "worst minute", "x real time")
+
+
+def of_words(found: pooled.Pooled | None) -> tuple[str, ...]:
+    """Cells under WORDS."""
+    if found is None:
+        return ("-",) * len(WORDS)
+    above = found.above
+    spread = f"{above.value:+.2f} ({above.lower:+.2f} to {above.upper:+.2f})"
+    return f"{found.wer:.2f}", spread, f"{100 * found.tokens_other:.2f} %"
 
 
 def progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def cases(build: Path) -> list[Case]:
-    """Made where they are not there."""
+def cases(build: Path, only: Sequence[str] | None = None) -> list[Case]:
+    """Made where they are not there. only: names of those that are wanted, default all."""
     found = [Case("reference", "The reference checkpoint", CHECKPOINT, build / "reference")]
     for seed, strength, share in HARD:
         hard = build / f"hard-{seed}-{strength}.nemo"
-        if not hard.is_file():
+        if not hard.is_file() and (not only or hard.stem in only):
             rewrite(CHECKPOINT, hard, seed, strength, share)
         title = f"Outliers of {strength} times in {share:.0%} of the channels, seed {seed}"
         found.append(Case(hard.stem, title, hard, build / hard.stem))
-    return found
+    return [case for case in found if not only or case.name in only]
 
 
 def make(setup: Setup, case: Case) -> None:
-    """Builds the variants, and records NeMo."""
+    """Builds the variants, and records NeMo, and on the further speech fp32 in its place."""
     checkpoint = read_checkpoint(str(case.checkpoint))
     rate_hz = checkpoint.spec.frontend.sample_rate_hz
-    for manifest in (setup.corpus, *setup.further):
+    for manifest in (setup.corpus, *setup.further, *setup.natural):
         check_disjoint(read_corpus(setup.calibration, rate_hz), read_corpus(manifest, rate_hz))
     for contract in (NEMO, KV):
         export_checkpoint(checkpoint, case.build, contract)
     for variant in (v for v in setup.variants if v not in EXPORTED):
         progress(f"{case.name}: {variant}")
         build_variant(case.build, variant, setup.calibration, progress=lambda line: None)
-    record_oracle(checkpoint, read_corpus(setup.corpus, rate_hz), case.build, progress)
+    fp32 = context_of(setup, case, FP32, setup.threads)
+    for manifests in (setup.further, setup.natural):
+        checked = further.check_by_nemo(fp32, further.parts(manifests, fp32))
+        progress(f"{case.name}: fp32 emits NeMo's tokens on {checked} of {sum(map(rows_of, manifests))} further utterances")
 
 
 def context_of(setup: Setup, case: Case, variant: str, threads: int) -> Context:
@@ -146,17 +163,22 @@ def context_of(setup: Setup, case: Case, variant: str, threads: int) -> Context:
     return Context(case.build / variant, limits, checkpoint, evaluation, oracle, threads=threads, progress=progress)
 
 
-def heard(setup: Setup, one: tuple[Case, str]) -> Row:
+def rows_of(manifest: Path) -> int:
+    return len(manifest.read_text().splitlines())
+
+
+def measured(setup: Setup, one: tuple[Case, str]) -> Row:
     """A variant judged and measured, but for its speed. What fails a gate is shown as failing."""
-    context = context_of(setup, *one, setup.threads)
-    further = [read_corpus(part, context.spec.frontend.sample_rate_hz) for part in setup.further]
+    case, variant = one
+    context, fp32 = context_of(setup, case, variant, setup.threads), context_of(setup, case, FP32, setup.threads)
     results = judged(context, path_of(context, "gates"), [g for g in GATES if g in context.limits.required])
-    figures = pooled.measure_once(context, further, path_of(context, "pooled").with_suffix(".json"))
+    figures = pooled.measure(context, fp32, further.parts(setup.further, fp32), committed=True)
+    natural = pooled.measure(context, fp32, further.parts(setup.natural, fp32), committed=False) if setup.natural else None
     (worst,) = [r.measured for r in results if r.case == "worst minute above NeMo"]
     noise = [r.measured**2 for r in results if r.unit == "rms error / rms"]  # power over power, of each run
     size = sum(f.bytes for f in Manifest.read(context.folder).files.values()) / 1e6
     failed = tuple(sorted({r.gate for r in results if not r.passed}))
-    return Row(context.variant, size, -10 * math.log10(sum(noise) / len(noise)), figures, worst, None, failed)
+    return Row(context.variant, size, -10 * math.log10(sum(noise) / len(noise)), figures, natural, worst, None, failed)
 
 
 def speeds(setup: Setup, found: Sequence[Case], rounds: int) -> dict[tuple[str, str], float]:
@@ -220,23 +242,28 @@ def main() -> None:
     parser.add_argument("--build", type=Path, required=True, help="a folder for the builds of all checkpoints")
     parser.add_argument("--corpus", type=Path, default=REFERENCE / "audio" / "eval.jsonl")
     parser.add_argument("--calibration", type=Path, default=REFERENCE / "audio" / "calibration.jsonl")
-    parser.add_argument("--further", type=int, default=800, help="utterances made besides, a multiple of 4")
+    parser.add_argument("--further", type=int, default=3000, help="utterances of espeak-ng made besides, a multiple of 4")
+    parser.add_argument(
+        "--natural", type=int, default=3000, help="utterances of Kokoro made besides; used by whole blocks of 400"
+    )
+    parser.add_argument("--kokoro", type=Path, default=Path("build/kokoro"), help="where these and Kokoro itself are kept")
     parser.add_argument("--only", nargs="+", help="names of checkpoints")
     parser.add_argument("--variants", nargs="+", default=[*EXPORTED, *PACKAGED, *COMPARED])
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="variants heard at once; default: the cores")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="variants measured at once; default: the cores")
     parser.add_argument("--rounds", type=int, default=3, help="of the measurement of speed; 0 for none")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("accuracy-tables.md"))
     args = parser.parse_args()
-    further: list[Path] = []
+    synthetic: list[Path] = []
     if args.further and more_speech.available():
-        further = more_speech.make(args.build / "further", args.further, 4, args.corpus)
+        synthetic = more_speech.make(args.build / f"further-{args.further}", args.further, 4, args.corpus)
+    natural = natural_speech.make(args.kokoro, args.natural, progress)
     threads = max(1, (os.cpu_count() or 1) // args.jobs)
-    setup = Setup(args.variants, args.corpus, further, args.calibration, threads)
-    found = [case for case in cases(args.build) if not args.only or case.name in args.only]
+    setup = Setup(args.variants, args.corpus, synthetic, natural, args.calibration, threads)
+    found = cases(args.build, args.only)
     with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:  # a fork would inherit the runtimes' threads
         list(pool.map(partial(make, setup), found))
         every = [(case, variant) for case in found for variant in setup.variants]
-        rows = dict(zip([(case.name, v) for case, v in every], pool.map(partial(heard, setup), every), strict=True))
+        rows = dict(zip([(case.name, v) for case, v in every], pool.map(partial(measured, setup), every), strict=True))
     load = f"{os.getloadavg()[0]:.1f} before it, {os.cpu_count()} processors"
     for key, value in speeds(setup, found, args.rounds).items() if args.rounds else ():
         rows[key] = replace(rows[key], speed=value)
@@ -245,14 +272,16 @@ def main() -> None:
 
 
 def write(tables: dict[str, list[Row]], setup: Setup, said: str, out: Path) -> None:
-    more = sum(len(manifest.read_text().splitlines()) for manifest in setup.further)
+    more, voiced = (sum(map(rows_of, manifests)) for manifests in (setup.further, setup.natural))
     audio = f"{more} further ones at one lookahead each" if more else "no further ones: espeak-ng is not installed"
+    audio += f"; {voiced} of Kokoro at one lookahead each" if voiced else "; none of Kokoro"
     sections = [
         f"{instruction_set()}; {setup.corpus.name} at every lookahead and {audio}; calibration {setup.calibration.name}. {said}"
     ]
     for title, rows in tables.items():
-        figures = rows[0].pooled
-        about = f"{figures.utterances} utterances, {figures.runs} runs, {figures.words} words; NeMo's own WER is fp32's."
+        found = [figures for figures in (rows[0].pooled, rows[0].natural) if figures]
+        about = "; ".join(f"{figures.utterances} utterances, {figures.runs} runs, {figures.words} words" for figures in found)
+        about += ". NeMo's own WER is fp32's."
         sections.append(f"## {title}\n\n{about}\n\n{table(rows)}")
     out.write_text("\n\n".join(sections) + "\n")
     plot(tables, out.with_suffix(".svg"))

@@ -1,6 +1,6 @@
 """More evaluation speech than is committed: held-out sentences in the held-out voices, made with espeak-ng.
 
-69 utterances leave an interval of 0.4 WER points to either side of a difference that is to be shown to be at most 0.3.
+69 utterances leave an interval of 0.4 WER points to either side of a difference that is to be shown to be at most 0.15.
 Half are sentences of the grammar that training and calibration never had, half are ordinary prose, drawn anew; the
 voices are the evaluation's. The same seed makes the same speech with the same espeak-ng.
 """

@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import accuracy
+import further
 import pooled
 
 from nemoport.artifact import DECODER, Artifact
@@ -52,10 +53,12 @@ def decoders(fp32: Artifact, scratch: Path) -> dict[str, tuple[Path, int]]:
 
 
 def rows(
-    checkpoint: Checkpoint, build: Path, corpus: Corpus, further: Sequence[Corpus], oracle: Oracle, threads: int, scratch: Path
+    checkpoint: Checkpoint, build: Path, corpus: Corpus, manifests: Sequence[Path], oracle: Oracle, threads: int, scratch: Path
 ) -> Iterator[tuple[str, ...]]:
     yield ("encoder", "decoder_joint", "decoder MB", "WER", "points above NeMo (95 %)", "tokens other")
     found = decoders(Artifact.open(build / "fp32"), scratch)
+    fp32 = Context(build / "fp32", limits_of("fp32"), checkpoint, corpus, oracle, threads=threads)
+    parts = further.parts(manifests, fp32)
     for encoder in ENCODERS:
         for decoder, (path, size) in found.items():
             limits = limits_of(encoder)
@@ -63,12 +66,12 @@ def rows(
                 limits = replace(limits, streams=1)
             context = Context(build / encoder, limits, checkpoint, corpus, oracle, threads=threads)
             if decoder == OWN.get(encoder, "halved"):  # as it is built: measured by accuracy.py
-                figures = pooled.measure_once(context, further, accuracy.path_of(context, "pooled").with_suffix(".json"))
+                figures = pooled.measure(context, fp32, parts, committed=True)
             else:
                 artifact = context.artifact
                 session = OnnxSession(artifact.spec, artifact.encoder, path, threads=threads)
                 context.runner = CorpusRunner.open(artifact, session)
-                figures = pooled.measure(context, further)
+                figures = pooled.measure(context, fp32, parts, committed=True, run=further.emitted)
             above, other = figures.above, f"{100 * figures.tokens_other:.2f} %"
             spread = f"{above.value:+.2f} ({above.lower:+.2f} to {above.upper:+.2f})"
             yield encoder, decoder, f"{size / 1e6:.2f}", f"{figures.wer:.2f}", spread, other
@@ -80,14 +83,14 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="reference", help="one of its checkpoints")
     parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
-    _, path = accuracy.cases(args.build)[args.checkpoint]
-    checkpoint, build = read_checkpoint(str(path)), args.build / args.checkpoint
+    (case,) = accuracy.cases(args.build, [args.checkpoint])
+    checkpoint, build = read_checkpoint(str(case.checkpoint)), case.build
     rate_hz = checkpoint.spec.frontend.sample_rate_hz
     corpus = read_corpus(accuracy.REFERENCE / "audio" / "eval.jsonl", rate_hz)
-    further = [read_corpus(part, rate_hz) for part in sorted((args.build / "further").glob("part-*.jsonl"))]
+    manifests = sorted(args.build.glob("further-*/part-*.jsonl"))
     oracle = record_oracle(checkpoint, corpus, build)
     with TemporaryDirectory() as scratch:
-        for i, row in enumerate(rows(checkpoint, build, corpus, further, oracle, args.threads, Path(scratch))):
+        for i, row in enumerate(rows(checkpoint, build, corpus, manifests, oracle, args.threads, Path(scratch))):
             print("| " + " | ".join(row) + " |", flush=True)
             if i == 0:
                 print("|" + "---|" * len(row), flush=True)

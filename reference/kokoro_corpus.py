@@ -9,9 +9,11 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from nemoport.errors import CorpusError
+from nemoport.files import exclusive_lock
 
 from . import kokoro, languages, ordinary, speech, text
 
@@ -68,14 +70,27 @@ def jobs(language: str, seed: str) -> Iterator[Job]:
 def write(folder: Path, clips: int, language: str, seed: str, packages: Path) -> Path:
     """Writes clips until the corpus has so many, and returns its manifest. packages: as ``kokoro.Speaker`` takes them.
 
-    Each line of the manifest is written behind its clip, so that a run that is stopped leaves a smaller corpus.
+    Each line of the manifest is written behind its clip, so that a run that is stopped leaves a smaller corpus. Another run that
+    needs more clips waits for it.
     Raises CorpusError where the folder holds a corpus of other sentences, UsageError and ArtifactError as ``kokoro``.
     """
     manifest = folder / MANIFEST
-    (folder / "flac").mkdir(parents=True, exist_ok=True)
-    drawn = jobs(language, seed)
-    for row in _kept(manifest):
-        job = next(drawn)
+    if len(_kept(manifest, language, seed)) < clips:
+        (folder / "flac").mkdir(parents=True, exist_ok=True)
+        with exclusive_lock(manifest):
+            kept = _kept(manifest, language, seed)
+            if len(kept) < clips:
+                _extend(manifest, kept, clips, language, seed, kokoro.Speaker(packages))
+    return manifest
+
+
+def _kept(manifest: Path, language: str, seed: str) -> list[str]:
+    """Lines of the manifest, without one that was cut off. Raises CorpusError if they are not of this corpus."""
+    if not manifest.is_file():
+        return []
+    lines = [line for line in manifest.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    for line, job in zip(lines, jobs(language, seed), strict=False):
+        row = json.loads(line)
         if (row["text"], row["voice"]) != (job.sentence, job.voice.name):
             raise CorpusError(
                 f"{manifest} is another corpus.",
@@ -83,25 +98,16 @@ def write(folder: Path, clips: int, language: str, seed: str, packages: Path) ->
                 found=repr(row["text"]),
                 todo="name another folder",
             )
-        clips -= 1
-    if clips > 0:
-        speaker = kokoro.Speaker(packages)
-        with open(manifest, "a", encoding="utf-8") as lines:
-            for _ in range(clips):
-                lines.write(json.dumps(_made(folder, next(drawn), language, speaker), ensure_ascii=False) + "\n")
-                lines.flush()
-    return manifest
+    return lines
 
 
-def _kept(manifest: Path) -> list[dict]:
-    """Rows of the manifest, from which a line that was cut off is removed."""
-    if not manifest.is_file():
-        return []
-    whole = manifest.read_text(encoding="utf-8")
-    kept = whole[: whole.rfind("\n") + 1]
-    if kept != whole:
-        manifest.write_text(kept, encoding="utf-8")
-    return [json.loads(line) for line in kept.splitlines()]
+def _extend(manifest: Path, kept: list[str], clips: int, language: str, seed: str, speaker: kokoro.Speaker) -> None:
+    """Writes the manifest's clips from behind those that are kept."""
+    manifest.write_text("".join(kept), encoding="utf-8")
+    with open(manifest, "a", encoding="utf-8") as lines:
+        for job in islice(jobs(language, seed), len(kept), clips):
+            lines.write(json.dumps(_made(manifest.parent, job, language, speaker), ensure_ascii=False) + "\n")
+            lines.flush()
 
 
 def _made(folder: Path, job: Job, language: str, speaker: kokoro.Speaker) -> dict:

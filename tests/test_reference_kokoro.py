@@ -132,11 +132,12 @@ def test_a_stopped_corpus_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["corpus", "--voices", "kokoro", "--out", str(stopped.parent), "--clips", "6"])
     corpus.main()
     assert stopped.read_text() == whole.read_text() and Speaker.spoken == 4
+    assert kokoro_corpus.write(whole.parent, 5, "en", "0", tmp_path).read_text() == whole.read_text() and Speaker.spoken == 4
     for row in map(json.loads, rows[2:]):
         assert (stopped.parent / row["audio_filepath"]).read_bytes() == (whole.parent / row["audio_filepath"]).read_bytes()
     with pytest.raises(CorpusError, match="another corpus"):
         kokoro_corpus.write(whole.parent, 6, "en", "1", tmp_path)
-    monkeypatch.setattr(sys, "argv", [*sys.argv[:-1], "6", "--language", "de"])
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:-1], "7", "--language", "de"])
     with pytest.raises(SystemExit, match="no voices of de"):
         corpus.main()
 
