@@ -83,8 +83,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What the table says of a variant. snr_db: of the encoder's frames against NeMo's; natural: None without such speech;
-    speed: times real time, None if it was not measured; failed: gates that reject it."""
+    """What the table says of a variant. snr_db: of the encoder's frames against NeMo's; pooled: of all speech; natural: of
+    Kokoro's alone, None without it; speed: times real time, None if it was not measured; failed: gates that reject it."""
 
     variant: str
     megabytes: float
@@ -172,13 +172,14 @@ def measured(setup: Setup, one: tuple[Case, str]) -> Row:
     case, variant = one
     context, fp32 = context_of(setup, case, variant, setup.threads), context_of(setup, case, FP32, setup.threads)
     results = judged(context, path_of(context, "gates"), [g for g in GATES if g in context.limits.required])
-    figures = pooled.measure(context, fp32, further.parts(setup.further, fp32), committed=True)
-    natural = pooled.measure(context, fp32, further.parts(setup.natural, fp32), committed=False) if setup.natural else None
+    synthetic, natural = (further.parts(manifests, fp32) for manifests in (setup.further, setup.natural))
+    figures = pooled.measure(context, fp32, [*synthetic, *natural], committed=True)
+    of_kokoro = pooled.measure(context, fp32, natural, committed=False) if natural else None
     (worst,) = [r.measured for r in results if r.case == "worst minute above NeMo"]
     noise = [r.measured**2 for r in results if r.unit == "rms error / rms"]  # power over power, of each run
     size = sum(f.bytes for f in Manifest.read(context.folder).files.values()) / 1e6
     failed = tuple(sorted({r.gate for r in results if not r.passed}))
-    return Row(context.variant, size, -10 * math.log10(sum(noise) / len(noise)), figures, natural, worst, None, failed)
+    return Row(context.variant, size, -10 * math.log10(sum(noise) / len(noise)), figures, of_kokoro, worst, None, failed)
 
 
 def speeds(setup: Setup, found: Sequence[Case], rounds: int) -> dict[tuple[str, str], float]:
@@ -280,7 +281,7 @@ def write(tables: dict[str, list[Row]], setup: Setup, said: str, out: Path) -> N
     ]
     for title, rows in tables.items():
         found = [figures for figures in (rows[0].pooled, rows[0].natural) if figures]
-        about = "; ".join(f"{figures.utterances} utterances, {figures.runs} runs, {figures.words} words" for figures in found)
+        about = "; of Kokoro ".join(f"{f.utterances} utterances, {f.runs} runs, {f.words} words" for f in found)
         about += ". NeMo's own WER is fp32's."
         sections.append(f"## {title}\n\n{about}\n\n{table(rows)}")
     out.write_text("\n\n".join(sections) + "\n")

@@ -12,6 +12,7 @@ from itertools import cycle
 from pathlib import Path
 
 from nemoport.files import digest_json, exclusive_lock, read_json, write_json
+from nemoport.recognizer import Recognizer
 from nemoport.spec import Lookahead
 from nemoport.speech.corpus import Corpus, read_corpus
 from nemoport.validate.context import Context
@@ -44,9 +45,11 @@ def parts(manifests: Sequence[Path], context: Context) -> list[Part]:
 
 def emitted(context: Context, part: Part) -> list[Emitted]:
     """By the product's flush rule, but at lookahead 0 by NeMo's, which alone can be compared with there."""
-    lookahead, corpus = part
-    runs = context.runner.run(corpus, lookahead, context.limits.streams)["full" if lookahead else "nemo"]
-    return [Emitted(run.tokens, run.text) for run in runs]
+    (lookahead, corpus), runner = part, context.runner
+    recognizer = Recognizer(runner.session, runner.filterbank, runner.pieces, lookahead, "full" if lookahead else "nemo")
+    recordings = ((utterance.id, utterance.samples()) for utterance in corpus.utterances)
+    found = {h.id: Emitted(h.tokens, h.text) for h in recognizer.transcribe(recordings, streams=context.limits.streams)}
+    return [found[utterance.id] for utterance in corpus.utterances]
 
 
 def kept(context: Context, part: Part) -> list[Emitted]:

@@ -2,7 +2,7 @@
 
     python bench/longform.py --build build/accuracy [--minutes 30] [--checkpoints reference hard-0-32] [--threads N]
 
-The gate longform hears ten minutes. Run bench/accuracy.py first.
+The gate longform judges ten minutes. Run bench/accuracy.py first.
 """
 
 from __future__ import annotations
@@ -47,11 +47,9 @@ def main() -> None:
     parser.add_argument("--checkpoints", nargs="+", default=["reference", "hard-0-32"])
     parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
-    found = accuracy.cases(args.build)
-    for name in args.checkpoints:
-        title, path = found[name]
-        print(f"\n{title}:\n")
-        for i, row in enumerate(rows(path, args.build / name, args.minutes, args.threads)):
+    for case in accuracy.cases(args.build, args.checkpoints):
+        print(f"\n{case.title}:\n")
+        for i, row in enumerate(rows(case.checkpoint, case.build, args.minutes, args.threads)):
             print("| " + " | ".join(row) + " |", flush=True)
             if i == 0:
                 print("|" + "---|" * len(row), flush=True)

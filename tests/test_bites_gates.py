@@ -144,6 +144,8 @@ FIGURES = [
     Figure("wer", "max_difference_points", "all lookaheads: difference", -1.0, nemo=EIGHT_OTHER),
     Figure("wer", "max_upper_end_points", "all lookaheads: upper end", MOST / 8, EIGHT_OTHER),
     Figure("wer", "max_upper_end_points", "all lookaheads: upper end", -LEAST / 8, nemo=EIGHT_OTHER),
+    Figure("wer", "max_difference_points_many", "all lookaheads: difference", 1.0, EIGHT_OTHER),
+    Figure("wer", "max_upper_end_points_many", "all lookaheads: upper end", MOST / 8, EIGHT_OTHER),
     Figure("wer", "max_difference_points_language", "language en: difference", 1.5, EIGHT_OTHER),
     Figure("wer", "max_empty", "lookahead 0: lost", 2, {FULL_0: said("", (3, 4))}),
     Figure("wer", "max_empty", "lookahead 0: lost", 2, {FULL_0: {i: {"text": " <EOU>"} for i in (3, 4)}}),
@@ -205,6 +207,7 @@ def judged(figure, checkpoint, monkeypatch, limit, threads=0):
     products = {(encoder, "cpu"): (["f"] * 12, ["i"] * 60)}
     monkeypatch.setattr(structure, "products", lambda *where: products[where])
     monkeypatch.setattr(structure, "overflowing_pairs", lambda where: {encoder: {"a": 3, "b": 4}}[where])
+    monkeypatch.setattr(wer, "MANY", COUNT if figure.limit.endswith("_many") else COUNT + 1)
     recording = long_recording(figure.own, figure.nemo)
     monkeypatch.setattr(longform, "transcribe_segments", lambda given, _: recording if given is context else None)
     degrade(monkeypatch, figure.nemo)
@@ -564,6 +567,22 @@ def test_the_evidence_of_wer_says_of_how_many_words_it_is(reference_checkpoint):
         "all lookaheads: difference": whole,
         "all lookaheads: upper end": whole,
     }
+
+
+def test_many_utterances_are_judged_by_limits_of_their_own(reference_checkpoint):
+    context = context_of(reference_checkpoint)
+    for count, ending in ((wer.MANY - 1, ""), (wer.MANY, "_many")):
+        rows = [[WordCounts(10, 0, 0, 0)]] * count
+        found = [r.limit for r in wer._judge(context, "all", rows, rows, "", "")]
+        assert found == [context.limits.get("wer", f"max_{name}_points{ending}") for name in ("difference", "upper_end")]
+    assert wer.MANY == 3000
+
+
+@pytest.mark.parametrize("variant", limits.read_limits())
+def test_the_limits_of_many_utterances_are_no_wider(variant):
+    values = limits.limits_of(variant).gates["wer"].values
+    for name in ("max_difference_points", "max_upper_end_points"):
+        assert values[f"{name}_many"] < values[name] or values[name] == 0
 
 
 def test_the_figures_of_wer_have_their_interval(reference_checkpoint):
