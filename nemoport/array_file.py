@@ -18,13 +18,15 @@ MOST_BYTES = 1 << 28  # of all arrays
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def read_arrays(path: Path, todo: str) -> dict[str, np.ndarray]:
-    """Reads name -> array. Raises ArtifactError for what is no .npz file, and for objects and sizes that are not to be had."""
+def read_arrays(path: Path, todo: str, most_arrays: int = MOST_ARRAYS, most_bytes: int = MOST_BYTES) -> dict[str, np.ndarray]:
+    """Reads name -> array. most_bytes: of all of them.
+
+    Raises ArtifactError for what is no .npz file, and for objects and sizes that are not to be had."""
     try:
         with zipfile.ZipFile(path) as packed:
             entries = packed.infolist()
             total = sum(entry.file_size for entry in entries)
-            if len(entries) > MOST_ARRAYS or total > MOST_BYTES:
+            if len(entries) > most_arrays or total > most_bytes:
                 raise ValueError(f"{len(entries)} arrays of {total} bytes")
             arrays = {}
             for entry in entries:
@@ -44,7 +46,7 @@ def read_arrays(path: Path, todo: str) -> dict[str, np.ndarray]:
     ) as error:
         raise ArtifactError(
             f"{path} cannot be read.",
-            expected=f"an .npz file of numbers, at most {MOST_ARRAYS} arrays of {MOST_BYTES >> 20} MiB together",
+            expected=f"an .npz file of numbers, at most {most_arrays} arrays of {most_bytes >> 20} MiB together",
             found=f"{type(error).__name__}: {clipped(first_line(error))}",
             todo=todo,
         ) from error

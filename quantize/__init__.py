@@ -13,10 +13,12 @@ from nemoport.artifact import Artifact, Recipe
 from nemoport.cache_layout import cache_layout_of, precision_of, variant_of
 from nemoport.calibration.audio import CalibrationAudio
 from nemoport.errors import UsageError
+from nemoport.files import sha256_file
 from nemoport.progress import Progress, step
 from nemoport.quantize import int4_mixed
 from nemoport.quantize.precision import Precision
 from nemoport.quantize.sensitivity import Cost
+from nemoport.quantize.student import read_student
 from nemoport.resources import check_free
 from nemoport.variant import FP32, Variant
 
@@ -27,13 +29,39 @@ def precisions() -> dict[str, Precision]:
     return {name.replace("_", "-"): module["PRECISION"] for name, module in modules.items() if "PRECISION" in module}
 
 
-def build_variant(build: Path, variant: str, calibration: Path | None, *, progress: Progress) -> Artifact:
+def build_variant(
+    build: Path, variant: str, calibration: Path | None, student: Path | None = None, *, progress: Progress
+) -> Artifact:
     """Builds `build`/`variant`, and its parent where that is missing; returns an existing one that has the same inputs.
 
     variant: a precision, or kv- and a precision, which is the same for the graphs in the kv cache layout. calibration: NeMo
-    manifest; needed by the variants that run the model on audio. Raises UsageError (no such variant), CorpusError,
-    ArtifactError (no fp32 artifact), OutputError (made from other inputs, or not writable)."""
+    manifest; needed by the variants that run the model on audio. student: of `nemoport distill`, for a variant that is made of
+    one. Raises UsageError (no such variant, or not of a student), CorpusError, ArtifactError (no fp32 artifact, no student or
+    another model's), OutputError (made from other inputs, or not writable)."""
+    if student is not None:
+        return _build_of_student(build, variant, student, progress)
     return _build(build, variant, CalibrationAudio(calibration), progress)
+
+
+def _build_of_student(build: Path, variant: str, student: Path, progress: Progress) -> Artifact:
+    layout = cache_layout_of(variant)
+    precision, _ = _find(precision_of(variant))
+    if precision.convert_student is None:
+        able = ", ".join(name for name, one in precisions().items() if one.convert_student)
+        raise UsageError(f"{variant} is not made of a student.", expected=able, found=variant, todo="leave --student out")
+    fp32 = variant_of(layout, FP32)
+    parent = Artifact.open(build / fp32)
+    trained = read_student(student, parent.manifest.checkpoint_sha256)
+    recipe = Recipe(variant, fp32, {"student": sha256_file(student), "steps": trained.steps})
+    target = Variant(build, recipe, parent.manifest.checkpoint_sha256, parent.manifest.digest, trained.corpus_digest)
+    if (existing := target.existing()) is not None:
+        return existing
+    _check_free(variant, precision, parent, progress)
+    parent.verify_files()
+    with step(f"{variant}: converting", progress), target.new_folder() as folder:
+        precision.convert_student(parent, folder, trained, progress)
+        target.write_manifest(folder)
+    return target.opened()
 
 
 def _build(build: Path, variant: str, calibration: CalibrationAudio, progress: Progress) -> Artifact:

@@ -18,8 +18,8 @@ from nemoport.graph_file import save_model
 from nemoport.quantize.graph import check_quantized, halve, halve_decoder, metadata
 
 OPSET = 21  # the first whose DequantizeLinear takes blocks, and 4-bit integers
-# The integers that are used. Of 4 bits all sixteen: -8 is an eighth finer than -7..7 for the same bytes.
-LIMITS = {8: (-127, 127), 4: (-8, 7)}
+# The integers that are used. Of 4 bits all sixteen: -8 is an eighth finer than -7..7 for the same bytes. Of 2 bits all four.
+LIMITS = {8: (-127, 127), 4: (-8, 7), 2: (-2, 1)}
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def block_scales(weight: np.ndarray, bits: int, size: int) -> np.ndarray:
     if bits not in LIMITS or size < 16 or size & (size - 1):
         raise UsageError(
             "The weights cannot be stored so.",
-            expected="8 or 4 bits, in blocks of a power of two of at least 16 (what runtimes have kernels for)",
+            expected="8, 4 or 2 bits, in blocks of a power of two of at least 16 (what runtimes have kernels for)",
             found=f"{bits} bits, blocks of {size}",
             todo="correct the recipe",
         )

@@ -13,8 +13,9 @@ import numpy as np
 from nemoport.quantize.blocks import LIMITS, Blocks, block_scales
 
 GROUP = 128  # rows whose errors are gathered before the rest of the matrix is corrected: one large product, not many
-# Of a block's scale: cutting its largest weight can pay, and so can a step so wide that both ends of -8..7 hold it.
-SHRINKS = tuple(np.linspace(0.7, 1.15, 19))
+# Of a block's scale: cutting its largest weight can pay, and so can a step so wide that both ends of -8..7 hold it. In 2 bits
+# the largest weight is the step of -2, and what most weights need is half of it.
+SHRINKS = {bits: tuple(np.linspace(0.7, 1.15, 19)) for bits in (8, 4)} | {2: tuple(np.linspace(0.3, 1.15, 35))}
 RANGES = tuple(np.linspace(0.6, 1.05, 10))  # of a block's own range, where it has a zero point
 
 
@@ -23,9 +24,17 @@ def round_with_feedback(weight: np.ndarray, upper: np.ndarray, bits: int, size: 
 
     zero_points: blocks have one, and their scales the least error of the product, not of the weight.
     """
+    return compensated(weight, upper, bits, size, zero_points)[0]
+
+
+def compensated(
+    weight: np.ndarray, upper: np.ndarray, bits: int, size: int, zero_points: bool = False
+) -> tuple[Blocks, np.ndarray]:
+    """As `round_with_feedback`, and f32 [in, out]: each weight as it was before it was rounded, the errors of the rows before it
+    made up for. Training begins there: the same integers, and how near each is to the next."""
     rows = len(weight)
     remaining = weight.astype(np.float64)
-    values = np.zeros(weight.shape, np.int8)
+    values, before = np.zeros(weight.shape, np.int8), np.zeros(weight.shape, np.float32)
     scales: list[np.ndarray] = []
     zeros: list[np.ndarray] = []
     for start in range(0, rows, GROUP):
@@ -38,12 +47,13 @@ def round_with_feedback(weight: np.ndarray, upper: np.ndarray, bits: int, size: 
                     scale, zero = best_ranges(remaining[k : k + size], bits, np.diag(upper)[k : k + size] ** -2.0)
                 scales.append(scale)
                 zeros.append(zero)
+            before[k] = remaining[k]
             values[k] = np.clip(np.round(remaining[k] / scales[-1] + zeros[-1]), *LIMITS[bits])
             error = (remaining[k] - (values[k] - zeros[-1]) * scales[-1]) / upper[k, k]
             remaining[k + 1 : stop] -= np.outer(upper[k, k + 1 : stop], error)
             errors[k - start] = error
         remaining[stop:] -= upper[start:stop, stop:].T @ errors
-    return Blocks(values, np.array(scales, np.float32), size, np.array(zeros, np.int8) if zero_points else None)
+    return Blocks(values, np.array(scales, np.float32), size, np.array(zeros, np.int8) if zero_points else None), before
 
 
 def inverse_factor(gram: np.ndarray, damping: float = 0.01) -> np.ndarray:
@@ -60,9 +70,9 @@ def inverse_factor(gram: np.ndarray, damping: float = 0.01) -> np.ndarray:
 
 
 def best_scales(block: np.ndarray, bits: int) -> np.ndarray:
-    """Scales f64 [out] of one block f64 [size, out]: for each column the one of SHRINKS with the least square error."""
+    """Scales f64 [out] of one block f64 [size, out]: for each column the one of SHRINKS[bits] with the least square error."""
     largest = block_scales(block.astype(np.float32), bits, 1 << max(4, (len(block) - 1).bit_length()))[0].astype(np.float64)
-    candidates = [np.float32(shrink * largest).astype(np.float64) for shrink in SHRINKS]
+    candidates = [np.float32(shrink * largest).astype(np.float64) for shrink in SHRINKS[bits]]
     errors = [np.square(block - np.clip(np.round(block / s), *LIMITS[bits]) * s).sum(0) for s in candidates]
     return np.take_along_axis(np.array(candidates), np.argmin(errors, 0)[None], 0)[0]
 

@@ -10,11 +10,13 @@ from typing import Any
 from nemoport.artifact import Artifact
 from nemoport.errors import CorpusError
 from nemoport.progress import Progress
+from nemoport.quantize.student import Student
 from nemoport.resources import Needs
 from nemoport.speech.corpus import Corpus
 from nemoport.variant import FP32
 
 Convert = Callable[[Artifact, Path, Any, Corpus | None, Progress], None]
+ConvertStudent = Callable[[Artifact, Path, Student, Progress], None]
 
 
 def _fp32(parameters: Any) -> str:
@@ -28,7 +30,8 @@ class Precision:
     parameters: a frozen dataclass, which is the recipe; convert(parent, folder, parameters, calibration, progress): writes the
     four files of the variant into `folder`; needs_calibration: whether convert is given audio; made_of(parameters): the variant
     that it is made from; needs: memory and disk that convert takes; comparisons: variant name -> other parameters, built to be
-    measured beside the variant and never packaged."""
+    measured beside the variant and never packaged; convert_student(parent, folder, student, progress): as convert, of what
+    `nemoport distill` has trained, where the precision can be made so."""
 
     parameters: Any
     convert: Convert
@@ -36,6 +39,7 @@ class Precision:
     made_of: Callable[[Any], str] = _fp32
     needs: Needs = Needs()
     comparisons: Mapping[str, Any] = field(default_factory=dict)
+    convert_student: ConvertStudent | None = None
 
 
 def require_corpus(calibration: Corpus | None) -> Corpus:

@@ -348,7 +348,7 @@ def test_reused_by_digest_and_never_overwritten(static, manifest, tmp_path):
 
 
 def test_unusable_input(copy, manifest, tmp_path):
-    with pytest.raises(UsageError, match="fp16, int4-mixed, int4-weight, int8-dynamic") as error:
+    with pytest.raises(UsageError, match="fp16, int2-weight, int4-mixed, int4-weight, int8-dynamic") as error:
         build_variant(copy, "int5", manifest, progress=quiet)
     assert "'int5'" in str(error.value)
     with pytest.raises(CorpusError, match="--calibration"):
@@ -365,7 +365,7 @@ def test_unusable_input(copy, manifest, tmp_path):
 
 
 def test_the_files_are_the_registry():
-    weight_only = {"int8-weight", "int4-weight", "int4-mixed"}
+    weight_only = {"int8-weight", "int4-weight", "int4-mixed", "int2-weight"}
     integers = {"int8-dynamic", "int8-static", "int8-smoothquant", "int8-smoothquant-signed"}
     assert {"fp16", "smoothed"} | integers | weight_only == set(precisions())
     assert not {"graph", "casts", "overflow", "pairs"}.intersection(precisions())

@@ -10,6 +10,7 @@ import traceback
 from nemoport.cli import (
     compare,
     completion,
+    distill,
     doctor,
     evaluate,
     export,
@@ -50,6 +51,7 @@ COMMANDS = (  # in the order of `nemoport --help`
     export.COMMAND,
     quantize.COMMAND,
     sensitivity.COMMAND,
+    distill.COMMAND,
     validate.COMMAND,
     gate.COMMAND,
     compare.COMMAND,
