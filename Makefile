@@ -171,7 +171,7 @@ CLIPS       ?= 20
 consumers: setup ## docs/consumers.md anew: packages of others on ours (minutes); npm and pip fetch them into build/consumers
 	$(BIN)/python bench/consumers.py --clips $(CLIPS) --write docs/consumers.md
 
-accuracy: setup ## every variant on plain and outlier-hardened checkpoints (an hour of processor time); see bench/accuracy.md
+accuracy: setup ## every variant on plain and outlier-hardened checkpoints, 6,000 further utterances (hours); see bench/accuracy.md
 	$(BIN)/python bench/accuracy.py --build build/accuracy
 
 reference: setup ## train a reference checkpoint from scratch (hours; needs espeak-ng, flite and a word list)
