@@ -251,7 +251,7 @@ def test_bash_completes_a_command(capsys, tmp_path):
 
 def test_errors_have_no_words_of_the_makefile():
     """Who installed the package has no Makefile, and no CORPUS."""
-    folders = ("nemoport", "export", "quantize", "calibration", "validate", "package")
+    folders = ("nemoport", "export", "quantize", "distill", "calibration", "validate", "package")
     words = ("CHECKPOINT", "CORPUS", "CALIBRATION", "BUILD", "DIST", "`make ")
     found = []
     for path in (file for folder in folders for file in (ROOT / folder).rglob("*.py")):

@@ -21,6 +21,7 @@ from nemoport.quantize.graph import halve
 from nemoport.quantize.nbits import FAST_SIZES, packed, store_nbits, unpacked
 from nemoport.quantize.student import Student, read_student, write_student
 from nemoport.speech.corpus import read_corpus
+from nemoport.validate.limits import limits_of
 
 torch = pytest.importorskip("torch")
 
@@ -291,3 +292,13 @@ def test_students_that_cannot_be_used(tmp_path, build):
     with pytest.raises(UsageError, match="not made of a student"):
         build_variant(copy, "int8-weight", None, path, progress=quiet)
     assert sorted(one.name for one in copy.iterdir() if one.name.startswith("int")) == []
+
+
+@pytest.mark.slow
+def test_the_gates_refuse_what_was_not_trained(build, speech, tmp_path):
+    """Rounding with error feedback, which needs no student, leaves frames that gate `numeric` refuses."""
+    copy = shutil.copytree(build, tmp_path / "build")
+    rounded = build_variant(copy, "int2-weight", CALIBRATION, progress=quiet)
+    corpus = read_corpus(speech, 16000)
+    frames = [listen(artifact, corpus, 13)[1] for artifact in (Artifact.open(copy / "fp32"), rounded)]
+    assert 10 ** (-snr_db(*frames) / 20) > limits_of("int2-weight").get("numeric", "max_rms_ratio")

@@ -169,7 +169,7 @@ def wheels(tmp_path_factory):
         for file in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(ROOT / file, source)
         ignored = shutil.ignore_patterns("__pycache__", "audio", "checkpoints", "text")
-        for folder in ("nemoport", "export", "quantize", "calibration", "validate", "package", "reference", "web"):
+        for folder in ("nemoport", "export", "quantize", "distill", "calibration", "validate", "package", "reference", "web"):
             shutil.copytree(ROOT / folder, source / folder, ignore=ignored)
         options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
         subprocess.run([sys.executable, "-m", "pip", "wheel", *options, "-w", out, source], check=True, env=environment)
