@@ -26,7 +26,7 @@ from websockets.sync.client import connect  # noqa: E402
 
 from nemoport.server import opus  # noqa: E402
 from nemoport.server.access import Access, read_token  # noqa: E402
-from nemoport.server.actions import Audio, End, Ended, Start, Utterance  # noqa: E402
+from nemoport.server.actions import Audio, End, Ended, Language, Start, Utterance  # noqa: E402
 from nemoport.server.app import Server  # noqa: E402
 from nemoport.server.batcher import Batcher  # noqa: E402
 from nemoport.server.limits import Limits  # noqa: E402
@@ -36,6 +36,7 @@ from nemoport.server.models import Models, Opening  # noqa: E402
 from nemoport.server.native import Native  # noqa: E402
 from nemoport.server.realtime import Realtime  # noqa: E402
 from nemoport.server.run import check_serving, serve_until  # noqa: E402
+from nemoport.stream import advance  # noqa: E402
 from nemoport.words import Segment, Word  # noqa: E402
 
 AUDIO = Path(__file__).resolve().parent.parent / "reference" / "audio" / "eval"
@@ -482,17 +483,41 @@ def test_words_of_two_utterances_that_end_at_once(models):
     assert (first.number, first.new, second.number, second.new) == (0, (words[1],), 1, (words[2],))
 
 
+def test_chunks_that_were_sent_before_a_language_have_the_one_before(models, monkeypatch):
+    """However many wait to be encoded."""
+    recognizer, changes = models.find("").recognizer(), []
+    live = Live(recognizer, Start(), lambda events, error: None)
+    prompt = SimpleNamespace(slot=lambda name: name)
+    monkeypatch.setattr(live, "_recognizer", SimpleNamespace(session=SimpleNamespace(spec=SimpleNamespace(prompt=prompt))))
+    monkeypatch.setattr(live, "_push", live.stream.push)
+    monkeypatch.setattr(live.stream, "set_language", lambda slot: changes.append((slot, len(live.stream.chunks))))
+    live.feed([Audio(bytes(48_000)), Language("a"), Audio(bytes(48_000)), Language("b")])
+    encoded = len(live.stream.chunks)
+    assert encoded > 1 and not changes
+    while live.is_ready:
+        while live.stream.chunks:
+            advance(recognizer.session, [live.stream])
+        live.feed([])
+        encoded += len(live.stream.chunks)
+    assert changes == [("a", 0), ("b", 0)] and encoded == 5
+
+
 @pytest.mark.parametrize(
     ("message", "says"),
     [
         ({"type": "session.update", "session": {"input_audio_format": "g711_ulaw"}}, "pcm16"),
         ({"type": "session.update", "session": {"input_audio_transcription": {"prompt": "names"}}}, "hotwords"),
+        (
+            {"type": "session.update", "session": {"audio": {"input": {"format": {"type": "audio/pcm", "rate": 0}}}}},
+            "a rate in Hz",
+        ),
         ({"type": "session.update", "session": {"turn_detection": {"silence_duration_ms": -1}}}, "silence"),
         ({"type": "session.update", "session": []}, "session"),
         ({"type": "session.update", "session": [1]}, "an object"),
         ({"type": "response.create"}, "input_audio_buffer.append"),
         ({"type": "input_audio_buffer.append", "audio": "AAAA"}, "16-bit"),
         (b"\0\0", "base64"),
+        ("{", "input_audio_buffer.append"),
     ],
 )
 def test_openai_events_that_cannot_be_used(message, says):
@@ -500,7 +525,7 @@ def test_openai_events_that_cannot_be_used(message, says):
     if message == {"type": "session.update", "session": []}:  # is as none
         return wire.read(json.dumps(message))
     with pytest.raises((UsageError, AudioError)) as refused:
-        wire.read(message if isinstance(message, bytes) else json.dumps(message))
+        wire.read(json.dumps(message) if isinstance(message, dict) else message)
     assert says in wire.error(refused.value)
 
 

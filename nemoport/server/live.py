@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -47,6 +48,7 @@ class Live:
         self._fed = self._shown = self._number = 0  # samples; words of the utterance that were shown; utterances
         self._before = ("", "")  # text and tentative text that were shown
         self._is_closed = False
+        self._held: deque[Item] = deque()  # that wait until chunks before them are encoded
         self.began_s = time.monotonic()
         # Shared with the connection, under the batcher's lock.
         self.items: list[Item] = []
@@ -64,7 +66,9 @@ class Live:
     @property
     def is_ready(self) -> bool:
         """Whether a thread can do something for it. Under the batcher's lock."""
-        return not self.is_busy and bool(self.stream.chunks or self.is_urgent or self.waiting_samples >= self.missing_samples)
+        return not self.is_busy and bool(
+            self.stream.chunks or self._held or self.is_urgent or self.waiting_samples >= self.missing_samples
+        )
 
     @property
     def ahead_s(self) -> float:
@@ -75,8 +79,11 @@ class Live:
         """Takes what was received and cuts chunks. Returns the events of utterances that the client ended. Raises AudioError,
         UsageError."""
         events: list[Event] = []
-        for item in items:
-            match item:
+        self._held.extend(items)
+        while self._held:
+            if isinstance(self._held[0], Language) and self.stream.chunks:  # these have the language before
+                break
+            match self._held.popleft():
                 case Audio(data):
                     self._push(self._resampler.feed(self._decode(data)))
                 case Language(name):

@@ -54,6 +54,7 @@ class Model:
         if isinstance(self._session, OnnxSession):
             self._session.keep_apart()
         self.recognizer = lru_cache(_SETTINGS_KEPT)(self._recognizer)
+        metrics.sessions.labels(self.name)  # 0, and not absent until the first
         self.batcher = Batcher(self._session, limits.batch, opening.workers, metrics, self.name)
 
     @property

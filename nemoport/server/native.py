@@ -74,12 +74,12 @@ MESSAGES = {"start": StartMessage, "language": LanguageMessage, "flush": BareMes
 _ADAPTERS = {name: TypeAdapter(kind) for name, kind in MESSAGES.items()}
 
 
-def parsed(text: str) -> Any:
-    """Returns a message of JSON. Raises UsageError."""
+def parsed(text: str, expected: str = "") -> Any:
+    """Returns a message of JSON. expected: of the protocol, by default this one. Raises UsageError."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise refused_message("no JSON", clipped(str(error))) from error
+        raise refused_message("no JSON", clipped(str(error)), expected) from error
 
 
 def refused_message(what: str, found: str, expected: str = "") -> UsageError:

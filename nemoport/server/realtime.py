@@ -24,6 +24,7 @@ _TYPES = (
     "input_audio_buffer.commit",
     "input_audio_buffer.clear",
 )
+_EXPECTED = f"a type of {', '.join(_TYPES)}"
 _BEFORE = "conversation.item.input_audio_transcription"
 
 
@@ -44,10 +45,10 @@ class Realtime:
         """Returns the actions of a message, each with the samples in it. Raises UsageError, AudioError."""
         if isinstance(message, bytes):
             raise _refused("a binary message", "text: audio in input_audio_buffer.append, as base64")
-        raw = parsed(message)
+        raw = parsed(message, _EXPECTED)
         kind = raw.get("type") if isinstance(raw, dict) else None
         if kind not in _TYPES:
-            raise _refused(clipped(repr(kind)), f"a type of {', '.join(_TYPES)}")
+            raise _refused(clipped(repr(kind)), _EXPECTED)
         match kind:
             case "input_audio_buffer.append":
                 data = _audio(raw.get("audio"))
@@ -124,7 +125,7 @@ def _start(session: dict[str, Any], before: Start) -> Start:
     if isinstance(form, dict):
         form, rate = form.get("type"), form.get("rate", rate)
     form = form or session.get("input_audio_format") or "pcm16"
-    if form not in ("pcm16", "audio/pcm") or type(rate) is not int:
+    if form not in ("pcm16", "audio/pcm") or type(rate) is not int or rate <= 0:
         raise _refused(clipped(f"{form!r}, {rate!r} Hz"), "16-bit PCM (pcm16, audio/pcm) and a rate in Hz")
     if transcription.get("prompt"):
         raise _refused("a prompt", "none: these models take hotwords, see /v1/stream")
