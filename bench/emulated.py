@@ -35,10 +35,24 @@ OTHERS = ("int8-weight", "int4-weight")
 KEPT = ("config.json", "shared", "fp32", "smoothed", "calibration")
 
 
-def listen(folder: Path, corpus: Path, out: Path) -> None:
+class Noisy:
+    """A session whose features have relative noise: what differences in the last bits come to."""
+
+    def __init__(self, session, level: float):
+        self._session, self._level, self._random = session, level, np.random.default_rng(0)
+
+    def __getattr__(self, name: str):
+        return getattr(self._session, name)
+
+    def encode(self, mel, lengths, state):
+        noise = 1 + self._level * self._random.standard_normal(mel.shape, np.float32)
+        return self._session.encode(mel * noise, lengths, state)
+
+
+def listen(folder: Path, corpus: Path, out: Path, noise: float = 0.0) -> None:
     """Writes encoder frames f32 [frames, d_model] and tokens of each utterance into an .npz file."""
     artifact = Artifact.open(folder)
-    session = OnnxSession.open(artifact, threads=1)
+    session = Noisy(OnnxSession.open(artifact, threads=1), noise)
     utterances = read_corpus(corpus, artifact.spec.frontend.sample_rate_hz).utterances
     chosen = utterances[:: max(1, len(utterances) // UTTERANCES)][:UTTERANCES]
     frames, tokens = hear(session, artifact, chosen, LOOKAHEAD if artifact.spec.streaming else None)
@@ -57,12 +71,14 @@ def heard(folder: Path, corpus: Path, processor: str | None) -> tuple[np.ndarray
     return heard_by([*([emulator("x86_64"), "-cpu", processor] if processor else []), sys.executable], folder, corpus)
 
 
-def heard_by(python: Sequence[str], folder: Path, corpus: Path, environment: Mapping[str, str] = os.environ):
+def heard_by(
+    python: Sequence[str], folder: Path, corpus: Path, environment: Mapping[str, str] = os.environ, noise: float = 0.0
+) -> tuple[np.ndarray, list[list[int]]]:
     """python: the command of an interpreter that can import nemoport in `environment`. Returns frames and tokens of `listen`."""
     with TemporaryDirectory() as scratch:
         out = f"{scratch}/heard.npz"
         arguments = ", ".join(f"pathlib.Path({str(path)!r})" for path in (folder, corpus, out))
-        program = f"import emulated, pathlib; emulated.listen({arguments})"
+        program = f"import emulated, pathlib; emulated.listen({arguments}, noise={noise})"
         command, here = [*python, "-c", program], Path(__file__).parent
         done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
