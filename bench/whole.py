@@ -11,12 +11,14 @@ crispasr-caches (files of peers/gguf_convert.py; see peers/gguf_turns.py), read 
 nemoport:onnxruntime-1.32 runs on that onnxruntime. A: a corpus, which is joined to one recording and repeated, or `pseudo` for
 the pseudo-speech on which a random model emits tokens.
 
-Every row is a process of its own, stopped while others have their turn. A turn is one chunk, or as many as fill --turn. A row
-that cannot (a lookahead that a peer lacks, several streams at once) is left out there. Results are appended; what has its rounds
-already is not run again, and after --minutes the run ends between two rounds, to be gone on with by the same call. The rows
-that are in memory together share their rounds, and the table's ratios are of one round: give each group the same first row.
+Every row is a process of its own, stopped while others have their turn. A turn is one chunk, or as many as fill --turn; of
+CrispASR it is one recording. A row that cannot (a lookahead that a peer lacks, several streams at once) is left out there.
+Results are appended; what has its rounds already is not run again, and after --minutes the run ends between two rounds, to be
+gone on with by the same call. The rows that are in memory together share their rounds, and the table's ratios are of one round:
+give each group the same first row.
 
-Processor time is that of the whole process, up to 0.1 s behind each chunk, so that threads that spin on count.
+Processor time is that of the whole process, up to 0.1 s behind each chunk, so that threads that spin on count. `times reading the
+weights` is processor time over that of reading the file with the weights once, of row `read`.
 """
 
 from __future__ import annotations
@@ -95,9 +97,11 @@ class Row:
         )
         self._answer()
 
-    def run(self, lookahead: int, streams: int, chunks: int) -> dict:
+    def run(self, lookahead: int, streams: int, chunks: int, warm: bool = False) -> dict:
+        """warm: without the pause behind each chunk, for what is not measured."""
         os.kill(self.process.pid, signal.SIGCONT)
-        print(json.dumps({"lookahead": lookahead, "streams": streams, "chunks": chunks}), file=self.process.stdin, flush=True)
+        order = {"lookahead": lookahead, "streams": streams, "chunks": chunks, "warm": warm}
+        print(json.dumps(order), file=self.process.stdin, flush=True)
         return self._answer()
 
     def end(self) -> None:
@@ -143,12 +147,12 @@ def measure(rows: list[Row], options: argparse.Namespace, threads: int, audio: P
             warm = max(WARM_UP_CHUNKS, chunks, round(WARM_UP_SECONDS / chunk_s))
             found = {row.name: dict(ms=[], cpu_ms=[], chunks=warm) for row in chosen}
             for row in chosen:
-                row.run(lookahead, streams, chunks if row.kind.startswith("crispasr") else warm)
+                row.run(lookahead, streams, chunks if row.kind.startswith("crispasr") else warm, warm=True)
             load = os.getloadavg()[0]
-            for _ in range(left):
+            for turn in range(left):
                 if time.time() > deadline:
                     break
-                for row in chosen:
+                for row in (*chosen[turn % len(chosen) :], *chosen[: turn % len(chosen)]):  # nobody always follows the same row
                     answer = row.run(lookahead, streams, chunks)
                     for key in ("ms", "cpu_ms"):
                         found[row.name][key].append(statistics.mean(answer[key]))
@@ -176,7 +180,7 @@ def check(rows: list[Row], lookaheads: list[int], seconds: float, audio: Path) -
         for row in (row for row in rows if row.can(lookahead, 1)):
             chunks = round(seconds * turns.RATE_HZ / turns.FRAME_SAMPLES / (lookahead + 1))
             row.start(1, audio)
-            answer = row.run(lookahead, 1, chunks)
+            answer = row.run(lookahead, 1, chunks, warm=True)
             row.end()
             words = answer["text"].split()
             first = words if first is None else first
@@ -197,12 +201,11 @@ def table(lines: list[dict], base: str | None) -> None:
         here = [line for line in lines if (line["threads"], line["streams"], line["lookahead"]) == (threads, streams, lookahead)]
         names = list(dict.fromkeys(line["row"] for line in here))
         first = base or names[0]
-        read_ms = [ms for line in here if line["row"].startswith("read") for ms in line["ms"]]
+        read_ms = [ms for line in here if line["row"].startswith("read") for ms in line["cpu_ms"]]
         loads = [load for line in here for load in line["load"]]
         chunk_ms = 1000 * (lookahead + 1) * turns.FRAME_SAMPLES / turns.RATE_HZ
         print(f"\n{instruction_set()}, {threads} threads, lookahead {lookahead} ({chunk_ms:.0f} ms chunks), {streams} streams; "
-              f"load {min(loads):.1f} to {max(loads):.1f}"
-              f"{f'; {1074 / statistics.median(read_ms):.1f} GB/s' if read_ms else ''}\n")  # fmt: skip
+              f"load {min(loads):.1f} to {max(loads):.1f}\n")  # fmt: skip
         print("| row | rounds | processor time a chunk, ms | to the first | wall, ms | to the first | times real time "
               "| times reading the weights | peak MB | tokens a chunk |")  # fmt: skip
         print("|---|---|---|---|---|---|---|---|---|---|")
@@ -218,7 +221,8 @@ def table(lines: list[dict], base: str | None) -> None:
                 ratios[key] = quartiles_of_ratio(pairs)
             read = statistics.median(read_ms) / 2**30 if read_ms else None
             wall = statistics.median(cells["ms"])
-            multiple = f"{wall / (read * mine[0]['bytes']):.2f}" if read and mine[0]["bytes"] and streams == 1 else ""
+            work = statistics.median(cells["cpu_ms"])
+            multiple = f"{work / (read * mine[0]['bytes']):.1f}" if read and mine[0]["bytes"] and streams == 1 else ""
             if name.startswith("read"):
                 continue
             peak_mb = max(line["peak_bytes"] for line in mine) / 1e6
@@ -254,6 +258,8 @@ def main() -> None:
     options = parser.parse_args()
     deadline = time.time() + 60 * options.minutes
     rows = [Row(kind, Path(path)) for kind, path in options.row]
+    if not options.turn and not options.check and any(row.kind.startswith("crispasr") for row in rows):
+        parser.error("CrispASR transcribes whole recordings: --turn says how long one is")
     with tempfile.TemporaryDirectory() as folder:
         audio = Path(folder) / "audio.npy"
         try:
