@@ -82,21 +82,28 @@ def of_nemo(checkpoint: str, threads: int) -> Begin:
 
     def begin(lookahead: int, n_streams: int) -> turns.Streams:
         model.encoder.set_default_att_context_size([streaming.left_context_enc_frames, lookahead])
-        size = streaming.window_mel_frames(lookahead, first=False)
-        state = {"caches": model.encoder.get_initial_cache_state(batch_size=n_streams), "hypotheses": None, "labels": None}
-        # The window of a chunk begins one mel frame behind a multiple of 8, as in NeMo's own streams; two more are the edge.
-        past = np.zeros((n_streams, (before + 9) * hop), np.float32)
+        state: dict = {"caches": model.encoder.get_initial_cache_state(batch_size=n_streams), "hypotheses": None, "labels": None}
+        # A window ends seven mel frames before its samples do, as NeMo's own begin one frame behind a multiple of eight; two more
+        # frames are the edge, which the preprocessor pads.
+        edge, behind = 2, 7
+        past = np.zeros((n_streams, (edge + behind + before) * hop), np.float32)
+        start = -(behind + before)  # of the window, in mel frames of the stream; the first window begins with the stream
 
         def step(chunks: list[np.ndarray]) -> None:
-            nonlocal past
+            nonlocal past, start
             heard = np.concatenate([past, np.stack(chunks)], axis=1)
             past = heard[:, -past.shape[1] :]
+            first = state["hypotheses"] is None
+            size = streaming.window_mel_frames(lookahead, first=first)
             with torch.inference_mode(), nemo.exact(model):
                 lengths = torch.full((n_streams,), heard.shape[1])
                 mel, _ = model.preprocessor(input_signal=torch.from_numpy(heard), length=lengths)
-                mel = mel[:, :, 2 : 2 + size]
+                mel = mel[:, :, edge:]
+                if start < 0:
+                    mel[:, :, :-start] = 0  # what is before a stream, of which the first window has nothing
+                window = mel[:, :, -start if first else 0 :][:, :, :size]
                 state["labels"], _, *caches, state["hypotheses"] = model.conformer_stream_step(
-                    processed_signal=mel,
+                    processed_signal=window,
                     processed_signal_length=torch.full((n_streams,), size),
                     cache_last_channel=state["caches"][0],
                     cache_last_time=state["caches"][1],
@@ -104,10 +111,11 @@ def of_nemo(checkpoint: str, threads: int) -> Begin:
                     keep_all_outputs=False,
                     previous_hypotheses=state["hypotheses"],
                     previous_pred_out=state["labels"],
-                    drop_extra_pre_encoded=streaming.drop_enc_frames,
+                    drop_extra_pre_encoded=0 if first else streaming.drop_enc_frames,
                     return_transcription=True,
                 )
             state["caches"] = caches
+            start += streaming.chunk_mel_frames(lookahead, first=False)
 
         def found() -> tuple[int, str]:
             ids = [int(token) for token in state["hypotheses"][0].y_sequence]
