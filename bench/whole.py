@@ -78,7 +78,7 @@ class Row:
         """Of the files that hold a model's weights; of the encoder alone where they are apart."""
         if self.path.is_file():
             return self.path.stat().st_size
-        return sum(file.stat().st_size for file in self.path.glob("encoder*"))
+        return sum(file.stat().st_size for file in self.path.glob("*encoder*"))
 
     def start(self, threads: int, audio: Path) -> None:
         kind, _, runtime = self.kind.partition(":")
