@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from nemoport.text import clipped
 
 MODULES = ("ray", "aiohttp_cors")  # aiohttp_cors: of ray[serve], not of ray
 APPLICATION, BOARD = "nemoport", "board"
-_POLL_S, _DEPLOYS = 0.2, ("NOT_STARTED", "DEPLOYING")
+_POLL_S, _ENDING_S, _DEPLOYS = 0.2, 20.0, ("NOT_STARTED", "DEPLOYING")
 _QUIET = {"log_level": "ERROR", "enable_access_log": False}
 
 
@@ -61,11 +61,7 @@ def serve_on_ray(
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        had_serve = _client() is not None
-        # On loopback one proxy, of the head node; else one on each node that has a replica.
-        where = "HeadOnly" if host in LOOPBACK else "EveryNode"
-        with _started():
-            serve.start(proxy_location=where, http_options={"host": host, "port": port}, logging_config=_QUIET)
+        had_serve = _start(serve, host, port)
         ended = threading.Event()
         with on_signal(ended.set):
             try:
@@ -80,11 +76,28 @@ def serve_on_ray(
                 finally:
                     serve.delete(APPLICATION)
             finally:
-                if not (had_serve or is_started_here(cluster.address) or serve.status().applications):
-                    serve.shutdown()
+                with suppress(Exception):  # the cluster is lost
+                    if not (had_serve or is_started_here(cluster.address) or serve.status().applications):
+                        serve.shutdown()
     finally:
         if is_own:
             ray.shutdown()
+
+
+def _start(serve: Any, host: str, port: int) -> bool:
+    """Starts Serve where none runs. Returns whether one does. One that is being ended, as by a command before, is waited for."""
+    # On loopback one proxy, of the head node; else one on each node that has a replica.
+    where, end_s = "HeadOnly" if host in LOOPBACK else "EveryNode", time.monotonic() + _ENDING_S
+    while True:
+        try:
+            had_serve = _client() is not None
+            serve.start(proxy_location=where, http_options={"host": host, "port": port}, logging_config=_QUIET)
+            serve.status()
+            return had_serve
+        except Exception as error:  # RayActorError, RayServeException
+            if time.monotonic() > end_s:
+                raise _failed(first_line(error)) from error
+        time.sleep(1)
 
 
 def _placed(opening: Opening) -> Opening:
@@ -131,23 +144,17 @@ def _check_place(serve: Any, host: str, port: int) -> None:
 
 def _deploy(serve: Any, application: Any) -> None:
     target = serve.RunTarget(application, name=APPLICATION, route_prefix="/", logging_config=_QUIET)
-    with _started():
-        serve.run_many([target], wait_for_applications_running=False)
-
-
-@contextmanager
-def _started():
-    """Raises UsageError for what Serve raises: RayServeException, RayActorError, RuntimeError, ValueError."""
     try:
-        yield
-    except Exception as error:
+        serve.run_many([target], wait_for_applications_running=False)
+    except Exception as error:  # RayServeException, RayActorError, RuntimeError, ValueError
         raise _failed(first_line(error)) from error
 
 
 def _runs(serve: Any, ended: threading.Event) -> bool:
     """Waits until every replica takes sessions. Returns False where a signal comes first."""
     while not ended.wait(_POLL_S):
-        state = serve.status().applications[APPLICATION]
+        if (state := serve.status().applications.get(APPLICATION)) is None:
+            raise _failed("somebody deleted them")
         if state.status == "RUNNING":
             return True
         if state.status not in _DEPLOYS:
