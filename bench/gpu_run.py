@@ -17,6 +17,7 @@ Without a CUDA provider (`--provider torch`) frames come from graph_in_torch.py,
 from __future__ import annotations
 
 import argparse
+import shutil
 import statistics
 import subprocess
 import sys
@@ -171,7 +172,7 @@ def machine(provider: str) -> Iterator[list[str]]:
     yield ["what", "found"]
     yield ["onnxruntime", f"{ort.__version__}: {', '.join(ort.get_available_providers())}"]
     yield ["provider", provider]
-    if provider != "cpu":
+    if shutil.which("nvidia-smi"):
         command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
         yield ["card", subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()]
 
