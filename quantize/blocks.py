@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,16 +128,22 @@ def write_stored(
     """Writes the four files of a variant whose weights are `stored` in blocks: MatMul node -> (blocks, bits).
 
     model: the parent's encoder, an onnx.ModelProto with its weights, which is changed. report: further entries of the
-    encoder's metadata_props. halves: the encoder's other weights become fp16, as the decoder's. Raises ArtifactError if not
-    every node was quantized.
+    encoder's metadata_props. halves: scales and the encoder's other weights become fp16, as the decoder's weights. Raises
+    ArtifactError if not every node was quantized.
     """
-    if halves:
-        halve(model, {node.input[1] for node in model.graph.node if node.name in stored})
     store(model, stored)
+    if halves:
+        halve(model, {n.input[1] for n in model.graph.node if n.op_type == "DequantizeLinear" and _too_small(n, stored)})
     check_quantized(quantized_nodes(model), list(stored))
     del model.graph.value_info[:]
     save_model(model, folder / ENCODER, {**metadata(model), **(report or {})})
     halve_decoder(parent, folder)
+
+
+def _too_small(dequantize: Any, stored: dict[str, tuple[Blocks, int]]) -> bool:
+    """Whether half precision has fewer bits for a scale of a node that `store` made."""
+    scales = stored[dequantize.name.removesuffix("/dequantize")][0].scales
+    return bool(np.abs(scales).min() < np.finfo(np.float16).tiny)
 
 
 def quantized_nodes(model) -> list[str]:

@@ -1,15 +1,19 @@
 """4 bits nearer than error feedback leaves them: zero points, and each integer and scale again."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import numpy_helper
 from quantizing import correlated, one_matmul
 
+from nemoport.artifact import ENCODER
+from nemoport.graph_file import save_model
 from nemoport.quantize import int4_mixed
-from nemoport.quantize.blocks import Blocks, round_nearest, store
+from nemoport.quantize.blocks import Blocks, round_nearest, store, write_stored
 from nemoport.quantize.descent import descended
 from nemoport.quantize.error_feedback import best_ranges, inverse_factor, round_with_feedback
 
@@ -113,3 +117,19 @@ def test_the_recipe_of_int4_mixed_takes_both_steps(random):
     assert product_error(x.T @ x, weight, made) < 0.85 * product_error(x.T @ x, weight, fed)
     nearest = int4_mixed.Parameters(rounding="nearest").rounded(weight, None)
     assert nearest.zeros is None and np.array_equal(nearest.values, round_nearest(weight, 4, 128).values)
+
+
+@pytest.mark.parametrize(("factor", "kind"), [(1.0, "FLOAT16"), (1e-4, "FLOAT")])
+def test_scales_are_halved_where_half_precision_holds_them(random, tmp_path, factor, kind):
+    weight = (factor * random.standard_normal((256, 512))).astype(np.float32)
+    model, blocks = one_matmul(weight), round_nearest(weight, 4, 128)
+    save_model(one_matmul(weight), tmp_path / "parent.onnx", {})
+    write_stored(model, {"m": (blocks, 4)}, SimpleNamespace(decoder=tmp_path / "parent.onnx"), tmp_path, halves=True)
+    made = onnx.load(tmp_path / ENCODER)
+    (scales,) = (i for i in made.graph.initializer if ".scale" in i.name)
+    assert onnx.TensorProto.DataType.Name(scales.data_type) == kind
+    assert np.allclose(numpy_helper.to_array(scales), blocks.scales, rtol=2**-11, atol=0)
+    x = random.standard_normal((2, 256)).astype(np.float32)
+    (y,) = ort.InferenceSession(tmp_path / ENCODER, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    exact = x @ blocks.dequantized()
+    assert np.abs(y - exact).max() < 0.02 * np.abs(exact).max()

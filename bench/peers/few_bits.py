@@ -1,7 +1,7 @@
 """Weights in few bits on the same graph and speech: ggml's formats, by its own rounding, beside variants that are built.
 
     python bench/peers/few_bits.py --build BUILD --environment build/peers/ggml --corpus M.jsonl [M.jsonl ...]
-        [--variants int4-mixed int4-weight] [--calibration M.jsonl]
+        [--variants int4-mixed int4-weight] [--calibration M.jsonl] [--lookahead 6]
 
 BUILD: a build folder with fp32 and the variants. ENVIRONMENT: the one of gguf.py, whose crispasr has ggml's library. The layers'
 weights become what a format makes of them, dequantized, in the fp32 graph, so that nothing else differs: activations stay f32
@@ -34,7 +34,7 @@ from nemoport.speech.corpus import Utterance, read_corpus
 from nemoport.stream import Stream, advance
 from nemoport.tokens import detokenize, read_tokens
 
-LOOKAHEAD, STREAMS = 6, 16
+STREAMS = 16
 MIXTURES = {"q4_k_m": ("q4_k", "q8_0"), "q5_k_m": ("q5_k", "q8_0")}  # matrices; behind attention
 FORMATS = ("q4_0", "q5_0", "q8_0", "q4_k", "q5_k", "q6_k", *MIXTURES)
 
@@ -48,7 +48,9 @@ class Run:
     texts: list[str]
 
 
-def transcribed(artifact: Artifact, utterances: Sequence[Utterance], weights: Mapping[str, np.ndarray] | None = None) -> Run:
+def transcribed(
+    artifact: Artifact, utterances: Sequence[Utterance], lookahead: int, weights: Mapping[str, np.ndarray] | None = None
+) -> Run:
     """weights: initializers in place of the encoder's own."""
     session = OnnxSession(artifact.spec, artifact.encoder, artifact.decoder, threads=1, encoder_weights=weights)
     filterbank, pieces = artifact.filterbank(), read_tokens(artifact.shared / "tokens.txt")
@@ -56,7 +58,7 @@ def transcribed(artifact: Artifact, utterances: Sequence[Utterance], weights: Ma
     tokens: list[list[int]] = []
     for at in range(0, len(utterances), STREAMS):
         together = utterances[at : at + STREAMS]
-        streams = [Stream(session, filterbank, LOOKAHEAD) for _ in together]
+        streams = [Stream(session, filterbank, lookahead) for _ in together]
         made: list[list[np.ndarray]] = [[] for _ in together]
         for stream, utterance in zip(streams, together, strict=True):
             stream.push(utterance.samples())
@@ -87,8 +89,9 @@ def row(name: str, bits: float, run: Run, fp32: Run, said: Sequence[str]) -> str
 def bits_of(encoder: Path, weights: int) -> float:
     """Bits of a weight of the layers in a variant's encoder: integers, scales and zero points. weights: their number."""
     model = onnx.load(encoder, load_external_data=False)
-    bits = {onnx.TensorProto.INT4: 4, onnx.TensorProto.INT8: 8, onnx.TensorProto.FLOAT: 32}
-    initializers = {i.name: i for i in model.graph.initializer}
+    kinds = onnx.TensorProto
+    bits = {kinds.INT4: 4, kinds.INT8: 8, kinds.FLOAT16: 16, kinds.FLOAT: 32}
+    initializers = {i.name.removesuffix(".half"): i for i in model.graph.initializer}
     stored = [initializers[name] for n in model.graph.node if n.op_type == "DequantizeLinear" for name in n.input]
     return sum(float(np.prod(i.dims)) * bits[i.data_type] for i in stored) / weights
 
@@ -133,24 +136,24 @@ def rows(options: argparse.Namespace) -> Iterator[str]:
     fp32 = Artifact.open(options.build / "fp32")
     rate_hz = fp32.spec.frontend.sample_rate_hz
     utterances = [u for manifest in options.corpus for u in read_corpus(manifest, rate_hz).utterances][:: options.every]
-    said = [u.text for u in utterances]
+    said, lookahead = [u.text for u in utterances], options.lookahead
     grams: Mapping[str, np.ndarray] = {}
     if options.calibration:
         parameters = int4_weight.Parameters()
         grams = int4_weight.grams_of(fp32, parameters, read_corpus(options.calibration, rate_hz), lambda line: None)
     formats = Formats(fp32, Quantizer(library(options.environment)), grams)
-    base = transcribed(fp32, utterances)
-    yield f"{len(utterances)} utterances, {sum(len(text.split()) for text in said)} words, lookahead {LOOKAHEAD}.\n"
+    base = transcribed(fp32, utterances, lookahead)
+    yield f"{len(utterances)} utterances, {sum(len(text.split()) for text in said)} words, lookahead {lookahead}.\n"
     yield "| weights | bits | dB | tokens other | WER | points above fp32 (95 %) |"
     yield "|---|---|---|---|---|---|"
     yield row("fp32", 32, base, base, said)
     for variant in options.variants:
         artifact = Artifact.open(options.build / variant)
-        yield row(variant, bits_of(artifact.encoder, formats.count), transcribed(artifact, utterances), base, said)
+        yield row(variant, bits_of(artifact.encoder, formats.count), transcribed(artifact, utterances, lookahead), base, said)
     for name in options.formats:
         for weighted in (False, True) if grams and name != "q8_0" else (False,):
             bits, weights = formats.made(name, weighted)
-            yield row(f"{name}{', weighted' * weighted}", bits, transcribed(fp32, utterances, weights), base, said)
+            yield row(f"{name}{', weighted' * weighted}", bits, transcribed(fp32, utterances, lookahead, weights), base, said)
 
 
 def main() -> None:
@@ -158,6 +161,7 @@ def main() -> None:
     parser.add_argument("--build", type=Path, required=True)
     parser.add_argument("--environment", type=Path, required=True)
     parser.add_argument("--corpus", type=Path, nargs="+", required=True)
+    parser.add_argument("--lookahead", type=int, default=6)
     parser.add_argument("--every", type=int, default=1, help="of the utterances")
     parser.add_argument("--variants", nargs="*", default=["int4-mixed", "int4-weight"])
     parser.add_argument("--formats", nargs="*", default=FORMATS, choices=FORMATS)
