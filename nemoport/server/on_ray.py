@@ -23,7 +23,7 @@ from nemoport.text import clipped
 
 MODULES = ("ray", "aiohttp_cors")  # aiohttp_cors: of ray[serve], not of ray
 APPLICATION, BOARD = "nemoport", "board"
-_POLL_S, _ENDING_S, _DEPLOYS = 0.2, 20.0, ("NOT_STARTED", "DEPLOYING")
+_POLL_S, _START_S, _DEPLOYS = 0.2, 60.0, ("NOT_STARTED", "DEPLOYING")
 _QUIET = {"log_level": "ERROR", "enable_access_log": False}
 
 
@@ -85,12 +85,17 @@ def serve_on_ray(
 
 
 def _start(serve: Any, host: str, port: int) -> bool:
-    """Starts Serve where none runs. Returns whether one does. One that is being ended, as by a command before, is waited for."""
+    """Starts Serve where none runs. Returns whether one does. Raises UsageError.
+
+    It is tried for a minute: on a busy machine a proxy takes longer than Serve waits for it, and a command before may be ending
+    Serve."""
     # On loopback one proxy, of the head node; else one on each node that has a replica.
-    where, end_s = "HeadOnly" if host in LOOPBACK else "EveryNode", time.monotonic() + _ENDING_S
+    where, end_s = "HeadOnly" if host in LOOPBACK else "EveryNode", time.monotonic() + _START_S
+    had_serve: bool | None = None
     while True:
         try:
-            had_serve = _client() is not None
+            if had_serve is None:
+                had_serve = _client() is not None
             serve.start(proxy_location=where, http_options={"host": host, "port": port}, logging_config=_QUIET)
             serve.status()
             return had_serve
