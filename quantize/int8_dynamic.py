@@ -26,6 +26,7 @@ class Parameters:
     by_row: bool = True  # else a range is that of all frames of all streams, as onnxruntime has it
     per_channel: bool = True
     pair_limit: int | None = PAIR_LIMIT  # see saturation.py
+    operators: str = "qdq"  # of a product by row, see row_ranges.py; here so that builds of other ones are made anew
     parent: str = "smoothed"
 
 

@@ -329,7 +329,8 @@ def test_manifest_says_how_and_from_what(dynamic, static, manifest):
     assert static.manifest.recipe.parent == "fp32"
     parameters = static.manifest.recipe.parameters
     assert parameters["method"] == "percentile" and parameters["streams"]["cold"] is False
-    assert dynamic.manifest.recipe.parameters == {"by_row": True, "per_channel": True, "pair_limit": 128, "parent": "smoothed"}
+    parameters = {"by_row": True, "per_channel": True, "pair_limit": 128, "operators": "qdq", "parent": "smoothed"}
+    assert dynamic.manifest.recipe.parameters == parameters
     parent = Artifact.open(static.folder.parent / "fp32")
     assert static.manifest.parent_digest == parent.manifest.digest
     props = {p.key: p.value for p in onnx.load(static.encoder, load_external_data=False).metadata_props}
