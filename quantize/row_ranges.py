@@ -62,10 +62,16 @@ def by_row(model: Any) -> None:
             nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
-    read = {name for node in nodes for name in node.input}
+    read = _names_read(graph)
     kept = [constant for constant in graph.initializer if constant.name in read]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+def _names_read(graph: Any) -> set[str]:
+    """Lists the values that the nodes of a graph read, and those within them: the body of a Loop reads what is outside it."""
+    bodies = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
+    return {name for node in graph.node for name in node.input}.union(*map(_names_read, bodies))
 
 
 def _behind_silu(node: Any, producers: dict[str, Any]) -> bool:
