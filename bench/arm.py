@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from emulated import AUDIO, emulator, heard_by
+from emulated import AUDIO, emulator, in_another_process
 
 from nemoport.files import folder_once
 
@@ -89,16 +89,16 @@ def rows(build: Path, variants: list[str], processors: list[str], corpus: Path, 
 
     folder = environment(work).resolve()
     for variant in variants:
-        frames, tokens = heard_by([sys.executable], build / variant, corpus)
+        frames, tokens = in_another_process([sys.executable], build / variant, corpus)
         for processor in (NOISE, *processors):
             if processor == NOISE:
-                kernels, (found, others) = "", heard_by([sys.executable], build / variant, corpus, noise=LEVEL)
+                kernels, (found, others) = "", in_another_process([sys.executable], build / variant, corpus, noise=LEVEL)
             elif processor in X86:
                 python = [emulator("x86_64"), "-cpu", processor, sys.executable]
-                kernels, (found, others) = X86[processor], heard_by(python, build / variant, corpus)
+                kernels, (found, others) = X86[processor], in_another_process(python, build / variant, corpus)
             else:
                 python, given = of_arm(folder, processor)
-                kernels, (found, others) = ARM[processor][0], heard_by(python, build / variant, corpus, given)
+                kernels, (found, others) = ARM[processor][0], in_another_process(python, build / variant, corpus, given)
             noise = np.square(found - frames).sum(dtype=np.float64) / np.square(frames).sum(dtype=np.float64)
             level = f"{-10 * np.log10(noise):.1f}" if noise else "the same bits"
             other = sum(map(Levenshtein.distance, tokens, others))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from hearing import hear
+from frames_and_tokens import frames_and_tokens
 from onnx import TensorProto, helper, numpy_helper
 
 from nemoport.artifact import Artifact
@@ -40,7 +40,7 @@ WARM_UP_CHUNKS = 12
 class Session(OnnxSession):
     """Whose caches are of the graph's types."""
 
-    largest: dict[str, float] | None = None  # where it is a dictionary: of each cache, as far as was heard
+    largest: dict[str, float] | None = None  # where it is a dictionary: of each cache, as far as the audio went
 
     def initial_state(self, batch, prompts=()):
         state = KvCaches.initial(self.spec.streaming, batch)
@@ -129,18 +129,18 @@ def main() -> None:
 
     wide = Artifact.open(options.folder.parent / "kv-fp32")
     session = Session(wide.spec, wide.encoder, wide.decoder, threads=options.threads)
-    wide_frames, wide_tokens = hear(session, wide, corpus, options.lookahead)
+    wide_frames, wide_tokens = frames_and_tokens(session, wide, corpus, options.lookahead)
     del session
     sessions = {"32": opened(artifact.encoder)}
     sessions["32"].largest = largest = {}
-    heard = {"32": hear(sessions["32"], artifact, corpus, options.lookahead)}
+    found = {"32": frames_and_tokens(sessions["32"], artifact, corpus, options.lookahead)}
     sessions["32"].largest = None
     with tempfile.TemporaryDirectory(dir=options.folder.parent) as folder:
         for bits in ONNX_TYPES:
             path = Path(folder) / f"{bits}.onnx"
             save_model(narrowed(onnx.load(artifact.encoder), bits, largest), path, {})
             sessions[str(bits)] = opened(path)
-            heard[str(bits)] = hear(sessions[str(bits)], artifact, corpus, options.lookahead)
+            found[str(bits)] = frames_and_tokens(sessions[str(bits)], artifact, corpus, options.lookahead)
         times = {n: timed(sessions, options.lookahead, n, options.rounds) for n in options.streams}
     spec = artifact.spec.streaming
     values = len(NARROWED) * spec.n_layers * spec.left_context_enc_frames * spec.d_model
@@ -149,7 +149,7 @@ def main() -> None:
           f"{options.rounds} rounds, {len(corpus)} utterances\n")  # fmt: skip
     heads = ["bits", "MB a stream", "dB", "same tokens", "WER %", *(f"ms a chunk, {n} streams (ratio)" for n in times)]
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
-    for bits, (frames, tokens) in heard.items():
+    for bits, (frames, tokens) in found.items():
         noise, power = np.square(frames - wide_frames).sum(dtype=np.float64), np.square(wide_frames).sum(dtype=np.float64)
         same = sum(a == b for a, b in zip(tokens, wide_tokens, strict=True))
         wer = wer_percent(count_all(references, [detokenize(pieces, one) for one in tokens]))

@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from hearing import hear
+from frames_and_tokens import frames_and_tokens
 
 from nemoport.artifact import Artifact
 from nemoport.quantize import build_variant
@@ -49,13 +49,13 @@ class Noisy:
         return self._session.encode(mel * noise, lengths, state)
 
 
-def listen(folder: Path, corpus: Path, out: Path, noise: float = 0.0) -> None:
+def write_found(folder: Path, corpus: Path, out: Path, noise: float = 0.0) -> None:
     """Writes encoder frames f32 [frames, d_model] and tokens of each utterance into an .npz file."""
     artifact = Artifact.open(folder)
     session = Noisy(OnnxSession.open(artifact, threads=1), noise)
     utterances = read_corpus(corpus, artifact.spec.frontend.sample_rate_hz).utterances
     chosen = utterances[:: max(1, len(utterances) // UTTERANCES)][:UTTERANCES]
-    frames, tokens = hear(session, artifact, chosen, LOOKAHEAD if artifact.spec.streaming else None)
+    frames, tokens = frames_and_tokens(session, artifact, chosen, LOOKAHEAD if artifact.spec.streaming else None)
     np.savez(out, frames=frames, tokens=json.dumps(tokens))
 
 
@@ -66,19 +66,19 @@ def emulator(architecture: str) -> str:
     return found or sys.exit(f"no {' or '.join(names)} (Debian: qemu-user or qemu-user-static)")
 
 
-def heard(folder: Path, corpus: Path, processor: str | None) -> tuple[np.ndarray, list[list[int]]]:
+def in_process(folder: Path, corpus: Path, processor: str | None) -> tuple[np.ndarray, list[list[int]]]:
     """In a process of its own, on this processor or on an emulated x86."""
-    return heard_by([*([emulator("x86_64"), "-cpu", processor] if processor else []), sys.executable], folder, corpus)
+    return in_another_process([*([emulator("x86_64"), "-cpu", processor] if processor else []), sys.executable], folder, corpus)
 
 
-def heard_by(
+def in_another_process(
     python: Sequence[str], folder: Path, corpus: Path, environment: Mapping[str, str] = os.environ, noise: float = 0.0
 ) -> tuple[np.ndarray, list[list[int]]]:
-    """python: the command of an interpreter that can import nemoport in `environment`. Returns frames and tokens of `listen`."""
+    """python: the command of an interpreter that can import nemoport in `environment`. Returns what `write_found` writes."""
     with TemporaryDirectory() as scratch:
-        out = f"{scratch}/heard.npz"
+        out = f"{scratch}/found.npz"
         arguments = ", ".join(f"pathlib.Path({str(path)!r})" for path in (folder, corpus, out))
-        program = f"import emulated, pathlib; emulated.listen({arguments}, noise={noise})"
+        program = f"import emulated, pathlib; emulated.write_found({arguments}, noise={noise})"
         command, here = [*python, "-c", program], Path(__file__).parent
         done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -91,12 +91,12 @@ def rows(build: Path, copy: Path, corpus: Path, calibration: Path, processor: st
     """copy: of the build, in which variants with weights of full range are made."""
     from rapidfuzz.distance import Levenshtein
 
-    exact, said = heard(build / "fp32", corpus, None)
+    exact, wanted = in_process(build / "fp32", corpus, None)
 
     def compare(folder: Path, on: str | None) -> str:
-        frames, tokens = heard(folder, corpus, on)
+        frames, tokens = in_process(folder, corpus, on)
         noise = np.square(frames - exact).sum(dtype=np.float64) / np.square(exact).sum(dtype=np.float64)
-        other = sum(map(Levenshtein.distance, said, tokens)) / sum(map(len, said))
+        other = sum(map(Levenshtein.distance, wanted, tokens)) / sum(map(len, wanted))
         return f"{-10 * np.log10(noise):.1f} dB, {100 * other:.1f} %"
 
     yield ("variant", "this processor", processor, "full range, this processor", f"full range, {processor}")

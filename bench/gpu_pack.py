@@ -28,7 +28,7 @@ from nemoport.speech.corpus import read_corpus
 
 HERE = Path(__file__).resolve().parent
 AUDIO = HERE.parent / "reference" / "audio"
-SCRIPTS = ("gpu.sh", "gpu_run.py", "gpu_full.py", "graph_in_torch.py", "streaming.py", "worker.py", "hearing.py")
+SCRIPTS = ("gpu.sh", "gpu_run.py", "gpu_full.py", "graph_in_torch.py", "streaming.py", "worker.py", "frames_and_tokens.py")
 # Beside numpy, onnx and torch, which such a machine has.
 WHEELS = (
     "pydantic",

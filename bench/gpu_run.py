@@ -27,7 +27,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from hearing import hear
+from frames_and_tokens import frames_and_tokens
 from streaming import Row
 
 from nemoport.artifact import Artifact
@@ -91,10 +91,10 @@ def frames(build: Path, recordings: Path, provider: str) -> Iterator[list[str]]:
         exact: dict[str, np.ndarray] = {}
         for variant in variants_of(build):
             artifact = Artifact.open(build / variant)
-            cpu, tokens = hear(OnnxSession.open(artifact, "cpu"), artifact, chosen, LOOKAHEAD)
+            cpu, tokens = frames_and_tokens(OnnxSession.open(artifact, "cpu"), artifact, chosen, LOOKAHEAD)
             exact.setdefault("fp32", cpu)
             session = Watched(opened(artifact, provider))
-            found, others = hear(session, artifact, chosen, LOOKAHEAD)
+            found, others = frames_and_tokens(session, artifact, chosen, LOOKAHEAD)
             differing = sum(map(Levenshtein.distance, tokens, others))
             count = f"{differing} of {sum(map(len, tokens))}"
             levels = [decibels(found, cpu), decibels(found, exact["fp32"])]

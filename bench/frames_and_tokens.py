@@ -1,4 +1,4 @@
-"""What the scripts here share: a variant hears utterances."""
+"""What the scripts here share: the encoder frames and tokens of utterances."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from nemoport.speech.corpus import Utterance
 from nemoport.stream import Stream, advance
 
 
-def hear(session, artifact: Artifact, utterances: Iterable[Utterance], lookahead: int) -> tuple[np.ndarray, list[list[int]]]:
+def frames_and_tokens(
+    session, artifact: Artifact, utterances: Iterable[Utterance], lookahead: int
+) -> tuple[np.ndarray, list[list[int]]]:
     """session: nemoport.session.Session of the artifact, or of a changed copy. Encoder frames f32 [frames, d_model], and tokens
     by utterance."""
     frames, tokens = [], []
