@@ -60,3 +60,14 @@ def test_values_stay_and_what_was_there_before_is_left():
     if not gained:
         pytest.skip("the system gives no huge pages: Linux before 6.1, or none are free")
     assert size - 2 * huge_pages.HUGE_BYTES < gained <= size
+
+
+def test_a_session_moves_what_its_graphs_took(monkeypatch):
+    from nemoport.runtimes.onnxruntime import session
+
+    steps = []
+    monkeypatch.setattr(session, "private_memory", lambda: steps.append("before"))
+    monkeypatch.setattr(session, "open_graph", lambda *_: steps.append("graph"))
+    monkeypatch.setattr(session, "use_huge_pages", lambda _: steps.append("moved"))
+    session.OnnxSession(None, None, None)
+    assert steps == ["before", "graph", "graph", "moved"]
