@@ -12,7 +12,7 @@ from nemoport.quantize.blocks import LIMITS
 
 class _Rounded(torch.autograd.Function):
     """Integers times scales. The gradient passes the rounding (straight-through) where the weight is within the integers' range,
-    and tells each scale what it does to the weights that it multiplies (learned step size, arXiv:1902.08153)."""
+    and a scale's is that of the weights that it multiplies (learned step size, arXiv:1902.08153)."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, scales: Tensor, size: int, low: int, high: int) -> Tensor:

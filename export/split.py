@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemoport.errors import ArtifactError
+from nemoport.graph_file import drop_unread
 
 FRAMES, SCORES = "encoder_outputs", "outputs"
 PREDICTOR_INPUTS = ("targets", "target_length", "input_states_1", "input_states_2")
@@ -160,10 +161,9 @@ def _part(model, nodes: list, inputs: list, outputs: list):
     part = ModelProto()
     part.CopyFrom(model)
     graph = part.graph
-    read = {name for node in nodes for name in node.input}
-    weights = [i for i in model.graph.initializer if i.name in read]
-    for values, kept in ((graph.node, nodes), (graph.initializer, weights), (graph.input, inputs), (graph.output, outputs)):
+    for values, kept in ((graph.node, nodes), (graph.input, inputs), (graph.output, outputs)):
         del values[:]
         values.extend(kept)
+    drop_unread(graph)
     del graph.value_info[:]
     return part

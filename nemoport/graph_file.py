@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +87,23 @@ def external_tensors(model: Any) -> list[ExternalTensor]:
             entry = {e.key: e.value for e in tensor.external_data}
             found.append(ExternalTensor(name, entry["location"], int(entry.get("offset", "0")), _bytes(tensor), tensor))
     return found
+
+
+def with_nested(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Yields the nodes, and those of the graphs within them, which read tensors of the graphs around."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                yield from with_nested(graph.node)
+
+
+def drop_unread(graph: Any) -> None:
+    """Removes the initializers of an onnx.GraphProto that no node reads, nor one of the graphs within."""
+    read = {name for node in with_nested(graph.node) for name in node.input}
+    kept = [initializer for initializer in graph.initializer if initializer.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def _tensors(graph: Any) -> Iterator[tuple[str, Any]]:

@@ -5,7 +5,7 @@ One description, a `Side` for the inputs and one for the outputs, edits a graph 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nemoport.errors import ArtifactError
-from nemoport.graph_file import external_tensors
+from nemoport.graph_file import external_tensors, with_nested
 from nemoport.package.copying import copy_file
 
 
@@ -54,7 +54,7 @@ def rewire(model: Any, inputs: Side, outputs: Side, sizes: Mapping[str, int] | N
     if missing := [name for name in (*inputs, *outputs) if name not in found]:
         raise _misfit(", ".join(inputs) + " -> " + ", ".join(outputs), f"no {', '.join(missing)}")
     _prune(graph, outputs)
-    read = {name for node in _nested(graph.node) for name in node.input}
+    read = {name for node in with_nested(graph.node) for name in node.input}
     if unknown := [value.name for value in graph.input if value.name not in inputs and value.name in read]:
         raise _misfit("a graph that needs nothing that the consumer does not feed", f"a use of {', '.join(unknown)}")
     ports = {**inputs, **outputs}
@@ -62,7 +62,7 @@ def rewire(model: Any, inputs: Side, outputs: Side, sizes: Mapping[str, int] | N
     taken = {name for node in graph.node for name in node.output} | {i.name for i in graph.initializer}
     if clash := sorted(taken.difference(ports).intersection({*inner.values(), *(port.name for port in ports.values())})):
         raise _misfit("a graph without tensors of the consumer's names", ", ".join(clash))
-    for node in _nested(graph.node):
+    for node in with_nested(graph.node):
         node.input[:] = [inner.get(name, name) for name in node.input]
         node.output[:] = [inner.get(name, name) for name in node.output]
     before = [node for name, port in inputs.items() for node in _steps(port, inner[name], found[name], inward=True)]
@@ -113,21 +113,12 @@ def _prune(graph: Any, outputs: Side) -> None:
         name = waiting.pop()
         if name not in needed:
             needed.add(name)
-            waiting += [name for one in _nested([makers[name]] if name in makers else []) for name in one.input]
+            waiting += [name for one in with_nested([makers[name]] if name in makers else []) for name in one.input]
     kept = [node for node in graph.node if needed.intersection(node.output)]
     weights = [i for i in graph.initializer if i.name in needed]
     for values, those in ((graph.node, kept), (graph.initializer, weights)):
         del values[:]
         values.extend(those)
-
-
-def _nested(nodes: Iterable[Any]) -> Iterator[Any]:
-    """Yields the nodes, and those of the graphs within them, which read tensors of the graphs around."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-                yield from _nested(graph.node)
 
 
 def _steps(port: Port, inner: str, value: Any, *, inward: bool) -> list[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nemoport.graph_file import drop_unread
 from nemoport.quantize.blocks import Blocks
 
 DOMAIN, OPERATOR = "com.microsoft", "MatMulNBits"
@@ -37,11 +38,10 @@ def store_nbits(model, stored: dict[str, tuple[Blocks, int]]) -> None:
         settings = {"K": rows, "N": columns, "bits": bits, "block_size": blocks.size, "accuracy_level": INTEGERS}
         inputs = [node.input[0], name, f"{name}.scale"]
         nodes.append(helper.make_node(OPERATOR, inputs, node.output, node.name, domain=DOMAIN, **settings))
-    read = {name for node in nodes for name in node.input}
-    kept = [i for i in model.graph.initializer if i.name in read]
-    del model.graph.node[:], model.graph.initializer[:]
+    del model.graph.node[:]
     model.graph.node.extend(nodes)
-    model.graph.initializer.extend([*kept, *made])
+    model.graph.initializer.extend(made)
+    drop_unread(model.graph)
     if not any(opset.domain == DOMAIN for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from nemoport.graph_file import drop_unread
+
 _CONSTANTS = {
     "row.least": np.float32(1e-30),  # for a row of equal values, whose range would be divided by
     "row.127th": np.float32(1 / 127),
@@ -62,16 +64,7 @@ def by_row(model: Any) -> None:
             nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
-    read = _names_read(graph)
-    kept = [constant for constant in graph.initializer if constant.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-
-
-def _names_read(graph: Any) -> set[str]:
-    """Lists the values that the nodes of a graph read, and those within them: the body of a Loop reads what is outside it."""
-    bodies = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
-    return {name for node in graph.node for name in node.input}.union(*map(_names_read, bodies))
+    drop_unread(graph)
 
 
 def _behind_silu(node: Any, producers: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ exporter folds two factors into weights (export/layers.py); here they are folded
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ import numpy as np
 from nemoport.array_file import read_arrays
 from nemoport.cache_layout import KV
 from nemoport.errors import ArtifactError, first_line
+from nemoport.files import write_bytes
 from nemoport.quantize.blocks import LIMITS, Blocks
 from nemoport.quantize.graph import Weights, layer_matmuls
 from nemoport.quantize.nbits import packed, unpacked
@@ -60,9 +62,9 @@ def write_student(path: Path, student: Student) -> None:
         arrays[name + SCALES] = scales.T.astype(np.float16)
     for name, (gain, bias) in student.norms.items():
         arrays |= {name + GAIN: gain, name + BIAS: bias}
-    partial = path.with_name(f"{path.name}.partial.npz")
-    np.savez(partial, **arrays)  # pyright: ignore[reportArgumentType]
-    partial.replace(path)
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # pyright: ignore[reportArgumentType]
+    write_bytes(path, content.getvalue())
 
 
 def read_student(path: Path, checkpoint_sha256: str) -> Student:
