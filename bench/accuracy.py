@@ -83,7 +83,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What the table says of a variant. snr_db: of the encoder's frames against NeMo's; pooled: of all speech; natural: of
+    """A variant in the table. snr_db: of the encoder's frames against NeMo's; pooled: of all speech; natural: of
     Kokoro's alone, None without it; speed: times real time, None if it was not measured; failed: gates that reject it."""
 
     variant: str

@@ -5,7 +5,7 @@
 Needs qemu for user programs (Debian: qemu-user-static), apt-get and a network once: Python for arm64 is unpacked from Debian's
 packages and onnxruntime from its wheel, both into WORK. For each variant and processor: tokens that differ from this
 processor's, in which utterances, and dB of the encoder's frames against this processor's; beside it what noise of 1e-6 in the
-features does on this processor. Time under emulation says nothing, and is not shown.
+features does on this processor. Time under emulation is meaningless, and not shown.
 """
 
 from __future__ import annotations

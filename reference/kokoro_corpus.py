@@ -18,7 +18,7 @@ from nemoport.files import exclusive_lock
 from . import kokoro, languages, ordinary, speech, text
 
 PADDED_S = 0.5
-MOST_WORDS = 9  # for the same work more sentences tell more than longer ones
+MOST_WORDS = 9  # more short sentences resolve more than fewer long ones, for the same work
 MANIFEST = "corpus.jsonl"
 
 

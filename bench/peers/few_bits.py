@@ -71,12 +71,12 @@ def transcribed(
     return Run(np.concatenate([f for one in frames for f in one]), tokens, [detokenize(pieces, one) for one in tokens])
 
 
-def row(name: str, bits: float, run: Run, fp32: Run, said: Sequence[str]) -> str:
+def row(name: str, bits: float, run: Run, fp32: Run, references: Sequence[str]) -> str:
     from rapidfuzz.distance import Levenshtein
 
     noise = np.square(run.frames - fp32.frames).sum(dtype=np.float64) / np.square(fp32.frames).sum(dtype=np.float64)
     other = sum(map(Levenshtein.distance, fp32.tokens, run.tokens)) / sum(map(len, fp32.tokens))
-    ours, theirs = ([[one] for one in count_all(said, texts)] for texts in (run.texts, fp32.texts))
+    ours, theirs = ([[one] for one in count_all(references, texts)] for texts in (run.texts, fp32.texts))
     above = wer_difference(ours, theirs)
     decibels = f"{-10 * np.log10(noise):.1f}" if noise else ""
     wer = wer_percent([one for of_one in ours for one in of_one])
@@ -136,24 +136,28 @@ def rows(options: argparse.Namespace) -> Iterator[str]:
     fp32 = Artifact.open(options.build / "fp32")
     rate_hz = fp32.spec.frontend.sample_rate_hz
     utterances = [u for manifest in options.corpus for u in read_corpus(manifest, rate_hz).utterances][:: options.every]
-    said, lookahead = [u.text for u in utterances], options.lookahead
+    references, lookahead = [u.text for u in utterances], options.lookahead
     grams: Mapping[str, np.ndarray] = {}
     if options.calibration:
         parameters = int4_weight.Parameters()
         grams = int4_weight.grams_of(fp32, parameters, read_corpus(options.calibration, rate_hz), lambda line: None)
     formats = Formats(fp32, Quantizer(library(options.environment)), grams)
     base = transcribed(fp32, utterances, lookahead)
-    yield f"{len(utterances)} utterances, {sum(len(text.split()) for text in said)} words, lookahead {lookahead}.\n"
+    yield f"{len(utterances)} utterances, {sum(len(text.split()) for text in references)} words, lookahead {lookahead}.\n"
     yield "| weights | bits | dB | tokens other | WER | points above fp32 (95 %) |"
     yield "|---|---|---|---|---|---|"
-    yield row("fp32", 32, base, base, said)
+    yield row("fp32", 32, base, base, references)
     for variant in options.variants:
         artifact = Artifact.open(options.build / variant)
-        yield row(variant, bits_of(artifact.encoder, formats.count), transcribed(artifact, utterances, lookahead), base, said)
+        yield row(
+            variant, bits_of(artifact.encoder, formats.count), transcribed(artifact, utterances, lookahead), base, references
+        )
     for name in options.formats:
         for weighted in (False, True) if grams and name != "q8_0" else (False,):
             bits, weights = formats.made(name, weighted)
-            yield row(f"{name}{', weighted' * weighted}", bits, transcribed(fp32, utterances, lookahead, weights), base, said)
+            yield row(
+                f"{name}{', weighted' * weighted}", bits, transcribed(fp32, utterances, lookahead, weights), base, references
+            )
 
 
 def main() -> None:

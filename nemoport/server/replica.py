@@ -36,7 +36,7 @@ _MARK = "nemoport-error:"  # before an error within what Serve says of a replica
 
 @dataclass(frozen=True)
 class Report:
-    """What a replica says of itself. is_ready: a session can begin; has_ended: all of its sessions have, and none begins;
+    """What a replica reports of itself. is_ready: a session can begin; has_ended: all of its sessions have, and none begins;
     families: its figures."""
 
     replica: str
