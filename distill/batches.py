@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nemoport.distill.conditions import Conditions
 from nemoport.files import digest_json
 from nemoport.frontend import LogMel, mel_filterbank
 from nemoport.progress import Progress, Step
@@ -28,13 +29,14 @@ class Batch:
 class Batches:
     """Draws batches. Frames are computed once and kept in half precision in `folder`, mapped and not held in memory.
 
-    corpus: audio of the model's rate; texts are not used. Raises CorpusError (a model with a prompt needs each recording's
-    language), AudioError.
+    corpus: audio of the model's rate; texts are not used. noisy_share: of the rows that are made lower or noisy. Raises
+    CorpusError (a model with a prompt needs each recording's language), AudioError.
     """
 
-    def __init__(self, corpus: Corpus, spec: ModelSpec, folder: Path, seed: int, progress: Progress):
+    def __init__(self, corpus: Corpus, spec: ModelSpec, folder: Path, seed: int, noisy_share: float, progress: Progress):
         self._lookaheads = spec.require_streaming().lookaheads
-        self._seed = seed
+        self._seed, self._noisy_share = seed, noisy_share
+        self._conditions = Conditions(spec.frontend, seed)
         slots = prompts(corpus, spec)
         self._frames, ends = _features(corpus, spec, folder, progress)
         self._spans = list(zip([0, *ends[:-1]], ends, strict=True))
@@ -52,7 +54,8 @@ class Batches:
         for _ in range(max(1, round(batch_seconds / row_seconds))):
             first = int(random.integers(len(self._spans)))
             slots.append(self._slots[first])
-            rows.append(self._row(random, first, frames).T)
+            row = self._row(random, first, frames)
+            rows.append((self._conditions.changed(row, random) if random.random() < self._noisy_share else row).T)
         lookahead = self._lookaheads[int(random.integers(len(self._lookaheads)))]
         return Batch(np.stack(rows), lookahead, None if slots[0] is None else np.array(slots, np.int64))
 

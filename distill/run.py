@@ -51,7 +51,7 @@ class Distillation:
         inputs = {**asdict(settings), "checkpoint": checkpoint.sha256, "corpus": self.corpus_digest}
         inputs.pop("steps")  # a run may be given more of them
         self.inputs = digest_json(inputs)
-        self.batches = Batches(corpus, checkpoint.spec, folder, settings.seed, progress)
+        self.batches = Batches(corpus, checkpoint.spec, folder, settings.seed, settings.noisy_share, progress)
         torch.manual_seed(settings.seed)
         self.teacher, self.head = self._models()
         self.student, _ = self._models()

@@ -27,6 +27,7 @@ torch = pytest.importorskip("torch")
 
 from nemoport.cli import main  # noqa: E402
 from nemoport.distill.checked import distill  # noqa: E402
+from nemoport.distill.conditions import Conditions  # noqa: E402
 from nemoport.distill.full_pass import FullPassEncoder  # noqa: E402
 from nemoport.distill.low_bits import LowBitMatMul  # noqa: E402
 from nemoport.distill.posteriors import divergence, greedy_path  # noqa: E402
@@ -36,7 +37,7 @@ from nemoport.export.build import export_checkpoint  # noqa: E402
 from nemoport.export.checkpoint import read_checkpoint  # noqa: E402
 from nemoport.export.heads import head_graph  # noqa: E402
 from nemoport.export.shared import graph_weights  # noqa: E402
-from nemoport.frontend import LogMel  # noqa: E402
+from nemoport.frontend import LogMel, mel_filterbank  # noqa: E402
 from nemoport.runtimes.onnxruntime.session import OnnxSession  # noqa: E402
 from nemoport.stream import Stream, advance  # noqa: E402
 
@@ -182,6 +183,27 @@ def test_a_student_becomes_a_variant(trained, tiny, speech, tmp_path):
         found = own.student(mel, torch.tensor([mel.size(2)]), 13)[0][0].numpy()[: len(frames["kv"]) - 14]
     apart = {name: snr_db(found, one[: len(found)]) for name, one in frames.items()}
     assert min(apart["int2-weight"], apart["kv-int2-weight"]) > 30 > max(apart["nemo"], apart["kv"]) + 5, apart
+
+
+def test_conditions_are_what_audio_under_them_gives(tiny, speech, random):
+    """A level exactly; noise in the mean of each band, for white noise or for pink."""
+    spec, samples = tiny.spec.frontend, np.concatenate([u.samples() for u in read_corpus(speech, 16000).utterances])
+    conditions, compute = Conditions(spec, 0), LogMel(spec, mel_filterbank(spec))
+    frames = compute.whole(samples).T
+    lower = compute.whole(samples * np.float32(0.1)).T
+    assert np.abs(conditions.lower(frames, 20.0) - lower).max() < 0.01 < 1 < np.abs(frames - lower).mean()
+    noisy = np.stack([conditions.noisy(frames, -40.0, np.random.default_rng(i)) for i in range(4)])
+    noise = compute.whole(random.standard_normal(len(samples)).astype(np.float32)).T
+    spectra = [np.log(np.exp(one).mean(0)) for one in (*noisy, noise)]
+    white, *others = sorted(np.std(one - spectra[-1]) for one in spectra[:-1])
+    assert white < 0.2 < 0.5 < others[-1]
+    loud = np.log(np.exp(conditions.noisy(frames, 0.0, random)).mean() / np.exp(frames).mean())
+    assert abs(loud - np.log(2)) < 0.01
+    batches = [
+        Distillation(tiny, read_corpus(speech, 16000), speech.parent, replace(FEW, noisy_share=share), "cpu", quiet)._batch(3).mel
+        for share in (0.0, 0.0, 1.0)
+    ]
+    assert np.array_equal(*batches[:2]) and not np.array_equal(*batches[1:])
 
 
 def stopped(distillation, step, monkeypatch):
