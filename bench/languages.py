@@ -3,7 +3,7 @@
     python bench/languages.py --build build/streaming-multilingual [--clips 80] [--corpus MANIFEST] [--variants ...]
 
 Held-out sentences in held-out voices, made with espeak-ng: of the grammar, and as many of words that no training text
-has, in no order; or the speech of a manifest. Each clip is heard at every lookahead, and of every third clip the model is
+has, in no order; or the speech of a manifest. Each clip is transcribed at every lookahead, and of every third clip the model is
 to find out the language. Rates are WER, or CER of the languages without spaces; differences are from fp32 of the same
 contract on the same clips, which the gates hold to NeMo's tokens, and their intervals are drawn by clips.
 """

@@ -30,7 +30,7 @@ def short_manifest(folder: Path, first: int = 0, count: int = 8, speech: str = "
     return path
 
 
-def listen(artifact: Artifact, corpus, lookahead: int, encoder: Path | None = None):
+def transcribed(artifact: Artifact, corpus, lookahead: int, encoder: Path | None = None):
     """Tokens by utterance, and all encoder frames f32 [frames, d_model]."""
     session = OnnxSession(artifact.spec, encoder or artifact.encoder, artifact.decoder, threads=1)
     tokens, frames = [], []

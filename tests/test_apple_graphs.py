@@ -51,12 +51,12 @@ def compared(session, build, corpus, oracle):
     """flush rule -> (utterances whose tokens differ from NeMo's, largest difference of a frame)."""
     artifact_shared = build / "shared"
     filterbank = np.fromfile(artifact_shared / "filterbank.bin", np.float32).reshape(session.spec.frontend.n_mels, -1)
-    heard = CorpusRunner(session, filterbank, read_tokens(artifact_shared / "tokens.txt")).run(corpus, session.lookahead, 3)
+    transcribed = CorpusRunner(session, filterbank, read_tokens(artifact_shared / "tokens.txt")).run(corpus, session.lookahead, 3)
     found = {}
     for flush in flush_rules(session.spec):
         if (expected := oracle.expected(session.lookahead, flush)) is not None:
-            differing = [h.id for h, e in zip(heard[flush], expected, strict=True) if h.tokens != e.tokens]
-            found[flush] = differing, differences(heard[flush], expected)[0]
+            differing = [h.id for h, e in zip(transcribed[flush], expected, strict=True) if h.tokens != e.tokens]
+            found[flush] = differing, differences(transcribed[flush], expected)[0]
     return found
 
 

@@ -96,8 +96,8 @@ def long_recording(own, nemo):
     """Three minutes of six utterances each, and two silences; own, nemo: segment -> its text."""
     texts = [TEXT] * 18 + [""] * 2
     form = LongForm(Corpus(Path(), ()), tuple(Segment(10.0 * i, text) for i, text in enumerate(texts)))
-    heard = [[" ".join(changes.get(i, text).split()) for i, text in enumerate(texts)] for changes in (own, nemo)]
-    return SegmentScores(form, *([tokens(text) for text in part] for part in heard), *heard)
+    transcribed = [[" ".join(changes.get(i, text).split()) for i, text in enumerate(texts)] for changes in (own, nemo)]
+    return SegmentScores(form, *([tokens(text) for text in part] for part in transcribed), *transcribed)
 
 
 @dataclass(frozen=True)
@@ -414,9 +414,9 @@ def test_the_figures_of_cost(reference_checkpoint, monkeypatch):
 def minutes_of(*words, own=None):
     """A recording with one utterance of so many words in each minute; own: minute -> what the artifact finds in it."""
     texts = [" ".join(f"w{i}x{n}" for n in range(count)) for i, count in enumerate(words)]
-    heard = [(own or {}).get(i, text) for i, text in enumerate(texts)]
+    transcribed = [(own or {}).get(i, text) for i, text in enumerate(texts)]
     form = LongForm(Corpus(Path(), ()), tuple(Segment(60.0 * i, text) for i, text in enumerate(texts)))
-    return SegmentScores(form, [tokens(t) for t in heard], [tokens(t) for t in texts], heard, texts)
+    return SegmentScores(form, [tokens(t) for t in transcribed], [tokens(t) for t in texts], transcribed, texts)
 
 
 @pytest.mark.parametrize(

@@ -139,12 +139,12 @@ def test_a_file_has_channels(tmp_path):
     left, right = spoken(1, 40000), spoken(2, 40000)
     soundfile.write(tmp_path / "a.wav", np.stack([left, right], 1), 16000, subtype="FLOAT")
     made = recognizer()
-    heard = {channel: made.transcribe_file(tmp_path / "a.wav", channel=channel) for channel in (None, 0, 1)}
-    for channel in heard:
+    transcribed = {channel: made.transcribe_file(tmp_path / "a.wav", channel=channel) for channel in (None, 0, 1)}
+    for channel in transcribed:
         samples = open_audio(tmp_path / "a.wav", 1600, channel=channel).read(5000)
-        assert heard[channel].tokens == next(made.transcribe(samples)).tokens
-    assert len({one.tokens for one in heard.values()}) == 3
-    assert {one.id for one in heard.values()} == {str(tmp_path / "a.wav")} and made.transcribe_file(str(tmp_path / "a.wav"))
+        assert transcribed[channel].tokens == next(made.transcribe(samples)).tokens
+    assert len({one.tokens for one in transcribed.values()}) == 3
+    assert {one.id for one in transcribed.values()} == {str(tmp_path / "a.wav")} and made.transcribe_file(str(tmp_path / "a.wav"))
 
 
 def test_options_of_transcribing_are_passed_on(monkeypatch):

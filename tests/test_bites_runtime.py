@@ -27,7 +27,7 @@ class Listener:
     """Stands for a stream of an offline model: it hears the samples that are not zero as tokens, at their times."""
 
     def __init__(self):
-        self.heard, self.chunks, self.tokens, self.token_seconds = [], [], [], []
+        self.samples, self.chunks, self.tokens, self.token_seconds = [], [], [], []
         self.lookahead = None
 
     def timed(self):
@@ -35,22 +35,22 @@ class Listener:
         return Timed(tuple(self.tokens), tuple(self.token_seconds), (0.16,) * n, (1.0,) * n)
 
     def push(self, samples):
-        self.heard.append(samples.copy())
+        self.samples.append(samples.copy())
 
     def close(self):
-        self.chunks.append(np.concatenate(self.heard))
+        self.chunks.append(np.concatenate(self.samples))
         assert len(self.chunks[0]) <= LONGEST_S * RATE_HZ
 
 
-def listen(session, listeners):
-    for listener in listeners:
+def advance(session, streams):
+    for listener in streams:
         for samples in [listener.chunks.pop()] if listener.chunks else []:
             at = np.flatnonzero(samples)
             listener.tokens, listener.token_seconds = samples[at].astype(int).tolist(), (at / RATE_HZ).tolist()
 
 
 def transcribed(recordings, monkeypatch, **options):
-    monkeypatch.setattr(transcription, "advance", listen)
+    monkeypatch.setattr(transcription, "advance", advance)
     spec = SimpleNamespace(streaming=None, frontend=SimpleNamespace(sample_rate_hz=RATE_HZ), frame_seconds=0.08)
     requests = [(name, Samples(samples), Listener) for name, samples in recordings]
     done = transcription.transcribe(SimpleNamespace(spec=spec), requests, **options)

@@ -70,7 +70,7 @@ def test_every_lookahead_and_silence_are_streamed(fp32, corpus):
     fading = [p for p in plans if p not in spoken and p not in narrow]
     assert {p.lookahead for p in spoken} == lookaheads == {p.lookahead for p in fading}
     assert sorted(p.lookahead for p in narrow) == sorted(lookaheads)
-    assert {s.utterance for p in spoken for s in p.segments} == set(range(len(corpus.utterances)))  # all are heard
+    assert {s.utterance for p in spoken for s in p.segments} == set(range(len(corpus.utterances)))  # all are read
     context_samples = 70 * 1280
     for plan in fading:
         kinds = [s.kind for s in plan.segments]
@@ -82,8 +82,8 @@ def test_a_telephone_passes_its_band_only(fp32, corpus):
     """What the encoder is shown has no power outside 300 to 3400 Hz, and the speech's inside; it can be left out."""
     streams = streams_of(fp32, corpus)
     plan = next(p for p in streams.plans if p.segments[0].kind == "telephone")
-    plain, heard = (streams.samples(replace(plan.segments[0], kind=kind)) for kind in ("speech", "telephone"))
-    hz, power = np.fft.rfftfreq(len(plain), 1 / 16000), [np.square(np.abs(np.fft.rfft(x))) for x in (plain, heard)]
+    plain, transcribed = (streams.samples(replace(plan.segments[0], kind=kind)) for kind in ("speech", "telephone"))
+    hz, power = np.fft.rfftfreq(len(plain), 1 / 16000), [np.square(np.abs(np.fft.rfft(x))) for x in (plain, transcribed)]
     inside = (hz > 400) & (hz < 3300)
     shares = [p[hz > 3600].sum() / p.sum() for p in power]
     assert shares[0] > 0.01 and shares[1] < shares[0] / 100

@@ -236,7 +236,7 @@ print(json.dumps(["toy" in limits_of("fp32").required, passed, judge("fp32", "to
 
 
 def toy_checkpoint(path: Path, nemo_class: str) -> Path:
-    """The committed one, said to be of another class of NeMo's."""
+    """The committed one, named as of another class of NeMo's."""
     with tarfile.open(CHECKPOINT) as source, tarfile.open(path, "w") as target:
         for member in source.getmembers():
             content = source.extractfile(member)

@@ -136,14 +136,14 @@ def test_nothing_is_fetched_twice(folder, spec, tmp_path, monkeypatch):
 
 
 def test_shards_part_the_whole(folder, spec, tmp_path):
-    def heard(part):
+    def transcribed(part):
         path = dataset_manifest(folder, ["en_us", "ja_jp"], tmp_path, spec, part=part)
         return [json.loads(line)["audio_filepath"] for line in path.read_text().splitlines()]
 
-    shards = [heard(Part.parse(None, f"{i}/2")) for i in (1, 2)]
+    shards = [transcribed(Part.parse(None, f"{i}/2")) for i in (1, 2)]
     assert len(shards[0]) == 5 and len(shards[1]) == 3
-    assert sorted(shards[0] + shards[1]) == sorted(heard(None))
-    assert len(heard(Part.parse(2, None))) == 4
+    assert sorted(shards[0] + shards[1]) == sorted(transcribed(None))
+    assert len(transcribed(Part.parse(2, None))) == 4
 
 
 def test_a_data_set_of_the_hub_is_streamed_and_its_files_go_when_they_are_done(reference_checkpoint, tmp_path, monkeypatch):

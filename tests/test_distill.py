@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from quantizing import CALIBRATION, listen, quiet, short_manifest, snr_db
+from quantizing import CALIBRATION, quiet, short_manifest, snr_db, transcribed
 
 from nemoport.artifact import Artifact
 from nemoport.errors import ArtifactError, CorpusError, OutputError, UsageError
@@ -130,7 +130,9 @@ def test_the_path_is_what_greedy_decoding_visits(build, reference_checkpoint):
     artifact, spec = Artifact.open(build / "fp32"), reference_checkpoint.spec
     corpus = read_corpus(CALIBRATION, 16000)
     corpus = replace(corpus, utterances=corpus.utterances[:3])
-    tokens, frames = zip(*(listen(artifact, replace(corpus, utterances=(one,)), 13) for one in corpus.utterances), strict=True)
+    tokens, frames = zip(
+        *(transcribed(artifact, replace(corpus, utterances=(one,)), 13) for one in corpus.utterances), strict=True
+    )
     head = head_graph("rnnt").build(graph_weights(reference_checkpoint), spec.decoding)
     counts, rows = list(map(len, frames)), list(map(torch.from_numpy, frames))
     with torch.no_grad():
@@ -175,7 +177,7 @@ def test_a_student_becomes_a_variant(trained, tiny, speech, tmp_path):
         assert main(words) == main(words) == 0
         artifact = Artifact.open(tmp_path / variant)
         assert artifact.manifest.corpus_digest == student.corpus_digest
-        frames[variant], frames[layout] = listen(artifact, corpus, 13)[1], listen(exact, corpus, 13)[1]
+        frames[variant], frames[layout] = transcribed(artifact, corpus, 13)[1], transcribed(exact, corpus, 13)[1]
     with torch.no_grad():
         own = Distillation(tiny, read_corpus(speech, 16000), trained, FEW, "cpu", quiet)
         own._resume()
@@ -321,5 +323,5 @@ def test_the_gates_refuse_what_was_not_trained(build, speech, tmp_path):
     copy = shutil.copytree(build, tmp_path / "build")
     rounded = build_variant(copy, "int2-weight", CALIBRATION, progress=quiet)
     corpus = read_corpus(speech, 16000)
-    frames = [listen(artifact, corpus, 13)[1] for artifact in (Artifact.open(copy / "fp32"), rounded)]
+    frames = [transcribed(artifact, corpus, 13)[1] for artifact in (Artifact.open(copy / "fp32"), rounded)]
     assert 10 ** (-snr_db(*frames) / 20) > limits_of("int2-weight").get("numeric", "max_rms_ratio")

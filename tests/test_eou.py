@@ -64,17 +64,17 @@ def test_it_is_nemos_class_of_the_published_structure(eou_checkpoint):
     assert asr.tokenizer.text_to_ids("yes<EOU>")[-1] == EOU
 
 
-def test_utterances_in_a_row_are_heard_to_the_last_and_end_where_they_do(eou_build, dialogue):
+def test_utterances_in_a_row_are_transcribed_to_the_last_and_end_where_they_do(eou_build, dialogue):
     """Without the reset hardly a word comes behind the first event."""
     with_reset, without = (Recognizer.open(eou_build / "fp32", threads=1, reset=reset) for reset in (True, False))
-    spoken = kept = heard = ends = 0
+    spoken = kept = transcribed = ends = 0
     for utterance in dialogue.utterances:
         (found,), (silent,) = (one.transcribe(utterance.samples()) for one in (with_reset, without))
         spoken += len(utterance.text.split())
-        heard, kept = heard + len(found.words), kept + len(silent.words)
+        transcribed, kept = transcribed + len(found.words), kept + len(silent.words)
         ends += sum(event.kind == "end_of_utterance" for event in found.events)
         assert "<" not in found.text and len(found.segments) >= 2
-    assert ends in range(8, 12) and abs(heard - spoken) <= 0.2 * spoken and kept < 0.7 * spoken
+    assert ends in range(8, 12) and abs(transcribed - spoken) <= 0.2 * spoken and kept < 0.7 * spoken
 
 
 @pytest.mark.parametrize("variant", ["fp32", "kv-fp32"])

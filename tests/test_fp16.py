@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from damage import copy_build, edit_weight
 from onnx import TensorProto, helper, numpy_helper
-from quantizing import listen, quiet, short_manifest, snr_db
+from quantizing import quiet, short_manifest, snr_db, transcribed
 
 from nemoport.artifact import DECODER, ENCODER, Artifact
 from nemoport.caches import NemoCaches
@@ -96,8 +96,8 @@ def test_lengths_above_2048_are_exact(fp16, build):
 
 
 def test_frames_and_tokens_are_close(fp16, build, eval_corpus):
-    tokens, frames = listen(Artifact.open(build / "fp32"), eval_corpus, 6)
-    half_tokens, half_frames = listen(fp16, eval_corpus, 6)
+    tokens, frames = transcribed(Artifact.open(build / "fp32"), eval_corpus, 6)
+    half_tokens, half_frames = transcribed(fp16, eval_corpus, 6)
     assert snr_db(frames, half_frames) > 50
     assert sum(a == b for a, b in zip(tokens, half_tokens, strict=True)) >= len(tokens) - 1
 

@@ -121,13 +121,13 @@ def test_words_that_greedy_gets_wrong(build):
     """Words that are in no training text of the checkpoint. Greedy, and a beam alone, hear others."""
     samples = utterance("036.flac").samples()
 
-    def heard(**options):
+    def transcribed(**options):
         return next(Recognizer.open(build / "fp32", 13, threads=1, **options).transcribe([("", samples)])).text
 
-    assert heard() == heard(beam=4) == "astronots training a centrifuge"
-    assert heard(beam=4, hotwords=["astronauts"]) == "astronauts training a centrifuge"
-    assert heard(beam=4, hotwords=["Astronauts", "train in"]).startswith("astronauts train in a")
-    assert heard(beam=4, hotwords=["yogurt", "hurricane", "astronomy"]) == heard(beam=4)
+    assert transcribed() == transcribed(beam=4) == "astronots training a centrifuge"
+    assert transcribed(beam=4, hotwords=["astronauts"]) == "astronauts training a centrifuge"
+    assert transcribed(beam=4, hotwords=["Astronauts", "train in"]).startswith("astronauts train in a")
+    assert transcribed(beam=4, hotwords=["yogurt", "hurricane", "astronomy"]) == transcribed(beam=4)
 
 
 @pytest.mark.parametrize("beam", [1, 4])

@@ -12,7 +12,7 @@ import pytest
 from damage import copy_build
 from onnx import TensorProto, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from quantizing import listen, quiet, short_manifest, snr_db
+from quantizing import quiet, short_manifest, snr_db, transcribed
 
 from nemoport.artifact import DECODER, ENCODER, Artifact
 from nemoport.calibration.ranges import Range
@@ -66,7 +66,7 @@ def static(copy, manifest):
 
 @pytest.fixture(scope="module")
 def fp32_run(build, eval_corpus):
-    return listen(Artifact.open(build / "fp32"), eval_corpus, 6)
+    return transcribed(Artifact.open(build / "fp32"), eval_corpus, 6)
 
 
 def test_quantizing_needs_no_torch_and_no_nemo(random_checkpoint, manifest, tmp_path):
@@ -136,7 +136,7 @@ def test_what_quantizing_the_subsampling_does(build, fp32_run, eval_corpus, tmp_
             per_channel=True,
             weight_type=QuantType.QUInt8,
         )
-        snr[name] = snr_db(fp32_run[1], listen(fp32, eval_corpus, 6, tmp_path / f"{name}.onnx")[1])
+        snr[name] = snr_db(fp32_run[1], transcribed(fp32, eval_corpus, 6, tmp_path / f"{name}.onnx")[1])
     assert snr["subsampling"] < snr["layers"] + 3, snr  # 35.2 and 35.1 dB were measured
 
 
@@ -277,7 +277,7 @@ def test_outputs_of_products_are_not_quantized(static):
 @pytest.mark.parametrize("variant", ["dynamic", "static"])
 def test_it_still_hears(variant, request, eval_corpus, fp32_run):
     artifact = request.getfixturevalue(variant)
-    tokens, frames = listen(artifact, eval_corpus, 6)
+    tokens, frames = transcribed(artifact, eval_corpus, 6)
     assert snr_db(fp32_run[1], frames) > 28
     assert errors(fp32_run[0], tokens) < TOKEN_ERRORS
     size = sum(f.stat().st_size for f in artifact.folder.glob("encoder*.data"))
@@ -285,7 +285,7 @@ def test_it_still_hears(variant, request, eval_corpus, fp32_run):
 
 
 @pytest.mark.parametrize("variant", ["dynamic", "static"])
-def test_swapped_scales_are_heard(variant, request, eval_corpus, fp32_run, tmp_path):
+def test_swapped_scales_show(variant, request, eval_corpus, fp32_run, tmp_path):
     """Negative control: the largest channel of each weight gets the smallest scale, and so on."""
     artifact = request.getfixturevalue(variant)
     model = encoder_of(artifact)
@@ -296,18 +296,18 @@ def test_swapped_scales_are_heard(variant, request, eval_corpus, fp32_run, tmp_p
             scales[order] = scales[order[::-1]]
             weight.CopyFrom(numpy_helper.from_array(scales, weight.name))
     onnx.save(model, tmp_path / ENCODER)
-    tokens, frames = listen(artifact, eval_corpus, 6, tmp_path / ENCODER)
+    tokens, frames = transcribed(artifact, eval_corpus, 6, tmp_path / ENCODER)
     assert snr_db(fp32_run[1], frames) < 15
     assert errors(fp32_run[0], tokens) > TOKEN_ERRORS
 
 
-def test_wrong_ranges_are_heard(copy, eval_corpus, fp32_run, tmp_path):
+def test_wrong_ranges_show(copy, eval_corpus, fp32_run, tmp_path):
     """Negative control: ranges far too narrow, as calibration on silence alone would give."""
     fp32 = Artifact.open(copy / "fp32")
     nodes = layer_matmuls(onnx.load(fp32.encoder, load_external_data=False))
     narrow = {node.input[0]: Range(-0.2, 0.2) for node in nodes}
     int8_static.quantize(fp32, tmp_path, [n.name for n in nodes], narrow, {}, int8_static.Parameters())
-    tokens, _ = listen(fp32, eval_corpus, 6, tmp_path / ENCODER)
+    tokens, _ = transcribed(fp32, eval_corpus, 6, tmp_path / ENCODER)
     assert errors(fp32_run[0], tokens) > 0.5
 
 
@@ -325,7 +325,7 @@ def test_a_stream_in_a_batch_is_quantized_as_alone(static):
 
 
 def test_manifest_says_how_and_from_what(dynamic, static, manifest):
-    assert dynamic.manifest.corpus_digest == static.manifest.corpus_digest  # by its parent, which heard the audio
+    assert dynamic.manifest.corpus_digest == static.manifest.corpus_digest  # by its parent, which was made with the audio
     assert static.manifest.recipe.parent == "fp32"
     parameters = static.manifest.recipe.parameters
     assert parameters["method"] == "percentile" and parameters["streams"]["cold"] is False
@@ -395,7 +395,7 @@ def test_signed_activations_have_no_zero_point(copy, manifest, fp32_run, eval_co
     zero_points = [arrays(model)[n.input[2]] for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
     assert {z.dtype for z in zero_points} == {np.dtype(np.int8)} and not any(z.any() for z in zero_points)
     assert sorted(int8_static.quantized_nodes(model)) == LINEARS
-    tokens, frames = listen(artifact, eval_corpus, 6)
+    tokens, frames = transcribed(artifact, eval_corpus, 6)
     assert errors(fp32_run[0], tokens) < TOKEN_ERRORS and snr_db(fp32_run[1], frames) > 26  # half the steps for what has one sign
 
 

@@ -218,11 +218,11 @@ def test_recipes_reach_what_they_reach_of_the_other_contract(kv_build, precision
     frames = []
     for artifact in (fp32, made):
         session, rng = OnnxSession.open(artifact, threads=1), np.random.default_rng(0)
-        state, heard = session.initial_state(1), []
+        state, transcribed = session.initial_state(1), []
         for _ in range(12):
             chunk, state = _chunk(session, rng, state)
-            heard.append(chunk)
-        frames.append(np.concatenate(heard))
+            transcribed.append(chunk)
+        frames.append(np.concatenate(transcribed))
     error = np.abs(frames[0] - frames[1]).max()
     assert error == 0 if precision == "smoothed" else 0 < error < 1.0
     shutil.rmtree(build)

@@ -259,14 +259,14 @@ def test_package(copy, checkpoint, corpus, oracle, tmp_path):
     assert rules["next_chunk_rule"] in card and "later_<lookahead>" in rules["next_chunk_rule"]
     from nemoport.package.examples import litert as litert_example
 
-    heard = set()
+    transcribed = set()
     for utterance, language in zip(corpus.utterances, TOLD, strict=True):
         ours = [Recognizer.open(folder / "litert-fp32", 1, language=language, threads=1) for folder in (build, dist)]
         said = [one.transcribe_file(utterance.path) for one in ours]
         tokens, text = litert_example.transcribe(dist, "litert-fp32", utterance.path, 1, language)
         assert said[0].tokens == said[1].tokens == tuple(tokens) and said[0].text == text
-        heard.add(text)
-    assert len(heard - {""}) > 1
+        transcribed.add(text)
+    assert len(transcribed - {""}) > 1
     assert litert_example.__doc__ in card
     with pytest.raises(UsageError, match="no shards"):
         package(build, tmp_path / "other", licence="apache-2.0", layout="litert", shard_bytes=1, required_passes=lambda *_: [])

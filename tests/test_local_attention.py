@@ -77,7 +77,7 @@ def test_the_window_is_the_configs(checkpoint, theirs):
 
 @pytest.mark.parametrize("frames", ENC_FRAMES)
 def test_the_encoder_equals_nemos(frames, built, checkpoint, theirs):
-    """A batch of a full utterance and of shorter ones, whose padding holds what must not be heard."""
+    """A batch of a full utterance and of shorter ones, whose padding holds what must not be transcribed."""
     import torch
 
     random, mel_frames = np.random.default_rng(frames), 8 * frames - 7

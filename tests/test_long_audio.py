@@ -23,7 +23,7 @@ def test_windows_cover_everything_and_overlap(total, count):
 @pytest.mark.parametrize("shift", [0.0, 0.3, -0.3])
 @pytest.mark.parametrize("edge", [0, 2])
 def test_a_recording_comes_out_once(shift, edge):
-    """Tokens 0 to 99, one a second, heard in windows that begin and end with words cut to other ones."""
+    """Tokens 0 to 99, one a second, transcribed in windows that begin and end with words cut to other ones."""
     parts = []
     for start, end in windows(100, 30, 12):
         tokens = list(range(math.ceil(start), int(end)))

@@ -68,7 +68,7 @@ def streaming(shared_folder):
     return built(shared_folder / "node-streaming", checkpoint, ["int8-weight"], ("nemo", "kv"), "calibration.jsonl")
 
 
-def heard(programs, build: Path, variant: str, folder: Path, program: str, /, own_mel=False, **job):
+def transcribed(programs, build: Path, variant: str, folder: Path, program: str, /, own_mel=False, **job):
     """Returns what a program says of ten recordings, and nemoport's hypotheses."""
     recognizer = Recognizer.open(build / variant, threads=1)
     corpus = "eval.jsonl" if recognizer.session.spec.streaming else "eval-tdt.jsonl"
@@ -93,7 +93,7 @@ def test_parakeet_js_has_the_same_tokens(programs, tdt, tmp_path, variant, own_m
     dist.mkdir()
     parakeet_js.lay_out(tdt, [variant], dist)
     job = {"folder": str(dist), "suffix": onnx_asr.suffix_of(variant), "bands": 128}
-    check_tokens(*heard(programs, tdt, variant, tmp_path, "parakeet", own_mel=own_mel, **job))
+    check_tokens(*transcribed(programs, tdt, variant, tmp_path, "parakeet", own_mel=own_mel, **job))
 
 
 @pytest.mark.parametrize("variant", ["fp32", "int8-weight"])
@@ -106,7 +106,7 @@ def test_transformers_js_says_the_same(programs, ctc, tmp_path, variant):
     for own_mel, limit in ((False, 0), (False, 3_000_000), (variant == "fp32", 0)):
         if limit:
             transformers_js.shard(dist, [variant], limit)
-        found, ours = heard(programs, ctc, variant, tmp_path, "transformers", own_mel=own_mel, **job)
+        found, ours = transcribed(programs, ctc, variant, tmp_path, "transformers", own_mel=own_mel, **job)
         assert found.texts == {name: one.text.strip() for name, one in ours.items()}
 
 
@@ -116,7 +116,7 @@ def test_the_graphs_have_the_same_tokens_behind_the_modules_of_the_page(request,
     build = request.getfixturevalue(name)
     job = {"package": runtime, "folder": str(build), "variant": variant, "asr": str(node_programs.PAGE_MODULES)}
     for own_mel in (False, True):
-        check_tokens(*heard(programs, build, variant, tmp_path, "graphs", own_mel=own_mel, **job))
+        check_tokens(*transcribed(programs, build, variant, tmp_path, "graphs", own_mel=own_mel, **job))
 
 
 @pytest.mark.parametrize("variant", ["fp32", "int8-weight"])
@@ -126,5 +126,5 @@ def test_sherpa_onnx_in_node_streams(programs, streaming, tmp_path, variant):
     dist.mkdir()
     sherpa_onnx.lay_out(streaming, [variant], dist)
     job = {"folder": str(dist), "suffix": sherpa_onnx.suffix_of(variant), "head": "rnnt", "streaming": True, "bands": 128}
-    found, ours = heard(programs, streaming, variant, tmp_path, "sherpa", own_mel=True, **job)
+    found, ours = transcribed(programs, streaming, variant, tmp_path, "sherpa", own_mel=True, **job)
     assert sum(found.texts[name] == one.text.strip() for name, one in ours.items()) >= 8

@@ -77,7 +77,7 @@ FRAMES = [1, 2, 8, 9, 16, 17, 8 * BLOCK - 1, 8 * BLOCK, 8 * BLOCK + 1, 24 * BLOC
 
 @pytest.mark.parametrize("frames", FRAMES)
 def test_encoder_equals_nemos(frames, session, model):
-    """A batch of a full utterance and of shorter ones, whose padding holds what must not be heard."""
+    """A batch of a full utterance and of shorter ones, whose padding holds what must not be transcribed."""
     import torch
 
     random = np.random.default_rng(frames)
@@ -152,21 +152,23 @@ def test_tokens_times_and_durations_are_nemos(strategy, checkpoint, model, sessi
     model.change_decoding_strategy(decoding, verbose=False)
     random = np.random.default_rng(0)
     width = checkpoint.spec.encoder.d_model
-    heard = [(random.standard_normal((n, width)) * scale).astype(np.float32) for n, scale in ((40, 1), (120, 3), (7, 1), (60, 9))]
+    transcribed = [
+        (random.standard_normal((n, width)) * scale).astype(np.float32) for n, scale in ((40, 1), (120, 3), (7, 1), (60, 9))
+    ]
     with nemo.exact(model):
-        heard += [nemo_runs.offline(model, u.samples(), None).frames for u in utterances]
+        transcribed += [nemo_runs.offline(model, u.samples(), None).frames for u in utterances]
         wanted = [
             model.decoding.rnnt_decoder_predictions_tensor(
                 encoder_output=torch.from_numpy(f.T[None].copy()),
                 encoded_lengths=torch.tensor([len(f)]),
                 return_hypotheses=True,
             )[0]
-            for f in heard
+            for f in transcribed
         ]
-    longest = max(map(len, heard))
-    batch = np.stack([np.pad(f, ((0, longest - len(f)), (0, 0))) for f in heard])
-    states = [GreedyState.initial(checkpoint.spec.decoding) for _ in heard]
-    greedy(session, batch, np.array([len(f) for f in heard]), states)
+    longest = max(map(len, transcribed))
+    batch = np.stack([np.pad(f, ((0, longest - len(f)), (0, 0))) for f in transcribed])
+    states = [GreedyState.initial(checkpoint.spec.decoding) for _ in transcribed]
+    greedy(session, batch, np.array([len(f) for f in transcribed]), states)
     for state, theirs in zip(states, wanted, strict=True):
         assert state.tokens == [int(t) for t in theirs.y_sequence]
         assert state.token_frames == [int(t) for t in theirs.timestamp]
@@ -347,8 +349,8 @@ def trained():
 
 def wer(folder, utterances) -> float:
     recognizer = Recognizer.open(folder, threads=1)
-    heard = [next(recognizer.transcribe([("", u.samples())])).text for u in utterances]
-    return wer_percent(count_all([u.text for u in utterances], heard))
+    transcribed = [next(recognizer.transcribe([("", u.samples())])).text for u in utterances]
+    return wer_percent(count_all([u.text for u in utterances], transcribed))
 
 
 def test_the_trained_reference_says_what_nemo_says(trained, tmp_path):

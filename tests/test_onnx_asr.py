@@ -70,9 +70,9 @@ def test_onnx_asr_says_the_same(variant, quantization, laid_out, tdt_build, utte
     ours = Recognizer.open(tdt_build / variant)
     same, spoken = 0, 0
     for utterance in utterances:
-        heard, wanted = theirs.recognize(utterance.samples()), next(ours.transcribe([("", utterance.samples())]))
-        times = np.array(heard.timestamps)
-        same += heard.text == wanted.text and np.allclose(times, wanted.token_seconds)
+        transcribed, wanted = theirs.recognize(utterance.samples()), next(ours.transcribe([("", utterance.samples())]))
+        times = np.array(transcribed.timestamps)
+        same += transcribed.text == wanted.text and np.allclose(times, wanted.token_seconds)
         spoken += len(wanted.tokens)
     assert spoken > 20 and same >= (len(utterances) if variant in ("fp32", "fp16") else 0.6 * len(utterances))
 
@@ -85,11 +85,11 @@ def test_of_one_mel_onnx_asr_says_exactly_the_same(variant, quantization, laid_o
     theirs.asr._preprocessor = lambda *audio: mels.append(preprocess(*audio)) or mels[-1]
     ours = Recognizer.open(tdt_build / variant)
     for utterance in utterances:
-        heard = theirs.recognize(utterance.samples())
+        transcribed = theirs.recognize(utterance.samples())
         frames, lengths, _ = ours.session.encode(*mels.pop(), ours.session.initial_state(1))
         state = GreedyState.initial(ours.session.spec.decoding)
         greedy(ours.session, frames, lengths, [state])
-        assert ours.text(state.tokens) == heard
+        assert ours.text(state.tokens) == transcribed
 
 
 def test_onnx_asr_batches(laid_out, utterances):

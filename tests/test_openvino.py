@@ -158,7 +158,7 @@ def matrices(model, kind):
         (JOINT, "head", lambda w: w * 0, "boundary"),
         (JOINT, "head", lambda w: w * 0, "cost"),
     ],
-    ids=["scales in another order", "NaN", "another vocabulary", "one token only", "nothing heard"],
+    ids=["scales in another order", "NaN", "another vocabulary", "one token only", "nothing transcribed"],
 )
 def test_damaged_weights_are_rejected(copy, context_of, graph, kind, change, gate):
     def damaged(model):
@@ -179,7 +179,7 @@ def test_damaged_weights_are_rejected(copy, context_of, graph, kind, change, gat
 
 @pytest.mark.parametrize("gate", ["longform", "conditions"])
 def test_a_stream_that_forgets_is_rejected(copy, context_of, gate, monkeypatch):
-    """Caches that never fill: nothing before the chunk is heard."""
+    """Caches that never fill: nothing before the chunk is transcribed."""
     from openvino import opset13 as opset
 
     edit(
@@ -293,7 +293,7 @@ def test_a_prompt_is_heard(random_checkpoint, tmp_path):
     checkpoint = read_checkpoint(str(random_checkpoint("tiny-multilingual")))
     export(checkpoint, tmp_path / "build", "fp32", "kv-fp32")
     samples = read_corpus(AUDIO / "eval.jsonl", 16000).utterances[0]
-    spec, heard = checkpoint.spec, set()
+    spec, transcribed = checkpoint.spec, set()
     size = spec.streaming.window_mel_frames(3, first=False)
     for variant, like in ((FP32, "fp32"), ("openvino-kv-fp32", "kv-fp32")):
         artifact = Artifact.open(tmp_path / "build" / variant)
@@ -311,8 +311,8 @@ def test_a_prompt_is_heard(random_checkpoint, tmp_path):
         ours = Recognizer.open(tmp_path / "build" / FP32, threads=1, language=language).transcribe_file(samples.path)
         tokens, text = openvino_example.transcribe(tmp_path / "build" / FP32, samples.path, 3, language)
         assert (tuple(tokens), text) == (ours.tokens, ours.text)
-        heard.add(text)
-    assert len(heard) == 2
+        transcribed.add(text)
+    assert len(transcribed) == 2
     told = read_json(tmp_path / "build" / FP32 / METADATA, "")
     assert told["prompt_dictionary"]["auto"] == told["default_prompt_id"] == 101 and told["num_prompts"] == 128
 
@@ -351,8 +351,8 @@ def test_the_package_is_card_002s(packed):
 
 def test_the_package_transcribes(packed, made, eval_corpus):
     path = eval_corpus.utterances[-1].path
-    heard = Recognizer.open(packed / "int8", threads=1).transcribe_file(path)
-    assert heard.tokens == Recognizer.open(made / INT8, threads=1).transcribe_file(path).tokens != ()
+    transcribed = Recognizer.open(packed / "int8", threads=1).transcribe_file(path)
+    assert transcribed.tokens == Recognizer.open(made / INT8, threads=1).transcribe_file(path).tokens != ()
 
 
 @pytest.mark.parametrize("how", ["cut", "missing", "scores"])

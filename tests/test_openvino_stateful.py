@@ -81,7 +81,7 @@ def lengths(mel):
     return np.full(len(mel), mel.shape[2])
 
 
-def heard(session, windows, state):
+def transcribed(session, windows, state):
     frames = []
     for mel in windows:
         chunk, _, state = session.encode(mel, lengths(mel), state)
@@ -185,7 +185,7 @@ def test_an_application_hands_over_mel_only(made, sessions):
     first.reset_state()
     found = [*zip(*pairs, strict=True), [run(first, mel) for mel in streams[2]]]
     for frames, stream in zip(found, streams, strict=True):
-        expected = heard(sessions[1], stream, sessions[1].initial_state(1))
+        expected = transcribed(sessions[1], stream, sessions[1].initial_state(1))
         assert np.abs(np.concatenate(frames, 1) - expected).max() < 1e-4
     with pytest.raises(RuntimeError, match="input tensor size is not equal"):
         run(first, streams[0][1].repeat(2, 0))
@@ -221,9 +221,9 @@ def test_streams_are_joined_parted_and_copied(sessions):
         both, fresh = session.unstack(state), session.unstack(session.initial_state(1))
         state = session.stack([both[1], fresh[0], both[0]])
         kept = copy.deepcopy(state)
-        steps = [frames, heard(session, mels[1:4], state), heard(session, mels[1:3], kept)]
+        steps = [frames, transcribed(session, mels[1:4], state), transcribed(session, mels[1:3], kept)]
         copied = copy.deepcopy(session.unstack(session.initial_state(1))[0])
-        told.append([*steps, heard(session, [mel[:1] for mel in mels[4:]], session.stack([copied]))])
+        told.append([*steps, transcribed(session, [mel[:1] for mel in mels[4:]], session.stack([copied]))])
     for ours, theirs in zip(*told, strict=True):
         assert ours.shape == theirs.shape and np.abs(ours - theirs).max() < 1e-4
 
@@ -254,7 +254,7 @@ def test_a_prompt_is_heard(random_checkpoint, tmp_path):
     for variant in (FP32, "kv-fp32"):
         session = open_session(Artifact.open(build / variant), threads=1)
         mels = [mel.repeat(3, 0) for mel in windows(session, 4, lookahead=3)]
-        frames.append(heard(session, mels, session.initial_state(3, [0, 10, 101])))
+        frames.append(transcribed(session, mels, session.initial_state(3, [0, 10, 101])))
     assert np.abs(frames[0] - frames[1]).max() < 1e-4 < np.abs(frames[0][0] - frames[0][1]).max()
     path = read_corpus(AUDIO / "eval.jsonl", 16000).utterances[0].path
     tokens, text = openvino_example.transcribe(build / FP32, path, 3, "ja-JP")

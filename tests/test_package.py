@@ -480,12 +480,12 @@ def test_code_of_the_card_runs(packed, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    heard = 0
+    transcribed = 0
     for (audio, lookahead), (tokens, text) in zip(cases, found, strict=True):
         hypothesis = ours[lookahead].transcribe_file(audio)
         assert (tuple(tokens), text) == (hypothesis.tokens, hypothesis.text), (audio.name, lookahead)
-        heard += len(tokens)
-    assert heard > 20
+        transcribed += len(tokens)
+    assert transcribed > 20
 
 
 def test_command_of_the_card_runs(packed):

@@ -104,7 +104,7 @@ def test_equal_to_nemo(build, checkpoint, corpus, oracle, contract, gate):
 
 
 def test_the_comparison_sees_a_wrong_language(build, checkpoint, corpus, oracle):
-    """The same audio with the languages exchanged is not what NeMo heard."""
+    """The same audio with the languages exchanged is not what NeMo transcribed."""
     exchanged = [replace(u, prompt_language="fr-FR" if u.prompt_language == "auto" else "auto") for u in corpus.utterances]
     results = judged("tokens", build, checkpoint, replace(corpus, utterances=tuple(exchanged)), oracle, NEMO)
     assert any(r.status == FAIL for r in results)
@@ -194,14 +194,14 @@ def test_language_changes_between_chunks(build, model, corpus, contract):
     stream.push(samples)
     stream.close()
     middle, chunks = len(stream.chunks) // 2, list(stream.chunks)
-    heard = []
+    transcribed = []
     for at, chunk in enumerate(chunks):
         if at == middle:
             stream.set_language(spec.prompt.slot("ja-JP"))
         stream.chunks = [chunk]
         before = len(stream.tokens)
         stream._run()
-        heard.append(stream.tokens[before:])
+        transcribed.append(stream.tokens[before:])
     told = iter(["de-DE"] * middle + ["ja-JP"] * (len(chunks) - middle))
     step = nemo_runs._step
 
@@ -214,7 +214,7 @@ def test_language_changes_between_chunks(build, model, corpus, contract):
         (run,) = nemo_runs.stream(model, [samples], 6)
         patch.undo()
         (one,) = nemo_runs.stream(model, [samples], 6, ["de-DE"])
-    assert [t for tokens in heard for t in tokens] == list(run.tokens)
+    assert [t for tokens in transcribed for t in tokens] == list(run.tokens)
     assert run.tokens != one.tokens
 
 
@@ -300,7 +300,7 @@ def test_prompt_stays_in_floats(build):
 
 
 def test_calibration_is_balanced(checkpoint, build, tmp_path):
-    """As many streams in each language, told and to be found out in turn; the language with less audio is heard again."""
+    """As many streams in each language, told and to be found out in turn; the language with less audio is transcribed again."""
     rows = [json.loads(line) for line in (AUDIO / "calibration.jsonl").read_text().splitlines()]
     rows = [{**r, "audio_filepath": str(AUDIO / r["audio_filepath"])} for r in rows]
     rows = [{**r, "lang": "en-US" if i < 30 else "ja-JP" if i < 40 else "de-DE"} for i, r in enumerate(rows)]

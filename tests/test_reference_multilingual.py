@@ -267,9 +267,9 @@ def test_training_examples_carry_prompts():
     mixed = 0
     for (_, tokens, cuts, name), is_chain in examples:
         assert cuts == []
-        heard = {prompt.LANGUAGES[token] for token in tokens}
-        assert name == "auto" or heard <= {name}
-        mixed += is_chain and len(heard) > 1
+        transcribed = {prompt.LANGUAGES[token] for token in tokens}
+        assert name == "auto" or transcribed <= {name}
+        mixed += is_chain and len(transcribed) > 1
     assert mixed
     batch = next(data.batches(clips, 64, 0.0, 0, auto_share=1.0))
     assert data.collate(batch)[5] == ["auto"] * len(batch)

@@ -26,9 +26,9 @@ def free(monkeypatch):
 
 
 def lines(weights=GIB, kept=0):
-    said = []
-    check_free("export", weights, NEEDS, Path("build"), said.append, kept)
-    return said
+    printed = []
+    check_free("export", weights, NEEDS, Path("build"), printed.append, kept)
+    return printed
 
 
 def test_enough_passes_and_says_what_a_large_stage_takes(free):
@@ -68,7 +68,7 @@ def test_too_little_disk_is_refused(free):
 def test_temporary_files(free, tmp_path, monkeypatch):
     """They take their room beside what is written, or on another disk."""
     needs = Needs(memory=0.0, disk=1.0, temporary=2.0)
-    said = []
+    printed = []
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     free(disk=2 * GIB)
     with pytest.raises(OutputError, match="3.0 GiB free where .*build"):
@@ -77,8 +77,8 @@ def test_temporary_files(free, tmp_path, monkeypatch):
     if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is no second disk")
     monkeypatch.setattr("tempfile.tempdir", str(other))
-    check_free("fp16", GIB, needs, tmp_path / "build", said.append)
-    assert said == [f"fp16: takes about 1.0 GiB on the disk of {tmp_path / 'build'}, 2.0 GiB on the disk of {other}"]
+    check_free("fp16", GIB, needs, tmp_path / "build", printed.append)
+    assert printed == [f"fp16: takes about 1.0 GiB on the disk of {tmp_path / 'build'}, 2.0 GiB on the disk of {other}"]
     free(disk=GIB)
     with pytest.raises(OutputError, match=f"2.0 GiB free where {other} is written"):
         check_free("fp16", GIB, needs, tmp_path / "build", silent)

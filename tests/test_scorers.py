@@ -101,7 +101,7 @@ def test_scores_by_language_and_fields(tmp_path):
         ("b", "one two", "one", "en", {"set": "noise", "speaker": "1"}),
         ("c", "eins zwei drei", "eins zwei vier fünf", "de", {"set": "noise"}),
         ("d", "x", None, "de", {"set": "noise"}),
-        ("e", None, "heard", "en", {}),
+        ("e", None, "transcribed", "en", {}),
     ]
     folder = write(tmp_path / "r", rows)
     found = score(folder, scorer("wer"), ["language", "set"])

@@ -297,12 +297,12 @@ def test_it_hears_what_the_graphs_say(variant, streaming_package, streaming, utt
     recognizer, ours = online(streaming_package, variant), Recognizer.open(streaming / variant, threads=1)
     lead, tail = silence(streaming_package)
     padded = [np.concatenate([lead, samples, tail]) for samples in utterances]
-    heard = [hear(recognizer, samples) for samples in padded]
+    transcribed = [hear(recognizer, samples) for samples in padded]
     emulated = [text_of_windows(ours, recognizer, samples) for samples in padded]
-    same = sum(a == b for a, b in zip(heard, emulated, strict=True))
-    assert same == len(heard) if variant == "fp32" else same >= len(heard) - 1
+    same = sum(a == b for a, b in zip(transcribed, emulated, strict=True))
+    assert same == len(transcribed) if variant == "fp32" else same >= len(transcribed) - 1
     wanted = [own_text(ours, samples) for samples in utterances]
-    assert sum(a == b for a, b in zip(heard, wanted, strict=True)) >= 0.7 * len(heard)
+    assert sum(a == b for a, b in zip(transcribed, wanted, strict=True)) >= 0.7 * len(transcribed)
 
 
 def test_silence_around_the_audio(streaming_package, streaming, utterances):
@@ -313,8 +313,8 @@ def test_silence_around_the_audio(streaming_package, streaming, utterances):
     wanted = [own_text(ours, samples) for samples in utterances]
 
     def exact(before, after):
-        heard = [hear(recognizer, np.concatenate([before, samples, after])) for samples in utterances]
-        return sum(a == b for a, b in zip(heard, wanted, strict=True)), sum(map(len, heard))
+        transcribed = [hear(recognizer, np.concatenate([before, samples, after])) for samples in utterances]
+        return sum(a == b for a, b in zip(transcribed, wanted, strict=True)), sum(map(len, transcribed))
 
     nothing, none = lead[:0], exact(lead[:0], tail[:0])
     both = exact(lead, tail)
@@ -337,14 +337,14 @@ def test_packets_and_batches(streaming_package, utterances):
     recognizer = online(streaming_package)
     lead, tail = silence(streaming_package)
     padded = [np.concatenate([lead, samples, tail]) for samples in utterances]
-    heard = [hear(recognizer, samples) for samples in padded]
-    assert [hear(recognizer, samples, packet=700) for samples in padded] == heard
+    transcribed = [hear(recognizer, samples) for samples in padded]
+    assert [hear(recognizer, samples, packet=700) for samples in padded] == transcribed
     streams = [recognizer.create_stream() for _ in padded]
     for stream, samples in zip(streams, padded, strict=True):
         stream.accept_waveform(RATE, samples)
     while ready := [stream for stream in streams if recognizer.is_ready(stream)]:
         recognizer.decode_streams(ready)
-    assert [recognizer.get_result(stream).strip() for stream in streams] == heard
+    assert [recognizer.get_result(stream).strip() for stream in streams] == transcribed
 
 
 def in_a_process(folder: Path, recording: Path, suffix: str = "") -> subprocess.CompletedProcess:
@@ -410,18 +410,20 @@ def test_offline_behind_the_same_features(variant, offline_package, offline, fre
             fed.graph.initializer.append(numpy_helper.from_array(features[value.name], value.name))
             value.name = f"unused_{value.name}"
         onnx.save(fed, tmp_path / "encoder.onnx")
-        heard = hear_offline(offline_package, variant, samples, encoder=str(tmp_path / "encoder.onnx"))
+        transcribed = hear_offline(offline_package, variant, samples, encoder=str(tmp_path / "encoder.onnx"))
         wanted = next(ours.transcribe([("", samples)]))
-        same += heard.text.strip() == wanted.text.strip() and np.allclose(heard.timestamps, wanted.token_seconds, atol=1e-4)
+        same += transcribed.text.strip() == wanted.text.strip() and np.allclose(
+            transcribed.timestamps, wanted.token_seconds, atol=1e-4
+        )
     assert same == len(french_and_english) if variant == "fp32" else same >= len(french_and_english) - 2
 
 
 def test_offline_behind_its_own_features(offline_package, offline, french_and_english):
     """A Povey window and 7600 Hz: words change, most stay."""
     ours, lead = Recognizer.open(offline / "fp32", threads=1), np.zeros(80, np.float32)
-    heard = [hear_offline(offline_package, "fp32", np.concatenate([lead, x])).text.split() for x in french_and_english]
+    transcribed = [hear_offline(offline_package, "fp32", np.concatenate([lead, x])).text.split() for x in french_and_english]
     wanted = [own_text(ours, samples).split() for samples in french_and_english]
-    kept = sum(len(set(a) & set(b)) for a, b in zip(heard, wanted, strict=True))
+    kept = sum(len(set(a) & set(b)) for a, b in zip(transcribed, wanted, strict=True))
     assert kept > 0.6 * sum(len(set(b)) for b in wanted)
 
 
@@ -435,13 +437,13 @@ def test_language(random_checkpoint, tmp_path):
     recognizer = online(tmp_path / "laid")
     samples = read_corpus(AUDIO / "eval.jsonl", RATE).utterances[0].samples()
     padded = np.concatenate([silence(tmp_path / "laid")[0], samples, silence(tmp_path / "laid")[1]])
-    heard = {}
+    transcribed = {}
     for language in ("en-US", "ja-JP", "auto"):
         ours = Recognizer.open(build / "fp32", threads=1, language=language)
-        heard[language] = hear(recognizer, padded, language=language)
-        assert heard[language] == text_of_windows(ours, recognizer, padded, [ours.prompt])
-    assert len(set(heard.values())) > 1
-    assert hear(recognizer, padded) == hear(recognizer, padded, language="xx") == heard["auto"]
+        transcribed[language] = hear(recognizer, padded, language=language)
+        assert transcribed[language] == text_of_windows(ours, recognizer, padded, [ours.prompt])
+    assert len(set(transcribed.values())) > 1
+    assert hear(recognizer, padded) == hear(recognizer, padded, language="xx") == transcribed["auto"]
 
 
 # --- what it cannot run

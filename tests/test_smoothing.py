@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from damage import copy_build
-from quantizing import listen, quiet, short_manifest, snr_db
+from quantizing import quiet, short_manifest, snr_db, transcribed
 
 from nemoport.artifact import ENCODER, Artifact
 from nemoport.errors import ArtifactError, CorpusError, UsageError
@@ -37,16 +37,16 @@ def hard(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fp32_run(build, eval_corpus):
-    return listen(Artifact.open(build / "fp32"), eval_corpus, 6)
+    return transcribed(Artifact.open(build / "fp32"), eval_corpus, 6)
 
 
 def frames(build, variant, eval_corpus):
-    return listen(Artifact.open(build / variant), eval_corpus, 6)[1]
+    return transcribed(Artifact.open(build / variant), eval_corpus, 6)[1]
 
 
 def test_the_hard_checkpoint_is_the_same_function(hard, build, fp32_run, eval_corpus):
-    tokens, heard = listen(Artifact.open(hard / "fp32"), eval_corpus, 6)
-    assert tokens == fp32_run[0] and np.array_equal(heard, fp32_run[1])
+    tokens, frames = transcribed(Artifact.open(hard / "fp32"), eval_corpus, 6)
+    assert tokens == fp32_run[0] and np.array_equal(frames, fp32_run[1])
     plain, scaled = (Weights(onnx.load(b / "fp32" / ENCODER))["layers.2.norm_conv.weight"] for b in (build, hard))
     ratio = scaled / plain
     assert sorted(set(ratio.tolist()) - {1.0}) and set(ratio.tolist()) <= {1.0, 16.0, 32.0, 64.0}
@@ -78,8 +78,8 @@ def test_every_tensor_has_its_place(build):
 
 def test_smoothing_changes_no_bit(hard, manifest, fp32_run, eval_corpus):
     artifact = build_variant(hard, "smoothed", manifest, progress=quiet)
-    tokens, heard = listen(artifact, eval_corpus, 6)
-    assert tokens == fp32_run[0] and np.array_equal(heard, fp32_run[1])
+    tokens, frames = transcribed(artifact, eval_corpus, 6)
+    assert tokens == fp32_run[0] and np.array_equal(frames, fp32_run[1])
     model = onnx.load(artifact.encoder, load_external_data=False)
     report = json.loads(next(p.value for p in model.metadata_props if p.key == smoothed.REPORT))
     folded = [row for row in report.values() if row["folds_into"]]

@@ -226,7 +226,7 @@ def test_deprecated_names_warn_and_work(build, utterances):
 
 
 def test_silence_gives_frames_and_does_not_wedge(build, utterances, alone):
-    """Speech behind half a minute of digital silence is still heard (peers.md: a stream that wedges after silence)."""
+    """Speech behind half a minute of digital silence is still transcribed (peers.md: a stream that wedges after silence)."""
     name, samples = utterances[1]
     recognizer = Recognizer.open(build / "fp32", threads=1)
     (h,) = recognizer.transcribe([(name, np.concatenate([np.zeros(30 * 16000, np.float32), samples]))])

@@ -56,7 +56,7 @@ def spec():
     )
 
 
-def heard(emitted, rule, packet, total=100, lag=0):
+def transcribed(emitted, rule, packet, total=100, lag=0):
     """Utterances, and the frame at which each was returned."""
     live = Utterances(Script(emitted, lag), WordTimes(PIECES, frozenset("."), spec()), spec(), rule)
     found = []
@@ -71,7 +71,7 @@ SPOKEN = {3: 0, 4: 1, 6: 2, 16: 0, 27: 2}
 
 @pytest.mark.parametrize("packet", [1, 100])
 def test_what_follows_an_end_token_in_a_packet_is_the_next_utterance(packet):
-    found = heard({1: 0, 2: 3, 3: 2, 4: 1, 6: 3, 7: 3, 8: 0}, EndRule(50 * FRAME_S), packet)
+    found = transcribed({1: 0, 2: 3, 3: 2, 4: 1, 6: 3, 7: 3, 8: 0}, EndRule(50 * FRAME_S), packet)
     assert [text for text, _ in found] == ["a", "cb", "a"]
 
 
@@ -79,7 +79,7 @@ def test_what_follows_an_end_token_in_a_packet_is_the_next_utterance(packet):
 @pytest.mark.parametrize("packet", [1, 7, 100])
 @pytest.mark.parametrize("frames", [9, 10, 11])
 def test_a_pause_ends_an_utterance_at_its_length_whatever_the_packets(frames, packet, lag):
-    found = heard(SPOKEN, EndRule(frames * FRAME_S), packet, lag=lag)
+    found = transcribed(SPOKEN, EndRule(frames * FRAME_S), packet, lag=lag)
     assert [text for text, _ in found] == {9: ["ab c", "a", "c"], 10: ["ab c a", "c"], 11: ["ab c a c"]}[frames]
     if packet == 1 and lag == 0:  # each as soon as the pause is as long
         ends = {9: [7 + 9, 17 + 9, 28 + 9], 10: [17 + 10, 28 + 10], 11: [28 + 11]}[frames]
@@ -87,18 +87,18 @@ def test_a_pause_ends_an_utterance_at_its_length_whatever_the_packets(frames, pa
 
 
 def test_a_token_of_the_model_ends_an_utterance_and_is_no_word():
-    found = heard({3: 0, 4: 3, 5: 2, 6: 3}, EndRule(float("inf")), 1)
+    found = transcribed({3: 0, 4: 3, 5: 2, 6: 3}, EndRule(float("inf")), 1)
     assert found == [("a", 5), ("c", 7)]
 
 
 def test_a_long_utterance_ends_before_the_word_that_is_too_much():
     emitted = {3 * n: 0 for n in range(20)}
-    found = heard(emitted, EndRule(float("inf"), longest_s=10 * FRAME_S), 1)
+    found = transcribed(emitted, EndRule(float("inf"), longest_s=10 * FRAME_S), 1)
     assert [text for text, _ in found] == ["a a a a"] * 5
 
 
 def test_what_tokens_may_still_change_waits():
-    assert [text for text, _ in heard({3: 0, 4: 1}, EndRule(), 1, total=90, lag=1)] == ["ab"]
+    assert [text for text, _ in transcribed({3: 0, 4: 1}, EndRule(), 1, total=90, lag=1)] == ["ab"]
 
 
 @pytest.mark.parametrize("rule", [{"pause_s": 0}, {"pause_s": -1}, {"pause_s": float("nan")}, {"longest_s": 0}])

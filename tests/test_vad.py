@@ -73,8 +73,8 @@ def test_speech_starts_and_goes_on_at_sileros_own_probabilities(start, goes_on, 
     assert (vad.STARTS, vad.ENDS) == (0.5, 0.35)
     monkeypatch.setattr(vad, "ENDS", 0.375)
     audio = steps((40, 0), (3, start), (30, goes_on), (3, 0.9), (30, 0))
-    heard = cut(audio, 512, pause_s=20 * STEP / RATE_HZ)
-    assert len(heard) == found and heard[0][0] == (40 if start == 0.5 else 43) * STEP - MARGIN
+    regions = cut(audio, 512, pause_s=20 * STEP / RATE_HZ)
+    assert len(regions) == found and regions[0][0] == (40 if start == 0.5 else 43) * STEP - MARGIN
 
 
 def test_an_utterance_that_is_too_long_is_cut_where_it_is_long_enough():

@@ -49,7 +49,7 @@ def packages(folder: Path) -> Path:
 
 
 def theirs(graph: Path, algorithm: str, block: int, work: Path, folder: Path) -> float:
-    """Writes folder/encoder.onnx; returns the seconds that quantizing took. Raises SystemExit with what it said."""
+    """Writes folder/encoder.onnx; returns the seconds that quantizing took. Raises SystemExit with what it others."""
     cost = work / "cost.json"
     inputs = [graph, folder / "encoder.onnx", algorithm, str(block), work / "nodes.json", work / "feeds.npz", cost]
     path = [str(packages(work / "packages")), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -79,7 +79,7 @@ def ours(parent: Artifact, rounding: str, block: int, calibration: Corpus, folde
     return seconds
 
 
-def heard(artifact: Artifact, encoder: Path, corpus: Corpus) -> tuple[np.ndarray, list[list[int]], float]:
+def transcribed(artifact: Artifact, encoder: Path, corpus: Corpus) -> tuple[np.ndarray, list[list[int]], float]:
     """Encoder frames f32 [frames, d_model], tokens by utterance, median milliseconds of a chunk (decoding included)."""
     session, frames, tokens, times = OnnxSession(artifact.spec, encoder, artifact.decoder, threads=1), [], [], []
     for utterance in corpus.utterances:
@@ -102,7 +102,7 @@ def rows(build: Path, work: Path, blocks: list[int]) -> Iterator[str]:
     calibration, evaluation = (read_corpus(AUDIO / f"{name}.jsonl", rate_hz) for name in ("calibration", "eval"))
     evaluation = replace(evaluation, utterances=evaluation.utterances[::EVERY])
     parents = {"no": fp32, "yes": build_variant(build, "smoothed", AUDIO / "calibration.jsonl", progress=lambda line: None)}
-    frames, tokens, _ = heard(fp32, fp32.encoder, evaluation)
+    frames, tokens, _ = transcribed(fp32, fp32.encoder, evaluation)
     (work / "nodes.json").write_text(json.dumps([n.name for n in layer_matmuls(load_typed(fp32.encoder))]))
     total = sum(map(len, tokens))
     yield "| block | smoothed | algorithm | MB | seconds | dB | tokens other | ms a chunk |"
@@ -119,9 +119,9 @@ def rows(build: Path, work: Path, blocks: list[int]) -> Iterator[str]:
                 else:
                     seconds = theirs(parent.encoder, name, block, work, folder)
                 size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
-                made, said, ms = heard(fp32, folder / "encoder.onnx", evaluation)
+                made, others, ms = transcribed(fp32, folder / "encoder.onnx", evaluation)
                 noise = np.square(made - frames).sum(dtype=np.float64) / np.square(frames).sum(dtype=np.float64)
-                other = sum(map(Levenshtein.distance, tokens, said)) / total
+                other = sum(map(Levenshtein.distance, tokens, others)) / total
                 yield (f"| {block} | {smoothed} | {name} | {size:.2f} | {seconds:.1f} | {-10 * np.log10(noise):.1f} "
                        f"| {100 * other:.1f} % | {ms:.1f} |")  # fmt: skip
 

@@ -66,7 +66,7 @@ def write_feeds(parent: Artifact, corpus: Corpus, path: Path) -> None:
     np.savez(path, **{f"{i}/{name}": array for i, feed in feeds.items() for name, array in feed.items()})
 
 
-def heard(artifact: Artifact, corpus: Corpus) -> tuple[np.ndarray, list[list[int]]]:
+def transcribed(artifact: Artifact, corpus: Corpus) -> tuple[np.ndarray, list[list[int]]]:
     """Encoder frames f32 [frames, d_model] and tokens by utterance."""
     session, frames, tokens = OnnxSession.open(artifact), [], []
     for utterance in corpus.utterances:
@@ -124,15 +124,15 @@ def main() -> None:
     evaluation = read_corpus(AUDIO / "eval.jsonl", fp32.spec.frontend.sample_rate_hz)
     evaluation = Corpus(evaluation.path, evaluation.utterances[::3])
     write_feeds(fp32, corpus, args.work / "feeds.npz")
-    frames, tokens = heard(fp32, evaluation)
+    frames, tokens = transcribed(fp32, evaluation)
     plain = sum(n.op_type == "Mul" for n in onnx.load(fp32.encoder, load_external_data=False).graph.node)
 
     def row(name: str, smoothed: Artifact, cost: str) -> None:
-        same, _ = heard(smoothed, evaluation)
-        quantized, heard_tokens = heard(static(smoothed, f"int8-{name.replace(' ', '-')}", corpus), evaluation)
+        same, _ = transcribed(smoothed, evaluation)
+        quantized, other_tokens = transcribed(static(smoothed, f"int8-{name.replace(' ', '-')}", corpus), evaluation)
         power, noise = np.square(frames).sum(dtype=np.float64), np.square(quantized - frames).sum(dtype=np.float64)
         muls = sum(n.op_type == "Mul" for n in onnx.load(smoothed.encoder, load_external_data=False).graph.node) - plain
-        exact = sum(a == b for a, b in zip(tokens, heard_tokens, strict=True))
+        exact = sum(a == b for a, b in zip(tokens, other_tokens, strict=True))
         print(
             f"| {name} | {np.abs(same - frames).max():.1e} | {muls} | {10 * np.log10(power / noise):.1f} "
             f"| {exact} of {len(tokens)} | {cost} |",
