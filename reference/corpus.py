@@ -109,10 +109,11 @@ def text_source(args: argparse.Namespace) -> TextSource | french.TextSource | la
     return TextSource(words, transcripts, args.seed, args.ordinary_share, args.grammar_share)
 
 
-def write_evaluation(args: argparse.Namespace) -> None:
-    """Writes sentences kept from training in Kokoro's voices. Exits with 2 for an error of nemoport's."""
+def write_kokoro(args: argparse.Namespace) -> None:
+    """Writes sentences in Kokoro's voices, of evaluation or of training. Exits with 2 for an error of nemoport's."""
+    source = (lambda: text_source(args).draw) if args.side == "train" else None
     try:
-        print(kokoro_corpus.write(args.out, args.clips, args.language, args.seed, args.packages))
+        print(kokoro_corpus.write(args.out, args.clips, args.language, args.seed, args.packages, source))
     except NemoportError as error:
         raise SystemExit(f"{error}") from error
 
@@ -131,16 +132,20 @@ def main() -> None:
     parser.add_argument("--grammar-share", type=float, default=0.0, help="share of grammar sentences, English")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--voices", choices=("espeak-ng", "kokoro"), default="espeak-ng", help="kokoro: for evaluation")
+    parser.add_argument("--voices", choices=("espeak-ng", "kokoro"), default="espeak-ng", help="kokoro: those of --side")
+    parser.add_argument(
+        "--side", choices=("eval", "train"), default="eval", help="kokoro: sentences kept from training, or others"
+    )
     parser.add_argument("--packages", type=Path, default=Path("build/kokoro/packages"), help="where Kokoro is kept")
     args = parser.parse_args()
-    if args.voices == "kokoro":
-        write_evaluation(args)
-        return
-    if args.language not in ("en", "fr") and not args.multilingual:
+    own_text = args.voices == "kokoro" and args.side == "eval"
+    if args.language not in ("en", "fr") and not args.multilingual and not own_text:
         parser.error(f"--language {args.language} needs --multilingual")
     if args.wide and not args.multilingual:
         parser.error("--wide needs --multilingual")
+    if args.voices == "kokoro":
+        write_kokoro(args)
+        return
     try:
         source = text_source(args)
     except UsageError as error:

@@ -1,25 +1,28 @@
-"""Evaluation speech in Kokoro's voices: sentences kept from training, as a NeMo manifest of FLAC files.
+"""Speech in Kokoro's voices as a NeMo manifest of FLAC files: sentences kept from training, or text of ``corpus`` for training.
 
-A run that is started again goes on where it stopped.
+The two share no voice and no sentence. A run that is started again goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 
-from nemoport.errors import CorpusError
+from nemoport.errors import CorpusError, UsageError
 from nemoport.files import exclusive_lock
 
 from . import kokoro, languages, ordinary, speech, text
 
 PADDED_S = 0.5
 MOST_WORDS = 9  # more short sentences resolve more than fewer long ones, for the same work
-MANIFEST = "corpus.jsonl"
+MANIFEST, TRAIN = "corpus.jsonl", "train"
+KEPT = 4000  # first sentences of the evaluation of seed "0", which training leaves out
+Source = Callable[[], Callable[[], str]]  # begins training text anew: what draws one sentence after another
 
 
 @dataclass(frozen=True)
@@ -60,36 +63,67 @@ def sentences(language: str, seed: str) -> Iterator[tuple[str, str]]:
         yield sentence, kind
 
 
-def jobs(language: str, seed: str) -> Iterator[Job]:
-    """Draws the clips of a corpus, without end: the first n are the same for every n. Raises UsageError as ``kokoro.draw``."""
-    rng = random.Random(f"kokoro voices {language} {seed}")
-    for index, (sentence, kind) in enumerate(sentences(language, seed)):
-        yield Job(index, sentence, kind, kokoro.draw(rng, "eval", language), f"{seed} {language} {index}")
+@lru_cache
+def kept_from_training(language: str) -> frozenset[str]:
+    """The sentences of the evaluation: grammar is held out by hash already, prose can be drawn for both."""
+    return frozenset(sentence for sentence, _ in islice(sentences(language, "0"), KEPT))
 
 
-def write(folder: Path, clips: int, language: str, seed: str, packages: Path) -> Path:
-    """Writes clips until the corpus has so many, and returns its manifest. packages: as ``kokoro.Speaker`` takes them.
+def training_sentences(language: str, draw: Callable[[], str]) -> Iterator[tuple[str, str]]:
+    """Draws (sentence, TRAIN) without end, none twice and none of the evaluation. draw: one sentence of training text, see
+    ``corpus``.
+
+    Raises UsageError where ``draw`` gives nothing new a thousand times in a row.
+    """
+    taken = set(kept_from_training(language))
+    while True:
+        fresh = next((sentence for sentence in (draw() for _ in range(1000)) if sentence not in taken), None)
+        if fresh is None:
+            raise UsageError(
+                "The training text has no further sentences.",
+                expected="text of more sentences than clips",
+                found=f"{len(taken)} sentences, then none in 1000 draws",
+                todo="ask for fewer --clips, or give --words, --transcripts or --ordinary-share",
+            )
+        taken.add(fresh)
+        yield fresh, TRAIN
+
+
+def jobs(language: str, seed: str, source: Source | None = None) -> Iterator[Job]:
+    """Draws the clips of a corpus, without end: the first n are the same for every n. source: of a corpus for training.
+
+    Raises UsageError as ``kokoro.draw`` and ``training_sentences``.
+    """
+    side, drawn = ("train", training_sentences(language, source())) if source else ("eval", sentences(language, seed))
+    rng = random.Random(f"kokoro {'training ' if source else ''}voices {language} {seed}")
+    for index, (sentence, kind) in enumerate(drawn):
+        yield Job(index, sentence, kind, kokoro.draw(rng, side, language), f"{seed} {language} {index}")
+
+
+def write(folder: Path, clips: int, language: str, seed: str, packages: Path, source: Source | None = None) -> Path:
+    """Writes clips until the corpus has so many, and returns its manifest. packages: as ``kokoro.Speaker`` takes them; source: as
+    ``jobs``.
 
     Each line of the manifest is written behind its clip, so that a run that is stopped leaves a smaller corpus. Another run that
     needs more clips waits for it.
     Raises CorpusError where the folder holds a corpus of other sentences, UsageError and ArtifactError as ``kokoro``.
     """
-    manifest = folder / MANIFEST
-    if len(_kept(manifest, language, seed)) < clips:
+    manifest, drawn = folder / MANIFEST, partial(jobs, language, seed, source)
+    if len(_kept(manifest, drawn())) < clips:
         (folder / "flac").mkdir(parents=True, exist_ok=True)
         with exclusive_lock(manifest):
-            kept = _kept(manifest, language, seed)
+            kept = _kept(manifest, drawn())
             if len(kept) < clips:
-                _extend(manifest, kept, clips, language, seed, kokoro.Speaker(packages))
+                _extend(manifest, kept, islice(drawn(), len(kept), clips), language, kokoro.Speaker(packages))
     return manifest
 
 
-def _kept(manifest: Path, language: str, seed: str) -> list[str]:
+def _kept(manifest: Path, drawn: Iterator[Job]) -> list[str]:
     """Lines of the manifest, without one that was cut off. Raises CorpusError if they are not of this corpus."""
     if not manifest.is_file():
         return []
     lines = [line for line in manifest.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    for line, job in zip(lines, jobs(language, seed), strict=False):
+    for line, job in zip(lines, drawn, strict=False):
         row = json.loads(line)
         if (row["text"], row["voice"]) != (job.sentence, job.voice.name):
             raise CorpusError(
@@ -101,21 +135,25 @@ def _kept(manifest: Path, language: str, seed: str) -> list[str]:
     return lines
 
 
-def _extend(manifest: Path, kept: list[str], clips: int, language: str, seed: str, speaker: kokoro.Speaker) -> None:
-    """Writes the manifest's clips from behind those that are kept."""
+def _extend(manifest: Path, kept: list[str], missing: Iterator[Job], language: str, speaker: kokoro.Speaker) -> None:
+    """Writes the clips that are missing behind those that are kept."""
     manifest.write_text("".join(kept), encoding="utf-8")
     with open(manifest, "a", encoding="utf-8") as lines:
-        for job in islice(jobs(language, seed), len(kept), clips):
+        for job in missing:
             lines.write(json.dumps(_made(manifest.parent, job, language, speaker), ensure_ascii=False) + "\n")
             lines.flush()
 
 
 def _made(folder: Path, job: Job, language: str, speaker: kokoro.Speaker) -> dict:
-    """Writes the clip of a job, with silence around it and a faint noise, and returns its row."""
+    """Writes the clip of a job and returns its row. One for evaluation has silence around it and a faint noise.
+
+    Training adds its own (``data.augmented``).
+    """
     import soundfile
 
-    padded = speech.pad(speaker.speak(job.sentence, job.voice), random.Random(job.seed), PADDED_S)
-    samples = speech.with_noise_floor(padded, job.seed)
+    samples = speaker.speak(job.sentence, job.voice)
+    if job.kind != TRAIN:
+        samples = speech.with_noise_floor(speech.pad(samples, random.Random(job.seed), PADDED_S), job.seed)
     path = f"flac/{job.index:06d}.flac"
     soundfile.write(folder / path, samples, speech.SAMPLE_RATE_HZ, subtype="PCM_16")
     return dict(

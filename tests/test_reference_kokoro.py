@@ -1,4 +1,4 @@
-"""Evaluation speech of Kokoro: its graph rewritten, its phonemes, its voices, sentences kept from training, runs that go on."""
+"""Speech of Kokoro: its graph rewritten, its phonemes, its voices, sentences kept from training, runs that go on."""
 
 from __future__ import annotations
 
@@ -107,6 +107,32 @@ def test_sentences_are_held_out(language):
     assert all(len(sentence.split()) <= kokoro_corpus.MOST_WORDS for sentence, _ in drawn)
 
 
+def test_training_shares_no_voice_and_no_sentence_with_the_evaluation(monkeypatch):
+    monkeypatch.setattr(kokoro_corpus, "KEPT", 100)
+    few = kokoro_corpus.kept_from_training.__wrapped__("en")
+    assert len(few) == 100
+    monkeypatch.setattr(kokoro_corpus, "kept_from_training", lambda language: few)
+    seen = list(itertools.islice(kokoro_corpus.sentences("en", "0"), 12))
+    clips, held_out = list(itertools.islice(kokoro_corpus.jobs("en", "0"), 60)), text.held_out_words()
+
+    def source():
+        plain = corpus.TextSource(["window", "marble"], ["a plain sentence about it"], "t", ordinary_share=0.5)
+        repeated = itertools.cycle([sentence for sentence, _ in seen if text.trainable(sentence, held_out)])
+        return lambda: next(repeated) if plain.rng.random() < 0.3 else plain.draw()
+
+    trained = list(itertools.islice(kokoro_corpus.jobs("en", "0", source), 60))
+    assert trained[:9] == list(itertools.islice(kokoro_corpus.jobs("en", "0", source), 9))
+    assert len({job.sentence for job in trained}) == 60
+    assert not {job.sentence for job in trained} & {job.sentence for job in clips}
+    assert not any(text.grammar_held_out(job.sentence) for job in trained)
+    voices = [{name for job in jobs for name in (job.voice.first, job.voice.second)} for jobs in (clips, trained)]
+    assert voices[1] == set(kokoro.VOICES["en", "train"].split()) and not voices[0] & voices[1]
+    with pytest.raises(UsageError, match="no further sentences"):
+        list(kokoro_corpus.training_sentences("en", lambda: "always the same"))
+    with pytest.raises(UsageError, match="fr for train"):
+        next(kokoro_corpus.jobs("fr", "0", lambda: lambda: "une phrase"))
+
+
 class Speaker:
     """In Kokoro's place: a tone as long as the sentence. ``spoken`` counts."""
 
@@ -137,7 +163,18 @@ def test_a_stopped_corpus_goes_on(tmp_path, monkeypatch):
         assert (stopped.parent / row["audio_filepath"]).read_bytes() == (whole.parent / row["audio_filepath"]).read_bytes()
     with pytest.raises(CorpusError, match="another corpus"):
         kokoro_corpus.write(whole.parent, 6, "en", "1", tmp_path)
-    monkeypatch.setattr(sys, "argv", [*sys.argv[:-1], "7", "--language", "de"])
+    words = tmp_path / "words"
+    words.write_text("window\nmarble\ncandle")
+    to_train = ["--side", "train", "--words", str(words)]
+    monkeypatch.setattr(
+        sys, "argv", ["corpus", "--voices", "kokoro", "--out", str(tmp_path / "train"), "--clips", "3", *to_train]
+    )
+    corpus.main()
+    (row, *_) = map(json.loads, (tmp_path / "train" / kokoro_corpus.MANIFEST).read_text().splitlines())
+    assert row["set"] == "train" and row["duration"] == pytest.approx(
+        100 * len(row["text"]) / 16000, abs=1e-3
+    )  # nothing around it
+    monkeypatch.setattr(sys, "argv", ["corpus", "--voices", "kokoro", "--out", str(tmp_path), "--clips", "7", "--language", "de"])
     with pytest.raises(SystemExit, match="no voices of de"):
         corpus.main()
 
