@@ -71,11 +71,13 @@ def calibrate(
     collect: type[C],
     threads: int | None = None,
     save_every: int = 2,
+    together: bool = False,
 ) -> Calibration[C]:
     """Runs the streams through the parent's encoder and collects statistics of `tensors` of its graph, by their names.
 
     root: the folder of calibration folders, each named by the digest of all inputs; by default in the parent's build.
-    collect: the class of the collector. threads: as of `Probe`. The state is saved after every `save_every` streams.
+    collect: the class of the collector. threads: as of `Probe`. The state is saved after every `save_every` streams. together:
+    run them in batches, at the longest lookahead, which takes a third of the time; a batch counts as one stream.
     Raises CorpusError, ArtifactError (the saved state is damaged), OutputError.
     """
     inputs = {
@@ -84,6 +86,7 @@ def calibrate(
         "streams": asdict(streams.parameters),
         **collect.settings,
         "tensors": tensors,
+        **({"together": True} if together else {}),
     }
     digest = digest_json(inputs)
     folder = (root or parent.folder.parent / "calibration") / digest[:16]
@@ -91,17 +94,17 @@ def calibrate(
     if not done:
         audio = [u.sha256 for u in streams.corpus.utterances]
         write_json(folder / "calibration.json", {**inputs, "digest": digest, "audio_sha256": audio})
-    plans = streams.plans
-    if done < len(plans):
+    batches, unit = (streams.together, "batches") if together else ([[plan] for plan in streams.plans], "streams")
+    if done < len(batches):
         session = ProbedSession(parent, Probe(parent.encoder, tensors, threads=threads))
-        for i in range(done, len(plans)):
-            progress(Step("calibration", i, len(plans), "streams"))
-            for is_collected in streams.run(session, plans[i]):
+        for i in range(done, len(batches)):
+            progress(Step("calibration", i, len(batches), unit))
+            for is_collected in streams.run_together(session, batches[i]):
                 if is_collected:
                     collector.update(session.encoder.values)
-            if (i + 1) % save_every == 0 or i + 1 == len(plans):
+            if (i + 1) % save_every == 0 or i + 1 == len(batches):
                 _write_state(folder / "state.npz", collector, i + 1)
-        progress(Step("calibration", len(plans), len(plans), "streams"))
+        progress(Step("calibration", len(batches), len(batches), unit))
     if not (folder / "summary.json").is_file():
         write_json(folder / "summary.json", collector.summary())
     return Calibration(folder, digest, streams.corpus.digest, collector)

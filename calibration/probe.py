@@ -29,7 +29,6 @@ class Probe:
 
     def __init__(self, graph: Path, tensors: Sequence[str], *, max_abs: bool = False, threads: int | None = None):
         import onnx
-        import onnxruntime as ort
 
         model = onnx.load(graph, load_external_data=False)
         outputs = [_max_abs(model, name, i) for i, name in enumerate(tensors)] if max_abs else list(tensors)
@@ -39,21 +38,7 @@ class Probe:
         )
         self.values: dict[str, np.ndarray] = {}
         self._tensors, self._outputs = list(tensors), outputs
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads_for(graph) if threads is None else threads
-        options.log_severity_level = 3
-        # Waiting threads sleep: reading the values between two runs leaves them idle, and spinning would take the cores.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
-        try:
-            self._session: Any = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own exception classes share no public base
-            raise ArtifactError(
-                f"{graph} cannot be run for calibration.",
-                expected="an fp32 graph and its .data file, as `nemoport export` writes them",
-                found=first_line(error),
-                todo="check it with `nemoport verify`, then export again",
-            ) from error
+        self._session: Any = open_changed(model, graph, threads)
 
     def get_inputs(self) -> list[Any]:
         """As `InferenceSession.get_inputs`."""
@@ -73,6 +58,27 @@ class ProbedSession(OnnxSession):
         self.spec = artifact.spec
         self.encoder, self.decoder = encoder, decoder
         self._encoder, self._decoder = encoder, decoder
+
+
+def open_changed(model: Any, graph: Path, threads: int | None = None) -> Any:
+    """Opens an onnx.ModelProto that was made of `graph`, whose .data holds its weights. threads, errors: as of `Probe`."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads_for(graph) if threads is None else threads
+    options.log_severity_level = 3
+    # Waiting threads sleep: reading the values between two runs leaves them idle, and spinning would take the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
+    try:
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exception classes share no public base
+        raise ArtifactError(
+            f"{graph} cannot be run for calibration.",
+            expected="an fp32 graph and its .data file, as `nemoport export` writes them",
+            found=first_line(error),
+            todo="check it with `nemoport verify`, then export again",
+        ) from error
 
 
 def threads_for(graph: Path) -> int:

@@ -26,8 +26,7 @@ from nemoport.progress import Progress
 from nemoport.quantize import int4_weight
 from nemoport.quantize.blocks import LIMITS, Blocks, round_nearest, write_stored
 from nemoport.quantize.descent import descended
-from nemoport.quantize.error_feedback import inverse_factor, round_with_feedback
-from nemoport.quantize.graph import Weights, load_typed
+from nemoport.quantize.graph import Weights, load_structure, load_typed
 from nemoport.quantize.precision import Precision, require_corpus
 from nemoport.quantize.sensitivity import Cost, SensitivityProbe, groups, measure
 from nemoport.resources import Needs
@@ -42,16 +41,15 @@ class Parameters(int4_weight.Parameters):
     min_snr_db: float = 31.0
     high_bits: int = 8
     high_block: int = 128
-    # How many calibration streams each measurement is run on; see sensitivity.py. The name is in digests of recipes and stays.
-    heard_streams: int = 3
-    zero_points: bool = True
-    rounds: int = 3  # of descent.py, behind error feedback
+    probe_streams: int = 3  # of the calibration, on which each measurement is run; see sensitivity.py
+    probe_frames: int = 42  # encoder frames of each stream, where the cost of a group alone is measured
+    together: bool = True  # calibration streams, in batches
+    rounds: int = 3  # of descent.py
 
     def rounded(self, weight: np.ndarray, gram: np.ndarray | None) -> Blocks:
         if gram is None:
             return round_nearest(weight, self.bits, self.block)
-        fed = round_with_feedback(weight, inverse_factor(gram, self.damping), self.bits, self.block, self.zero_points)
-        return descended(weight, gram, fed, self.bits, self.rounds, self.damping)
+        return descended(weight, gram, self.bits, self.block, self.rounds, self.damping)
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Mix:
     low, high: MatMul node -> its weight in 4 and in 8 bits; members: group -> its MatMul nodes.
     """
 
-    model: Any  # an onnx.ModelProto, the parent's encoder with its weights
+    model: Any  # an onnx.ModelProto, the parent's encoder without its weights, which would be held beside those of a session
     low: Mapping[str, Blocks]
     high: Mapping[str, Blocks]
     members: Mapping[str, list[str]]
@@ -82,6 +80,11 @@ class Mix:
         sizes = {group: sum(self.low[name].values.size for name in names) for group, names in self.members.items()}
         return sorted(self.costs, key=lambda group: (-self.costs[group].noise / sizes[group], group))
 
+    def expected(self, order: Sequence[str], min_snr_db: float) -> int:
+        """How many groups of `order` must be in 8 bits if the noises of the others add up and these have none."""
+        left = np.cumsum([self.costs[group].noise for group in reversed(order)])
+        return len(order) - int(np.searchsorted(left, 10 ** (-min_snr_db / 10), "right"))
+
 
 def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus | None, progress: Progress) -> None:
     """Writes the four files of the variant into `folder`.
@@ -90,41 +93,42 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
     """
     mix = prepare(parent, parameters, require_corpus(calibration), progress)
     order = mix.ranked()
-    count, cost = bisect_promotions(len(order), lambda n: mix.cost(order[:n]), parameters.min_snr_db, progress)
+    guess = mix.expected(order, parameters.min_snr_db)
+    count, cost = fewest_promotions(len(order), lambda n: mix.cost(order[:n]), parameters.min_snr_db, guess, progress)
     progress(f"int4-mixed: {count} of {len(order)} groups in {parameters.high_bits} bits: {cost.snr_db:.1f} dB")
     report = {"groups_in_8_bits": order[:count], "snr_db": cost.snr_db, "tokens_different": cost.tokens}
     promoted = {name for group in order[:count] for name in mix.members[group]}
     bits = {name: parameters.high_bits if name in promoted else parameters.bits for name in mix.low}
     stored = {name: (blocks, bits[name]) for name, blocks in mix.blocks(order[:count]).items()}
-    write_stored(mix.model, stored, parent, folder, {REPORT: json.dumps(report)}, halves=True)
+    write_stored(load_typed(parent.encoder), stored, parent, folder, {REPORT: json.dumps(report)}, halves=True)
 
 
 def prepare(parent: Artifact, parameters: Parameters, calibration: Corpus, progress: Progress) -> Mix:
     """Rounds every weight to both precisions and measures each group, or reads the costs that were measured before."""
-    grams = int4_weight.grams_of(parent, parameters, calibration, progress)
+    grams = int4_weight.grams_of(parent, parameters, calibration, progress, parameters.together)
     model = load_typed(parent.encoder)
     low = int4_weight.rounded(model, grams, parameters, progress)
     weights = Weights(model)
-    high = {name: round_nearest(weights.of(name), parameters.high_bits, parameters.high_block) for name in low}
     members = groups(list(low))
     streams = CalibrationStreams.of(calibration, parent, parameters.streams)
-    plans = streams.plans[:: max(1, len(streams.plans) // parameters.heard_streams)][: parameters.heard_streams]
+    plans = streams.plans[:: max(1, len(streams.plans) // parameters.probe_streams)][: parameters.probe_streams]
     probe = SensitivityProbe(parent, streams, plans)
     # The parameters that decide how many groups go to 8 bits do not change what each costs in 4.
     measured_with = {k: v for k, v in asdict(parameters).items() if k not in ("min_snr_db", "high_bits", "high_block")}
     inputs = {
         "parent_digest": parent.manifest.digest,
         "corpus_digest": calibration.digest,
-        # This key and its text are in the digest that names the file of the costs, as `heard_streams` is: they stay.
-        "heard": "in one batch, at the longest lookahead",
+        "run": "in batches, at the longest lookahead",
         "parameters": json.loads(json.dumps({**measured_with, "integers": LIMITS[parameters.bits]})),
     }
 
     def changed(group: str) -> dict[str, np.ndarray]:
-        return dequantized(weights, {name: low[name] for name in members[group]})
+        return {name: low[name].dequantized() - weights.of(name) for name in members[group]}
 
-    costs = measure(probe, inputs, list(members), changed, parent.folder.parent / "sensitivity", progress)
-    return Mix(model, low, high, members, probe, costs)
+    kept = parent.folder.parent / "sensitivity"
+    costs = measure(probe, inputs, list(members), changed, parameters.probe_frames, kept, progress)
+    high = {name: round_nearest(weights.of(name), parameters.high_bits, parameters.high_block) for name in low}
+    return Mix(load_structure(parent.encoder), low, high, members, probe, costs)
 
 
 def dequantized(weights: Weights, blocks: Mapping[str, Blocks]) -> dict[str, np.ndarray]:
@@ -132,28 +136,37 @@ def dequantized(weights: Weights, blocks: Mapping[str, Blocks]) -> dict[str, np.
     return {weights.node(name).input[1]: stored.dequantized().astype(np.float32) for name, stored in blocks.items()}
 
 
-def bisect_promotions(count: int, cost_of: Callable[[int], Cost], min_snr_db: float, progress: Progress) -> tuple[int, Cost]:
-    """The smallest n in 0..count for which cost_of(n) has `min_snr_db`, by bisection, and its cost.
+def fewest_promotions(
+    count: int, cost_of: Callable[[int], Cost], min_snr_db: float, guess: int, progress: Progress
+) -> tuple[int, Cost]:
+    """The smallest n in 0..count for which cost_of(n) has `min_snr_db`, and its cost: from `guess` on in steps that double, then
+    by bisection.
 
     More groups in 8 bits are assumed to be never worse. Raises UsageError if cost_of(count) has less.
     """
-    low, high = 0, count
-    found = cost_of(count)
-    if found.snr_db < min_snr_db:
-        raise UsageError(
-            "The mixed recipe cannot be met.",
-            expected=f"encoder frames within {min_snr_db:g} dB of fp32's",
-            found=f"{found.snr_db:.1f} dB with every group in the higher precision",
-            todo="lower min_snr_db, or use int8-weight",
-        )
-    while low < high:
-        middle = (low + high) // 2
+    low, high, step, middle = 0, count + 1, 1, guess
+    found = cost = Cost(np.inf, 0.0)
+    while low < min(high, count + 1):
         cost = cost_of(middle)
         progress(f"int4-mixed: {middle} of {count} groups higher: {cost.snr_db:.1f} dB, {100 * cost.tokens:.2f} % of tokens")
         if cost.snr_db >= min_snr_db:
             high, found = middle, cost
         else:
             low = middle + 1
+        if high > count:
+            middle = min(middle + step, count)
+        elif low == 0:
+            middle = max(middle - step, 0)
+        else:
+            middle = (low + high) // 2
+        step *= 2
+    if high > count:
+        raise UsageError(
+            "The mixed recipe cannot be met.",
+            expected=f"encoder frames within {min_snr_db:g} dB of fp32's",
+            found=f"{cost.snr_db:.1f} dB with every group in the higher precision",
+            todo="lower min_snr_db, or use int8-weight",
+        )
     return high, found
 
 

@@ -85,15 +85,18 @@ def rounded(model, grams: dict[str, np.ndarray], parameters: Parameters, progres
     return blocks
 
 
-def grams_of(parent: Artifact, parameters: Parameters, calibration: Corpus, progress: Progress) -> dict[str, np.ndarray]:
+def grams_of(
+    parent: Artifact, parameters: Parameters, calibration: Corpus, progress: Progress, together: bool = False
+) -> dict[str, np.ndarray]:
     """Gram matrices of the activations X at each site, collected once and kept on disk: tensor -> X^T X f32
-    [channels, channels]. None where the rounding needs none. Raises CorpusError."""
+    [channels, channels]. None where the rounding needs none. together: as of `calibrate`. Raises CorpusError."""
     if parameters.rounding != "feedback":
         return {}
     streams = CalibrationStreams.of(calibration, parent, parameters.streams)
     tensors = [site.tensor for site in sites(load_structure(parent.encoder))]
     # The state is gigabytes for a large model: written once.
-    kept = calibrate(parent, streams, tensors, progress=progress, collect=GramCollector, save_every=len(streams.plans))
+    every = len(streams.plans)
+    kept = calibrate(parent, streams, tensors, progress=progress, collect=GramCollector, save_every=every, together=together)
     return kept.collector.grams
 
 

@@ -148,6 +148,44 @@ def test_chunks_are_collected_once_the_caches_are_as_full_as_is_asked(plan, para
     assert session.fed[:2] == [((1, 128, 49), [49], 0), ((1, 128, 65), [65], 0 if parameters.cold else 7)]
 
 
+@pytest.mark.parametrize("start", [False, True])
+def test_a_batch_is_collected_from_the_chunk_on_at_which_all_caches_are_full(start):
+    made, session = streams(12.0, 20.0), Together()
+    batch = [StreamPlan(13, speech(i), collect_start=start) for i in (0, 1)]
+    found = list(made.run_together(session, batch))
+    assert found == [start or i >= 5 for i in range(len(found))]  # 5 chunks of 14 frames fill 70
+    assert [rows for rows, _ in session.fed] == [2] * 10 + [1] * (len(found) - 10) and len(found) == 17
+    assert session.fed[10] == (1, [70])  # the longer one goes on with its own caches
+
+
+def test_streams_are_put_together_by_when_they_are_collected():
+    made = streams(*[12.0] * 12)
+    batches = made.together
+    assert sum(map(len, batches)) == len(made.plans) > 12 and max(map(len, batches)) == 6
+    assert all(len({plan.collect_start for plan in batch}) == 1 for batch in batches)
+    assert {plan.lookahead for batch in batches for plan in batch} == {max(made.spec.streaming.lookaheads)}
+    offline = streams(8.0, 8.0, spec=OFFLINE)
+    assert offline.together == [[plan] for plan in offline.plans]
+    assert list(offline.run_together(Session(), offline.together[0])) == [True]
+
+
+class Together(Session):
+    """Notes how many streams are fed, and what their caches hold."""
+
+    def initial_state(self, batch, prompts):
+        return SimpleNamespace(length=np.zeros(batch, np.int64))
+
+    def unstack(self, state):
+        return list(state.length)
+
+    def stack(self, states):
+        return SimpleNamespace(length=np.array(states))
+
+    def encode(self, mel, lengths, state):
+        self.fed.append((len(mel), state.length.tolist()))
+        return None, None, SimpleNamespace(length=np.minimum(state.length + 14, 70))
+
+
 def test_an_offline_stream_is_one_recording_and_all_of_it_is_collected():
     made, session = streams(8.0, 8.0, spec=OFFLINE), Session()
     assert list(made.run(session, StreamPlan(None, speech(0, 1)))) == [True]

@@ -14,6 +14,7 @@ from quantizing import CALIBRATION, quiet
 from nemoport.artifact import Artifact
 from nemoport.caches import NemoCaches
 from nemoport.calibration.cache import calibrate
+from nemoport.calibration.gram import GramCollector
 from nemoport.calibration.probe import Probe, ProbedSession
 from nemoport.calibration.ranges import BINS, RangeCollector
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
@@ -106,6 +107,22 @@ def test_chunks_before_the_caches_are_full_are_dropped(fp32, corpus):
     assert list(streams.run(session, plan))[:12] == [False] * 10 + [True] * 2  # 10 chunks of 7 frames fill 70
     fading = next(p for p in streams.plans if p.lookahead == 6 and p.collect_start)
     assert all(streams.run(session, fading))
+
+
+def test_streams_together_are_those_one_by_one(fp32, corpus):
+    """In batches of one warm-up, at the longest lookahead; a stream that ends leaves the others as they are."""
+    streams = streams_of(fp32, corpus)
+    batch = [replace(plan, segments=plan.segments[:count]) for plan, count in zip(streams.together[-1][:2], (2, 4), strict=True)]
+    session, summed = ProbedSession(fp32, Probe(fp32.encoder, TENSORS, threads=1)), []
+    for runs in ([batch], [[plan] for plan in batch]):
+        grams = GramCollector(TENSORS)
+        for wanted in (w for one in runs for w in streams.run_together(session, one)):
+            if wanted:
+                grams.update(session.encoder.values)
+        summed.append(grams)
+    assert np.array_equal(summed[0].seen, summed[1].seen)
+    for name in TENSORS:
+        assert np.allclose(summed[0].grams[name], summed[1].grams[name], rtol=1e-3, atol=1e-3 * summed[1].grams[name].max())
 
 
 def test_ranges_equal_brute_force(fp32, corpus):
@@ -218,6 +235,7 @@ from pathlib import Path
 from dataclasses import replace
 from nemoport.artifact import Artifact
 from nemoport.calibration.cache import calibrate
+from nemoport.calibration.gram import GramCollector
 from nemoport.speech.corpus import read_corpus
 import test_calibration as t
 fp32 = Artifact.open(sys.argv[1])

@@ -15,7 +15,7 @@ from nemoport.errors import ArtifactError, UsageError
 from nemoport.export.build import export_checkpoint
 from nemoport.export.checkpoint import read_checkpoint
 from nemoport.quantize import build_variant, int4_mixed
-from nemoport.quantize.graph import Weights, load_typed
+from nemoport.quantize.graph import Weights, layer_matmuls, load_structure, load_typed
 from nemoport.quantize.sensitivity import Cost, SensitivityProbe, groups, heat_map, measure, read_costs
 from nemoport.speech.corpus import read_corpus
 
@@ -54,12 +54,12 @@ def test_what_was_measured_is_kept(listener, tmp_path):
     calls = []
 
     class Counting:
-        def cost(self, weights):
-            calls.append(weights)
-            return Cost(1e-3 * len(calls), 0.0)
+        def costs(self, changes, frames):
+            calls.extend(changes)
+            return [Cost(1e-3 * (len(calls) + i), 0.0) for i in range(len(changes))]
 
     def kept(parent):
-        return measure(Counting(), {"parent": parent}, ["0.conv", "1.conv"], lambda group: {}, tmp_path, quiet)
+        return measure(Counting(), {"parent": parent}, ["0.conv", "1.conv"], lambda group: {}, 3, tmp_path, quiet)
 
     first, again = kept("a"), kept("a")
     assert first == again and len(calls) == 2
@@ -82,20 +82,54 @@ def test_groups_are_modules_of_layers():
 
 @pytest.mark.parametrize(("needed", "count"), [(10.0, 0), (20.5, 1), (23.0, 3), (25.0, 5), (29.9, 10)])
 def test_no_more_groups_than_needed(needed, count):
-    def cost_of(n):
-        return Cost(10 ** -(2.0 + n / 10), 0.0)  # 20 dB and one more for each group
+    """Wherever the search begins; beside the answer it is short."""
+    for guess in range(11):
+        asked = []
 
-    assert int4_mixed.bisect_promotions(10, cost_of, needed, quiet) == (count, cost_of(count))
+        def cost_of(n, asked=asked):
+            asked.append(n)
+            return Cost(10 ** -(2.0 + n / 10), 0.0)  # 20 dB and one more for each group
+
+        assert int4_mixed.fewest_promotions(10, cost_of, needed, guess, quiet) == (count, cost_of(count))
+        assert all(0 <= n <= 10 for n in asked) and len(set(asked)) == len(asked) - 1
+        if abs(guess - count) <= 1:
+            assert len(asked) <= 5
 
 
-def test_a_goal_out_of_reach_is_refused():
+@pytest.mark.parametrize("guess", [0, 2, 4])
+def test_a_goal_out_of_reach_is_refused(guess):
     with pytest.raises(UsageError, match="30.0 dB with every group"):
-        int4_mixed.bisect_promotions(4, lambda n: Cost(1e-3, 0.0), 31.0, quiet)
+        int4_mixed.fewest_promotions(4, lambda n: Cost(1e-3, 0.0), 31.0, guess, quiet)
+
+
+def test_the_search_begins_where_the_noises_that_are_left_add_up_to_the_goal():
+    noises = {"0.conv": 4e-4, "1.conv": 3e-4, "2.conv": 2e-4, "3.conv": 1e-4}
+    mix = int4_mixed.Mix(None, {}, {}, {}, None, {name: Cost(noise, 0.0) for name, noise in noises.items()})
+    assert [mix.expected(list(noises), -10 * np.log10(left)) for left in (2e-3, 9e-4, 4e-4, 2e-4, 5e-5)] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("variant", ["fp32", "kv-fp32"])
+def test_groups_measured_together_cost_what_each_costs_alone(eou_build, manifest, variant):
+    """In both cache layouts, one of which has its streams on another axis in the convolutions; rows do not mix."""
+    parent = Artifact.open(eou_build / variant)
+    streams = CalibrationStreams.of(read_corpus(manifest, 16000), parent, StreamParameters())
+    probe = SensitivityProbe(parent, streams, streams.plans[:2])
+    probe._batches = probe._batches[:20]  # of two frames each
+    weights = Weights(load_typed(parent.encoder))
+    members = groups([node.name for node in layer_matmuls(load_structure(parent.encoder))])
+    chosen = [members[group] for group in ("0.conv", "1.self_attn", "1.feed_forward2")]
+    changes = [{name: 0.1 * weights.of(name) for name in names} for names in chosen]
+    together = probe.costs(changes, 10**6)
+    assert len(set(together)) == 3
+    for change, cost in zip(changes, together, strict=True):
+        alone = probe.cost({weights.node(name).input[1]: weights.of(name) + added for name, added in change.items()})
+        assert cost.noise == pytest.approx(alone.noise, rel=1e-3) and cost.tokens == alone.tokens
+    assert probe.costs(changes[:1], 2)[0].noise != together[0].noise
 
 
 def test_the_graph_holds_what_was_chosen(copy, manifest, capsys, monkeypatch):
     goal = 34.0
-    harder = replace(int4_mixed.PRECISION, parameters=int4_mixed.Parameters(heard_streams=1, min_snr_db=goal))
+    harder = replace(int4_mixed.PRECISION, parameters=int4_mixed.Parameters(probe_streams=1, min_snr_db=goal))
     monkeypatch.setattr(int4_mixed, "PRECISION", harder)  # than this model reaches in 4 bits
     artifact = build_variant(copy, "int4-mixed", manifest, progress=quiet)
     model = onnx.load(artifact.encoder, load_external_data=False)

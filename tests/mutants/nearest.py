@@ -142,6 +142,7 @@ NEAREST = DECISIVE | {
     "quantize/blocks": (RECIPES, "tests/test_weight_only.py"),
     "quantize/descent": ("tests/test_descent.py",),
     "quantize/error_feedback": (RECIPES, "tests/test_weight_only.py", "tests/test_descent.py"),
+    "quantize/row_probe": ("tests/test_sensitivity.py", "-k", "together"),
     "quantize/nbits": ("tests/test_distill.py", "-k", "runtime or halved"),
     "quantize/student": ("tests/test_distill.py", "-k", "student"),
     "quantize/overflow": (SMOOTHING, RECIPES, "-k", "test_bites_smoothing or overflow"),
