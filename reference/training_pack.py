@@ -193,9 +193,12 @@ def main() -> None:
     parser.add_argument("--part-bytes", type=int, default=PART_BYTES)
     parser.add_argument("--python", default="3.12", help="of that machine; none: without wheels")
     args = parser.parse_args()
+    if missing := [str(path) for path, _ in (*args.corpus, *args.recordings) if not path.is_file()]:
+        parser.error(f"there is no {', '.join(missing)}")
     python = "" if args.python == "none" else args.python
     try:
-        rows = chosen(dict(args.corpus), dict(args.recordings), args.hours)
+        if not (rows := chosen(dict(args.corpus), dict(args.recordings), args.hours)):
+            parser.error(f"no clip of {SHORTEST_S} to {LONGEST_S} s in any --corpus or --recordings that may be trained on")
         folders = pack(read_checkpoint(str(args.start)), rows, args.out, args.part_bytes, python)
     except NemoportError as error:
         raise SystemExit(f"{error}") from error
