@@ -24,11 +24,16 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 AHEAD = 3  # batches that each process has been asked for
 
 
+def lists_of(work: Path) -> list[Path]:
+    """The list of each part's speech."""
+    return sorted(work.glob("speech-*.jsonl"))
+
+
 def read_clips(work: Path) -> list[data.Clip]:
     """Reads the speech of every part that is there, each clip as often as its weight; shortest first."""
     import soundfile
 
-    rows = [json.loads(line) for part in sorted(work.glob("speech-*.jsonl")) for line in part.read_text().splitlines()]
+    rows = [json.loads(line) for part in lists_of(work) for line in part.read_text().splitlines()]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         read = list(pool.map(lambda row: soundfile.read(work / row["file"], dtype="int16")[0], rows))
     clips = []

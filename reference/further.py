@@ -11,6 +11,7 @@ not stopped. OUT gets the weights, or of a run that is stopped its state, in par
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -24,7 +25,7 @@ import torch
 from nemoport.spec import ModelSpec
 
 from . import data
-from .batches import STOPPING, Batches, read_clips
+from .batches import STOPPING, Batches, lists_of, read_clips
 from .network import Network
 
 START, STATE, WEIGHTS, LOG = "start.pt", "state.pt", "weights.pt", "steps.jsonl"
@@ -47,12 +48,14 @@ class Further:
         learned = [one for one in self.network.parameters() if one.requires_grad]
         self.optimizer = torch.optim.AdamW(learned, lr=args.rate, betas=(0.9, 0.98), weight_decay=1e-3)
         self.step, self.elapsed_s, self.stopped = 0, 0.0, False
-        self.inputs = [self.start["sha256"], args.seed, args.batch_seconds, args.rate, args.ctc_weight, args.freeze_subsampling]
+        speech = b"".join(part.read_bytes() for part in lists_of(work))
+        self.inputs = [self.start["sha256"], hashlib.sha256(speech).hexdigest(), args.seed, args.batch_seconds, args.rate]
+        self.inputs += [args.ctc_weight, args.freeze_subsampling]
         if (work / STATE).is_file():
             state = torch.load(work / STATE, map_location=self.device, weights_only=True)
             if state["inputs"] != self.inputs:
                 raise SystemExit(
-                    f"{work / STATE} is of a run with another checkpoint, seed or options. Remove it, or name them as there."
+                    f"{work / STATE} is of another checkpoint, speech, seed or options. Remove it, or give what it had."
                 )
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])

@@ -149,6 +149,11 @@ def test_a_run_that_is_stopped_ends_in_the_same_weights(packed, tmp_path, monkey
         training_join.joined(tmp_path / "first", further.WEIGHTS)
     with pytest.raises(SystemExit, match="another checkpoint"):
         further.Further(work, tmp_path, options(seed=1))
+    (fewer := tmp_path / "fewer").mkdir()
+    for name in (further.START, further.STATE, "speech-00.jsonl"):
+        (fewer / name).symlink_to(work / name)
+    with pytest.raises(SystemExit, match="speech"):
+        further.Further(fewer, tmp_path, options())
     second = further.Further(work, tmp_path / "second", options())
     assert second.step == 1
     second.train()
