@@ -20,7 +20,7 @@ import numpy as np
 
 from nemoport.artifact import Artifact
 from nemoport.calibration.probe import Probe, ProbedSession
-from nemoport.calibration.stream import CalibrationStreams
+from nemoport.calibration.stream import TOGETHER, CalibrationStreams
 from nemoport.errors import ArtifactError
 from nemoport.files import digest_json, scratch_folder, write_json
 from nemoport.progress import Progress, Step
@@ -77,7 +77,7 @@ def calibrate(
 
     root: the folder of calibration folders, each named by the digest of all inputs; by default in the parent's build.
     collect: the class of the collector. threads: as of `Probe`. The state is saved after every `save_every` streams. together:
-    run them in batches, at the longest lookahead, which takes a third of the time; a batch counts as one stream.
+    run them in batches (`CalibrationStreams.together`), which takes a third of the time; a batch counts as one stream.
     Raises CorpusError, ArtifactError (the saved state is damaged), OutputError.
     """
     inputs = {
@@ -86,7 +86,7 @@ def calibrate(
         "streams": asdict(streams.parameters),
         **collect.settings,
         "tensors": tensors,
-        **({"together": True} if together else {}),
+        **({"together": TOGETHER} if together else {}),
     }
     digest = digest_json(inputs)
     folder = (root or parent.folder.parent / "calibration") / digest[:16]

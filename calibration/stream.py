@@ -37,7 +37,7 @@ from nemoport.speech.conditions import telephone
 from nemoport.speech.corpus import Corpus, prompts
 
 OFFLINE_CONTEXT_S = 7.5
-TOGETHER = 6  # streams of a batch: their caches and what is collected of a chunk take 0.3 GB at 0.6B
+TOGETHER = 4  # streams of a batch: their caches and what is collected of a chunk take 0.2 GB at 0.6B
 LONGEST_CONTEXTS = 16.0  # of an offline encoder's one long recording
 
 
@@ -128,14 +128,15 @@ class CalibrationStreams:
 
     @property
     def together(self) -> list[list[StreamPlan]]:
-        """The plans in batches of at most TOGETHER streams that are collected from the same chunk on, all at the longest
-        lookahead; each alone for an offline encoder, whose recordings are of different lengths."""
+        """The plans in batches of at most TOGETHER streams that are collected from the same chunk on; the batches take the
+        lookaheads in turn, from the longest on. Each plan alone for an offline encoder, whose recordings differ in length."""
         if self.spec.streaming is None:
             return [[plan] for plan in self.plans]
-        longest = max(self.spec.streaming.lookaheads)
-        alike = [replace(plan, lookahead=longest) for plan in self.plans]
-        kinds = [[plan for plan in alike if plan.collect_start == start] for start in (False, True)]
-        return [kind[at : at + TOGETHER] for kind in kinds for at in range(0, len(kind), TOGETHER)]
+        lookaheads = sorted(self.spec.streaming.lookaheads, reverse=True)
+        kinds = [[plan for plan in self.plans if plan.collect_start == start] for start in (False, True)]
+        batches = [kind[at : at + TOGETHER] for kind in kinds for at in range(0, len(kind), TOGETHER)]
+        turns = zip(batches, cycle(lookaheads), strict=False)
+        return [[replace(plan, lookahead=lookahead) for plan in batch] for batch, lookahead in turns]
 
     def run_together(self, session: OnnxSession, batch: Sequence[StreamPlan]) -> Iterator[bool]:
         """Runs streams in one batch, which those that have ended leave, and yields as `run`. batch: one of `together`."""
