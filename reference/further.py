@@ -94,7 +94,8 @@ class Further:
         weights = self.work / WEIGHTS
         torch.save({"start": self.start["sha256"], "step": self.step, "tensors": self.network.tensors()}, weights)
         write_parts(weights, self.out)
-        (self.work / STATE).unlink(missing_ok=True)
+        for old in (self.work / STATE, *self.out.glob(f"{STATE}.[0-9][0-9]")):
+            old.unlink(missing_ok=True)
         print(f"{self.step} steps in {self.elapsed_s:.0f} s", flush=True)
 
     def stop(self, *_: Any) -> None:
