@@ -32,6 +32,7 @@ from nemoport.quantize.sensitivity import Cost, SensitivityProbe, groups, measur
 from nemoport.resources import Needs
 from nemoport.speech.corpus import Corpus
 
+GUESSES = 5
 REPORT = "nemoport.mixed"  # key in metadata_props: the groups in 8 bits, and what was measured
 
 
@@ -80,10 +81,10 @@ class Mix:
         sizes = {group: sum(self.low[name].values.size for name in names) for group, names in self.members.items()}
         return sorted(self.costs, key=lambda group: (-self.costs[group].noise / sizes[group], group))
 
-    def expected(self, order: Sequence[str], min_snr_db: float) -> int:
-        """How many groups of `order` must be in 8 bits if the noises of the others add up and these have none."""
-        left = np.cumsum([self.costs[group].noise for group in reversed(order)])
-        return len(order) - int(np.searchsorted(left, 10 ** (-min_snr_db / 10), "right"))
+    def expected(self, order: Sequence[str]) -> np.ndarray:
+        """The noise where the first n groups of `order` are in 8 bits, n from 0 to all: f64 [groups + 1]. As if the noises of the
+        others added up and these had none."""
+        return np.append(np.cumsum([self.costs[group].noise for group in reversed(order)])[::-1], 0.0)
 
 
 def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration: Corpus | None, progress: Progress) -> None:
@@ -93,8 +94,7 @@ def convert(parent: Artifact, folder: Path, parameters: Parameters, calibration:
     """
     mix = prepare(parent, parameters, require_corpus(calibration), progress)
     order = mix.ranked()
-    guess = mix.expected(order, parameters.min_snr_db)
-    count, cost = fewest_promotions(len(order), lambda n: mix.cost(order[:n]), parameters.min_snr_db, guess, progress)
+    count, cost = fewest_promotions(mix.expected(order), lambda n: mix.cost(order[:n]), parameters.min_snr_db, progress)
     progress(f"int4-mixed: {count} of {len(order)} groups in {parameters.high_bits} bits: {cost.snr_db:.1f} dB")
     report = {"groups_in_8_bits": order[:count], "snr_db": cost.snr_db, "tokens_different": cost.tokens}
     promoted = {name for group in order[:count] for name in mix.members[group]}
@@ -137,29 +137,28 @@ def dequantized(weights: Weights, blocks: Mapping[str, Blocks]) -> dict[str, np.
 
 
 def fewest_promotions(
-    count: int, cost_of: Callable[[int], Cost], min_snr_db: float, guess: int, progress: Progress
+    expected: np.ndarray, cost_of: Callable[[int], Cost], min_snr_db: float, progress: Progress
 ) -> tuple[int, Cost]:
-    """The smallest n in 0..count for which cost_of(n) has `min_snr_db`, and its cost: from `guess` on in steps that double, then
-    by bisection.
+    """The smallest n for which cost_of(n) has `min_snr_db`, and its cost. expected: its noise for n from 0 to all, see `Mix`.
 
-    More groups in 8 bits are assumed to be never worse. Raises UsageError if cost_of(count) has less.
+    It is asked where the expected noise, by the share that the last one asked had of it, reaches the goal, and by bisection where
+    GUESSES of these do not end it. More groups in 8 bits are assumed to be never worse. Raises UsageError if all have less.
     """
-    low, high, step, middle = 0, count + 1, 1, guess
+    count, goal = len(expected) - 1, 10 ** (-min_snr_db / 10)
+    low, high, asked, share = 0, count + 1, 0, 1.0
     found = cost = Cost(np.inf, 0.0)
     while low < min(high, count + 1):
-        cost = cost_of(middle)
+        last = min(high - 1, count)
+        reached = int(np.searchsorted(-share * expected, -goal))
+        middle = min(max(reached, low), last) if asked < GUESSES else (low + last) // 2
+        cost, asked = cost_of(middle), asked + 1
         progress(f"int4-mixed: {middle} of {count} groups higher: {cost.snr_db:.1f} dB, {100 * cost.tokens:.2f} % of tokens")
+        if expected[middle] > 0:
+            share = cost.noise / expected[middle]
         if cost.snr_db >= min_snr_db:
             high, found = middle, cost
         else:
             low = middle + 1
-        if high > count:
-            middle = min(middle + step, count)
-        elif low == 0:
-            middle = max(middle - step, 0)
-        else:
-            middle = (low + high) // 2
-        step *= 2
     if high > count:
         raise UsageError(
             "The mixed recipe cannot be met.",
