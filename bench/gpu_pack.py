@@ -27,7 +27,8 @@ from nemoport.cache_layout import KV, NEMO, cache_layout_of
 from nemoport.speech.corpus import read_corpus
 
 HERE = Path(__file__).resolve().parent
-AUDIO = HERE.parent / "reference" / "audio"
+ROOT = HERE.parent
+AUDIO = ROOT / "reference" / "audio"
 SCRIPTS = ("gpu.sh", "gpu_run.py", "gpu_full.py", "graph_in_torch.py", "streaming.py", "worker.py", "frames_and_tokens.py")
 # Beside numpy, onnx and torch, which such a machine has.
 WHEELS = (
@@ -138,16 +139,15 @@ def main() -> None:
     parser.add_argument("--architecture", type=int, default=90)
     parser.add_argument("--no-wheels", action="store_true", help="for a try on this machine")
     parser.add_argument("--recordings", type=int, default=40)
-    parser.add_argument("--part-bytes", type=int, default=60_000_000)
+    parser.add_argument("--part-bytes", type=int, default=50_000_000)
     options = parser.parse_args()
     shutil.rmtree(options.out, ignore_errors=True)
     stage = options.out / "stage"
     for name in ("tree", "site", "speech", "reference", *(["full"] if options.full else [])):
         (stage / name).mkdir(parents=True)
-    import nemoport
-
+    subprocess.run([sys.executable, ROOT / ".ci" / "tree.py"], check=True)  # an installation from a checkout has links alone
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
-    shutil.copytree(Path(nemoport.__path__[0]), stage / "tree" / "nemoport", ignore=ignored)
+    shutil.copytree(ROOT / "build" / "tree" / "nemoport", stage / "tree" / "nemoport", ignore=ignored)
     for name in SCRIPTS:
         shutil.copyfile(HERE / name, stage / name)
     if not options.no_wheels:
