@@ -32,7 +32,7 @@ from nemoport.quantize.sensitivity import Cost, SensitivityProbe, groups, measur
 from nemoport.resources import Needs
 from nemoport.speech.corpus import Corpus
 
-GUESSES = 5
+GUESSES = 3  # numbers of groups that are tried by what each group adds, before bisection
 REPORT = "nemoport.mixed"  # key in metadata_props: the groups in 8 bits, and what was measured
 
 

@@ -142,7 +142,7 @@ def measure(
     """Measures what each group of `names` costs alone: group -> cost; kept in root/<digest of inputs>.json, TOGETHER by TOGETHER.
 
     inputs: everything that the figures depend on (parent, audio, recipe). changed: group -> what is added to the parent's
-    weights. Raises ArtifactError for a file that was measured with other inputs.
+    weights. frames: as of `SensitivityProbe.costs`. Raises ArtifactError for a file that was measured with other inputs.
     """
     path = root / f"{digest_json(inputs)[:16]}.json"
     known: dict[str, Cost] = {}
