@@ -3,6 +3,8 @@
 To measure what each part costs alone, a model of 24 layers would be opened and run a hundred times. Here one session runs a batch
 in which the first streams are the parent's and each further copy of them has one group's weights changed: behind each MatMul of
 the group the product of those rows alone with the change of its weight is added. The weights are read once for all.
+
+A product that all streams share (of the positions, in offline encoders) keeps its weight: what its change costs is not measured.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ class RowProbe(Probe):
     axes: of `batch_axes`. Raises ArtifactError if onnxruntime cannot load the graph.
     """
 
-    def __init__(self, parent: Artifact, groups: Sequence[Changes], streams: int, axes: Mapping[str, int]):
+    def __init__(self, parent: Artifact, groups: Sequence[Changes], streams: int, axes: Mapping[str, int | None]):
         import onnx
 
         model = onnx.load(parent.encoder, load_external_data=False)
@@ -34,14 +36,15 @@ class RowProbe(Probe):
         nodes = []
         for node in model.graph.node:
             nodes.append(node)
-            if node.name in places:
-                rows = (places[node.name] * streams, (1 + len(groups)) * streams)
-                nodes += _added(model, node, rows[0], streams, rows[1], axes[node.name])
+            axis = axes[node.name] if node.name in places else None
+            if axis is not None:
+                nodes += _added(model, node, places[node.name] * streams, streams, (1 + len(groups)) * streams, axis)
         del model.graph.node[:], model.graph.value_info[:]
         model.graph.node.extend(nodes)
         self.values = {}
         self._tensors, self._outputs = [], []
-        self._changes = {f"{name}{SUFFIX}": change for changes in groups for name, change in changes.items()}
+        added = [(name, change) for changes in groups for name, change in changes.items() if axes[name] is not None]
+        self._changes = {f"{name}{SUFFIX}": change for name, change in added}
         self._session = open_changed(model, parent.encoder)
 
     def get_inputs(self) -> list[Any]:
@@ -72,8 +75,8 @@ def _added(model: Any, node: Any, first: int, streams: int, batch: int, axis: in
 
 def batch_axes(
     parent: Artifact, matmuls: Sequence[str], mel: np.ndarray, lengths: np.ndarray, prompts: list[int]
-) -> dict[str, int]:
-    """MatMul node -> the axis of its input on which the streams of a batch are, found by runs of one stream and of two.
+) -> dict[str, int | None]:
+    """MatMul node -> the axis of its input on which the streams of a batch are, None where all share it: by two runs.
 
     mel f32 [1, n_mels, T], lengths i64 [1], prompts: of a stream.
     """
@@ -88,4 +91,5 @@ def batch_axes(
         state = session.initial_state(batch, prompts * batch)
         session.encode(np.repeat(mel, batch, 0), np.repeat(lengths, batch), state)
         shapes.append({name: value.shape for name, value in probe.values.items()})
-    return {name: int(np.argmax(np.not_equal(shapes[0][tensor], shapes[1][tensor]))) for name, tensor in inputs.items()}
+    differing = {tensor: np.flatnonzero(np.not_equal(shape, shapes[1][tensor])) for tensor, shape in shapes[0].items()}
+    return {name: int(differing[tensor][0]) if len(differing[tensor]) else None for name, tensor in inputs.items()}

@@ -52,7 +52,7 @@ class SensitivityProbe:
     """Runs the parent on some warm streams, with its own weights and with others, and compares. plans: the streams."""
 
     def __init__(self, parent: Artifact, streams: CalibrationStreams, plans: Sequence[StreamPlan]):
-        self._parent, self._axes = parent, dict[str, int]()
+        self._parent, self._axes = parent, dict[str, int | None]()
         self._prompts = [plan.prompt for plan in plans if plan.prompt is not None]
         longest = max(parent.spec.streaming.lookaheads) if parent.spec.streaming else None
         alike = [replace(plan, lookahead=longest) for plan in plans]

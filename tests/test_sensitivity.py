@@ -129,6 +129,20 @@ def test_groups_measured_together_cost_what_each_costs_alone(eou_build, manifest
     assert probe.costs(changes[:1], 2)[0].noise != together[0].noise
 
 
+def test_a_product_that_all_streams_share_keeps_its_weight(random_checkpoint, tmp_path):
+    """That of the positions in an offline encoder, which has no batch; those beside it are measured."""
+    export_checkpoint(read_checkpoint(str(random_checkpoint("tiny-tdt"))), tmp_path)
+    parent = Artifact.open(tmp_path / "fp32")
+    corpus = read_corpus(short_manifest(tmp_path, count=12), 16000)
+    streams = CalibrationStreams.of(corpus, parent, StreamParameters())
+    probe = SensitivityProbe(parent, streams, streams.plans[:2])
+    weights = Weights(load_typed(parent.encoder))
+    members = groups([node.name for node in layer_matmuls(load_structure(parent.encoder))])["0.self_attn"]
+    (shared,) = (name for name in members if "linear_pos" in name)
+    only, both = probe.costs([{shared: weights.of(shared)}, {name: weights.of(name) for name in members}], 1)
+    assert only.noise < 1e-9 and both.noise > 1e-6
+
+
 def test_the_graph_holds_what_was_chosen(copy, manifest, capsys, monkeypatch):
     goal = 34.0
     harder = replace(int4_mixed.PRECISION, parameters=int4_mixed.Parameters(probe_streams=1, min_snr_db=goal))
