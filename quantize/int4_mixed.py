@@ -172,7 +172,7 @@ def fewest_promotions(
 PRECISION = Precision(
     parameters=Parameters(),
     convert=convert,
-    needs=Needs(memory=3.0, held=2.9, disk=0.15, kept=1.6),
+    needs=Needs(memory=3.2, held=2.9, disk=0.15, kept=1.6),
     needs_calibration=True,
     made_of=attrgetter("parent"),
 )
