@@ -24,6 +24,7 @@ from pathlib import Path
 from gpu_run import variants_of
 
 from nemoport.cache_layout import KV, NEMO, cache_layout_of
+from nemoport.reference import training_pack
 from nemoport.speech.corpus import read_corpus
 
 HERE = Path(__file__).resolve().parent
@@ -31,17 +32,7 @@ ROOT = HERE.parent
 AUDIO = ROOT / "reference" / "audio"
 SCRIPTS = ("gpu.sh", "gpu_run.py", "gpu_full.py", "graph_in_torch.py", "streaming.py", "worker.py", "frames_and_tokens.py")
 # Beside numpy, onnx and torch, which such a machine has.
-WHEELS = (
-    "pydantic",
-    "pydantic_core",
-    "annotated_types",
-    "typing_inspection",
-    "typing_extensions",
-    "soundfile",
-    "cffi",
-    "pycparser",
-)
-WHEELS += ("soxr", "rapidfuzz", "flatbuffers", "protobuf", "packaging")
+WHEELS = (*training_pack.WHEELS, "soxr", "rapidfuzz", "flatbuffers", "protobuf", "packaging")
 FATBIN = struct.Struct("<IHHQ")  # magic, version, size of this header, size behind it
 ENTRY = struct.Struct("<HHIQ")  # kind, version, size of this header, size behind it; the architecture is at ARCHITECTURE
 MAGIC, ARCHITECTURE = 0xBA55ED50, 0x1C

@@ -49,7 +49,7 @@ def packages(folder: Path) -> Path:
 
 
 def theirs(graph: Path, algorithm: str, block: int, work: Path, folder: Path) -> float:
-    """Writes folder/encoder.onnx; returns the seconds that quantizing took. Raises SystemExit with what it others."""
+    """Writes folder/encoder.onnx; returns the seconds that quantizing took. Raises SystemExit with what it printed."""
     cost = work / "cost.json"
     inputs = [graph, folder / "encoder.onnx", algorithm, str(block), work / "nodes.json", work / "feeds.npz", cost]
     path = [str(packages(work / "packages")), *filter(None, [os.environ.get("PYTHONPATH")])]
