@@ -21,7 +21,7 @@ import pooled
 
 from nemoport.artifact import DECODER, Artifact
 from nemoport.export.checkpoint import Checkpoint, read_checkpoint
-from nemoport.quantize.graph import halve_decoder
+from nemoport.quantize.storage import halve_decoder
 from nemoport.runtimes.onnxruntime.session import OnnxSession
 from nemoport.speech.corpus import Corpus, read_corpus
 from nemoport.validate.context import Context

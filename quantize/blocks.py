@@ -16,7 +16,8 @@ import numpy as np
 from nemoport.artifact import ENCODER, Artifact
 from nemoport.errors import UsageError
 from nemoport.graph_file import save_model
-from nemoport.quantize.graph import check_quantized, halve, halve_decoder, metadata
+from nemoport.quantize.graph import check_quantized, metadata
+from nemoport.quantize.storage import halve, halve_decoder
 
 OPSET = 21  # the first whose DequantizeLinear takes blocks, and 4-bit integers
 # The integers that are used. Of 4 bits all sixteen: -8 is an eighth finer than -7..7 for the same bytes. Of 2 bits all four.

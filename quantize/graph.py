@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,11 +15,10 @@ import numpy as np
 from nemoport.artifact import DECODER, ENCODER, Artifact
 from nemoport.errors import ArtifactError, first_line
 from nemoport.external_data import check_external_data
-from nemoport.graph_file import graph_errors, save_model
+from nemoport.graph_file import graph_errors
 from nemoport.text import clipped
 
 KEPT = ("/pre_encode/", "/prompt_kernel/")  # beginnings of the names of nodes that stay in floats
-SMALL_WEIGHT = 1024  # elements; biases and the like are not worth a node
 
 
 def constant_matmuls(model) -> list:
@@ -50,7 +49,7 @@ def layer_matmuls(model) -> list:
     return found
 
 
-def _values(initializer: Any) -> np.ndarray:
+def values_of(initializer: Any) -> np.ndarray:
     """The values of an onnx.TensorProto. Raises ArtifactError where its bytes are not those of its shape and type."""
     from onnx import numpy_helper
 
@@ -75,7 +74,7 @@ class Weights:
         self._readers = Counter(name for n in model.graph.node for name in n.input)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return _values(self._initializers[name])
+        return values_of(self._initializers[name])
 
     def of(self, matmul: str) -> np.ndarray:
         """The weight f32 [in, out] of a MatMul node, by the node's name."""
@@ -157,41 +156,6 @@ def check_quantized(found: list[str], wanted: list[str]) -> None:
             found=f"{len(found)}; missing: {missing[:3]}; unasked: {extra[:3]}",
             todo="install the onnxruntime and onnx that the constraints file pins",
         )
-
-
-def halve(model: Any, kept: Collection[str] = ()) -> None:
-    """Changes an onnx.ModelProto: its weights in fp16 and a Cast behind each, but for small ones, those of the names `kept` and
-    those that half precision cannot hold. The arithmetic stays f32; onnxruntime folds the Casts when it loads the graph."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    initializers, casts = [], []
-    for initializer in model.graph.initializer:
-        values = np.zeros(0) if initializer.name in kept else _values(initializer)
-        if values.dtype != np.float32 or values.size < SMALL_WEIGHT or np.abs(values).max() > np.finfo(np.float16).max:
-            initializers.append(initializer)
-            continue
-        half = f"{initializer.name}.half"
-        initializers.append(numpy_helper.from_array(values.astype(np.float16), half))
-        casts.append(helper.make_node("Cast", [half], [initializer.name], f"{initializer.name}/Cast", to=TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.initializer[:], model.graph.node[:]
-    model.graph.initializer.extend(initializers)
-    model.graph.node.extend(nodes)
-
-
-def halve_decoder(parent: Artifact, folder: Path) -> None:
-    """Writes the decoder with its weights in fp16, see `halve`.
-
-    It is 2 % of the published model and its errors feed back from token to token: eight bits would save little there, and the
-    LSTM's integer form is no standard ONNX.
-    """
-    import onnx
-
-    check_external_data(parent.decoder)
-    with graph_errors(parent.decoder):
-        model = onnx.load(parent.decoder)
-    halve(model)
-    save_model(model, folder / DECODER, metadata(model))
 
 
 def copy_decoder(parent: Artifact, folder: Path) -> None:

@@ -17,9 +17,10 @@ from nemoport.graph_file import save_model
 from nemoport.progress import Progress
 from nemoport.quantize import int4_weight
 from nemoport.quantize.blocks import Blocks
-from nemoport.quantize.graph import check_quantized, halve, halve_decoder, layer_matmuls, load_typed, metadata
-from nemoport.quantize.nbits import FAST_SIZES, nbits_nodes, store_nbits
+from nemoport.quantize.graph import check_quantized, layer_matmuls, load_typed, metadata
+from nemoport.quantize.nbits import FAST_SIZES, OPERATOR, nbits_nodes, store_nbits
 from nemoport.quantize.precision import Precision, require_corpus
+from nemoport.quantize.storage import store_decoder, store_in_bytes
 from nemoport.quantize.student import Student, student_blocks
 from nemoport.resources import Needs
 from nemoport.speech.corpus import Corpus
@@ -30,6 +31,7 @@ class Parameters(int4_weight.Parameters):
     bits: int = 2
     block: int = 128
     parent: str = "fp32"
+    rest_bits: int = 8  # of the matrices that stay floats, see storage.py
 
     def __post_init__(self):
         super().__post_init__()
@@ -64,8 +66,8 @@ def convert_student(parent: Artifact, folder: Path, student: Student, progress: 
 
 
 def write_nbits(model, stored: dict[str, tuple[Blocks, int]], parent: Artifact, folder: Path) -> None:
-    """Writes the four files of a variant whose weights are `stored` in blocks: MatMul node -> (blocks, bits). The other weights
-    are halved, scales too: at 0.6B they are a fifth of the file.
+    """Writes the four files of a variant whose weights are `stored` in blocks: MatMul node -> (blocks, bits). The other
+    matrices are stored in 8 bits, scales and the rest in fp16: at 0.6B in half precision they would be a fifth of the file.
 
     model: the parent's encoder, an onnx.ModelProto with its weights, which is changed. Raises ArtifactError if not every node
     was quantized.
@@ -73,10 +75,11 @@ def write_nbits(model, stored: dict[str, tuple[Blocks, int]], parent: Artifact, 
     wanted = [node.name for node in layer_matmuls(model)]
     store_nbits(model, stored)
     check_quantized(nbits_nodes(model), wanted)
-    halve(model)
+    scales = {node.input[2] for node in model.graph.node if node.op_type == OPERATOR}
+    store_in_bytes(model, scales)
     del model.graph.value_info[:]
     save_model(model, folder / ENCODER, metadata(model))
-    halve_decoder(parent, folder)
+    store_decoder(parent, folder, store_in_bytes)
 
 
 PRECISION = Precision(

@@ -19,9 +19,10 @@ from nemoport.calibration.ranges import Range, RangeCollector
 from nemoport.calibration.stream import CalibrationStreams, StreamParameters
 from nemoport.graph_file import save_model
 from nemoport.progress import Progress
-from nemoport.quantize.graph import check_quantized, halve_decoder, layer_matmuls, metadata, scratch_copy
+from nemoport.quantize.graph import check_quantized, layer_matmuls, metadata, scratch_copy
 from nemoport.quantize.precision import Precision, require_corpus
 from nemoport.quantize.saturation import PAIR_LIMIT, replace_weights
+from nemoport.quantize.storage import halve_decoder
 from nemoport.resources import Needs
 from nemoport.speech.corpus import Corpus
 

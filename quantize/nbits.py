@@ -19,7 +19,7 @@ FAST_SIZES = (32, 64, 128)  # of blocks, in 2 bits
 def store_nbits(model, stored: dict[str, tuple[Blocks, int]]) -> None:
     """Replaces MatMul nodes in an onnx.ModelProto by MatMulNBits of the same name. stored: node name -> (blocks, bits).
 
-    The scales stay f32 here, see `graph.halve`.
+    The scales stay f32 here, see `storage.halve`.
     """
     from onnx import helper, numpy_helper
 

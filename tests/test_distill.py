@@ -17,8 +17,8 @@ from nemoport.errors import ArtifactError, CorpusError, OutputError, UsageError
 from nemoport.quantize import build_variant
 from nemoport.quantize.blocks import LIMITS, round_nearest
 from nemoport.quantize.error_feedback import compensated, inverse_factor
-from nemoport.quantize.graph import halve
 from nemoport.quantize.nbits import FAST_SIZES, packed, store_nbits, unpacked
+from nemoport.quantize.storage import halve, store_in_bytes
 from nemoport.quantize.student import Student, read_student, write_student
 from nemoport.speech.corpus import read_corpus
 from nemoport.validate.limits import limits_of
@@ -81,6 +81,33 @@ def test_halved_weights_are_folded_when_the_graph_is_loaded(random, tmp_path):
     options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "optimized.onnx"), 3
     ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     assert [n.op_type for n in onnx.load(tmp_path / "optimized.onnx").graph.node] == ["MatMulNBits"]
+
+
+def test_matrices_in_bytes_are_floats_again_when_the_graph_is_loaded(random, tmp_path):
+    """By rows or by columns, whichever is nearer; short rows, and what is named, in half precision."""
+    weight = random.standard_normal((96, 128)) * np.logspace(0, -3, 96)[:, None]
+    tall = np.ascontiguousarray(weight.T[:, :64])
+    arrays = {"w": weight, "v": tall, "k": random.standard_normal((512, 1, 9)), "s": weight[:64].T.copy()}
+    arrays = {name: values.astype(np.float32) for name, values in arrays.items()}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "v"], ["y"])]
+    nodes += [helper.make_node("Identity", [name], [f"{name}_out"]) for name in ("k", "s")]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", k]) for name, k in (("x", 96), ("y", 64))]
+    values += [helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, arrays[name].shape) for name in ("k", "s")]
+    weights = [numpy_helper.from_array(one, name) for name, one in arrays.items()]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    store_in_bytes(model, {"s"})
+    stored = {i.name: (i.data_type, list(i.dims)) for i in model.graph.initializer}
+    assert stored["w.int8"] == (TensorProto.INT8, [96, 128]) and stored["w.int8.scale"][1] == [96, 1]
+    assert stored["v.int8.scale"][1] == [1, 64] and {"k.half", "s.half"} < stored.keys()
+    options = ort.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "optimized.onnx"), 3
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    assert {n.op_type for n in onnx.load(tmp_path / "optimized.onnx").graph.node} <= {"MatMul", "Identity"}
+    x = random.standard_normal((5, 96)).astype(np.float32)
+    y, k, s = session.run(None, {"x": x})
+    assert snr_db(x @ arrays["w"] @ arrays["v"], y) > 38
+    assert snr_db(arrays["k"], k) > 60 and snr_db(arrays["s"], s) > 60
 
 
 def test_training_begins_at_the_integers_of_error_feedback(random):

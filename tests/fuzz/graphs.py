@@ -16,7 +16,7 @@ from fuzz.mutate import NAMES, NUMBERS, TEXTS, mutated_bytes
 from nemoport.artifact import DECODER, ENCODER
 from nemoport.graph_file import external_tensors
 from nemoport.package.shards import parse_bytes, write_shards
-from nemoport.quantize import graph
+from nemoport.quantize import graph, storage
 
 DATA_BYTES = 64 * 48 * 4
 
@@ -157,7 +157,7 @@ def read_structure(data: bytes, folder: Path) -> None:
     for name in names:
         assert weights.of(name).ndim == 2
         weights.replace(name, 1, lambda values: values * 2)
-    graph.halve_decoder(parent, folder / "out")
+    storage.halve_decoder(parent, folder / "out")
     with graph.scratch_copy(parent, folder / "out") as path:
         assert path.is_file()
 
