@@ -20,13 +20,13 @@ class Settings:
     bits: int = 2
     block: int = 128
     high_bits: int = 4
-    high_share: float = 0.2
+    high_share: float = 0.32  # 219 MB at 0.6B dimensions
     batch_seconds: float = 48.0
     row_seconds: float = 12.0
     noisy_share: float = 0.5
     rate: float = 0.04
     warm_up: int = 100
-    token_weight: float = 1.0
+    token_weight: float = 3.0
     layer_weight: float = 0.5
     damping: float = 0.01  # see quantize/error_feedback.py
     bfloat16: bool = False  # products in half the bytes, where the processor has them

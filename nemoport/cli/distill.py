@@ -44,7 +44,7 @@ COMMAND = Command(
         option("--resume", action="store_true", help="go on with the training in --out"),
         option("--device", default="cpu", help="cpu, or one that torch has, such as cuda; default: %(default)s"),
         option("--bfloat16", action="store_true", help="multiply in bfloat16, where the processor or GPU has it: faster"),
-        option("--high-share", type=float, default=0.2, help="share of the weights that stay in 4 bits; default: %(default)s"),
+        option("--high-share", type=float, default=0.32, help="share of the weights that stay in 4 bits; default: %(default)s"),
         option("--batch-seconds", type=float, default=48.0, help="audio of a step; default: %(default)s"),
         option("--row-seconds", type=float, default=12.0, help="audio of one row of a step; default: %(default)s"),
         option("--noisy-share", type=float, default=0.5, help="share of the rows made lower or noisy; default: %(default)s"),
