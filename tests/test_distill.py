@@ -84,30 +84,34 @@ def test_halved_weights_are_folded_when_the_graph_is_loaded(random, tmp_path):
 
 
 def test_matrices_in_bytes_are_floats_again_when_the_graph_is_loaded(random, tmp_path):
-    """By rows or by columns, whichever is nearer; short rows, and what is named, in half precision."""
-    weight = random.standard_normal((96, 128)) * np.logspace(0, -3, 96)[:, None]
-    tall = np.ascontiguousarray(weight.T[:, :64])
-    arrays = {"w": weight, "v": tall, "k": random.standard_normal((512, 1, 9)), "s": weight[:64].T.copy()}
-    arrays = {name: values.astype(np.float32) for name, values in arrays.items()}
+    """By rows or by columns, whichever is nearer; short rows, and what is named, in half precision, and what neither holds as it
+    is."""
+    wide = random.standard_normal((96, 1100)) * np.logspace(0, -3, 96)[:, None]
+    wide[5] = 0  # a row without a scale
+    tall = random.standard_normal((1100, 1100)) * np.logspace(0, -3, 1100)
+    others = {"k": random.standard_normal((512, 1, 9)), "s": wide[:64, :64], "large": np.full(2000, 1e6)}
+    others["broken"] = np.where(np.arange(96 * 64).reshape(96, 64) == 7, np.nan, 1.0)
+    arrays = {name: values.astype(np.float32) for name, values in {"w": wide, "v": tall, **others}.items()}
     nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "v"], ["y"])]
-    nodes += [helper.make_node("Identity", [name], [f"{name}_out"]) for name in ("k", "s")]
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", k]) for name, k in (("x", 96), ("y", 64))]
-    values += [helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, arrays[name].shape) for name in ("k", "s")]
+    nodes += [helper.make_node("Identity", [name], [f"{name}_out"]) for name in others]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", k]) for name, k in (("x", 96), ("y", 1100))]
+    values += [helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, arrays[name].shape) for name in others]
     weights = [numpy_helper.from_array(one, name) for name, one in arrays.items()]
     graph = helper.make_graph(nodes, "g", values[:1], values[1:], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     store_in_bytes(model, {"s"})
     stored = {i.name: (i.data_type, list(i.dims)) for i in model.graph.initializer}
-    assert stored["w.int8"] == (TensorProto.INT8, [96, 128]) and stored["w.int8.scale"][1] == [96, 1]
-    assert stored["v.int8.scale"][1] == [1, 64] and {"k.half", "s.half"} < stored.keys()
+    assert stored["w.int8"] == (TensorProto.INT8, [96, 1100]) and stored["w.int8.scale"] == (TensorProto.FLOAT, [96, 1])
+    assert stored["v.int8.scale"] == (TensorProto.FLOAT, [1, 1100])  # in full, however many there are
+    assert {"k.half", "s.half", "large"} < stored.keys() and not {"broken.int8", "w", "v"} & stored.keys()
     options = ort.SessionOptions()
     options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "optimized.onnx"), 3
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     assert {n.op_type for n in onnx.load(tmp_path / "optimized.onnx").graph.node} <= {"MatMul", "Identity"}
     x = random.standard_normal((5, 96)).astype(np.float32)
-    y, k, s = session.run(None, {"x": x})
+    y, k, s, large, _ = session.run(None, {"x": x})
     assert snr_db(x @ arrays["w"] @ arrays["v"], y) > 38
-    assert snr_db(arrays["k"], k) > 60 and snr_db(arrays["s"], s) > 60
+    assert snr_db(arrays["k"], k) > 60 and snr_db(arrays["s"], s) > 60 and np.array_equal(arrays["large"], large)
 
 
 def test_training_begins_at_the_integers_of_error_feedback(random):

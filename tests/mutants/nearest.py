@@ -144,6 +144,7 @@ NEAREST = DECISIVE | {
     "quantize/error_feedback": (RECIPES, "tests/test_weight_only.py", "tests/test_descent.py"),
     "quantize/row_probe": ("tests/test_sensitivity.py", "-k", "together"),
     "quantize/nbits": ("tests/test_distill.py", "-k", "runtime or halved"),
+    "quantize/storage": ("tests/test_distill.py", "-k", "halved or bytes or becomes"),
     "quantize/student": ("tests/test_distill.py", "-k", "student"),
     "quantize/overflow": (SMOOTHING, RECIPES, "-k", "test_bites_smoothing or overflow"),
     "quantize/smoothing": (
