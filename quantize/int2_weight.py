@@ -67,7 +67,7 @@ def convert_student(parent: Artifact, folder: Path, student: Student, progress: 
 
 def write_nbits(model, stored: dict[str, tuple[Blocks, int]], parent: Artifact, folder: Path) -> None:
     """Writes the four files of a variant whose weights are `stored` in blocks: MatMul node -> (blocks, bits). The other
-    matrices are stored in 8 bits, scales and the rest in fp16: at 0.6B in half precision they would be a fifth of the file.
+    matrices are stored in 8 bits, scales and the rest in fp16.
 
     model: the parent's encoder, an onnx.ModelProto with its weights, which is changed. Raises ArtifactError if not every node
     was quantized.
