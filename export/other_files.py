@@ -62,6 +62,8 @@ def in_folder(folder: Path) -> Path:
         todo = "add config.json, tokenizer.json and the processor's config of the same model of Hugging Face transformers"
     elif "config.json" in names and any(name.endswith(_PICKLED) for name in names):
         todo = "save it again as safetensors, which hold no code: model.save_pretrained(folder)"
+    elif any(name.endswith(".onnx") for name in names):
+        todo = "name the .nemo file that was exported; `nemoport doctor` reads exported graphs"
     else:
         todo = "name the .nemo file"
     raise CheckpointError(

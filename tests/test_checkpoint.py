@@ -513,6 +513,7 @@ def test_a_folder_with_one_checkpoint_is_that_checkpoint(rewritten, tmp_path):
     [
         ("model_config.yaml", "tar -cf model.nemo -C"),
         ("model.safetensors", "add config.json, tokenizer.json"),
+        ("encoder_model.onnx", "`nemoport doctor` reads exported graphs"),
         ("notes.txt", "name the .nemo file"),
         ("config.json", "name the .nemo file"),
     ],
