@@ -40,7 +40,7 @@ def store_in_bytes(model: Any, halved: Collection[str] = ()) -> None:
     a Mul behind each. Other weights, and those of the names `halved`, become fp16, see `halve`."""
     from onnx import TensorProto, helper, numpy_helper
 
-    initializers, nodes = [], []
+    initializers, nodes, scale_names = [], [], []
     for initializer in model.graph.initializer:
         name, values = initializer.name, values_of(initializer)
         matrix = (
@@ -55,11 +55,11 @@ def store_in_bytes(model: Any, halved: Collection[str] = ()) -> None:
         integers, scales = _bytes_of(values)
         cast, scale = f"{name}.int8.cast", f"{name}.int8.scale"
         initializers += [numpy_helper.from_array(integers, f"{name}.int8"), numpy_helper.from_array(scales, scale)]
+        scale_names.append(scale)
         nodes.append(helper.make_node("Cast", [f"{name}.int8"], [cast], f"{name}/Cast", to=TensorProto.FLOAT))
         nodes.append(helper.make_node("Mul", [cast, scale], [name], f"{name}/Mul"))
-    scales = {name for node in nodes if node.op_type == "Mul" for name in node.input}
     _replace(model, initializers, nodes)
-    halve(model, scales)
+    halve(model, scale_names)
 
 
 def _bytes_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

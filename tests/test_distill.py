@@ -41,7 +41,7 @@ from nemoport.frontend import LogMel, mel_filterbank  # noqa: E402
 from nemoport.runtimes.onnxruntime.session import OnnxSession  # noqa: E402
 from nemoport.stream import Stream, advance  # noqa: E402
 
-FEW = Settings(steps=2, batch_seconds=4.0, row_seconds=2.0)
+FEW = Settings(steps=2, batch_seconds=4.0, row_seconds=2.0, high_share=0.2)
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def tiny(random_checkpoint):
 def trained(tiny, speech, tmp_path_factory):
     """A student after two steps, by the command."""
     folder = tmp_path_factory.mktemp("distilled")
-    words = ["--steps", "2", "--batch-seconds", "4", "--row-seconds", "2", "--quiet"]
+    words = ["--steps", "2", "--batch-seconds", "4", "--row-seconds", "2", "--high-share", "0.2", "--quiet"]
     assert main(["distill", str(tiny.path), "--audio", str(speech), "--out", str(folder), *words]) == 0
     return folder
 
@@ -215,7 +215,7 @@ def test_a_student_becomes_a_variant(trained, tiny, speech, tmp_path):
         mel = torch.from_numpy(LogMel(tiny.spec.frontend, exact.filterbank()).whole(corpus.utterances[0].samples())[None])
         found = own.student(mel, torch.tensor([mel.size(2)]), 13)[0][0].numpy()[: len(frames["kv"]) - 14]
     apart = {name: snr_db(found, one[: len(found)]) for name, one in frames.items()}
-    assert min(apart["int2-weight"], apart["kv-int2-weight"]) > 30 > max(apart["nemo"], apart["kv"]) + 3, apart
+    assert min(apart["int2-weight"], apart["kv-int2-weight"]) > 30 > max(apart["nemo"], apart["kv"]) + 5, apart
 
 
 def test_conditions_are_what_audio_under_them_gives(tiny, speech, random):
